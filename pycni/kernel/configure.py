@@ -26,6 +26,8 @@ def configure(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, da
 
 
 def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool) -> dict[str, str]:
+    if not cidrs:
+        return {}  # nothing but Ethernet: how the container configures itself is its own business
     settings = {sysctl.link_setting(4, name, "arp_notify"): "1"}
     if any(cidr.version == 6 for cidr in cidrs):
         # lo comes first: where it has no IPv6, no other link of the namespace works with it.

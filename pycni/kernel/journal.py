@@ -29,6 +29,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._undos: list[tuple[str, Callable[[], object]]] = []
+        self.failures: list[Exception] = []  # of attempts
 
     def change(self, what: str, do: Callable[[], T], undo: Callable[[], object] | None = None) -> T:
         """Do it. `what` is a phrase for people ("create bridge cni0"); without `undo` the change stays."""
@@ -42,6 +43,16 @@ class Journal:
         if undo is not None:
             self._undos.append((what, undo))
         return result
+
+    def attempt(self, what: str, do: Callable[[], object]) -> None:
+        """Do it and go on whatever happens: a failure is kept for the end of the call. For all that deletes."""
+        log.debug("%s", what)
+        try:
+            with _watcher.get()(what):
+                do()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be deleted too
+            error.add_note(f"while: {what}")
+            self.failures.append(error)
 
     def undo(self) -> list[str]:
         """Take everything back, newest first; returns what could not be taken back."""

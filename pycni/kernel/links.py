@@ -3,6 +3,7 @@
 import errno
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -197,6 +198,11 @@ class Link:
                 infos = spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else []
                 return {info["vid"]: info["flags"] for info in infos}
         return {}
+
+    def expect_port_vlans(self, wanted: AbstractSet[int]) -> None:
+        """Raise CniError unless the bridge port is in all these VLANs."""
+        if missing := wanted - self.port_vlans().keys():
+            raise CniError(f"{self} has lost VLAN {min(missing)}")
 
     def expect(self, **wanted: object) -> None:
         """Raise CniError for the first property of the link that is not as `wanted` (see LinkState)."""

@@ -18,11 +18,11 @@ TABLE = Table(
 table inet pycni {
     map masquerade4 { type ipv4_addr : verdict; }
     map masquerade6 { type ipv6_addr : verdict; }
-    chain masquerade { type nat hook postrouting priority srcnat; policy accept; }
+    chain postrouting { type nat hook postrouting priority srcnat; policy accept; }
 }
-flush chain inet pycni masquerade
-add rule inet pycni masquerade ip saddr vmap @masquerade4
-add rule inet pycni masquerade ip6 saddr vmap @masquerade6
+flush chain inet pycni postrouting
+add rule inet pycni postrouting ip saddr vmap @masquerade4
+add rule inet pycni postrouting ip6 saddr vmap @masquerade6
 """,
     ("masquerade4", "masquerade6"),
 )

@@ -3,8 +3,9 @@
 import errno
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-from pycni.kernel import addresses, announce, configure, links, masquerade, netlink, spoofcheck, sysctl
+from pycni.kernel import addresses, announce, configure, links, masquerade, netlink, nft, spoofcheck, sysctl
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import Link, explained, random_mac
@@ -44,6 +45,18 @@ class Namespace(Door):
     def links(self) -> list[Link]:
         """Every link of the namespace."""
         return [Link(self, state) for state in links.all_states(self)]
+
+    def find_peer_of(self, other_end: Link) -> Link | None:
+        """The link here whose cable leads to `other_end`, a veth in another namespace; None if it is not here."""
+        state = next((state for state in links.all_states(self) if state.index == other_end.state.peer), None)
+        return Link(self, state) if state is not None and state.peer == other_end.index else None
+
+    def peer_of(self, other_end: Link) -> Link:
+        """The same, where there must be one. Raises CniError."""
+        peer = self.find_peer_of(other_end)
+        if peer is None:
+            raise CniError(f"the host's end of the cable to {other_end} is gone")
+        return peer
 
     def create_veth(
         self, name: str, *, peer: str, peer_in: "Namespace", mtu: int | None = None, mac: str = "", alias: str = ""
@@ -109,6 +122,27 @@ class Namespace(Door):
         self.journal.change(f"create bridge {name}", do)
         return self.link(name)
 
+    def ensure_vlan_gateway(self, bridge: Link, vlan: int) -> Link:
+        """A link of the host in one VLAN of the bridge, to hold the gateway's addresses: `<bridge>.<vlan>`."""
+        name = f"{bridge}.{vlan}"
+        holder = self.find_link(name)
+        if holder is None:
+            port, holder = self._new_vlan_gateway(name, mtu=bridge.state.mtu)
+            port.plug_into(bridge, hairpin=False, isolated=False)
+            port.set_port_vlans(untagged=vlan, tagged=(), keep_default=False)
+            holder.refuse_router_advertisements()
+        holder.ensure(up=True)
+        return holder
+
+    def _new_vlan_gateway(self, name: str, mtu: int) -> tuple[Link, Link]:
+        try:
+            return self.create_veth(f"veth{random_mac().replace(':', '')[:11]}", peer=name, peer_in=self, mtu=mtu)
+        except CniError as error:
+            raise CniError(
+                f"cannot make {name}, the gateway of its VLAN: {error}",
+                details="the names of bridge and VLAN together have at most 14 characters",
+            ) from None
+
     def _filter_vlans(self, bridge: Link) -> None:
         data = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]})]
         message = link_message(netlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": data})], index=bridge.index)
@@ -127,7 +161,7 @@ class Namespace(Door):
 
     def delete_link(self, name: str) -> None:
         """Remove the link; a veth takes its other end along."""
-        links.delete(self, name)
+        self.journal.attempt(f"delete link {name}", partial(links.delete, self, name))
 
     def wait_for_carrier(self, link: Link) -> None:
         """Wait until the link can carry frames (a bridge port: until it forwards). Raises CniError."""
@@ -137,7 +171,21 @@ class Namespace(Door):
                 raise CniError(f"bridge port in error state: {link} is {link.state.operstate or 'unknown'}")
             time.sleep(_CARRIER_PAUSE)
 
+    def set_down(self, name: str) -> None:
+        """Set the link down; one that is gone is down enough."""
+
+        def do() -> None:
+            link = self.find_link(name)
+            if link is not None:
+                link.ensure(up=False)
+
+        self.journal.attempt(f"set {name} down", do)
+
     # Addresses and routes
+
+    def addresses(self, link: Link) -> list[Cidr]:
+        """The addresses of the link."""
+        return list(addresses.on(link))
 
     def configure(self, link: Link, cidrs: Sequence[Cidr], routes: Sequence[Route], *, dad: bool = False) -> None:
         """Give a link of ours its addresses, set it up, add its routes."""
@@ -151,11 +199,19 @@ class Namespace(Door):
         """Give a shared link an address; with `force` one that is in the way goes."""
         addresses.ensure(link, cidr, force=force)
 
+    def expect_address(self, link: Link, cidr: Cidr) -> None:
+        """Raise CniError unless the link has the address."""
+        addresses.expect(link, cidr)
+
     def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
         """Forward packets of the families of these addresses."""
         sysctl.ensure(self, {_FORWARDING[version]: "1" for version in sorted({cidr.version for cidr in cidrs})})
 
     # Firewall
+
+    def expect_firewall(self) -> None:
+        """Raise CniError, code 50, unless rules can be written."""
+        nft.probe(self)
 
     def create_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
         """Hide these addresses behind the host's, towards everything outside their own subnets."""
@@ -168,20 +224,21 @@ class Namespace(Door):
 
     def delete_masquerade(self, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None) -> None:
         """Masquerade the owner's addresses no more; which they are is looked up unless `cidrs` says it."""
-        masquerade.TABLE.delete(self, owner, None if cidrs is None else masquerade.elements(cidrs))
+        elements = None if cidrs is None else masquerade.elements(cidrs)
+        self.journal.attempt("delete masquerading", lambda: masquerade.TABLE.delete(self, owner, elements))
 
     def create_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Drop what the bridge port sends from any other hardware address."""
         what = f"let {port} send from {mac} alone"
         spoofcheck.TABLE.create(self, spoofcheck.elements(port.name, mac), owner, what=what)
 
-    def expect_spoof_check(self, port: str, mac: str, owner: Owner) -> None:
+    def expect_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Raise CniError unless the bridge port is guarded."""
-        spoofcheck.TABLE.expect(self, spoofcheck.elements(port, mac), owner, what="spoof check")
+        spoofcheck.TABLE.expect(self, spoofcheck.elements(port.name, mac), owner, what="spoof check")
 
     def delete_spoof_check(self, owner: Owner | Stale) -> None:
         """Guard the owner's port no more."""
-        spoofcheck.TABLE.delete(self, owner)
+        self.journal.attempt("delete spoof check", lambda: spoofcheck.TABLE.delete(self, owner))
 
     # Garbage
 
@@ -189,6 +246,25 @@ class Namespace(Door):
         """Remove every link and every firewall element that belongs to no valid attachment of the network."""
         for link in self.links():
             if stale.owns(link.state.alias):
-                links.delete(self, link.name)
+                self.delete_link(link.name)
         self.delete_masquerade(stale)
         self.delete_spoof_check(stale)
+
+
+class NoNamespace:
+    """Stands in for a container's namespace that is gone: there is nothing in it, and nothing to delete."""
+
+    path = ""
+
+    def find_link(self, name: str) -> None:  # noqa: ARG002 - as Namespace has it
+        """There is no link."""
+        return
+
+    def delete_link(self, name: str) -> None:
+        """It went with its namespace."""
+
+    def set_down(self, name: str) -> None:
+        """It went with its namespace."""
+
+    def close(self) -> None:
+        """Nothing is open."""

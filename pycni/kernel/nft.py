@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from pycni.kernel.door import Door
-from pycni.protocol.errors import CniError
+from pycni.protocol.errors import CniError, Code
 
 _LIBRARY = "libnftables.so.1"
 _JSON_OUTPUT = 1 << 4
@@ -115,6 +115,15 @@ def opened(door: Door) -> Iterator[Nft]:
         yield nft
     finally:
         nft.close()
+
+
+def probe(door: Door) -> None:
+    """Raise CniError, code 50, unless nftables works in the namespace."""
+    try:
+        with opened(door) as nft:
+            nft.run("list tables")
+    except CniError as error:
+        raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE, details=error.details) from None
 
 
 def _open(door: Door) -> Nft:

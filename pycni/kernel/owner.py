@@ -1,10 +1,12 @@
 """Whose a thing is: the label that links, firewall elements and host interfaces carry."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha512
 
+_LABEL = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16},")
 _COMMENT_MAX = 128  # what nftables takes as a comment
 
 
@@ -44,6 +46,11 @@ class Owner:
 def network_key(network: str) -> str:
     """The part of a key that tells the network: 16 hexadecimal digits."""
     return _digest(network)[:16]
+
+
+def is_label(text: str) -> bool:
+    """Whether the text is the label of an attachment, whosoever."""
+    return bool(_LABEL.match(text))
 
 
 @dataclass(frozen=True)
