@@ -104,7 +104,7 @@ class Cache:
         except OSError:
             return None
         except ValueError as error:
-            raise UnreadableEntryError(f'read cached network "{network}" config: {error}') from None
+            raise UnreadableEntryError(f'read cached network "{network}" config {error}') from None
         cached = entry.parameters
         return entry.config, replace(
             parameters, args=cached.args or parameters.args, capability_args=cached.capability_args
@@ -173,16 +173,16 @@ def _parse(file: Path) -> CachedAttachment:
     """Read an entry. Raises OSError and ValueError."""
     document = dialect.loads(file.read_bytes())
     if not isinstance(document, dict):
-        raise ValueError("not an object")
+        raise ValueError("is no object")
     known = dialect.fold(document, _KEYS)
     if known.get("kind") != _KIND:
-        raise ValueError(f"wrong kind: {known.get('kind', '')}")
+        raise ValueError(f"has wrong kind: {known.get('kind', '')}")
     result, args, capability_args = known.get("result"), known.get("cniArgs", []), known.get("capabilityArgs", {})
     texts = [known.get(key, "") for key in ("networkName", "containerId", "ifName", "netns", "config")]
     if not all(isinstance(text, str) for text in texts) or not isinstance(capability_args, dict):
-        raise ValueError("a member has the wrong type")
+        raise ValueError("has a member of the wrong type")
     if not (result is None or isinstance(result, dict)) or not _are_pairs(args):
-        raise ValueError("a member has the wrong type")
+        raise ValueError("has a member of the wrong type")
     network, container_id, ifname, netns, config = texts
     try:
         return CachedAttachment(

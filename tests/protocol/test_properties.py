@@ -67,6 +67,10 @@ def printable(error):
     return document
 
 
+def explained(error):
+    assert str(error)
+
+
 @given(environments, payloads)
 @example({"CNI_COMMAND": "GC", "CNI_PATH": "/"}, b'{"name":"n"}' * 2)
 @example({"CNI_COMMAND": "GC", "CNI_PATH": "/"}, b"[" * 100_000)
@@ -90,7 +94,7 @@ def test_a_plugins_answer_is_a_result_or_refused(stdout, cni_version):
     try:
         parsed = of_plugin(stdout, cni_version)
     except ValueError as error:
-        assert str(error)
+        explained(error)
     else:
         assert parsed.cni_version in version.ALL
 
@@ -100,7 +104,7 @@ def test_a_result_is_converted_or_refused(document, asked, target):
     try:
         made = VersionedResult.parse_as(document, asked).to_document(target)
     except ValueError as error:
-        assert str(error)
+        explained(error)
     else:
         assert VersionedResult.parse(json.loads(dialect.dumps_compact(made))).to_document(target) == made
 
@@ -122,7 +126,7 @@ def test_an_error_object_is_read_or_refused(document):
     try:
         error = CniError.from_json(document)
     except ValueError as refusal:
-        assert str(refusal)
+        explained(refusal)
     else:
         assert json.loads(error.to_json().encode())["code"] == error.code
 
@@ -145,7 +149,7 @@ def test_addresses_are_read_or_refused(value):
         try:
             parsed = parse(value)
         except ValueError as error:
-            assert str(error)
+            explained(error)
         else:
             assert parse(str(parsed)) == parsed
 
@@ -156,7 +160,7 @@ def test_versions_are_read_or_refused(text):
     try:
         numbers = version.parse(text)
     except ValueError as error:
-        assert str(error)
+        explained(error)
     else:
         assert len(numbers) == 3
 
