@@ -102,7 +102,7 @@ class NetworkConfig:
         return replace(self, plugins=(*self.plugins, *more))
 
 
-def _decode(raw: bytes | str, context: str) -> Any:  # noqa: ANN401 - JSON is anything
+def _decode(raw: bytes | str, context: str) -> Any:
     try:
         return dialect.loads(raw)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The plugins on a path: found, asked for their versions, called one at a time."""
+"""The plugins on a path, and those of this installation: found, asked for their versions, called one at a time."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,31 @@ _DUMMY = RuntimeConf(container_id="", netns="dummy", ifname="dummy")
 
 
 class Plugins:
-    """The executables in the directories of `path`; one that takes longer than `deadline` seconds is killed."""
+    """The executables in the directories of `path`; one that takes longer than `deadline` seconds is killed.
+
+    A type without an executable is answered in this process, if it is registered in this installation.
+    """
 
     def __init__(self, path: Sequence[str], deadline: float | None) -> None:
         self.path = tuple(path)
         self.deadline = deadline
 
-    def find(self, plugin: str) -> str:
-        """Where the executable of this type is. Raises CniError."""
-        return find_executable(plugin, self.path)
+    def find(self, plugin: str) -> str | None:
+        """Where the executable of this type is; None if this process is to answer itself. Raises CniError."""
+        try:
+            return find_executable(plugin, self.path)
+        except CniError:
+            from pycni.sdk import registry  # pydantic comes with it, and most runtimes never need it
+
+            if not plugin or registry.find(plugin) is None:
+                raise
+            return None
 
     def versions(self, plugin: str) -> tuple[str, ...]:
         """The versions of the specification that a type speaks (P-485 to P-487). Raises CniError."""
         stdin = dialect.dumps_compact({"cniVersion": version.NEWEST}).encode()
         try:
-            stdout = execute(
-                self.find(plugin), _environment("VERSION", ["dummy"], _DUMMY), stdin, deadline=self.deadline
-            )
+            stdout = self._run(plugin, _environment("VERSION", ["dummy"], _DUMMY), stdin)
         except CniError as error:
             if str(error) == "unknown CNI_COMMAND: VERSION":  # older than VERSION itself
                 return ("0.1.0",)
@@ -87,7 +95,15 @@ class Plugins:
         parameters: RuntimeConf,
     ) -> bytes:
         env = _environment(command, self.path, parameters)
-        return execute(self.find(plugin.type), env, _configuration(network, plugin, values), deadline=self.deadline)
+        return self._run(plugin.type, env, _configuration(network, plugin, values))
+
+    def _run(self, plugin: str, env: Mapping[str, str], stdin: bytes) -> bytes:
+        executable = self.find(plugin)
+        if executable is not None:
+            return execute(executable, env, stdin, deadline=self.deadline)
+        from pycni.sdk.invoke import invoke
+
+        return invoke(plugin, env, stdin)
 
 
 def _environment(command: str, path: Sequence[str], parameters: RuntimeConf) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pycni.protocol import version
 from pycni.protocol.errors import CniError, Code, ConfigError
 from pycni.runtime import (
     AttachmentId,
@@ -385,3 +386,12 @@ def test_any_configuration_is_read_or_refused(content):
 def test_a_runtime_without_a_path_says_so(chain, eth0, tmp_path):
     with pytest.raises(PluginError, match="no paths provided"):
         Runtime([], cache_dir=tmp_path).add_network_list(chain, eth0)
+
+
+def test_a_registered_plugin_without_an_executable_answers_in_this_process(tmp_path):
+    runtime = Runtime([str(tmp_path)], cache_dir=tmp_path)
+    assert runtime.plugin_versions("loopback") == version.ALL
+    network = {"name": "n", "cniVersion": "1.1.0", "plugins": [{"type": "loopback"}]}
+    runtime.status_network_list(NetworkConfig.parse(json.dumps(network)))
+    with pytest.raises(CniError, match='failed to find plugin "nobody"'):
+        runtime.plugin_versions("nobody")
