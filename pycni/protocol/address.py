@@ -13,7 +13,7 @@ def parse_ip(text: object) -> Address:
     """The address; an IPv4-mapped IPv6 address is its IPv4 one. Raises ValueError."""
     try:
         if not isinstance(text, str) or "%" in text or not text.isascii():
-            raise ValueError  # noqa: TRY301 - one message for all that is no address
+            raise ValueError
         address = IPv6Address(text) if ":" in text else IPv4Address(text)
     except ValueError:
         raise ValueError(f"invalid IP address: {text}") from None
@@ -24,13 +24,13 @@ def parse_cidr(text: object) -> Cidr:
     """The address with its prefix length, host bits kept. Raises ValueError."""
     try:
         if not isinstance(text, str):
-            raise ValueError  # noqa: TRY301
+            raise ValueError
         ip_text, slash, prefix_text = text.partition("/")
         if not slash or not _PREFIX.fullmatch(prefix_text):
-            raise ValueError  # noqa: TRY301
+            raise ValueError
         address, prefix = parse_ip(ip_text), int(prefix_text)
         if prefix > (128 if ":" in ip_text else 32):
-            raise ValueError  # noqa: TRY301
+            raise ValueError
     except ValueError:
         raise ValueError(f"invalid CIDR address: {text}") from None
     if isinstance(address, IPv4Address):

@@ -52,9 +52,8 @@ def fold(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in document.items():
         name = known.get(key.casefold())
-        if name is not None:
-            if value is not None:
-                result[name] = value
+        if name is not None and value is not None:
+            result[name] = value
     return result
 
 

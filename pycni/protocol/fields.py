@@ -1,10 +1,12 @@
 """Typed access to the members of a JSON object; what does not fit is a ValueError that names the member."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self, TypeVar
 
 from pycni.protocol import dialect
 from pycni.protocol.address import Address, Cidr, parse_cidr, parse_ip
+
+T = TypeVar("T")
 
 
 class Fields:
@@ -59,7 +61,7 @@ class Fields:
             raise self._wrong(name, what)
         return value
 
-    def _parsed(self, name: str, parse: Any, text: str) -> Any:
+    def _parsed(self, name: str, parse: Callable[[str], T], text: str) -> T:
         try:
             return parse(text)
         except ValueError as error:

@@ -118,6 +118,11 @@ class Route:
         """Read the member `routes`."""
         return tuple(cls.parse(item) for item in fields.objects("routes", _ROUTE))
 
+    @classmethod
+    def from_document(cls, document: object) -> Self:
+        """Read one route that stands in a configuration. Raises ValueError."""
+        return cls.parse(Fields(document, _ROUTE, "a route"))
+
     def to_document(self) -> Document:
         """As JSON."""
         return without_none(
@@ -146,8 +151,15 @@ class Dns:
     def parse(cls, parent: Fields) -> Self:
         """Read the member `dns`."""
         fields = parent.object("dns", _DNS)
-        if fields is None:
-            return cls()
+        return cls() if fields is None else cls._read(fields)
+
+    @classmethod
+    def from_document(cls, document: object) -> Self:
+        """Read the dns of a configuration. Raises ValueError."""
+        return cls._read(Fields(document, _DNS, "dns"))
+
+    @classmethod
+    def _read(cls, fields: Fields) -> Self:
         return cls(
             nameservers=fields.texts("nameservers"),
             domain=fields.text("domain"),
