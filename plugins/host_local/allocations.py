@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from pycni.protocol.address import Address, parse_ip
 
+from .allocator import Choice
 from .claim import Claim
 from .holder import Holder
 from .owners import Addresses, Owners
@@ -28,11 +29,11 @@ class Allocations:
         self._probes = 0
         self._names: frozenset[str] | None = None
 
-    def __contains__(self, address: str) -> bool:
+    def __contains__(self, address: object) -> bool:
         """Whether somebody holds the address: its file is there, whatever it says (HL-34)."""
         if self._names is None and self._probes < _PROBES:
             self._probes += 1
-            return self._exists(address)
+            return self._exists(str(address))
         if self._names is None:
             self._names = frozenset(os.listdir(self._directory))
         return address in self._names
@@ -56,16 +57,16 @@ class Allocations:
             return parse_ip(os.fsdecode(content or b"").strip())
         return None
 
-    def reserve(self, addresses: Iterable[tuple[int, Address]], claim: Claim) -> None:
-        """Take an address for each set index; all of them or none. Raises FileExistsError for one that is taken."""
+    def reserve(self, choices: Iterable[Choice], claim: Claim) -> None:
+        """Take the chosen addresses, all of them or none. Raises FileExistsError for one that is taken."""
         held, taken = self._find(claim.holder), list[str]()
         self._changed = True
         try:
-            for set_index, address in addresses:
-                name = str(address)
+            for choice in choices:
+                name = str(choice.address)
                 claim.take(name)
                 taken.append(name)
-                self._write(f"last_reserved_ip.{set_index}", name)
+                self._write(f"last_reserved_ip.{choice.set_index}", name)
         except BaseException:
             self._unlink(taken)
             raise

@@ -1,6 +1,6 @@
 """Which addresses an ADD gets: a decision from range sets, wishes and what is taken, without any effect."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,11 +10,8 @@ from pycni.protocol.errors import CniError, Code
 from .ranges import Range, RangeSet
 
 
-class Taken(Protocol):
+class Taken(Container[str], Protocol):
     """What the decision must know of the addresses that somebody holds, by their text."""
-
-    def __contains__(self, address: str, /) -> bool:
-        """Whether the address is held."""
 
     def holder(self, address: str) -> str:
         """By whom, in words."""
@@ -77,7 +74,9 @@ def allocate(
     return tuple(choices)
 
 
-def find_free(set_: RangeSet, *, taken: Taken, last_reserved: Address | None = None) -> tuple[Address, Range] | None:
+def find_free(
+    set_: RangeSet, *, taken: Container[str], last_reserved: Address | None = None
+) -> tuple[Address, Range] | None:
     """The next free address of a set and the range it is of."""
     return next((found for found in set_.candidates(after=last_reserved) if str(found[0]) not in taken), None)
 

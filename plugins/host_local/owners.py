@@ -124,6 +124,6 @@ def _name(holder: Holder) -> str:
     name = f"{holder.container_id}:{holder.ifname}"
     if len(os.fsencode(name)) <= _LONGEST_NAME:
         return name
-    import hashlib  # noqa: PLC0415 - rare, and not free
+    import hashlib
 
     return f"{hashlib.sha256(holder.content).hexdigest()}:"

@@ -147,6 +147,8 @@ def has_two_of_a_family(sets: Iterable[RangeSet]) -> bool:
 
 
 def _parse_subnet(text: str) -> Cidr:
+    if not text:
+        raise ValueError("a range without subnet")
     subnet = parse_cidr(text)
     if subnet.version == 4 and ":" in text:
         raise ValueError(f"IPNet IP and Mask version mismatch: write the subnet {text} as {subnet.network}")

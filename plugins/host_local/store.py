@@ -34,7 +34,7 @@ class Store:
     @classmethod
     def find(cls, data_dir: str, network: str) -> Self | None:
         """The store; None if nothing was ever allocated."""
-        with suppress(FileNotFoundError):
+        with _explained(f"{data_dir}/{network}"), suppress(FileNotFoundError):
             return cls(data_dir, network)
         return None
 
@@ -43,8 +43,9 @@ class Store:
         """The store, made with its parents if it is not there."""
         if store := cls.find(data_dir, network):
             return store
-        os.makedirs(f"{data_dir}/{network}", 0o755, exist_ok=True)
-        return cls(data_dir, network)
+        with _explained(f"{data_dir}/{network}"):
+            os.makedirs(f"{data_dir}/{network}", 0o755, exist_ok=True)
+            return cls(data_dir, network)
 
     def __enter__(self) -> Self:
         return self
@@ -54,22 +55,24 @@ class Store:
 
     def claim(self, holder: Holder) -> Claim:
         """What `Allocations.reserve` needs; slow, so make it before locking."""
-        return Claim(self._directory, holder)
+        with _explained(self.path):
+            return Claim(self._directory, holder)
 
     @contextmanager
     def locked(self, patience: float = PATIENCE) -> Iterator[Allocations]:
         """What is allocated, with nobody else at it. Raises CniError, code 11, after `patience` seconds of waiting."""
-        lock = os.open("lock", os.O_RDONLY | os.O_CREAT, 0o750, dir_fd=self._directory)
-        try:
-            self._wait_for(lock, patience)
-            allocations = self.unlocked()
+        with _explained(self.path):
+            lock = os.open("lock", os.O_RDONLY | os.O_CREAT, 0o750, dir_fd=self._directory)
             try:
-                yield allocations
+                self._wait_for(lock, patience)
+                allocations = self.unlocked()
+                try:
+                    yield allocations
+                finally:
+                    allocations.settle()
+                    fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has it open too
             finally:
-                allocations.settle()
-                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has it open too
-        finally:
-            os.close(lock)
+                os.close(lock)
 
     def unlocked(self) -> Allocations:
         """What is allocated, to look at only: it may change meanwhile."""
@@ -90,6 +93,32 @@ class Store:
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Say of a failure of the filesystem which store it concerns."""
+    try:
+        yield
+    except OSError as error:
+        raise CniError(
+            f"host-local cannot use its store {path}: {error.strerror}",
+            code=Code.IO_FAILURE,
+            details=f"{error.filename or path}: dataDir must be a directory on a filesystem that can be written",
+        ) from error
+
+
+def expect_writable(data_dir: str, network: str) -> None:
+    """Raise CniError, code 50, unless the store, or the directory in which it would be made, can be written."""
+    path = f"{data_dir}/{network}"
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    if not (os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)):
+        raise CniError(
+            f"host-local cannot write its store {data_dir}/{network}",
+            code=Code.PLUGIN_NOT_AVAILABLE,
+            details=f"{path} is {'not writable' if os.path.isdir(path) else 'no directory'}",
+        )
 
 
 def _lock_holder(lock: int) -> str:

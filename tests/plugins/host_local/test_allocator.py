@@ -6,10 +6,10 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pycni.protocol.errors import CniError, Code
 from pycni_plugins.host_local.allocator import Choice, Demand, allocate, find_free
 from pycni_plugins.host_local.ranges import Range, RangeSet
+
+from pycni.protocol.errors import CniError, Code
 
 V4 = RangeSet((Range.parse("10.1.0.0/29"),))
 V6 = RangeSet((Range.parse("fd00:1::/64"),))

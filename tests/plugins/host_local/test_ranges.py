@@ -6,7 +6,6 @@ from itertools import islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pycni_plugins.host_local.ranges import Range, RangeSet, check_sets, has_two_of_a_family
 
 
@@ -44,15 +43,17 @@ def test_what_is_not_given_gets_its_default(given: tuple[str, ...], start: str, 
         (("fd00::/127",), "Network fd00::/127 too small to allocate from: the prefix is at most /126"),
         (
             ("10.1.0.5/24",),
-            "Network has host bits set. For a subnet mask of length 24 the network address is 10.1.0.0:"
-            " write 10.1.0.0/24 instead of 10.1.0.5/24",
+            (
+                "Network has host bits set. For a subnet mask of length 24 the network address is 10.1.0.0:"
+                " write 10.1.0.0/24 instead of 10.1.0.5/24"
+            ),
         ),
         (
             ("::ffff:10.1.0.0/120",),
             "IPNet IP and Mask version mismatch: write the subnet ::ffff:10.1.0.0/120 as 10.1.0.0/24",
         ),
         (("10.1.0.0",), "invalid CIDR address: 10.1.0.0"),
-        (("",), "invalid CIDR address: "),
+        (("",), "a range without subnet"),
         (("10.1.0.0/24", "bogus"), "invalid IP address: bogus (rangeStart)"),
         (("10.1.0.0/24", "", "", "bogus"), "invalid IP address: bogus (gateway)"),
         (("10.1.0.0/24", "10.2.0.1"), "RangeStart 10.2.0.1 not in network 10.1.0.0/24"),

@@ -1,9 +1,9 @@
 """resolv.conf as host-local reads it (HL-06)."""
 
 import pytest
+from pycni_plugins.host_local import resolvconf
 
 from pycni.protocol.result import Dns
-from pycni_plugins.host_local import resolvconf
 
 
 @pytest.mark.parametrize(
