@@ -64,6 +64,10 @@ class Door:
         finally:
             os.close(before)
 
+    def enter_for_good(self) -> None:
+        """Move this thread into the namespace to stay."""
+        _setns(self._fd)
+
     @cached_property
     def netlink(self) -> "RouteSocket":
         """Its rtnetlink, opened on first use (pyroute2 costs 120 to 200 ms to import, so not before)."""
