@@ -1,4 +1,4 @@
-"""IPAM plugins are called without a container: what they do is on disk and in their answers."""
+"""What tests of plugins ask for: features of this kernel, and IPAM plugins, which are called without a container."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from pycni.protocol.errors import CniError
 from pycni.sdk import registry
 from pycni.sdk.invoke import invoke
 from pycni.sdk.respond import answer
+from pycni.testing import Host
 
 GO = Path("/usr/lib/cni")  # where Debian has the Go plugins
 
@@ -93,3 +94,25 @@ def go_host_local(data_dir: Path) -> Callable[..., Any]:
 @pytest.fixture
 def static() -> Callable[..., Any]:
     return IpamCaller("static")
+
+
+def _filters_vlans(host: Host) -> bool:
+    host.run("ip link add probe0 type bridge")
+    host.run("ip link set probe0 type bridge vlan_filtering 1", check=False)
+    (probe,) = host.json("ip -j -d link show probe0")
+    host.run("ip link del probe0")
+    return bool(probe["linkinfo"]["info_data"]["vlan_filtering"] == 1)
+
+
+@pytest.fixture
+def with_vlan_filtering(host: Host) -> None:
+    """The kernel has bridge VLAN filtering."""
+    if not _filters_vlans(host):
+        pytest.skip("needs a kernel with bridge VLAN filtering; the guest kernel has it")
+
+
+@pytest.fixture
+def without_vlan_filtering(host: Host) -> None:
+    """The kernel lacks bridge VLAN filtering."""
+    if _filters_vlans(host):
+        pytest.skip("needs a kernel without bridge VLAN filtering")
