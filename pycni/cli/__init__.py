@@ -18,6 +18,7 @@ COMMANDS = {
     "version": ("pycni.cli.networks:version", "Show which versions the plugins of a network speak."),
     "list": ("pycni.cli.networks:list_", "Show the networks, their plugins and what is attached."),
     "validate": ("pycni.cli.validate:validate", "Say what is wrong with network configurations."),
+    "try": ("pycni.cli.try_:try_", "Live a whole life of a network in a throwaway host."),
     "install": ("pycni.cli.install:install", "Put a launcher for every plugin into a directory."),
     "uninstall": ("pycni.cli.install:uninstall", "Take the launchers out again."),
 }

@@ -19,12 +19,14 @@ _DUMMY = RuntimeConf(container_id="", netns="dummy", ifname="dummy")
 class Plugins:
     """The executables in the directories of `path`; one that takes longer than `deadline` seconds is killed.
 
-    A type without an executable is answered in this process, if it is registered in this installation.
+    A type without an executable is answered in this process, if it is registered in this installation; with
+    `in_process`, so is one whose executable is a launcher of this installation.
     """
 
-    def __init__(self, path: Sequence[str], deadline: float | None) -> None:
+    def __init__(self, path: Sequence[str], deadline: float | None, *, in_process: bool = False) -> None:
         self.path = tuple(path)
         self.deadline = deadline
+        self.in_process = in_process
 
     def find(self, plugin: str) -> str | None:
         """Where the executable of this type is; None if this process is to answer itself. Raises CniError."""
@@ -99,7 +101,7 @@ class Plugins:
 
     def _run(self, plugin: str, env: Mapping[str, str], stdin: bytes) -> bytes:
         executable = self.find(plugin)
-        if executable is not None:
+        if executable is not None and not self.in_process:
             return execute(executable, env, stdin, deadline=self.deadline)
         from pycni.sdk.invoke import invoke
 

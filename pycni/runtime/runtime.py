@@ -28,7 +28,8 @@ class Runtime:
     """Calls the plugins on `path`; keeps what ADD answered below `cache_dir`.
 
     A plugin that takes longer than `deadline` seconds is killed, which is an error of code 11. `undo_failed_add`
-    says whether a failed ADD is followed by DEL of the whole chain.
+    says whether a failed ADD is followed by DEL of the whole chain. With `in_process`, plugins of this installation are
+    not started but answer in this process, where whoever watches can see their changes.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class Runtime:
         cache_dir: str | os.PathLike[str] = DEFAULT_DIRECTORY,
         deadline: float | None = DEADLINE,
         undo_failed_add: bool = True,
+        in_process: bool = False,
     ) -> None:
-        self.plugins = Plugins(path, deadline)
+        self.plugins = Plugins(path, deadline, in_process=in_process)
         self.cache = Cache(cache_dir)
         self.undo_failed_add = undo_failed_add
 
