@@ -80,7 +80,7 @@ class LinkState:
         )
 
 
-def _phrase(key: str, value: int | str | bool | None) -> str:
+def _phrase(key: str, value: object) -> str:
     if key == "up":
         return "up" if value else "down"
     return f"{key} {value}"
