@@ -146,14 +146,15 @@ class Namespace(Door):
     def _filter_vlans(self, bridge: Link) -> None:
         data = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]})]
         message = link_message(netlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": data})], index=bridge.index)
-        failure = f"cannot filter VLANs on bridge {bridge}"
 
         def do() -> None:
-            with explained(failure):
-                self.netlink.request(message)
-            if not bridge.refresh().vlan_filtering:  # a kernel without it takes the request and ignores it
+            with explained(f"cannot filter VLANs on bridge {bridge}"):
+                (outcome,) = self.netlink.outcomes(message)
+                if isinstance(outcome, NetlinkError) and outcome.errno != errno.EOPNOTSUPP:
+                    raise outcome
+            if not bridge.refresh().vlan_filtering:  # some kernels without it say so, others just ignore the request
                 raise CniError(
-                    f"{failure}: this kernel has no bridge VLAN filtering",
+                    f"cannot filter VLANs on bridge {bridge}: this kernel has no bridge VLAN filtering",
                     details="vlan and vlanTrunk need a kernel built with CONFIG_BRIDGE_VLAN_FILTERING",
                 )
 

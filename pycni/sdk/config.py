@@ -14,7 +14,6 @@ from typing import Annotated, Any, Self, get_args, get_origin
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     PlainValidator,
     TypeAdapter,
@@ -27,8 +26,8 @@ from pycni.protocol.errors import CniError, ConfigError
 from pycni.protocol.names import check_ifname
 from pycni.protocol.result import Dns, Route
 
-Address = Annotated[address.Address, BeforeValidator(address.parse_ip)]
-Cidr = Annotated[address.Cidr, BeforeValidator(address.parse_cidr)]
+Address = Annotated[address.Address, PlainValidator(address.parse_ip)]
+Cidr = Annotated[address.Cidr, PlainValidator(address.parse_cidr)]
 Ifname = Annotated[str, AfterValidator(lambda text: _checked(text, check_ifname))]
 Mac = Annotated[str, AfterValidator(lambda text: _checked(text.lower().replace("-", ":"), _check_mac))]
 RouteField = Annotated[Route, PlainValidator(Route.from_document)]
