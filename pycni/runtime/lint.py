@@ -29,9 +29,8 @@ class Lint:
             document = dialect.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             return [Problem("", getattr(error, "strerror", None) or f"no JSON: {error}")]
-        if file.name.endswith(discovery.LISTS):
-            return list(self._of_list(file, document))
-        return list(self._of_single(file, document))
+        look = self._of_list if file.name.endswith(discovery.LISTS) else self._of_single
+        return list(dict.fromkeys(look(file, document)))  # a plugin and its delegate may say the same
 
     def _of_list(self, file: Path, document: Any) -> Iterator[Problem]:
         found = list(problems.of_list(document))
