@@ -77,19 +77,21 @@ class Model(BaseModel):
     def read_leniently(cls, document: Mapping[str, Any]) -> tuple[Self, list[str]]:
         """What can be understood of it, and the complaints about the rest: DEL must not fail on a configuration.
 
-        Members that are wrong fall back to their defaults; rules about several members do not apply.
+        Members that are wrong fall back to their defaults, each by itself however deep it stands; rules about several
+        members do not apply.
         """
-        folded = _fold(document, cls)
+        folded = json.loads(json.dumps(_fold(document, cls)))  # a copy, to leave things out of
         complaints: list[str] = []
         for _ in range(_FALLBACKS):
             try:
                 return cls.model_validate_json(json.dumps(folded)), complaints
             except ValidationError as error:
                 complaints += _complaints(error)
-                wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
-                if not wrong & set(folded):
+                wrong = [place for item in error.errors() if (place := _innermost_member(folded, item["loc"]))]
+                if not wrong:
                     break
-                folded = {key: value for key, value in folded.items() if key not in wrong}
+                for parent, member in wrong:
+                    parent.pop(member, None)
         return cls._without_rules(folded), complaints
 
     @classmethod
@@ -169,6 +171,19 @@ def _complaints(error: ValidationError) -> list[str]:
             message += f", not {json.dumps(item['input'], default=str)[:60]}"
         complaints.append(f"{path}: {message}" if path else message)
     return complaints
+
+
+def _innermost_member(document: dict[str, Any], loc: tuple[int | str, ...]) -> tuple[dict[str, Any], str] | None:
+    """The deepest object on the way to a complaint, and the name of its member that leads on or is wrong itself."""
+    found: tuple[dict[str, Any], str] | None = None
+    value: Any = document
+    for part in _path(loc):
+        if isinstance(value, dict) and part in value:
+            found = value, str(part)
+        elif not isinstance(value, list) or not isinstance(part, int) or part >= len(value):
+            break
+        value = value[part]
+    return found
 
 
 def _path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:

@@ -112,9 +112,9 @@ class _Ending:
 
     @contextmanager
     def _watch(self) -> Iterator[None]:
-        if self._left == 0:
-            self._end()
         self._left -= 1
+        if self._left == -1:  # this one, and none of those that undo
+            self._end()
         yield
 
 

@@ -51,9 +51,10 @@ def _nftables(netns: Netns) -> set[str]:
 
 
 def _files(directory: Path) -> list[Path]:
-    # Which address was handed out last is remembered beyond every attachment, and locks are never removed.
+    # Which address was handed out last, and when, is remembered beyond every attachment; locks are never removed.
     paths = [path for path in directory.rglob("*") if path.is_file()] if directory.is_dir() else []
-    return [path for path in paths if path.name != "lock" and not path.name.startswith("last_reserved_ip.")]
+    lasting = {"lock", "seal"}
+    return [path for path in paths if path.name not in lasting and not path.name.startswith("last_reserved_ip.")]
 
 
 def _content(path: Path) -> str:

@@ -26,7 +26,7 @@ import argparse
 import json
 import os
 import re
-import subprocess  # noqa: TID251 - the sandbox is made with mount and ip
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path

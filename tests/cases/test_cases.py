@@ -2,7 +2,7 @@
 
 import json
 import os
-import subprocess  # noqa: TID251 - the runner is a program of its own: it makes its sandbox and dies with it
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess  # noqa: TID251 - plugins are started as a runtime starts them
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path

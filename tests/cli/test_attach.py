@@ -3,7 +3,7 @@
 import json
 import os
 import pty
-import subprocess  # noqa: TID251 - a terminal needs a process of its own
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """pycni gc, status, version, list and validate, and the command as a whole."""
 
 import json
-import subprocess  # noqa: TID251 - what a process loads is seen in a process of its own
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
