@@ -38,7 +38,7 @@ def test_version_shows_what_the_plugins_speak(desk: "Desk", monkeypatch: pytest.
 
 
 def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
-    plugins = [{"type": "p1"}, {"type": "loopback"}, {"type": "nobody"}]
+    plugins = [{"type": "p1", "ipam": {"type": "p2"}}, {"type": "loopback"}, {"type": "nobody"}]
     desk.write("10.conflist", {**NETWORK, "plugins": plugins})
     desk.write("20.conflist", NETWORK | {"name": "net2"})
     desk.write("30.conf", "{bad")
@@ -47,7 +47,8 @@ def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
     assert done.status == 0
     first, second, third = json.loads(done.out)
     p1, loopback, nobody = first["plugins"]
-    assert p1 == {"type": "p1", "executable": str(desk.bin / "p1")}
+    ipam = {"type": "p2", "executable": str(desk.bin / "p2")}
+    assert p1 == {"type": "p1", "executable": str(desk.bin / "p1"), "ipam": ipam}
     assert loopback["executable"] == "in process, by this installation of pycni"
     assert nobody["executable"].startswith('missing: failed to find plugin "nobody"')
     assert second["attachments"] == [{"containerID": "c1", "ifname": "eth0", "netns": "/x"}]
@@ -90,6 +91,35 @@ def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
             "a.conflist",
             NETWORK | {"plugins": [{"type": "bridge", "hairpinMode": True, "promiscMode": True}]},
             ["plugins[0]: "],
+        ),
+        (
+            "a.conflist",
+            NETWORK
+            | {
+                "plugins": [{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/33"}]]}}]
+            },
+            ["plugins[0].ipam.ranges[0][0].subnet: invalid CIDR address: 10.0.0.0/33"],
+        ),
+        (
+            "a.conflist",
+            NETWORK
+            | {
+                "plugins": [
+                    {"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.0.0.0/24", "rangeEnd": "x"}}
+                ]
+            },
+            ["plugins[0].ipam: invalid IP address: x (rangeEnd)"],
+        ),
+        (
+            "a.conflist",
+            NETWORK | {"plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}]},
+            ["plugins[0].ipam: "],
+        ),
+        (
+            "a.conflist",
+            NETWORK
+            | {"plugins": [{"type": "bridge", "ipam": {"type": "static", "addresses": [{"address": "10.0.0.1"}]}}]},
+            ["plugins[0].ipam.addresses[0]: invalid CIDR address: 10.0.0.1"],
         ),
         ("a.conf", NETWORK, ["this is a list: a.conflist would be its name"]),
         ("a.json", {"name": "n", "cniVersion": "0.4.0", "type": "bridge", "mtu": -1}, ["mtu: "]),
