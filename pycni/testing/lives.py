@@ -97,7 +97,7 @@ def _dies(runtime: Runtime, number: int) -> bool:
 
 
 def _injected_failure() -> None:
-    raise OSError("injected failure")
+    raise CniError("injected failure")
 
 
 class _Ending:
