@@ -106,7 +106,7 @@ class World:
         stdout_path: str | None = None,
     ) -> dict[str, Any]:
         """Run a command in the host's namespace; what was observed."""
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", "REC_LOG": str(self.log)} | env
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", "REC_LOG": str(self.log)} | env
         environment = {key: value for key, value in environment.items() if value is not None}
         started = time.monotonic()
         source = os.open(stdin_path, os.O_RDONLY) if stdin_path else subprocess.PIPE
