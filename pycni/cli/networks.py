@@ -1,14 +1,17 @@
 """pycni gc, status, version and list: networks as a whole."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pycni.cli import options, show
 from pycni.protocol import dialect
 from pycni.protocol.errors import CniError
-from pycni.runtime import CachedAttachment, NetworkConfig, Runtime, all_networks, find_network
+from pycni.runtime import CachedAttachment, NetworkConfig, PluginConfig, Runtime, all_networks, find_network
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _places = options.together(options.path, options.conf_dir, options.cache_dir, options.timeout)
 _of_one_network = options.together(
@@ -85,9 +88,7 @@ def _network_entry(runtime: Runtime, network: NetworkConfig, attached: list[Cach
     return {
         "name": network.name,
         "cniVersion": network.cni_version,
-        "plugins": [
-            {"type": plugin.type, "executable": _executable(runtime, plugin.type)} for plugin in network.plugins
-        ],
+        "plugins": [_plugin_entry(runtime, plugin) for plugin in network.plugins],
         "attachments": [
             {
                 "containerID": entry.parameters.container_id,
@@ -98,6 +99,13 @@ def _network_entry(runtime: Runtime, network: NetworkConfig, attached: list[Cach
             if entry.network == network.name
         ],
     }
+
+
+def _plugin_entry(runtime: Runtime, plugin: PluginConfig) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": plugin.type, "executable": _executable(runtime, plugin.type)}
+    if plugin.ipam:
+        entry["ipam"] = {"type": plugin.ipam, "executable": _executable(runtime, plugin.ipam)}
+    return entry
 
 
 def _show_entries(directory: Path, entries: list[dict[str, Any]]) -> None:
@@ -113,14 +121,21 @@ def _show_entries(directory: Path, entries: list[dict[str, Any]]) -> None:
             Text.assemble((entry["name"], "bold"), f"  {entry['cniVersion']}  ", (Path(entry["file"]).name, "dim"))
         )
         for plugin in entry["plugins"]:
-            missing = plugin["executable"].startswith("missing")
-            style = "red" if missing else "dim"
-            branch.add(Text.assemble((plugin["type"], "cyan"), "  ", (plugin["executable"], style)))
+            twig = branch.add(_called(plugin))
+            if "ipam" in plugin:
+                twig.add(_called(plugin["ipam"]))
         for one in entry["attachments"]:
             branch.add(Text.assemble((one["ifname"], "green"), f"  {one['containerID']}  ", (one["netns"], "dim")))
     if not entries:
         tree.add(Text("no network configurations", style="yellow"))
     show.console().print(tree)
+
+
+def _called(plugin: dict[str, Any]) -> "Text":
+    from rich.text import Text
+
+    style = "red" if plugin["executable"].startswith("missing") else "dim"
+    return Text.assemble((plugin["type"], "cyan"), "  ", (plugin["executable"], style))
 
 
 def _executable(runtime: Runtime, plugin: str) -> str:

@@ -17,7 +17,8 @@ def create(path: Path) -> None:
     """Make a new network namespace that lives as long as the file `path` does. Raises CniError, code 8."""
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _share(path.parent)
+        if path.parent == DIRECTORY:
+            _share(DIRECTORY)
         path.touch(mode=0o444, exist_ok=False)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()

@@ -19,6 +19,7 @@ class PluginConfig:
     name: str = ""
     cni_version: str = ""
     capabilities: frozenset[str] = frozenset()  # what it declares true
+    ipam: str = ""  # the type of its IPAM plugin
     document: Document = field(default_factory=dict, repr=False)
     raw: bytes = field(default=b"", repr=False)  # as read; what the cache keeps of a single configuration
 
@@ -34,12 +35,13 @@ class PluginConfig:
         for problem in problems.of_plugin(document):
             raise ConfigError(f"error parsing configuration: {problem}")
         assert isinstance(document, Mapping)
-        known = dialect.fold(document, ("type", "name", "cniVersion", "capabilities"))
+        known = dialect.fold(document, ("type", "name", "cniVersion", "capabilities", "ipam"))
         return cls(
             type=known["type"],
             name=known.get("name", ""),
             cni_version=known.get("cniVersion", ""),
             capabilities=frozenset(name for name, wanted in known.get("capabilities", {}).items() if wanted),
+            ipam=dialect.fold(known.get("ipam", {}), ("type",)).get("type", ""),
             document=document,
             raw=dialect.dumps_compact(document, sort_keys=True).encode(),
         )

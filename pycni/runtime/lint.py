@@ -29,9 +29,8 @@ class Lint:
             document = dialect.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             return [Problem("", getattr(error, "strerror", None) or f"no JSON: {error}")]
-        if file.name.endswith(discovery.LISTS):
-            return list(self._of_list(file, document))
-        return list(self._of_single(file, document))
+        look = self._of_list if file.name.endswith(discovery.LISTS) else self._of_single
+        return list(dict.fromkeys(look(file, document)))  # a plugin and its delegate may say the same
 
     def _of_list(self, file: Path, document: Any) -> Iterator[Problem]:
         found = list(problems.of_list(document))
@@ -75,11 +74,9 @@ class Lint:
     def _of_plugin(self, network: NetworkConfig, plugin: PluginConfig) -> Iterator[Problem]:
         yield from self._of_type(network, plugin.type, "type")
         yield from self._of_model(network, plugin, plugin.type)
-        ipam = dialect.fold(plugin.document, ("ipam",)).get("ipam", {})
-        delegate = dialect.fold(ipam, ("type",)).get("type", "")
-        if delegate:
-            yield from self._of_type(network, delegate, "ipam.type")
-            yield from self._of_model(network, plugin, delegate)
+        if plugin.ipam:
+            yield from self._of_type(network, plugin.ipam, "ipam.type")
+            yield from self._of_model(network, plugin, plugin.ipam)
 
     def _of_type(self, network: NetworkConfig, plugin: str, where: str) -> Iterator[Problem]:
         if plugin not in self._versions:
@@ -105,7 +102,7 @@ class Lint:
             yield Problem("type", str(error))
             return
         document = {**plugin.document, "name": network.name, "cniVersion": network.cni_version}
-        _, complaints = model.read_leniently(document)
-        for complaint in complaints:
+        config, complaints = model.read_leniently(document)
+        for complaint in complaints or config.complaints():
             match = _PATH.fullmatch(complaint)
             yield Problem(match["path"], match["text"]) if match else Problem("", complaint)

@@ -120,6 +120,13 @@ class NetConf(Model):
     ipam: Ipam = Ipam()
     dns: DnsField = Dns()
 
+    def complaints(self) -> Iterator[str]:
+        """What ADD would refuse beyond the types of the fields, as `path: what is wrong`; for `pycni validate`.
+
+        Rules that only ADD may apply, because DEL must work without them, are told here too.
+        """
+        yield from ()
+
 
 def _fold(value: object, model: type[Model] | None) -> Any:
     """The JSON value with the keys that the model knows, as it writes them, without its nulls."""

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 _TYPES = {"str": str, "int": int, "list": list, "dict": dict, "bool": bool}
 
@@ -18,7 +19,7 @@ class MismatchError(Exception):
     """The first thing that differs."""
 
 
-def match(expected, got, path="$"):
+def match(expected: Any, got: Any, path: str = "$") -> None:
     """Raise MismatchError unless `got` is what is expected."""
     if isinstance(expected, dict):
         if len(expected) == 1 and next(iter(expected)).startswith("$"):
@@ -34,7 +35,7 @@ def match(expected, got, path="$"):
         raise MismatchError(f"{path}: expected {shown(expected)}, got {shown(got)}")
 
 
-def matches(expected, got, path="$"):
+def matches(expected: Any, got: Any, path: str = "$") -> bool:
     """Whether it is."""
     try:
         match(expected, got, path)
@@ -43,7 +44,7 @@ def matches(expected, got, path="$"):
     return True
 
 
-def documents(text):
+def documents(text: str) -> list[Any]:
     """All JSON documents in a text, concatenated or not. Raises ValueError."""
     decoder, found, rest = json.JSONDecoder(), [], text.lstrip()
     while rest:
@@ -53,12 +54,12 @@ def documents(text):
     return found
 
 
-def shown(value):
+def shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 400 else text[:400] + "..."
 
 
-def _match_object(expected, got, path):
+def _match_object(expected: Any, got: Any, path: str) -> None:
     if not isinstance(got, dict):
         raise MismatchError(f"{path}: expected an object, got {shown(got)}")
     for key, want in expected.items():
@@ -71,7 +72,7 @@ def _match_object(expected, got, path):
             match(want, got[key], f"{path}.{key}")
 
 
-def _operator(name, argument, got, path):
+def _operator(name: str, argument: Any, got: Any, path: str) -> None:
     holds = {
         "$any": lambda: True,
         "$re": lambda: isinstance(got, str) and re.search(argument, got),
@@ -87,7 +88,7 @@ def _operator(name, argument, got, path):
         raise MismatchError(f"{path}: {shown(got)} fails {name} {shown(argument)}")
 
 
-def check(expected, observed):
+def check(expected: Any, observed: dict[str, Any]) -> None:
     """Raise MismatchError unless an observed run (exit, stdout, stderr, calls) is what the case expects."""
     _check_exit(expected, observed["exit"])
     _check_output(expected, observed["stdout"])
@@ -100,14 +101,14 @@ def check(expected, observed):
         _check_file(Path(path), want)
 
 
-def _check_exit(expected, status):
+def _check_exit(expected: Any, status: int) -> None:
     want = expected.get("exit", status)
     fitting = want if isinstance(want, list) else [want]
     if status not in fitting and not (want == "nonzero" and status != 0):
         raise MismatchError(f"exit status {status}, expected {want}")
 
 
-def _check_output(expected, out):
+def _check_output(expected: Any, out: str) -> None:
     if expected.get("stdout_empty") and out.strip():
         raise MismatchError(f"stdout should be empty, is {out[:300]!r}")
     _check_pattern("stdout", expected.get("stdout_re"), out)
@@ -127,12 +128,12 @@ def _check_output(expected, out):
         match(expected["json_docs"], found)
 
 
-def _check_pattern(what, pattern, text):
+def _check_pattern(what: str, pattern: str | None, text: str) -> None:
     if pattern is not None and not re.search(pattern, text, re.DOTALL):
         raise MismatchError(f"{what} {text[:300]!r} does not match /{pattern}/")
 
 
-def _check_calls(expected, calls):
+def _check_calls(expected: Any, calls: list[dict[str, Any]]) -> None:
     if len(calls) != len(expected):
         wanted = [f"{call.get('type')} {call.get('command')}" for call in expected]
         made = [f"{call['type']} {call['command']}" for call in calls]
@@ -150,7 +151,7 @@ def _check_calls(expected, calls):
         match(others, call, f"call[{i}]")
 
 
-def _check_file(path, want):
+def _check_file(path: Path, want: Any) -> None:
     exists = os.path.lexists(path)
     if want == "absent":
         if exists:

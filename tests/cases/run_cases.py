@@ -30,6 +30,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from matching import MismatchError, check, documents
 from world import CACHE, WORK, SkipError, World, stdin_of
@@ -37,7 +38,7 @@ from world import CACHE, WORK, SkipError, World, stdin_of
 CASES = Path(__file__).parents[1] / "data" / "cases.json"
 
 
-def run_step(world, options, case, step):
+def run_step(world: World, options: argparse.Namespace, case: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
     """Do one step; what was observed."""
     kind = step.get("run", case.get("run", "plugin"))
     env = world.filled({**case.get("env", {}), **step.get("env", {})})
@@ -64,7 +65,9 @@ def run_step(world, options, case, step):
     return world.run(["sh", "-c", world.filled(step["sh"])], env)
 
 
-def judge(world, case, number, step, observed):
+def judge(
+    world: World, case: dict[str, Any], number: int, step: dict[str, Any], observed: dict[str, Any]
+) -> tuple[str, str]:
     """The verdict on one step, and why."""
     if "expect" not in step:
         return "PASS", ""
@@ -81,7 +84,9 @@ def judge(world, case, number, step, observed):
     return "PASS", ""
 
 
-def run_case(case, options, plugin, number):
+def run_case(
+    case: dict[str, Any], options: argparse.Namespace, plugin: str, number: int
+) -> tuple[str, str, list[dict[str, Any]]]:
     """The verdict on one case with one plugin, why, and what was observed at each step."""
     seen, messages, verdict = [], [], "PASS"
     with World(number, options.bin, plugin) as world:
@@ -107,14 +112,14 @@ def run_case(case, options, plugin, number):
     return verdict, "; ".join(messages), seen
 
 
-def saved(stdout):
+def saved(stdout: bytes) -> Any:
     try:
         return documents(stdout)[0]
     except (ValueError, IndexError):
         return None
 
 
-def plugins_of(case, present, restrict):
+def plugins_of(case: dict[str, Any], present: list[str], restrict: set[str] | None) -> list[Any]:
     """The plugins with which to run the case; None for a case that names its plugins itself."""
     if "plugins" not in case:
         return [case.get("plugin")]
@@ -126,7 +131,7 @@ def plugins_of(case, present, restrict):
     ]  # fmt: skip
 
 
-def enter_sandbox():
+def enter_sandbox() -> None:
     """Start again in a mount and network namespace of our own, then make the places private that cases write to."""
     if os.environ.get("PROTO_INNER") != "1":
         if os.geteuid() != 0:
@@ -146,7 +151,7 @@ def enter_sandbox():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=Path, required=True, help="directory with the plugins under test")
     parser.add_argument("--cnitool", help="command like cnitool under test (else the runtime cases are skipped)")
@@ -163,7 +168,7 @@ def arguments():
     return options
 
 
-def main():
+def main() -> int:
     options = arguments()
     cases = json.loads(options.cases.read_text())["cases"]
     if options.only:

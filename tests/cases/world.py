@@ -10,6 +10,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Self
 
 RECORDER = Path(__file__).parents[1] / "data" / "recorder"
 WORK = Path("/run/proto-work")
@@ -26,13 +27,13 @@ class SkipError(Exception):
 class World:
     """Namespaces proto-h, proto-c and proto-d of one case; use as a context."""
 
-    def __init__(self, number, bin_directory, plugin):
+    def __init__(self, number: int, bin_directory: Path, plugin: str) -> None:
         self.plugin, self.bin = plugin, bin_directory
         self.host, self.container, self.container2 = (f"proto-{letter}{number}" for letter in "hcd")
         self.recorders, self.conf, self.log = WORK / "recbin", WORK / "net.d", WORK / "rec.log"
         self.saved = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         for directory in (CACHE, WORK):
             directory.mkdir(parents=True, exist_ok=True)
             for entry in directory.iterdir():
@@ -50,12 +51,12 @@ class World:
         self.conf.mkdir()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         os.close(self.host_fd)
         for name in (self.host, self.container, self.container2):
             subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
 
-    def filled(self, value):
+    def filled(self, value: Any) -> Any:
         """The value with its placeholders replaced; {"$result": NAME} is what a step saved."""
         if isinstance(value, str):
             for placeholder, text in self._placeholders():
@@ -69,7 +70,7 @@ class World:
             return {self.filled(key): self.filled(item) for key, item in value.items()}
         return value
 
-    def _placeholders(self):
+    def _placeholders(self) -> tuple[tuple[str, str], ...]:
         netns = f"/run/netns/{self.container}"
         return (
             ("@NETNS@", netns),
@@ -84,7 +85,7 @@ class World:
             ("@CID@", f"cnitool-{hashlib.sha512(netns.encode()).digest()[:10].hex()}"),
         )
 
-    def write(self, files):
+    def write(self, files: dict[str, Any]) -> None:
         """Write files; None removes one."""
         for name, content in self.filled(files).items():
             path = Path(name)
@@ -94,9 +95,18 @@ class World:
             else:
                 path.write_text(content if isinstance(content, str) else json.dumps(content))
 
-    def run(self, argv, env, stdin=b"", *, cwd=None, stdin_path=None, stdout_path=None):
+    def run(
+        self,
+        argv: list[Any],
+        env: dict[str, str],
+        stdin: bytes = b"",
+        *,
+        cwd: str | None = None,
+        stdin_path: str | None = None,
+        stdout_path: str | None = None,
+    ) -> dict[str, Any]:
         """Run a command in the host's namespace; what was observed."""
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", "REC_LOG": str(self.log)} | env
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", "REC_LOG": str(self.log)} | env
         environment = {key: value for key, value in environment.items() if value is not None}
         started = time.monotonic()
         source = os.open(stdin_path, os.O_RDONLY) if stdin_path else subprocess.PIPE
@@ -121,11 +131,11 @@ class World:
             "seconds": round(time.monotonic() - started, 3),
         }
 
-    def _enter_host(self):
+    def _enter_host(self) -> None:
         if _libc.setns(self.host_fd, _NEWNET) != 0:
             os._exit(126)
 
-    def _calls(self):
+    def _calls(self) -> list[dict[str, Any]]:
         with suppress(FileNotFoundError):
             lines = self.log.read_text().splitlines()
             self.log.unlink()
@@ -133,7 +143,7 @@ class World:
         return []
 
 
-def stdin_of(world, step):
+def stdin_of(world: World, step: dict[str, Any]) -> bytes:
     """The bytes that a step has on stdin."""
     if "stdin_b64" in step:
         return base64.b64decode(step["stdin_b64"])

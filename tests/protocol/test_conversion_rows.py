@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ DEVIATIONS = {
 }
 
 
-def converted(row):
+def converted(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     document = dialect.loads(row["input_text"])
     if "parser_version" in row:
         parsed = VersionedResult.parse_as(document, row["parser_version"])
@@ -36,16 +37,16 @@ def converted(row):
     return parsed.cni_version, parsed.to_document(row["target"])
 
 
-def deviates(row):
+def deviates(row: dict[str, Any]) -> bool:
     return any(row["id"].startswith(prefix) for prefix in DEVIATIONS)
 
 
-def parameters(rows):
+def parameters(rows: list[dict[str, Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=lambda row: row["id"])
 
 
 @parameters([row for row in ROWS if "output" in row["expect"] and not deviates(row)])
-def test_a_result_is_converted_to_the_very_bytes(row):
+def test_a_result_is_converted_to_the_very_bytes(row: dict[str, Any]) -> None:
     expect = row["expect"]
     parsed_version, document = converted(row)
     assert parsed_version == expect["parsed_version"]
@@ -55,34 +56,34 @@ def test_a_result_is_converted_to_the_very_bytes(row):
 
 
 @parameters([row for row in ROWS if "output" not in row["expect"] and not deviates(row)])
-def test_what_go_refuses_is_refused(row):
+def test_what_go_refuses_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         converted(row)
 
 
 @parameters([row for row in ROWS if row["id"].startswith(("RC-noaddr-", "RC-emptyip4-"))])
-def test_a_missing_address_is_refused(row):
+def test_a_missing_address_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="invalid CIDR address"):
         converted(row)
 
 
 @parameters([row for row in ROWS if row["id"].startswith(("RC-nullelem-", "RC-parse-nullelem-"))])
-def test_null_in_a_list_is_refused(row):
+def test_null_in_a_list_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\[0\] is an object, not null"):
         converted(row)
 
 
 @parameters([row for row in ROWS if row["id"] == "RC-parse-bigint-to-1.0.0"])
-def test_integers_stay_exact(row):
+def test_integers_stay_exact(row: dict[str, Any]) -> None:
     assert converted(row)[1]["routes"][0]["table"] == 9007199254740993
 
 
 @parameters([row for row in ROWS if row["id"].startswith("RC-create-") and "-of-nover-" in row["id"] and deviates(row)])
-def test_a_result_without_version_has_that_of_its_configuration(row):
+def test_a_result_without_version_has_that_of_its_configuration(row: dict[str, Any]) -> None:
     parsed_version, document = converted(row)
     assert parsed_version == row["parser_version"]
     assert document["ips"] == [{"address": "10.0.0.2/24"}]
 
 
-def test_every_deviation_names_rows_that_exist():
+def test_every_deviation_names_rows_that_exist() -> None:
     assert [prefix for prefix in DEVIATIONS if not any(row["id"].startswith(prefix) for row in ROWS)] == []

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,18 +18,18 @@ ROWS = json.loads((Path(__file__).parents[1] / "data" / "library_vectors.json").
 DEVIATIONS = {"LV-prev-28": "P-246: integers stay exact"}
 
 
-def rows_of(*ops):
+def rows_of(*ops: str) -> pytest.MarkDecorator:
     rows = [row for row in ROWS if row["op"] in ops and row["id"] not in DEVIATIONS]
     assert rows
     return pytest.mark.parametrize("row", rows, ids=lambda row: row["id"])
 
 
-def row_called(name):
+def row_called(name: str) -> dict[str, Any]:
     return next(row for row in ROWS if row["id"] == name)
 
 
 @rows_of("valid_containerid", "valid_name", "valid_ifname")
-def test_names_are_checked(row):
+def test_names_are_checked(row: dict[str, Any]) -> None:
     check = {
         "valid_containerid": names.check_container_id,
         "valid_name": names.check_network_name,
@@ -46,7 +47,7 @@ def test_names_are_checked(row):
 
 
 @rows_of("version_parse")
-def test_versions_are_parsed(row):
+def test_versions_are_parsed(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ValueError, match="invalid version"):
             version.parse(row["in"]["a"])
@@ -55,7 +56,7 @@ def test_versions_are_parsed(row):
 
 
 @rows_of("version_cmp")
-def test_versions_are_compared(row):
+def test_versions_are_compared(row: dict[str, Any]) -> None:
     a, b = row["in"]["a"], row["in"]["b"]
     if "error" in row["out"]:
         with pytest.raises(ValueError, match="invalid version"):
@@ -66,8 +67,8 @@ def test_versions_are_compared(row):
 
 
 @rows_of("decode_version")
-def test_the_version_of_a_configuration_is_read(row):
-    def cni_version():
+def test_the_version_of_a_configuration_is_read(row: dict[str, Any]) -> None:
+    def cni_version() -> str:
         document = request.decode_config(row["in"]["input"].encode())
         return dialect.fold(document, ("cniVersion",)).get("cniVersion") or version.DEFAULT
 
@@ -80,7 +81,7 @@ def test_the_version_of_a_configuration_is_read(row):
 
 
 @rows_of("plugin_decode")
-def test_a_version_reply_is_read(row):
+def test_a_version_reply_is_read(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(CniError, match="decoding version info: "):
             version.decode_reply(row["in"]["input"])
@@ -89,7 +90,7 @@ def test_a_version_reply_is_read(row):
 
 
 @rows_of("load_args")
-def test_cni_args_are_read(row):
+def test_cni_args_are_read(row: dict[str, Any]) -> None:
     # Booleans and fields that cannot be set from text are Go's way to declare arguments; ours are texts.
     text, expected = row["in"]["args"], row["out"]
     if "Flag" in text or "Plain" in text:
@@ -107,7 +108,7 @@ def test_cni_args_are_read(row):
 
 
 @rows_of("cidr")
-def test_addresses_are_read(row):
+def test_addresses_are_read(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ValueError, match="invalid CIDR address"):
             parse_cidr(row["in"]["v"])
@@ -115,7 +116,7 @@ def test_addresses_are_read(row):
         assert str(parse_cidr(row["in"]["v"])) == json.loads(row["out"]["json"])
 
 
-def previous_result(row):
+def previous_result(row: dict[str, Any]) -> VersionedResult | None:
     """What a plugin makes of the prevResult in its configuration, as the SDK reads it."""
     config = request.decode_config(row["in"]["input"].encode())
     known = dialect.fold(config, ("cniVersion", "prevResult"))
@@ -125,7 +126,7 @@ def previous_result(row):
 
 
 @rows_of("prevresult")
-def test_a_previous_result_is_read(row):
+def test_a_previous_result_is_read(row: dict[str, Any]) -> None:
     expected = row["out"]
     if "error" in expected:
         with pytest.raises(ValueError, match=r"."):
@@ -140,19 +141,19 @@ def test_a_previous_result_is_read(row):
     assert dialect.dumps_compact(document_of(parsed.result, version.NEWEST)) == expected["as_current"]
 
 
-def test_an_empty_version_in_a_previous_result_counts_as_absent():
+def test_an_empty_version_in_a_previous_result_counts_as_absent() -> None:
     """P-207: Go takes null for absent and refuses the empty text; we take both for absent."""
     for cni_version in ("", None):
         document = {"cniVersion": cni_version, "ips": [{"address": "10.0.0.2/24"}]}
         assert VersionedResult.parse_as(document, "1.0.0").cni_version == "1.0.0"
 
 
-def test_integers_of_a_previous_result_stay_exact():
+def test_integers_of_a_previous_result_stay_exact() -> None:
     assert previous_result(row_called("LV-prev-28")).result.routes[0].table == 9007199254740993
 
 
 @rows_of("exec_result")
-def test_what_a_plugin_printed_is_read(row):
+def test_what_a_plugin_printed_is_read(row: dict[str, Any]) -> None:
     cni_version = json.loads(row["in"]["netconf"]).get("cniVersion", "")
     if "error" in row["out"]:
         with pytest.raises(ValueError, match=r"unsupported CNI result version|failed to unmarshal raw result"):
@@ -164,7 +165,7 @@ def test_what_a_plugin_printed_is_read(row):
 
 
 @rows_of("construct_print")
-def test_a_result_made_in_code_is_printed(row):
+def test_a_result_made_in_code_is_printed(row: dict[str, Any]) -> None:
     document = json.loads(row["in"]["input"])
     if row["in"]["kind"] == "100":
         made = VersionedResult(version.NEWEST, Result.parse(document, version.NEWEST))
@@ -178,6 +179,6 @@ def test_a_result_made_in_code_is_printed(row):
 
 
 @rows_of("split_list")
-def test_cni_path_is_split(row):
+def test_cni_path_is_split(row: dict[str, Any]) -> None:
     env = {"CNI_COMMAND": "STATUS", "CNI_PATH": row["in"]["v"]}
     assert list(request.Request.read(env, b'{"name": "n"}').path) == row["out"]["list"]

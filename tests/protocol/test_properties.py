@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -59,7 +60,7 @@ environments = st.fixed_dictionaries(
 )
 
 
-def printable(error):
+def printable(error: CniError) -> dict[str, Any]:
     """The error as its caller gets it."""
     document = json.loads(error.to_json().encode())
     assert set(document) <= {"code", "msg", "details"}
@@ -67,7 +68,7 @@ def printable(error):
     return document
 
 
-def explained(error):
+def explained(error: CniError) -> None:
     assert str(error)
 
 
@@ -79,7 +80,7 @@ def explained(error):
     {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "\udcff", "CNI_IFNAME": "e", "CNI_NETNS": "/", "CNI_PATH": "/"}, b"{}"
 )
 @example({"CNI_COMMAND": "\udcff", "CNI_PATH": "/"}, b'{"name":"n"}')
-def test_a_request_is_read_or_refused(env, stdin):
+def test_a_request_is_read_or_refused(env: dict[str, str], stdin: bytes) -> None:
     try:
         request = Request.read(env, stdin)
     except CniError as error:
@@ -90,7 +91,7 @@ def test_a_request_is_read_or_refused(env, stdin):
 
 
 @given(payloads, versions)
-def test_a_plugins_answer_is_a_result_or_refused(stdout, cni_version):
+def test_a_plugins_answer_is_a_result_or_refused(stdout: bytes, cni_version: str) -> None:
     try:
         parsed = of_plugin(stdout, cni_version)
     except ValueError as error:
@@ -100,7 +101,7 @@ def test_a_plugins_answer_is_a_result_or_refused(stdout, cni_version):
 
 
 @given(anything | almost, versions, versions)
-def test_a_result_is_converted_or_refused(document, asked, target):
+def test_a_result_is_converted_or_refused(document: Any, asked: str, target: str) -> None:
     try:
         made = VersionedResult.parse_as(document, asked).to_document(target)
     except ValueError as error:
@@ -110,7 +111,7 @@ def test_a_result_is_converted_or_refused(document, asked, target):
 
 
 @given(payloads)
-def test_a_version_reply_is_read_or_refused(stdout):
+def test_a_version_reply_is_read_or_refused(stdout: bytes) -> None:
     try:
         supported = version.decode_reply(stdout)
     except CniError as error:
@@ -120,7 +121,7 @@ def test_a_version_reply_is_read_or_refused(stdout):
 
 
 @given(anything | almost)
-def test_an_error_object_is_read_or_refused(document):
+def test_an_error_object_is_read_or_refused(document: Any) -> None:
     if not isinstance(document, dict):
         return
     try:
@@ -132,7 +133,7 @@ def test_an_error_object_is_read_or_refused(document):
 
 
 @given(st.text() | env_values | st.from_regex(r"(IgnoreUnknown=(1|true|yes)|IP=[a-z]*|[A-Z]*=?)(;.{0,5})*"))
-def test_cni_args_are_read_or_refused(text):
+def test_cni_args_are_read_or_refused(text: str) -> None:
     lenient = args.parse_leniently(text)
     try:
         strict = args.parse(text, ("IP", "MAC"))
@@ -144,7 +145,7 @@ def test_cni_args_are_read_or_refused(text):
 
 
 @given(st.text() | anything | st.from_regex(r"[0-9a-f.:]{1,20}(/[0-9]{1,4})?", fullmatch=True))
-def test_addresses_are_read_or_refused(value):
+def test_addresses_are_read_or_refused(value: Any) -> None:
     for parse in (parse_ip, parse_cidr):
         try:
             parsed = parse(value)
@@ -156,7 +157,7 @@ def test_addresses_are_read_or_refused(value):
 
 @given(st.text() | st.from_regex(r"[+-]?[0-9]{1,25}(\.[+-]?[0-9]{0,3}){0,4}", fullmatch=True))
 @example("9" * 5000)
-def test_versions_are_read_or_refused(text):
+def test_versions_are_read_or_refused(text: str) -> None:
     try:
         numbers = version.parse(text)
     except ValueError as error:
@@ -193,24 +194,24 @@ results = st.builds(
 )  # fmt: skip
 
 
-def back_from(result, cni_version):
+def back_from(result: Result, cni_version: str) -> Result:
     text = dialect.dumps_indented(document_of(result, cni_version))
     return VersionedResult.parse(json.loads(text.encode())).result
 
 
 @given(results, st.sampled_from(["1.0.0", "1.1.0"]))
-def test_the_newest_family_loses_nothing(result, cni_version):
+def test_the_newest_family_loses_nothing(result: Result, cni_version: str) -> None:
     assert back_from(result, cni_version) == result
 
 
 @given(results, st.sampled_from(["0.3.0", "0.3.1", "0.4.0"]))
-def test_the_middle_family_loses_what_1_0_0_added_to_interfaces(result, cni_version):
+def test_the_middle_family_loses_what_1_0_0_added_to_interfaces(result: Result, cni_version: str) -> None:
     plain = tuple(replace(interface, mtu=0, socket_path="", pci_id="") for interface in result.interfaces)
     assert back_from(result, cni_version) == replace(result, interfaces=plain)
 
 
 @given(results, st.sampled_from(["0.1.0", "0.2.0"]))
-def test_the_oldest_family_keeps_one_address_of_each_kind(result, cni_version):
+def test_the_oldest_family_keeps_one_address_of_each_kind(result: Result, cni_version: str) -> None:
     if not result.ips:
         with pytest.raises(ValueError, match="no valid IP addresses"):
             document_of(result, cni_version)

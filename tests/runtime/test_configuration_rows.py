@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,17 +13,17 @@ from pycni.runtime import NetworkConfig, PluginConfig, discovery
 ROWS = json.loads((Path(__file__).parents[1] / "data" / "library_vectors.json").read_text())["rows"]
 
 
-def rows_of(op):
+def rows_of(op: dict[str, Any]) -> pytest.MarkDecorator:
     rows = [row for row in ROWS if row["op"] == op]
     assert rows
     return pytest.mark.parametrize("row", rows, ids=lambda row: row["id"])
 
 
-def shown(document):
+def shown(document: Any) -> str:
     return dialect.dumps_compact(document, sort_keys=True)
 
 
-def assert_same_plugins(plugins, expected):
+def assert_same_plugins(plugins: Any, expected: Any) -> None:
     assert [plugin.type for plugin in plugins] == [entry["type"] for entry in expected]
     for plugin, entry in zip(plugins, expected, strict=True):
         assert (plugin.name, plugin.cni_version) == (entry["name"], entry["cniVersion"])
@@ -30,7 +31,7 @@ def assert_same_plugins(plugins, expected):
         assert plugin.capabilities == declared
 
 
-def assert_same_network(network, expected):
+def assert_same_network(network: NetworkConfig, expected: Any) -> None:
     assert (network.name, network.cni_version) == (expected["name"], expected["cniVersion"])
     assert network.disable_check is expected["disableCheck"]
     assert network.disable_gc is expected["disableGC"]
@@ -39,7 +40,7 @@ def assert_same_network(network, expected):
 
 
 @rows_of("parse_conflist")
-def test_a_list_is_read(row):
+def test_a_list_is_read(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ConfigError, match=r"^error parsing configuration list: "):
             NetworkConfig.parse(row["in"]["input"])
@@ -53,14 +54,14 @@ def test_a_list_is_read(row):
         ]
 
 
-def test_integers_of_a_configuration_stay_exact():
+def test_integers_of_a_configuration_stay_exact() -> None:
     (row,) = [row for row in ROWS if row["id"] == "LV-list-numbers-01"]
     document = NetworkConfig.parse(row["in"]["input"]).plugins[0].document
     assert (document["big"], document["i64"]) == (9007199254740993, 123456789012345678901234567890)
 
 
 @rows_of("parse_plugin")
-def test_a_plugin_object_is_read(row):
+def test_a_plugin_object_is_read(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ConfigError, match=r"^error parsing configuration: "):
             PluginConfig.parse(row["in"]["input"])
@@ -72,8 +73,8 @@ def test_a_plugin_object_is_read(row):
 
 
 @rows_of("inject")
-def test_values_are_put_into_a_plugin_object(row):
-    def injected():
+def test_values_are_put_into_a_plugin_object(row: dict[str, Any]) -> None:
+    def injected() -> PluginConfig:
         document = json.loads(row["in"]["input"])
         start = PluginConfig(type="", document=document)
         return start.with_values(row["in"]["values"])
@@ -86,7 +87,7 @@ def test_values_are_put_into_a_plugin_object(row):
 
 
 @rows_of("upconvert")
-def test_a_single_plugin_becomes_a_list(row):
+def test_a_single_plugin_becomes_a_list(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ConfigError, match="missing 'type'"):
             PluginConfig.parse(row["in"]["input"])
@@ -97,7 +98,7 @@ def test_a_single_plugin_becomes_a_list(row):
 
 
 @rows_of("load")
-def test_a_network_is_found_in_its_directory(row, tmp_path):
+def test_a_network_is_found_in_its_directory(row: dict[str, Any], tmp_path: Path) -> None:
     for name, content in row["in"]["files"].items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -116,7 +117,7 @@ def test_a_network_is_found_in_its_directory(row, tmp_path):
 
 
 @rows_of("conf_files")
-def test_files_are_listed_in_byte_order(row, tmp_path):
+def test_files_are_listed_in_byte_order(row: dict[str, Any], tmp_path: Path) -> None:
     for name in row["in"]["files"]:
         if name.endswith("/"):
             (tmp_path / name).mkdir()

@@ -4,12 +4,16 @@ import base64
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.runtime import AttachmentId, NetworkConfig, RuntimeConf
+from pycni.runtime import AttachmentId, CachedAttachment, NetworkConfig, Runtime, RuntimeConf
 from pycni.sdk.execute import find_executable
+
+if TYPE_CHECKING:
+    from tests.runtime.conftest import Workshop
 
 OPERATIONS = json.loads((Path(__file__).parents[1] / "data" / "library_vectors.json").read_text())["operations"]
 
@@ -36,13 +40,13 @@ DEVIATIONS = {
 OWN_WORDS = ("invalid character", "strconv.Atoi", "unexpected end of JSON input")
 
 
-def operations(*commands):
+def operations(*commands: str) -> pytest.MarkDecorator:
     chosen = [op for op in OPERATIONS if op["request"]["cmd"] in commands]
     assert chosen
     return pytest.mark.parametrize("op", chosen, ids=lambda op: op["id"])
 
 
-def perform(runtime, request):
+def perform(runtime: Runtime, request: dict[str, Any]) -> Any:
     """The operation under its Python name; what it returns."""
     network = NetworkConfig.parse(json.dumps(request["conflist"]))
     parameters = RuntimeConf(
@@ -69,7 +73,7 @@ def perform(runtime, request):
     return perform_it[request["cmd"]]()
 
 
-def expected_calls(op):
+def expected_calls(op: dict[str, Any]) -> list[dict[str, Any]]:
     """libcni's calls, with what the deviations change."""
     calls = [{**call, "stdin": dict(call["stdin"])} for call in op["calls"]]
     for call in calls:
@@ -85,14 +89,14 @@ def expected_calls(op):
     return calls
 
 
-def delete_call(op, plugin, prev_result=None):
+def delete_call(op: dict[str, Any], plugin: str, prev_result: dict[str, Any] | None = None) -> dict[str, Any]:
     stdin = {"name": op["request"]["conflist"]["name"], "cniVersion": op["request"]["conflist"]["cniVersion"]}
     stdin |= {"type": plugin} | ({"prevResult": prev_result} if prev_result else {})
     env = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_ARGS": ""}
     return {"type": plugin, "command": "DEL", "env": {**env, "CNI_COMMAND": "DEL"}, "stdin": stdin}
 
 
-def assert_outcome(returned, expected, command):
+def assert_outcome(returned: Any, expected: Any, command: str) -> None:
     if command in {"add", "cached_result"}:
         document = returned and returned.to_document(returned.cni_version)
         assert (document, document and returned.cni_version) == (expected.get("result"), expected.get("result_version"))
@@ -112,7 +116,7 @@ def assert_outcome(returned, expected, command):
         assert returned is None
 
 
-def assert_same_error(error, op, bin_directory):
+def assert_same_error(error: CniError, op: dict[str, Any], bin_directory: Path) -> None:
     expected = op["out"]["error"]
     text = expected["text"].replace("/run/bin", str(bin_directory)).strip("[]")
     if "code" in expected and op["request"]["cmd"] != "gc":
@@ -129,7 +133,7 @@ def assert_same_error(error, op, bin_directory):
 
 
 @operations("add", "del", "check", "status", "gc", "validate", "version", "cached_config", "cached_result")
-def test_an_operation(op, workshop, monkeypatch):
+def test_an_operation(op: dict[str, Any], workshop: "Workshop", monkeypatch: pytest.MonkeyPatch) -> None:
     workshop.script(**op.get("plugin_script", {}))
     if "plugin_versions" in op:
         monkeypatch.setenv("REC_VERSIONS", op["plugin_versions"])
@@ -157,13 +161,13 @@ def test_an_operation(op, workshop, monkeypatch):
 
 
 @operations("attachments")
-def test_attachments_are_listed(op, workshop):
+def test_attachments_are_listed(op: dict[str, Any], workshop: "Workshop") -> None:
     workshop.write_entries(op["cache_before"])
     found = workshop.runtime().cached_attachments(op["request"]["id"])
     assert [listed(entry) for entry in found] == op["out"]["attachments"]
 
 
-def listed(entry):
+def listed(entry: CachedAttachment) -> dict[str, Any]:
     """An attachment as libcni shows it: what is empty is left out."""
     parameters = entry.parameters
     shown = {
@@ -179,7 +183,7 @@ def listed(entry):
 
 
 @operations("find")
-def test_an_executable_is_found(op, tmp_path):
+def test_an_executable_is_found(op: dict[str, Any], tmp_path: Path) -> None:
     one, two = tmp_path / "d1", tmp_path / "d2"
     one.mkdir()
     two.mkdir()
@@ -191,7 +195,7 @@ def test_an_executable_is_found(op, tmp_path):
     os.mkfifo(one / "fifo")
     (two / "dirplug").mkdir()
 
-    def placed(text):
+    def placed(text: str) -> str:
         return text.replace("{d}", str(tmp_path))
 
     path = [placed(directory) for directory in op["request"]["paths"]]
@@ -203,5 +207,5 @@ def test_an_executable_is_found(op, tmp_path):
         assert find_executable(op["request"]["plugin"], path).replace("//", "/") == placed(op["out"]["path"])
 
 
-def test_every_deviation_names_an_operation():
+def test_every_deviation_names_an_operation() -> None:
     assert set(DEVIATIONS) <= {op["id"] for op in OPERATIONS}

@@ -3,42 +3,41 @@
 import json
 import os
 import shlex
-import stat
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pycni.protocol import version
-from pycni.protocol.errors import CniError, Code, ConfigError
+from pycni.protocol.errors import CniError, Code
 from pycni.runtime import (
     AttachmentId,
-    Cache,
     CollectedError,
     NetworkConfig,
     PluginConfig,
     PluginError,
     Runtime,
     RuntimeConf,
-    UnreadableEntryError,
 )
+
+if TYPE_CHECKING:
+    from tests.runtime.conftest import Workshop
 
 BOOM = {"stdout": {"code": 107, "msg": "boom", "details": "why"}, "exit": 1}
 RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]}
 
 
-def notes(error):
+def notes(error: CniError) -> list[str]:
     return getattr(error, "__notes__", [])
 
 
 # ---------------------------------------------------------------- a failed ADD
 
 
-def test_a_failed_add_is_undone(workshop, chain, eth0):
+def test_a_failed_add_is_undone(workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf) -> None:
     workshop.script(p2={"ADD": BOOM})
     with pytest.raises(PluginError, match='plugin type="p2" failed \\(add\\): boom; why') as caught:
         workshop.runtime().add_network_list(chain, eth0)
@@ -48,7 +47,9 @@ def test_a_failed_add_is_undone(workshop, chain, eth0):
     assert workshop.entries() == {}
 
 
-def test_what_cannot_be_undone_is_noted_on_the_error(workshop, chain, eth0):
+def test_what_cannot_be_undone_is_noted_on_the_error(
+    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
     workshop.script(p2={"ADD": BOOM}, p3={"DEL": BOOM}, p1={"DEL": BOOM})
     with pytest.raises(PluginError) as caught:
         workshop.runtime().add_network_list(chain, eth0)
@@ -58,14 +59,16 @@ def test_what_cannot_be_undone_is_noted_on_the_error(workshop, chain, eth0):
     ]
 
 
-def test_undoing_can_be_left_to_the_caller(workshop, chain, eth0):
+def test_undoing_can_be_left_to_the_caller(workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf) -> None:
     workshop.script(p2={"ADD": BOOM})
     with pytest.raises(PluginError):
         workshop.runtime(undo_failed_add=False).add_network_list(chain, eth0)
     assert workshop.verbs() == ["p1 ADD", "p2 ADD"]
 
 
-def test_a_second_add_does_not_take_the_first_ones_attachment_away(workshop, chain, eth0):
+def test_a_second_add_does_not_take_the_first_ones_attachment_away(
+    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
     workshop.runtime().add_network_list(chain, eth0)
     workshop.calls()
     workshop.script(p1={"ADD": BOOM})
@@ -77,14 +80,18 @@ def test_a_second_add_does_not_take_the_first_ones_attachment_away(workshop, cha
     assert list(workshop.entries()) == ["n-c1-eth0"]
 
 
-def test_nothing_is_called_before_all_executables_are_there(workshop, chain, eth0):
+def test_nothing_is_called_before_all_executables_are_there(
+    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
     (workshop.bin / "p3").unlink()
     with pytest.raises(PluginError, match='type="p3" failed \\(add\\): failed to find plugin "p3"'):
         workshop.runtime().add_network_list(chain, eth0)
     assert workshop.verbs() == []
 
 
-def test_an_add_whose_result_cannot_be_kept_is_undone(workshop, chain, eth0):
+def test_an_add_whose_result_cannot_be_kept_is_undone(
+    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
     workshop.cache.write_text("not a directory")
     with pytest.raises(CniError, match='failed to set network "n" cached result'):
         workshop.runtime().add_network_list(chain, eth0)
@@ -94,7 +101,7 @@ def test_an_add_whose_result_cannot_be_kept_is_undone(workshop, chain, eth0):
 # ---------------------------------------------------------------- DEL
 
 
-def test_del_goes_on_and_reports_all(workshop, chain, eth0):
+def test_del_goes_on_and_reports_all(workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf) -> None:
     workshop.runtime().add_network_list(chain, eth0)
     workshop.calls()
     workshop.script(p3={"DEL": BOOM}, p1={"DEL": {"stderr": "oops", "exit": 2, "stdout": ""}})
@@ -109,7 +116,9 @@ def test_del_goes_on_and_reports_all(workshop, chain, eth0):
     assert list(workshop.entries()) == ["n-c1-eth0"]  # so that it can be tried again
 
 
-def test_del_of_a_chain_with_a_missing_executable_still_frees_the_rest(workshop, chain, eth0):
+def test_del_of_a_chain_with_a_missing_executable_still_frees_the_rest(
+    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
     workshop.runtime().add_network_list(chain, eth0)
     (workshop.bin / "p2").unlink()
     workshop.calls()
@@ -118,75 +127,19 @@ def test_del_of_a_chain_with_a_missing_executable_still_frees_the_rest(workshop,
     assert workshop.verbs() == ["p3 DEL", "p1 DEL"]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "{bad",
-        "[]",
-        '{"kind": "other"}',
-        '{"kind": "cniCacheV1", "containerId": "c1", "ifName": "eth0", "networkName": "n", "result": []}',
-        '{"kind": "cniCacheV1", "containerId": "c1", "ifName": "eth0", "networkName": "n", "config": "%%%"}',
-        json.dumps({"kind": "cniCacheV1", "result": {"cniVersion": "1.0.0", "ips": [{"address": "x"}]}}),
-        json.dumps({"kind": "cniCacheV1", "result": {"cniVersion": "9.9.9"}}),
-    ],
-)
-def test_del_sets_an_unreadable_entry_aside(workshop, chain, eth0, content):
-    workshop.write_entries({"n-c1-eth0": content})
-    runtime = workshop.runtime()
-    with pytest.raises(CniError, match='failed to get network "n" cached result'):
-        runtime.check_network_list(chain, eth0)
-    assert workshop.verbs() == []
-    runtime.delete_network_list(chain, eth0)
-    assert [json.loads(call["stdin"]).get("prevResult") for call in workshop.calls()] == [None] * 3
-    assert workshop.entries() == {}
-    assert (workshop.cache / "results.corrupt" / "n-c1-eth0").read_text() == content
-
-
-def test_an_entry_without_a_result_is_no_result(workshop, chain, eth0):
-    """P-479: libcni makes an empty result of 0.1.0 of it."""
-    runtime = workshop.runtime()
-    runtime.add_network_list(replace(chain, plugins=()), eth0)
-    assert "result" not in workshop.entries()["n-c1-eth0"]
-    runtime.check_network_list(chain, eth0)
-    assert all("prevResult" not in json.loads(call["stdin"]) for call in workshop.calls())
-
-
-# ---------------------------------------------------------------- names and paths
-
-
-@pytest.mark.parametrize(("container_id", "ifname"), [("../../c1", "eth0"), ("c1", "../x"), ("c1", ""), ("", "eth0")])
-def test_no_path_is_made_of_an_unchecked_name(workshop, chain, container_id, ifname):
-    """P-483: DEL would remove, and CHECK would read, a file anywhere."""
-    outside = workshop.cache / "c1-eth0"
-    workshop.write_entries({})
-    outside.write_text("{}")
-    parameters = RuntimeConf(container_id, ifname=ifname)
-    runtime = workshop.runtime()
-    runtime.delete_network_list(chain, parameters)
-    assert workshop.verbs() == ["p3 DEL", "p2 DEL", "p1 DEL"]
-    with pytest.raises(CniError, match="cache file path requires"):
-        runtime.check_network_list(chain, parameters)
-    with pytest.raises(CniError):
-        runtime.add_network_list(chain, parameters)
-    assert workshop.verbs() == []
-    assert outside.exists()
-
-
-def test_a_network_name_leads_nowhere_outside(workshop, chain, eth0):
-    network = replace(chain, name="../results/x")
-    workshop.runtime().delete_network_list(network, eth0)
-    with pytest.raises(CniError, match="invalid characters found in network name"):
-        workshop.runtime().add_network_list(network, eth0)
+# ---------------------------------------------------------------- what plugins are given
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
-def test_what_no_process_can_be_given_is_refused_at_once(text):
+def test_what_no_process_can_be_given_is_refused_at_once(text: str) -> None:
     with pytest.raises(CniError, match="cannot be given to a process") as caught:
         RuntimeConf("c1", netns=text)
     assert caught.value.code == Code.INVALID_ENVIRONMENT
 
 
-def test_an_argument_may_hold_bytes_that_are_no_text(workshop, chain, eth0):
+def test_an_argument_may_hold_bytes_that_are_no_text(
+    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
     parameters = replace(eth0, args=(("K", "\udcff"),), capability_args={"x": "\udcff"})
     runtime = workshop.runtime()
     runtime.add_network_list(chain, parameters)
@@ -194,10 +147,7 @@ def test_an_argument_may_hold_bytes_that_are_no_text(workshop, chain, eth0):
     assert len(workshop.calls()) == 6
 
 
-# ---------------------------------------------------------------- what plugins are given
-
-
-def test_a_key_is_replaced_in_whatever_letter_case_it_stands(workshop, eth0):
+def test_a_key_is_replaced_in_whatever_letter_case_it_stands(workshop: "Workshop", eth0: RuntimeConf) -> None:
     """A plugin folds the case of keys, and the last one wins: an old spelling must not come after ours."""
     plugin = {"type": "p1", "cniversion": "0.1.0", "Name": "other", "capabilities": {"x": True}, "runtimeconfig": {}}
     network = NetworkConfig.parse(json.dumps({"name": "n", "cniVersion": "1.1.0", "plugins": [plugin]}))
@@ -206,14 +156,14 @@ def test_a_key_is_replaced_in_whatever_letter_case_it_stands(workshop, eth0):
     assert json.loads(call["stdin"]) == {"type": "p1", "cniVersion": "1.1.0", "name": "n", "runtimeConfig": {"x": 1}}
 
 
-def test_integers_go_through_exactly(workshop, eth0):
+def test_integers_go_through_exactly(workshop: "Workshop", eth0: RuntimeConf) -> None:
     """P-246: libcni would send 9007199254740992."""
     text = '{"name": "n", "cniVersion": "1.1.0", "plugins": [{"type": "p1", "big": 9007199254740993}]}'
     workshop.runtime().add_network_list(NetworkConfig.parse(text), eth0)
     assert '"big":9007199254740993' in workshop.calls()[0]["stdin"]
 
 
-def test_a_single_plugin_has_its_own_name_and_version(workshop, eth0):
+def test_a_single_plugin_has_its_own_name_and_version(workshop: "Workshop", eth0: RuntimeConf) -> None:
     raw = b'{ "type": "p1", "name": "solo", "cniVersion": "0.4.0" }'
     plugin, runtime = PluginConfig.parse(raw), workshop.runtime()
     result = runtime.add_network(plugin, eth0)
@@ -226,7 +176,7 @@ def test_a_single_plugin_has_its_own_name_and_version(workshop, eth0):
     assert workshop.entries() == {}
 
 
-def test_a_single_plugins_error_is_its_own(workshop, eth0):
+def test_a_single_plugins_error_is_its_own(workshop: "Workshop", eth0: RuntimeConf) -> None:
     workshop.script(p1={"ADD": BOOM, "DEL": BOOM})
     with pytest.raises(CniError) as caught:
         workshop.runtime().add_network(PluginConfig.parse('{"type": "p1", "name": "solo"}'), eth0)
@@ -237,7 +187,7 @@ def test_a_single_plugins_error_is_its_own(workshop, eth0):
 # ---------------------------------------------------------------- deadlines
 
 
-def hanging(workshop, name, verb):
+def hanging(workshop: "Workshop", name: str, verb: str) -> Path:
     """A plugin that, asked for `verb`, waits for ever together with a child of its own; where it says that it does."""
     never, started = workshop.bin.parent / "never", workshop.bin.parent / "started"
     os.mkfifo(never)
@@ -255,7 +205,7 @@ def hanging(workshop, name, verb):
     return started
 
 
-def is_running(process):
+def is_running(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -263,13 +213,15 @@ def is_running(process):
     return state not in "ZX"  # dead, and waiting for somebody to notice
 
 
-def wait_until(condition, seconds=10):
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
 
 
-def test_a_plugin_that_hangs_is_killed_with_its_children_and_undone(workshop, chain, eth0):
+def test_a_plugin_that_hangs_is_killed_with_its_children_and_undone(
+    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
     started = hanging(workshop, "p2", "ADD")
     with pytest.raises(PluginError, match="did not answer within 1 s and was killed") as caught:
         workshop.runtime(deadline=1).add_network_list(chain, eth0)
@@ -281,13 +233,13 @@ def test_a_plugin_that_hangs_is_killed_with_its_children_and_undone(workshop, ch
 # ---------------------------------------------------------------- GC
 
 
-def attach(workshop, network, *ids):
+def attach(workshop: "Workshop", network: NetworkConfig, *ids: str) -> None:
     for container_id in ids:
         workshop.runtime().add_network_list(network, RuntimeConf(container_id))
     workshop.calls()
 
 
-def test_gc_goes_on_after_a_failure(workshop, chain):
+def test_gc_goes_on_after_a_failure(workshop: "Workshop", chain: NetworkConfig) -> None:
     attach(workshop, chain, "a", "b", "c")
     workshop.script(p2={"DEL": BOOM}, p1={"GC": BOOM})
     with pytest.raises(CollectedError) as caught:
@@ -300,7 +252,7 @@ def test_gc_goes_on_after_a_failure(workshop, chain):
     assert len(workshop.verbs()) == 9
 
 
-def test_gc_says_when_it_cannot_know_what_is_attached(workshop, chain):
+def test_gc_says_when_it_cannot_know_what_is_attached(workshop: "Workshop", chain: NetworkConfig) -> None:
     """P-468: libcni is silently content."""
     workshop.cache.mkdir()
     (workshop.cache / "results").write_text("not a directory")
@@ -309,86 +261,15 @@ def test_gc_says_when_it_cannot_know_what_is_attached(workshop, chain):
     assert workshop.verbs() == ["p1 GC", "p2 GC", "p3 GC"]
 
 
-# ---------------------------------------------------------------- the cache's files
+# ---------------------------------------------------------------- plugins of this installation
 
 
-def test_the_cache_is_for_root_alone_and_holds_nothing_but_entries(workshop, chain, eth0):
-    for _ in range(2):
-        workshop.runtime().add_network_list(chain, eth0)
-    results = workshop.cache / "results"
-    assert stat.S_IMODE(results.stat().st_mode) == 0o700
-    assert stat.S_IMODE((results / "n-c1-eth0").stat().st_mode) == 0o600
-    assert sorted(file.name for file in workshop.cache.iterdir()) == ["results"]
-    assert sorted(file.name for file in results.iterdir()) == ["n-c1-eth0"]
-
-
-def test_an_entry_has_the_bytes_that_libcni_writes(workshop, eth0):
-    network = NetworkConfig.parse('{"name":"n","cniVersion":"0.4.0","plugins":[{"type":"p1"}]}')
-    parameters = replace(eth0, args=(("A", "<b>"),), capability_args={"b": 1, "a": {"d": None, "c": "é"}})
-    workshop.runtime().add_network_list(network, parameters)
-    assert (workshop.cache / "results" / "n-c1-eth0").read_text(encoding="utf-8") == (
-        '{"kind":"cniCacheV1","containerId":"c1",'
-        '"config":"eyJuYW1lIjoibiIsImNuaVZlcnNpb24iOiIwLjQuMCIsInBsdWdpbnMiOlt7InR5cGUiOiJwMSJ9XX0=",'
-        '"ifName":"eth0","networkName":"n","netns":"/run/netns/x","cniArgs":[["A","\\u003cb\\u003e"]],'
-        '"capabilityArgs":{"a":{"c":"é","d":null},"b":1},'
-        '"result":{"cniVersion":"0.4.0","dns":{},"ips":[{"address":"10.9.0.2/24","version":"4"}]}}'
-    )
-
-
-def test_a_version_that_cannot_say_the_result_is_no_corruption(workshop, chain, eth0):
-    """The entry stays for the configuration that made it; DEL goes without it."""
-    entry = {"kind": "cniCacheV1", "containerId": "c1", "ifName": "eth0", "networkName": "n", "result": RESULT}
-    workshop.write_entries({"n-c1-eth0": entry})
-    workshop.script(p1={"DEL": BOOM})
-    with pytest.raises(PluginError):
-        workshop.runtime().delete_network_list(replace(chain, cni_version="9.9.9"), eth0)
-    assert list(workshop.entries()) == ["n-c1-eth0"]
-    assert workshop.runtime().cached_result(chain, eth0).to_document("1.1.0") == RESULT
-
-
-# ---------------------------------------------------------------- whatever there is in the cache
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["cniCacheV1", "1.0.0"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["kind", "containerId", "config", "ifName", "networkName", "netns", "cniArgs", "result", "IPs"]
-            ),
-            inner,
-            max_size=6,
-        )
-    ),
-    max_leaves=15,
-)
-
-
-@given(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_file_in_the_cache_is_an_entry_or_an_error(tmp_path, content):
-    cache, parameters = Cache(tmp_path), RuntimeConf("c1")
-    cache.results.mkdir(exist_ok=True)
-    (cache.results / "n-c1-eth0").write_bytes(content)
-    assert len(cache.attachments("c1")) <= 1
-    for read in (cache.entry, lambda *names: cache.result(*names, "1.0.0"), cache.config):
-        with suppress(UnreadableEntryError):
-            read("n", parameters)
-
-
-@given(st.binary(max_size=80) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_any_configuration_is_read_or_refused(content):
-    for parse in (NetworkConfig.parse, PluginConfig.parse):
-        with suppress(ConfigError):
-            assert parse(content).raw == content
-
-
-def test_a_runtime_without_a_path_says_so(chain, eth0, tmp_path):
+def test_a_runtime_without_a_path_says_so(chain: NetworkConfig, eth0: RuntimeConf, tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="no paths provided"):
         Runtime([], cache_dir=tmp_path).add_network_list(chain, eth0)
 
 
-def test_a_registered_plugin_without_an_executable_answers_in_this_process(tmp_path):
+def test_a_registered_plugin_without_an_executable_answers_in_this_process(tmp_path: Path) -> None:
     runtime = Runtime([str(tmp_path)], cache_dir=tmp_path)
     assert runtime.plugin_versions("loopback") == version.ALL
     network = {"name": "n", "cniVersion": "1.1.0", "plugins": [{"type": "loopback"}]}
