@@ -1,0 +1,178 @@
+"""The addresses that a network may hand out: ranges, and sets of ranges that form one pool.
+
+A range is a piece of one subnet. A set is a pool of ranges of one address family; ADD takes one address of each set.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Self
+
+from pycni.protocol.address import Address, Cidr, parse_cidr, parse_ip
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Addresses of one subnet from `start` to `end`, both included. The gateway is never handed out."""
+
+    start: Address
+    end: Address
+    gateway: Address
+    prefix_length: int
+
+    @classmethod
+    def parse(cls, subnet: str, start: str = "", end: str = "", gateway: str = "") -> Self:
+        """Read a range as a configuration writes it; what is empty gets its default. Raises ValueError.
+
+        The gateway may lie outside of the subnet. Network and broadcast address are handed out only when
+        `start` or `end` name them.
+        """
+        net = _parse_subnet(subnet)
+        network, broadcast = net.network.network_address, net.network.broadcast_address
+        first = network + 1
+        last = broadcast - 1 if net.version == 4 else broadcast  # IPv6 has no broadcast address
+        range_ = cls(
+            start=_parse_bound("rangeStart", start, net) if start else first,
+            end=_parse_bound("rangeEnd", end, net) if end else last,
+            gateway=_parse_named("gateway", gateway) if gateway else first,
+            prefix_length=net.network.prefixlen,
+        )
+        if int(range_.start) > int(range_.end):
+            raise ValueError(
+                f"RangeStart {range_.start} comes after rangeEnd {range_.end}: no address of network {net} is left"
+            )
+        return range_
+
+    def __str__(self) -> str:
+        return f"{self.start}-{self.end}"
+
+    def __contains__(self, address: Address) -> bool:
+        return address.version == self.start.version and int(self.start) <= int(address) <= int(self.end)
+
+    @property
+    def size(self) -> int:
+        """How many addresses can be handed out."""
+        return int(self.end) - int(self.start) + 1 - (self.gateway in self)
+
+    def overlaps(self, other: Self) -> bool:
+        """Whether an address is in both."""
+        return other.start in self or self.start in other
+
+    def addresses(self, first: int | None = None, last: int | None = None) -> Iterator[Address]:
+        """What can be handed out, in order, from `first` to `last` (the whole range if they are not given)."""
+        address_type, gateway = type(self.start), int(self.gateway)
+        begin = int(self.start) if first is None else first
+        end = int(self.end) if last is None else last
+        return (address_type(number) for number in range(begin, end + 1) if number != gateway)
+
+    def cidr(self, address: Address) -> Cidr:
+        """The address with the prefix length of the subnet, as a result has it."""
+        interface = IPv4Interface if address.version == 4 else IPv6Interface
+        return interface((int(address), self.prefix_length))
+
+
+@dataclass(frozen=True, slots=True)
+class RangeSet:
+    """One pool of addresses of one family, made of ranges that do not overlap."""
+
+    ranges: tuple[Range, ...]
+
+    def __post_init__(self) -> None:
+        if not self.ranges:
+            raise ValueError("empty range set: give it at least one range with a subnet")
+        if len({range_.start.version for range_ in self.ranges}) > 1:
+            raise ValueError("mixed address families: IPv4 and IPv6 ranges go into sets of their own")
+        for i, one in enumerate(self.ranges):
+            for other in self.ranges[i + 1 :]:
+                if one.overlaps(other):
+                    raise ValueError(f"subnets {one} and {other} overlap: an address belongs to one range")
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.ranges))
+
+    def __contains__(self, address: Address) -> bool:
+        return self.find_range(address) is not None
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.ranges[0].start.version
+
+    @property
+    def size(self) -> int:
+        """How many addresses can be handed out."""
+        return sum(range_.size for range_ in self.ranges)
+
+    def find_range(self, address: Address) -> Range | None:
+        """The range that the address lies in."""
+        return next((range_ for range_ in self.ranges if address in range_), None)
+
+    def overlaps(self, other: Self) -> bool:
+        """Whether an address is in both."""
+        return any(mine.overlaps(theirs) for mine in self.ranges for theirs in other.ranges)
+
+    def candidates(self, after: Address | None = None) -> Iterator[tuple[Address, Range]]:
+        """Each address that can be handed out once, lazily, in turn: from the one behind `after` round to `after`.
+
+        Without `after`, or when it lies in no range of this set, from the start of the first range.
+        """
+        here = None if after is None else self.find_range(after)
+        if after is None or here is None:
+            for range_ in self.ranges:
+                yield from ((address, range_) for address in range_.addresses())
+            return
+        i = self.ranges.index(here)
+        yield from ((address, here) for address in here.addresses(first=int(after) + 1))
+        for range_ in (*self.ranges[i + 1 :], *self.ranges[:i]):
+            yield from ((address, range_) for address in range_.addresses())
+        yield from ((address, here) for address in here.addresses(last=int(after)))
+
+
+def check_sets(sets: Sequence[RangeSet]) -> None:
+    """Raise ValueError unless there are sets and no address is in two of them."""
+    if not sets:
+        raise ValueError("no IP ranges specified: give ipam a subnet or ranges")
+    for i, one in enumerate(sets):
+        for j, other in enumerate(sets[i + 1 :], i + 1):
+            if one.overlaps(other):
+                raise ValueError(
+                    f"range set {i} overlaps with {j}: {one} and {other} share addresses; one set may hold both ranges"
+                )
+
+
+def has_two_of_a_family(sets: Iterable[RangeSet]) -> bool:
+    """Whether ADD would answer two addresses of one family, which versions before 0.3.0 cannot say."""
+    versions = [set_.version for set_ in sets]
+    return len(versions) != len(set(versions))
+
+
+def _parse_subnet(text: str) -> Cidr:
+    if not text:
+        raise ValueError("a range without subnet")
+    subnet = parse_cidr(text)
+    if subnet.version == 4 and ":" in text:
+        raise ValueError(f"IPNet IP and Mask version mismatch: write the subnet {text} as {subnet.network}")
+    if subnet.network.prefixlen > subnet.max_prefixlen - 2:
+        raise ValueError(
+            f"Network {subnet} too small to allocate from: the prefix is at most /{subnet.max_prefixlen - 2}"
+        )
+    if subnet.ip != subnet.network.network_address:
+        raise ValueError(
+            f"Network has host bits set. For a subnet mask of length {subnet.network.prefixlen} the network address is"
+            f" {subnet.network.network_address}: write {subnet.network} instead of {text}"
+        )
+    return subnet
+
+
+def _parse_bound(name: str, text: str, subnet: Cidr) -> Address:
+    address = _parse_named(name, text)
+    if address.version != subnet.version or address not in subnet.network:
+        raise ValueError(f"{name[0].upper()}{name[1:]} {address} not in network {subnet}")
+    return address
+
+
+def _parse_named(name: str, text: str) -> Address:
+    try:
+        return parse_ip(text)
+    except ValueError as error:
+        raise ValueError(f"{error} ({name})") from None

@@ -1,0 +1,24 @@
+"""resolv.conf, the file: what of it belongs into a result."""
+
+from pycni.protocol.result import Dns
+
+
+def parse(text: str) -> Dns:
+    """Read resolv.conf(5). Lists accumulate over lines, the last domain wins, what is unknown or broken is skipped."""
+    nameservers: list[str] = []
+    domain = ""
+    search: list[str] = []
+    options: list[str] = []
+    for line in text.splitlines():
+        match line.split():
+            case [comment, *_] if comment[0] in "#;":
+                pass
+            case ["nameserver", nameserver, *_]:
+                nameservers.append(nameserver)
+            case ["domain", name, *_]:
+                domain = name
+            case ["search", *names]:
+                search += names
+            case ["options", *words]:
+                options += words
+    return Dns(tuple(nameservers), domain, tuple(search), tuple(options))

@@ -1,0 +1,118 @@
+"""Addresses on links: given, compared, and waited for where duplicate address detection is wanted."""
+
+import errno
+import socket
+import time
+from collections.abc import Iterable
+from functools import partial
+from ipaddress import IPv4Interface, ip_interface
+from typing import Any
+
+from pycni.kernel import netlink
+from pycni.kernel.door import Door
+from pycni.kernel.links import Link, explained
+from pycni.kernel.netlink import Message, NetlinkError
+from pycni.protocol.address import Cidr
+from pycni.protocol.errors import CniError
+
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
+_DAD_DEADLINE, _DAD_PAUSE = 5.0, 0.02  # seconds
+
+
+def addition(index: int, cidr: Cidr, *, dad: bool = False) -> Message:
+    """The request that gives an address to the link with this index.
+
+    Without `dad` an IPv6 address is usable at once: IPAM has made sure that it is nobody else's.
+    """
+    attributes: list[tuple[str, Any]] = [("IFA_LOCAL", str(cidr.ip)), ("IFA_ADDRESS", str(cidr.ip))]
+    if isinstance(cidr, IPv4Interface) and cidr.network.prefixlen < 31:
+        attributes.append(("IFA_BROADCAST", str(cidr.network.broadcast_address)))
+    flags = _NODAD if cidr.version == 6 and not dad else 0
+    if flags:
+        attributes.append(("IFA_FLAGS", flags))
+    return _message(netlink.NEWADDR, netlink.CREATE | netlink.EXCLUSIVE, index, cidr, attributes)
+
+
+def removal(index: int, cidr: Cidr) -> Message:
+    """The request that takes an address away from the link with this index."""
+    return _message(netlink.DELADDR, 0, index, cidr, [("IFA_LOCAL", str(cidr.ip)), ("IFA_ADDRESS", str(cidr.ip))])
+
+
+def _message(kind: int, flags: int, index: int, cidr: Cidr, attributes: netlink.Attributes) -> Message:
+    fields = {"family": FAMILIES[cidr.version], "prefixlen": cidr.network.prefixlen, "index": index}
+    return Message(kind, flags | netlink.ACK, fields, attributes)
+
+
+def on(link: Link) -> dict[Cidr, int]:
+    """The addresses of the link and the flags of each."""
+    question = Message(netlink.GETADDR, 0, {"index": link.index}, [])
+    return {
+        ip_interface((answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS"), answer["prefixlen"])): (
+            answer.get_attr("IFA_FLAGS") or answer["flags"]
+        )
+        for answer in link.door.netlink.dump(question)
+    }
+
+
+def expect(link: Link, cidr: Cidr) -> None:
+    """Raise CniError unless the link has the address with this prefix length."""
+    if cidr not in on(link):
+        raise CniError(f"{link} has lost {cidr}")
+
+
+def ensure(link: Link, cidr: Cidr, *, force: bool = False) -> None:
+    """Give a shared link the address, unless it has it.
+
+    Any other IPv4 address, and any overlapping IPv6 address, is in the way: with `force` it goes, else CniError.
+    """
+    present = [address for address in on(link) if address.version == cidr.version]
+    if cidr in present:
+        return
+    strangers = [other for other in present if other.version == 4 or other.network.overlaps(cidr.network)]
+    if strangers and not force:
+        raise CniError(
+            f'"{link}" already has an IP address different from {cidr}: {", ".join(map(str, strangers))}',
+            details=f"remove it (ip addr del {strangers[0]} dev {link}) or let forceAddress replace it",
+        )
+    for other in strangers:
+        link.door.journal.change(f"take {other} from {link}", partial(_remove, link, other))
+    link.door.journal.change(f"give {cidr} to {link}", partial(_add, link, cidr))
+
+
+def _add(link: Link, cidr: Cidr) -> None:
+    with explained(f"cannot give {cidr} to {link}"):
+        (outcome,) = link.door.netlink.outcomes(addition(link.index, cidr))
+        if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:  # a simultaneous ADD was first
+            raise outcome
+
+
+def _remove(link: Link, cidr: Cidr) -> None:
+    with explained(f"cannot take {cidr} from {link}"):
+        (outcome,) = link.door.netlink.outcomes(removal(link.index, cidr))
+        if isinstance(outcome, NetlinkError) and outcome.errno != errno.EADDRNOTAVAIL:
+            raise outcome
+
+
+def wait_until_usable(link: Link, cidrs: Iterable[Cidr]) -> None:
+    """Wait for duplicate address detection. Raises CniError if an address is a duplicate or stays undecided."""
+    wanted = {cidr for cidr in cidrs if cidr.version == 6}
+    deadline = time.monotonic() + _DAD_DEADLINE
+    while wanted:
+        flags = {cidr: flag for cidr, flag in on(link).items() if cidr in wanted}
+        if duplicates := [cidr for cidr, flag in flags.items() if flag & _DADFAILED]:
+            raise CniError(f"{duplicates[0]} of {link} is in use by another host (duplicate address detection)")
+        if not any(flag & _TENTATIVE for flag in flags.values()):
+            return
+        if time.monotonic() > deadline:
+            raise CniError(f"duplicate address detection on {link} did not end within {_DAD_DEADLINE:g} s")
+        time.sleep(_DAD_PAUSE)
+
+
+def in_namespace(door: Door) -> list[Cidr]:
+    """Every address of the namespace."""
+    answers = door.netlink.dump(Message(netlink.GETADDR, 0, {}, []))
+    return [
+        ip_interface((answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS"), answer["prefixlen"]))
+        for answer in answers
+    ]

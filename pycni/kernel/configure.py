@@ -1,0 +1,56 @@
+"""Making a container's interface usable: its settings, addresses and routes, in one batch."""
+
+from collections.abc import Sequence
+
+from pycni.kernel import addresses, netlink, routes, sysctl
+from pycni.kernel.links import UP, Link, explained
+from pycni.kernel.netlink import Message, NetlinkError, link_message
+from pycni.protocol.address import Cidr
+from pycni.protocol.result import Route
+
+
+def configure(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False) -> None:
+    """Give the link its addresses, set it up and add the routes.
+
+    With `dad` IPv6 addresses go through duplicate address detection, which takes one to two seconds.
+    """
+    words = ", ".join(map(str, cidrs)) or "no addresses"
+
+    def do() -> None:
+        sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad))
+        _send(link, cidrs, routes_, dad=dad)
+        if dad:
+            addresses.wait_until_usable(link, cidrs)
+
+    link.door.journal.change(f"configure {link} with {words}", do)
+
+
+def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool) -> dict[str, str]:
+    if not cidrs:
+        return {}  # nothing but Ethernet: how the container configures itself is its own business
+    settings = {sysctl.link_setting(4, name, "arp_notify"): "1"}
+    if any(cidr.version == 6 for cidr in cidrs):
+        # lo comes first: where it has no IPv6, no other link of the namespace works with it.
+        settings |= {sysctl.link_setting(6, "lo", "disable_ipv6"): "0"}
+        wanted = {"disable_ipv6": "0", "keep_addr_on_down": "1", "accept_ra": "0", "ndisc_notify": "1"}
+        wanted |= {"enhanced_dad": "1", "accept_dad": "1"} if dad else {"accept_dad": "0"}
+        settings |= {sysctl.link_setting(6, name, key): value for key, value in wanted.items()}
+    elif not dad:
+        settings |= {sysctl.link_setting(6, name, key): "0" for key in ("accept_dad", "accept_ra")}
+    return settings
+
+
+def _send(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool) -> None:
+    steps: list[tuple[str, Message]] = [
+        (f"cannot give {cidr} to {link}", addresses.addition(link.index, cidr, dad=dad)) for cidr in cidrs
+    ]
+    up = link_message(netlink.NEWLINK, [], index=link.index, flags_=UP, change=UP)
+    steps.append((f"cannot set {link} up", up))
+    for route in routes_:
+        by = f" via {route.gw}" if route.gw else ""
+        steps.append((f"cannot add the route to {route.dst}{by} on {link}", routes.addition(link.index, route)))
+    outcomes = link.door.netlink.outcomes(*[message for _, message in steps])
+    for (failure, _), outcome in zip(steps, outcomes, strict=True):
+        if isinstance(outcome, NetlinkError):
+            with explained(failure):
+                raise outcome

@@ -1,0 +1,120 @@
+"""A network namespace held open: the way in for netlink sockets, sysctls and firewall contexts."""
+
+import ctypes
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pycni.kernel.journal import Journal
+from pycni.protocol.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from pycni.kernel.netlink import RouteSocket
+
+OWN = "/proc/thread-self/ns/net"
+_NEWNET = 0x40000000
+_GET_TYPE = 0xB703  # ioctl: which kind of namespace a descriptor is
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Door:
+    """A namespace that stays reachable while this is open, whatever becomes of its path."""
+
+    def __init__(self, path: str, journal: Journal) -> None:
+        """Raises CniError, code 8, if there is no network namespace at `path`."""
+        self.path = path
+        self.journal = journal
+        self._fd = _open(path)
+
+    def close(self) -> None:
+        """Let go of the namespace and of what was opened in it."""
+        if "netlink" in self.__dict__:
+            self.netlink.close()
+            del self.__dict__["netlink"]
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds it."""
+        return self._fd
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """What tells it from every other namespace: device and inode."""
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Move this thread into the namespace for as long as it takes to open a socket or a file there."""
+        before = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(self._fd)
+            try:
+                yield
+            finally:
+                _setns(before)
+        finally:
+            os.close(before)
+
+    def enter_for_good(self) -> None:
+        """Move this thread into the namespace to stay."""
+        _setns(self._fd)
+
+    @cached_property
+    def netlink(self) -> "RouteSocket":
+        """Its rtnetlink, opened on first use (pyroute2 costs 120 to 200 ms to import, so not before)."""
+        from pycni.kernel.netlink import RouteSocket
+
+        with self.entered():
+            return RouteSocket()
+
+
+def _open(path: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        cause = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else str(error)
+        raise CniError(f'failed to open netns "{path}": {cause}', code=Code.INVALID_NETNS) from None
+    try:
+        if fcntl.ioctl(fd, _GET_TYPE) == _NEWNET:
+            return fd
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            os.close(fd)
+            raise
+    os.close(fd)
+    raise CniError(
+        f'failed to open netns "{path}": it is not a network namespace',
+        code=Code.INVALID_NETNS,
+        details="CNI_NETNS names a namespace file such as /run/netns/NAME or /proc/PID/ns/net",
+    )
+
+
+def is_own_namespace(path: str) -> bool:
+    """Whether `path` is the namespace this thread is in; what cannot be looked at is not (P-158)."""
+    try:
+        there, here = Path(path).stat(), Path(OWN).stat()
+    except (OSError, ValueError):
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, _NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"setns: {os.strerror(code).lower()}")
+
+
+def unshare_network() -> None:
+    """Give this thread a new, empty network namespace."""
+    if _libc.unshare(_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"unshare: {os.strerror(code).lower()}")

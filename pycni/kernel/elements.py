@@ -1,0 +1,123 @@
+"""Set and map elements of nftables, labelled with their owner: what an attachment has in the firewall.
+
+The rules are static and shared. An attachment adds elements and removes them again, in one transaction whose cost
+does not grow with the number of attachments.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pycni.kernel.door import Door
+from pycni.kernel.nft import Nft, NftError, NftUnavailableError, opened
+from pycni.kernel.owner import Owner, Stale
+from pycni.protocol.errors import CniError
+
+_COMMENT = re.compile(r'comment "([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element: the set or map it is in, its key, in a map its value, and the rules that the value needs."""
+
+    place: str
+    key: str
+    value: str = ""
+    rules: str = ""
+
+    def labelled(self, label: str) -> str:
+        """As nft writes it."""
+        return f'{self.key} comment "{label}"' + (f" : {self.value}" if self.value else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of ours: its family and name, the script that makes it, and its sets and maps."""
+
+    name: str
+    script: str
+    places: tuple[str, ...]
+
+    def create(self, door: Door, elements: Sequence[Element], owner: Owner, *, what: str) -> None:
+        """Add the owner's elements; they are taken out again if the call fails."""
+        door.journal.change(what, lambda: self._add(door, elements, owner), lambda: self.delete(door, owner, elements))
+
+    def expect(self, door: Door, elements: Iterable[Element], owner: Owner, *, what: str) -> None:
+        """Raise CniError unless every element is there and the owner's."""
+        with opened(door) as nft:
+            for element in elements:
+                label = self._label(nft, element)
+                if label is None or not owner.owns(label):
+                    holder = "nobody" if label is None else label
+                    place = f"nftables table {self.name}, {element.place}"
+                    raise CniError(f"{what} of {element.key} is missing in {place} (held by {holder})")
+
+    def delete(self, door: Door, owner: Owner | Stale, elements: Iterable[Element] | None = None) -> None:
+        """Remove what the owner has: of `elements` if they are known, else of all that there is."""
+        try:
+            with opened(door) as nft:
+                held = self._held(nft) if elements is None else self._found(nft, elements)
+                doomed = [element for element, label in held if owner.owns(label)]
+                if doomed:
+                    nft.run("\n".join(f"delete element {self.name} {e.place} {{ {e.key} }}" for e in doomed))
+        except NftUnavailableError:
+            return  # then there is nothing of ours either
+        except NftError as error:
+            if not error.missing:
+                raise
+
+    def _add(self, door: Door, elements: Sequence[Element], owner: Owner) -> None:
+        additions = "\n".join(f"create element {self.name} {e.place} {{ {e.labelled(owner.label)} }}" for e in elements)
+        with opened(door) as nft:
+            try:
+                nft.run(additions)
+            except NftError as error:
+                if error.missing:
+                    rules = "".join({element.rules for element in elements})
+                    self._add_over(nft, elements, self.script + rules + additions)
+                elif error.exists:
+                    self._add_over(nft, elements, additions)
+                else:
+                    raise
+
+    def _add_over(self, nft: Nft, elements: Sequence[Element], script: str) -> None:
+        """Run the script in place of elements that somebody left behind: the keys are ours now, IPAM says so."""
+        leftovers = [element for element, _ in self._found(nft, elements)]
+        removals = "".join(f"delete element {self.name} {e.place} {{ {e.key} }}\n" for e in leftovers)
+        nft.run(removals + script)
+
+    def _found(self, nft: Nft, elements: Iterable[Element]) -> list[tuple[Element, str]]:
+        labels = [(element, self._label(nft, element)) for element in elements]
+        return [(element, label) for element, label in labels if label is not None]
+
+    def _label(self, nft: Nft, element: Element) -> str | None:
+        try:
+            text = nft.run(f"get element {self.name} {element.place} {{ {element.key} }}")
+        except NftError as error:
+            if error.missing:
+                return None
+            raise
+        comment = _COMMENT.search(text)
+        return comment[1] if comment else ""
+
+    def _held(self, nft: Nft) -> list[tuple[Element, str]]:
+        family, _, table = self.name.partition(" ")
+        found = []
+        for item in nft.listing(f"list table {family} {table}"):
+            place = item.get("set") or item.get("map") or {}
+            if place.get("name") in self.places:
+                found += [_labelled(place["name"], place["type"], entry) for entry in place.get("elem", [])]
+        return [pair for pair in found if pair[1]]
+
+
+def _labelled(place: str, kind: str | list[str], entry: Any) -> tuple[Element, str]:
+    """An element and its comment, from nft's JSON: a value, {"elem": {...}}, or in a map a pair of those."""
+    key = entry[0] if isinstance(entry, list) else entry
+    if not isinstance(key, dict) or "elem" not in key:
+        return Element(place, str(key)), ""
+    value = key["elem"]["val"]
+    parts = value["concat"] if isinstance(value, dict) else [value]
+    kinds = [kind] if isinstance(kind, str) else kind
+    words = [f'"{part}"' if of == "ifname" else str(part) for part, of in zip(parts, kinds, strict=True)]
+    return Element(place, " . ".join(words)), key["elem"].get("comment", "")

@@ -1,0 +1,239 @@
+"""Links: what the kernel says about one, and what can be done with it."""
+
+import errno
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pycni.kernel import netlink, sysctl
+from pycni.kernel.door import Door
+from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.protocol.errors import CniError
+
+UP, PROMISC = 0x1, 0x100  # IFF_UP, IFF_PROMISC
+_SKIP_STATISTICS = ("IFLA_EXT_MASK", 8)
+_MISSING = frozenset({errno.ENODEV, errno.ENXIO})
+_ATTRIBUTES = {"mtu": "IFLA_MTU", "mac": "IFLA_ADDRESS", "alias": "IFLA_IFALIAS"}
+_FLAGS = {"up": UP, "promisc": PROMISC}
+_AF_BRIDGE = 7
+_VLAN_PVID, _VLAN_UNTAGGED = 2, 4
+
+
+def random_mac() -> str:
+    """A random unicast address that no manufacturer owns."""
+    octets = bytearray(secrets.token_bytes(6))
+    octets[0] = octets[0] & 0xFC | 0x02
+    return octets.hex(":")
+
+
+@contextmanager
+def explained(failure: str) -> Iterator[None]:
+    """Turn the kernel's refusal into a CNI error that starts with what failed."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise CniError(f"{failure}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """A link as the kernel described it at one moment."""
+
+    index: int
+    name: str
+    kind: str = ""
+    mac: str = ""
+    mtu: int = 0
+    up: bool = False
+    promisc: bool = False
+    master: int = 0
+    alias: str = ""
+    operstate: str = ""
+    peer: int = 0  # index of a veth's other end, in the namespace where that is
+    vlan_filtering: bool = False
+    hairpin: bool = False
+    isolated: bool = False
+
+    @classmethod
+    def of(cls, message: Any) -> Self:
+        """Read an RTM_NEWLINK."""
+        attribute, nested, flags = message.get_attr, message.get_nested, message["flags"]
+        port = ("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+        return cls(
+            index=message["index"],
+            name=attribute("IFLA_IFNAME"),
+            kind=nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
+            mac=attribute("IFLA_ADDRESS") or "",
+            mtu=attribute("IFLA_MTU") or 0,
+            up=bool(flags & UP),
+            promisc=bool(flags & PROMISC),
+            master=attribute("IFLA_MASTER") or 0,
+            alias=attribute("IFLA_IFALIAS") or "",
+            operstate=attribute("IFLA_OPERSTATE") or "",
+            peer=attribute("IFLA_LINK") or 0,
+            vlan_filtering=bool(nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_VLAN_FILTERING")),
+            hairpin=bool(nested(*port, "IFLA_BRPORT_MODE")),
+            isolated=bool(nested(*port, "IFLA_BRPORT_ISOLATED")),
+        )
+
+
+def _phrase(key: str, value: object) -> str:
+    if key == "up":
+        return "up" if value else "down"
+    return f"{key} {value}"
+
+
+def find_state(door: Door, name: str) -> LinkState | None:
+    """What the kernel says about the link called `name`; None if there is none."""
+    try:
+        (answer,) = door.netlink.request(question(name))
+    except NetlinkError as error:
+        if error.errno in _MISSING:
+            return None
+        raise
+    return LinkState.of(answer)
+
+
+def question(name: str) -> netlink.Message:
+    """The request for one link by its name."""
+    return link_message(netlink.GETLINK, [("IFLA_IFNAME", name), _SKIP_STATISTICS])
+
+
+def all_states(door: Door) -> list[LinkState]:
+    """Every link of the namespace."""
+    return [LinkState.of(answer) for answer in door.netlink.dump(link_message(netlink.GETLINK, [_SKIP_STATISTICS]))]
+
+
+def delete(door: Door, name: str) -> bool:
+    """Remove the link; says whether there was one. A veth takes its peer along."""
+    try:
+        door.netlink.request(link_message(netlink.DELLINK, [("IFLA_IFNAME", name)]))
+    except NetlinkError as error:
+        if error.errno in _MISSING:
+            return False
+        raise CniError(f'cannot delete link "{name}": {error}') from None
+    return True
+
+
+class Link:
+    """A link in a namespace, with its state as it was last read."""
+
+    def __init__(self, door: Door, state: LinkState) -> None:
+        self.door = door
+        self.state = state
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.state.name
+
+    @property
+    def index(self) -> int:
+        """Its index in the namespace."""
+        return self.state.index
+
+    @property
+    def mac(self) -> str:
+        """Its hardware address."""
+        return self.state.mac
+
+    def refresh(self) -> LinkState:
+        """Ask the kernel again. Raises CniError if the link is gone."""
+        state = find_state(self.door, self.name)
+        if state is None:
+            raise CniError(f'link "{self.name}" is gone')
+        self.state = state
+        return state
+
+    def set(self, **wanted: int | str | bool | None) -> None:
+        """Change mtu, mac, up, promisc or alias, whatever is given; it is put back if the call fails."""
+        self._set(wanted, undone=True)
+
+    def ensure(self, **wanted: int | str | bool | None) -> None:
+        """The same for a link that is shared: what was changed stays."""
+        self._set(wanted, undone=False)
+
+    def _set(self, wanted: Mapping[str, int | str | bool | None], *, undone: bool) -> None:
+        before = self.refresh()
+        changes = {key: value for key, value in wanted.items() if value not in (None, getattr(before, key))}
+        if not changes:
+            return
+        old = {key: getattr(before, key) for key in changes}
+        words = ", ".join(_phrase(key, value) for key, value in changes.items())
+        self._change(f"set {self.name} {words}", [self._setting(changes)], [self._setting(old)] if undone else None)
+        self.refresh()
+
+    def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> None:
+        """Make it a port of the bridge and set it up; port flags are written either way."""
+        self.refuse_router_advertisements()
+        flags = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
+        port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": flags})]
+        self._change(
+            f"plug {self.name} into {bridge.name}",
+            [
+                link_message(netlink.NEWLINK, [("IFLA_MASTER", bridge.index)], index=self.index),
+                link_message(netlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": port})], index=self.index),
+                link_message(netlink.NEWLINK, [], index=self.index, flags_=UP, change=UP),
+            ],
+        )
+
+    def refuse_router_advertisements(self) -> None:
+        """Let nobody on the link steer the host that owns it (CVE-2020-10749); to be said before it is up."""
+        sysctl.prefer(self.door, {sysctl.link_setting(6, self.name, "accept_ra"): "0"})
+
+    def set_port_vlans(self, *, untagged: int, tagged: tuple[int, ...], keep_default: bool) -> None:
+        """The VLANs of a bridge port: `untagged` is its own, `tagged` are its trunk."""
+        present = [] if keep_default else [vlan for vlan in self.port_vlans() if vlan != untagged]
+        removals = [self._port_vlan(netlink.DELLINK, vlan, 0) for vlan in present]
+        additions = [self._port_vlan(netlink.SETLINK, untagged, _VLAN_PVID | _VLAN_UNTAGGED)]
+        additions += [self._port_vlan(netlink.SETLINK, vlan, 0) for vlan in tagged if vlan != untagged]
+        self._change(f"put {self.name} into VLAN {untagged}", removals + additions)
+
+    def port_vlans(self) -> dict[int, int]:
+        """The VLANs of a bridge port and their flags (2: its own, 4: untagged)."""
+        question = link_message(netlink.GETLINK, [("IFLA_EXT_MASK", 2)], family=_AF_BRIDGE)
+        for answer in self.door.netlink.dump(question):
+            if answer["index"] == self.index:
+                spec = answer.get_attr("IFLA_AF_SPEC")
+                infos = spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else []
+                return {info["vid"]: info["flags"] for info in infos}
+        return {}
+
+    def expect_port_vlans(self, wanted: AbstractSet[int]) -> None:
+        """Raise CniError unless the bridge port is in all these VLANs."""
+        if missing := wanted - self.port_vlans().keys():
+            raise CniError(f"{self} has lost VLAN {min(missing)}")
+
+    def expect(self, **wanted: object) -> None:
+        """Raise CniError for the first property of the link that is not as `wanted` (see LinkState)."""
+        state = self.refresh()
+        for name, value in wanted.items():
+            found = getattr(state, name)
+            if found != value:
+                raise CniError(f"{self.name} should have {name} {value}, but has {found}")
+
+    def _port_vlan(self, kind: int, vlan: int, flags: int) -> netlink.Message:
+        info = ("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags})
+        return link_message(kind, [("IFLA_AF_SPEC", {"attrs": [info]})], family=_AF_BRIDGE, index=self.index)
+
+    def _setting(self, values: Mapping[str, int | str | bool | None]) -> netlink.Message:
+        attributes = [(_ATTRIBUTES[key], value) for key, value in values.items() if key in _ATTRIBUTES]
+        flags = {_FLAGS[key]: bool(value) for key, value in values.items() if key in _FLAGS}
+        on = sum(flag for flag, value in flags.items() if value)
+        return link_message(netlink.NEWLINK, attributes, index=self.index, flags_=on, change=sum(flags))
+
+    def _change(self, what: str, do: list[netlink.Message], undo: list[netlink.Message] | None = None) -> None:
+        def act(messages: list[netlink.Message]) -> Callable[[], None]:
+            def send() -> None:
+                with explained(f"cannot {what}"):
+                    self.door.netlink.request(*messages)
+
+            return send
+
+        self.door.journal.change(what, act(do), act(undo) if undo else None)

@@ -1,0 +1,50 @@
+"""Masquerading by nftables: an attachment is one map element per address, the rules are few and never change.
+
+map masquerade4 { 10.1.0.2 : goto subnet-10.1.0.0/24 }     who, and which rules hold for it
+chain subnet-10.1.0.0/24                                   its own subnet and multicast stay as they are
+"""
+
+from collections.abc import Iterable
+
+from pycni.kernel.elements import Element, Table
+from pycni.protocol.address import Cidr
+
+_MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+_WORD = {4: "ip", 6: "ip6"}
+
+TABLE = Table(
+    "inet pycni",
+    """
+table inet pycni {
+    map masquerade4 { type ipv4_addr : verdict; }
+    map masquerade6 { type ipv6_addr : verdict; }
+    chain postrouting { type nat hook postrouting priority srcnat; policy accept; }
+}
+flush chain inet pycni postrouting
+add rule inet pycni postrouting ip saddr vmap @masquerade4
+add rule inet pycni postrouting ip6 saddr vmap @masquerade6
+""",
+    ("masquerade4", "masquerade6"),
+)
+
+
+def elements(cidrs: Iterable[Cidr]) -> list[Element]:
+    """The map element that masquerades each address towards everything outside its subnet."""
+    return [
+        Element(f"masquerade{cidr.version}", str(cidr.ip), f"goto {_chain(cidr)}", rules=_rules(cidr)) for cidr in cidrs
+    ]
+
+
+def _chain(cidr: Cidr) -> str:
+    return f"subnet-{cidr.network}".replace(":", "-")
+
+
+def _rules(cidr: Cidr) -> str:
+    chain, word = _chain(cidr), _WORD[cidr.version]
+    return f"""
+add chain inet pycni {chain}
+flush chain inet pycni {chain}
+add rule inet pycni {chain} {word} daddr {cidr.network} return
+add rule inet pycni {chain} {word} daddr {_MULTICAST[cidr.version]} return
+add rule inet pycni {chain} masquerade
+"""

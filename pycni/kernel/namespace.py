@@ -1,0 +1,271 @@
+"""What plugins speak to: a network namespace with the verbs of its links, its settings and its firewall."""
+
+import errno
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from pycni.kernel import addresses, announce, configure, links, masquerade, netlink, nft, spoofcheck, sysctl
+from pycni.kernel.door import OWN, Door
+from pycni.kernel.journal import Journal
+from pycni.kernel.links import Link, explained, random_mac
+from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.kernel.owner import Owner, Stale
+from pycni.protocol.address import Address, Cidr
+from pycni.protocol.errors import CniError
+from pycni.protocol.result import Route
+
+_FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+_NO_MAC = "00:00:00:00:00:00"
+_CARRIER_DEADLINE, _CARRIER_PAUSE = 2.0, 0.001  # seconds
+
+
+class Namespace(Door):
+    """A network namespace and what can be done in it; every change goes through the journal."""
+
+    @classmethod
+    def own(cls, journal: Journal) -> "Namespace":
+        """The namespace this thread is in: the host, as the runtime sees it."""
+        return cls(OWN, journal)
+
+    # Links
+
+    def find_link(self, name: str) -> Link | None:
+        """The link called `name`, or None."""
+        state = links.find_state(self, name)
+        return None if state is None else Link(self, state)
+
+    def link(self, name: str) -> Link:
+        """The link called `name`. Raises CniError if there is none."""
+        link = self.find_link(name)
+        if link is None:
+            raise CniError(f'link "{name}" not found')
+        return link
+
+    def links(self) -> list[Link]:
+        """Every link of the namespace."""
+        return [Link(self, state) for state in links.all_states(self)]
+
+    def find_peer_of(self, other_end: Link) -> Link | None:
+        """The link here whose cable leads to `other_end`, a veth in another namespace; None if it is not here."""
+        state = next((state for state in links.all_states(self) if state.index == other_end.state.peer), None)
+        return Link(self, state) if state is not None and state.peer == other_end.index else None
+
+    def peer_of(self, other_end: Link) -> Link:
+        """The same, where there must be one. Raises CniError."""
+        peer = self.find_peer_of(other_end)
+        if peer is None:
+            raise CniError(f"the host's end of the cable to {other_end} is gone")
+        return peer
+
+    def create_veth(
+        self, name: str, *, peer: str, peer_in: "Namespace", mtu: int | None = None, mac: str = "", alias: str = ""
+    ) -> tuple[Link, Link]:
+        """A cable from here to `peer_in`: both ends with their final names and addresses, both still down."""
+        if peer_in.find_link(peer) is not None:
+            raise CniError(
+                f'container veth name ("{peer}") peer provided ("{name}") already exists',
+                details=f"{peer_in.path} has an interface {peer}; it needs a DEL before the next ADD",
+            )
+        size = [("IFLA_MTU", mtu)] if mtu else []
+        end = [("IFLA_IFNAME", peer), ("IFLA_ADDRESS", mac or random_mac()), ("IFLA_NET_NS_FD", peer_in.fd), *size]
+        data = {"attrs": [("VETH_INFO_PEER", {"attrs": end})]}
+        pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}
+        own = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_TXQLEN", 0), *size]
+        creation = link_message(
+            netlink.NEWLINK,
+            [*own, ("IFLA_LINKINFO", pair)],
+            flags=netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE,
+        )
+        naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
+
+        def do() -> tuple[Link, Link]:
+            links.delete(self, name)  # left by an ADD of the same attachment that was killed half-way
+            with explained(f"cannot create veth {name} with peer {peer}"):
+                (state,) = self.netlink.request(creation, naming, links.question(name))
+            return Link(self, links.LinkState.of(state)), peer_in.link(peer)
+
+        return self.journal.change(f"create veth {name} with peer {peer}", do, lambda: links.delete(self, name))
+
+    def ensure_bridge(
+        self, name: str, *, mtu: int | None = None, promisc: bool = False, vlan_filtering: bool = False
+    ) -> Link:
+        """The bridge called `name`, made if it is missing; it is up, with an address of its own."""
+        bridge = self.find_link(name) or self._new_bridge(name, mtu)
+        if bridge.state.kind != "bridge":
+            raise CniError(
+                f'failed to create bridge "{name}": "{name}" already exists but is not a bridge',
+                details=f'it is of kind "{bridge.state.kind or "physical"}"; choose another name with "bridge"',
+            )
+        if vlan_filtering and not bridge.state.vlan_filtering:
+            self._filter_vlans(bridge)
+        bridge.ensure(
+            up=True,
+            promisc=True if promisc else None,
+            mac=random_mac() if bridge.mac in ("", _NO_MAC) else None,
+        )
+        return bridge
+
+    def _new_bridge(self, name: str, mtu: int | None) -> Link:
+        # Left to itself, a bridge takes the lowest MAC of its ports and changes it as they come and go.
+        attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac())] + ([("IFLA_MTU", mtu)] if mtu else [])
+        kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]})
+        flags = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
+
+        def do() -> None:
+            with explained(f'failed to create bridge "{name}"'):
+                (outcome,) = self.netlink.outcomes(link_message(netlink.NEWLINK, [*attributes, kind], flags=flags))
+                if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:  # a simultaneous ADD was first
+                    raise outcome
+            self.link(name).refuse_router_advertisements()
+
+        self.journal.change(f"create bridge {name}", do)
+        return self.link(name)
+
+    def ensure_vlan_gateway(self, bridge: Link, vlan: int) -> Link:
+        """A link of the host in one VLAN of the bridge, to hold the gateway's addresses: `<bridge>.<vlan>`."""
+        name = f"{bridge}.{vlan}"
+        holder = self.find_link(name)
+        if holder is None:
+            port, holder = self._new_vlan_gateway(name, mtu=bridge.state.mtu)
+            port.plug_into(bridge, hairpin=False, isolated=False)
+            port.set_port_vlans(untagged=vlan, tagged=(), keep_default=False)
+            holder.refuse_router_advertisements()
+        holder.ensure(up=True)
+        return holder
+
+    def _new_vlan_gateway(self, name: str, mtu: int) -> tuple[Link, Link]:
+        try:
+            return self.create_veth(f"veth{random_mac().replace(':', '')[:11]}", peer=name, peer_in=self, mtu=mtu)
+        except CniError as error:
+            raise CniError(
+                f"cannot make {name}, the gateway of its VLAN: {error}",
+                details="the names of bridge and VLAN together have at most 14 characters",
+            ) from None
+
+    def _filter_vlans(self, bridge: Link) -> None:
+        data = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]})]
+        message = link_message(netlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": data})], index=bridge.index)
+
+        def do() -> None:
+            with explained(f"cannot filter VLANs on bridge {bridge}"):
+                (outcome,) = self.netlink.outcomes(message)
+                if isinstance(outcome, NetlinkError) and outcome.errno != errno.EOPNOTSUPP:
+                    raise outcome
+            if not bridge.refresh().vlan_filtering:  # some kernels without it say so, others just ignore the request
+                raise CniError(
+                    f"cannot filter VLANs on bridge {bridge}: this kernel has no bridge VLAN filtering",
+                    details="vlan and vlanTrunk need a kernel built with CONFIG_BRIDGE_VLAN_FILTERING",
+                )
+
+        self.journal.change(f"filter VLANs on bridge {bridge}", do)
+
+    def delete_link(self, name: str) -> None:
+        """Remove the link; a veth takes its other end along."""
+        self.journal.attempt(f"delete link {name}", partial(links.delete, self, name))
+
+    def wait_for_carrier(self, link: Link) -> None:
+        """Wait until the link can carry frames (a bridge port: until it forwards). Raises CniError."""
+        deadline = time.monotonic() + _CARRIER_DEADLINE
+        while link.refresh().operstate != "UP":
+            if time.monotonic() > deadline:
+                raise CniError(f"bridge port in error state: {link} is {link.state.operstate or 'unknown'}")
+            time.sleep(_CARRIER_PAUSE)
+
+    def set_down(self, name: str) -> None:
+        """Set the link down; one that is gone is down enough."""
+
+        def do() -> None:
+            link = self.find_link(name)
+            if link is not None:
+                link.ensure(up=False)
+
+        self.journal.attempt(f"set {name} down", do)
+
+    # Addresses and routes
+
+    def addresses(self, link: Link) -> list[Cidr]:
+        """The addresses of the link."""
+        return list(addresses.on(link))
+
+    def configure(self, link: Link, cidrs: Sequence[Cidr], routes: Sequence[Route], *, dad: bool = False) -> None:
+        """Give a link of ours its addresses, set it up, add its routes."""
+        configure.configure(link, cidrs, routes, dad=dad)
+
+    def announce(self, link: Link, ips: Iterable[Address]) -> None:
+        """Tell the neighbours where these addresses live now."""
+        announce.announce(link, ips)
+
+    def ensure_address(self, link: Link, cidr: Cidr, *, force: bool = False) -> None:
+        """Give a shared link an address; with `force` one that is in the way goes."""
+        addresses.ensure(link, cidr, force=force)
+
+    def expect_address(self, link: Link, cidr: Cidr) -> None:
+        """Raise CniError unless the link has the address."""
+        addresses.expect(link, cidr)
+
+    def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
+        """Forward packets of the families of these addresses."""
+        sysctl.ensure(self, {_FORWARDING[version]: "1" for version in sorted({cidr.version for cidr in cidrs})})
+
+    # Firewall
+
+    def expect_firewall(self) -> None:
+        """Raise CniError, code 50, unless rules can be written."""
+        nft.probe(self)
+
+    def create_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
+        """Hide these addresses behind the host's, towards everything outside their own subnets."""
+        words = ", ".join(str(cidr.ip) for cidr in cidrs)
+        masquerade.TABLE.create(self, masquerade.elements(cidrs), owner, what=f"masquerade {words}")
+
+    def expect_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
+        """Raise CniError unless these addresses are masqueraded."""
+        masquerade.TABLE.expect(self, masquerade.elements(cidrs), owner, what="masquerading")
+
+    def delete_masquerade(self, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None) -> None:
+        """Masquerade the owner's addresses no more; which they are is looked up unless `cidrs` says it."""
+        elements = None if cidrs is None else masquerade.elements(cidrs)
+        self.journal.attempt("delete masquerading", lambda: masquerade.TABLE.delete(self, owner, elements))
+
+    def create_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
+        """Drop what the bridge port sends from any other hardware address."""
+        what = f"let {port} send from {mac} alone"
+        spoofcheck.TABLE.create(self, spoofcheck.elements(port.name, mac), owner, what=what)
+
+    def expect_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
+        """Raise CniError unless the bridge port is guarded."""
+        spoofcheck.TABLE.expect(self, spoofcheck.elements(port.name, mac), owner, what="spoof check")
+
+    def delete_spoof_check(self, owner: Owner | Stale) -> None:
+        """Guard the owner's port no more."""
+        self.journal.attempt("delete spoof check", lambda: spoofcheck.TABLE.delete(self, owner))
+
+    # Garbage
+
+    def delete_stale(self, stale: Stale) -> None:
+        """Remove every link and every firewall element that belongs to no valid attachment of the network."""
+        for link in self.links():
+            if stale.owns(link.state.alias):
+                self.delete_link(link.name)
+        self.delete_masquerade(stale)
+        self.delete_spoof_check(stale)
+
+
+class NoNamespace:
+    """Stands in for a container's namespace that is gone: there is nothing in it, and nothing to delete."""
+
+    path = ""
+
+    def find_link(self, name: str) -> None:  # noqa: ARG002 - as Namespace has it
+        """There is no link."""
+        return
+
+    def delete_link(self, name: str) -> None:
+        """It went with its namespace."""
+
+    def set_down(self, name: str) -> None:
+        """It went with its namespace."""
+
+    def close(self) -> None:
+        """Nothing is open."""

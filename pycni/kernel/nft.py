@@ -1,0 +1,157 @@
+"""nftables in process: scripts run by libnftables, one transaction each, without an exec (0.1 ms instead of 3.5)."""
+
+import ctypes
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Protocol
+
+from pycni.kernel.door import Door
+from pycni.protocol.errors import CniError, Code
+
+_LIBRARY = "libnftables.so.1"
+_JSON_OUTPUT = 1 << 4
+
+
+class NftError(CniError):
+    """A transaction was refused; `missing` and `exists` say whether for lack of something, or for having it."""
+
+    def __init__(self, script: str, complaint: str) -> None:
+        first, *_ = complaint.strip().splitlines() or ["no reason given"]
+        super().__init__(f"nftables refused: {first}")
+        self.script = script
+        self.complaint = complaint
+        self.missing = "No such file or directory" in complaint
+        self.exists = "File exists" in complaint
+
+
+class NftUnavailableError(CniError):
+    """Neither libnftables nor the program nft is on this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"nftables is not available: neither {_LIBRARY} nor the program nft was found",
+            details="install the package libnftables1 or nftables",
+        )
+
+
+class Nft(Protocol):
+    """Runs scripts in the namespace in which it was made."""
+
+    def run(self, script: str) -> str:
+        """One transaction; returns what a listing printed. Raises NftError."""
+
+    def listing(self, command: str) -> list[dict[str, Any]]:
+        """The objects that a list command prints. Raises NftError."""
+
+    def close(self) -> None:
+        """Give its socket back."""
+
+
+class Library:
+    """libnftables, by its small C interface."""
+
+    def __init__(self) -> None:
+        self._library = _load()
+        self._context = self._library.nft_ctx_new(0)
+        self._library.nft_ctx_buffer_output(self._context)
+        self._library.nft_ctx_buffer_error(self._context)
+
+    def run(self, script: str) -> str:
+        """See Nft."""
+        if self._library.nft_run_cmd_from_buffer(self._context, script.encode()) != 0:
+            raise NftError(script, self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace"))
+        return str(self._library.nft_ctx_get_output_buffer(self._context).decode(errors="replace"))
+
+    def listing(self, command: str) -> list[dict[str, Any]]:
+        """See Nft."""
+        self._library.nft_ctx_output_set_flags(self._context, _JSON_OUTPUT)
+        try:
+            text = self.run(command)
+        finally:
+            self._library.nft_ctx_output_set_flags(self._context, 0)
+        return _objects(text)
+
+    def close(self) -> None:
+        """See Nft."""
+        self._library.nft_ctx_free(self._context)
+
+
+class Program:
+    """The program nft, one process a transaction, where the library is missing."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def run(self, script: str) -> str:
+        """See Nft."""
+        return self._nft(["nft", "-f", "-"], script)
+
+    def listing(self, command: str) -> list[dict[str, Any]]:
+        """See Nft."""
+        return _objects(self._nft(["nft", "-j", *command.split()], ""))
+
+    def close(self) -> None:
+        """See Nft."""
+
+    def _nft(self, command: list[str], stdin: str) -> str:
+        with self._door.entered():
+            try:
+                done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+            except FileNotFoundError:
+                raise NftUnavailableError from None
+        if done.returncode != 0:
+            raise NftError(stdin, done.stderr)
+        return done.stdout
+
+
+@contextmanager
+def opened(door: Door) -> Iterator[Nft]:
+    """Nftables of the namespace behind the door. Raises NftUnavailableError."""
+    nft = _open(door)
+    try:
+        yield nft
+    finally:
+        nft.close()
+
+
+def probe(door: Door) -> None:
+    """Raise CniError, code 50, unless nftables works in the namespace."""
+    try:
+        with opened(door) as nft:
+            nft.run("list tables")
+    except CniError as error:
+        raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE, details=error.details) from None
+
+
+def _open(door: Door) -> Nft:
+    try:
+        with door.entered():
+            return Library()
+    except OSError:
+        return Program(door)
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    return list(json.loads(text)["nftables"]) if text.strip() else []
+
+
+@cache
+def _load() -> Any:
+    library = ctypes.CDLL(_LIBRARY)
+    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+    for name, result, arguments in (
+        ("nft_ctx_new", pointer, [ctypes.c_uint32]),
+        ("nft_ctx_free", None, [pointer]),
+        ("nft_ctx_buffer_output", number, [pointer]),
+        ("nft_ctx_buffer_error", number, [pointer]),
+        ("nft_ctx_get_output_buffer", text, [pointer]),
+        ("nft_ctx_get_error_buffer", text, [pointer]),
+        ("nft_ctx_output_set_flags", None, [pointer, ctypes.c_uint]),
+        ("nft_run_cmd_from_buffer", number, [pointer, text]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library

@@ -1,0 +1,65 @@
+"""Whose a thing is: the label that links, firewall elements and host interfaces carry."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha512
+
+_LABEL = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16},")
+_COMMENT_MAX = 128  # what nftables takes as a comment
+
+
+def _digest(text: str) -> str:
+    return sha512(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The attachment of one interface of one container to one network."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+    @cached_property
+    def key(self) -> str:
+        """33 characters that identify it: 16 for the network, a hyphen, 16 for container and interface."""
+        return f"{network_key(self.network)}-{_digest(f'{self.ifname}:{self.container_id}')[:16]}"
+
+    @cached_property
+    def label(self) -> str:
+        """The key and what it stands for, at most 128 characters: an alias of a link, a comment in nftables."""
+        text = f"{self.key}, net: {self.network}, if: {self.ifname}, id: {self.container_id}"
+        return text.replace('"', "")[:_COMMENT_MAX]
+
+    @cached_property
+    def host_ifname(self) -> str:
+        """The name of its interface on the host."""
+        return f"veth{_digest(self.key)[:11]}"
+
+    def owns(self, label: str) -> bool:
+        """Whether `label` is on something of this attachment."""
+        return label.startswith(self.key)
+
+
+def network_key(network: str) -> str:
+    """The part of a key that tells the network: 16 hexadecimal digits."""
+    return _digest(network)[:16]
+
+
+def is_label(text: str) -> bool:
+    """Whether the text is the label of an attachment, whosoever."""
+    return bool(_LABEL.match(text))
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Everything of one network that belongs to none of the attachments still valid."""
+
+    network: str
+    valid: Collection[Owner]
+
+    def owns(self, label: str) -> bool:
+        """Whether `label` is on something of this network that nobody valid owns."""
+        return label.startswith(f"{network_key(self.network)}-") and not any(owner.owns(label) for owner in self.valid)

@@ -1,0 +1,72 @@
+"""Routes of a link: added with all their attributes, and found again in the table where they belong."""
+
+from typing import Any
+
+from pycni.kernel import netlink
+from pycni.kernel.addresses import FAMILIES
+from pycni.kernel.links import Link
+from pycni.kernel.netlink import Message
+from pycni.protocol.errors import CniError
+from pycni.protocol.result import Route
+
+MAIN = 254
+_BOOT, _UNICAST = 3, 1  # RTPROT_BOOT, RTN_UNICAST
+_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+
+
+def addition(index: int, route: Route) -> Message:
+    """The request that adds the route to the link with this index."""
+    table = MAIN if route.table is None else route.table
+    gateway = None if route.gw is None or route.gw.is_unspecified else route.gw
+    attributes: list[tuple[str, Any]] = [("RTA_OIF", index), ("RTA_TABLE", table)]
+    if route.dst.network.prefixlen:
+        attributes.append(("RTA_DST", str(route.dst.network.network_address)))
+    if gateway is not None:
+        attributes.append(("RTA_GATEWAY", str(gateway)))
+    if route.priority:
+        attributes.append(("RTA_PRIORITY", route.priority))
+    metrics = [(name, value) for name, value in (("RTAX_MTU", route.mtu), ("RTAX_ADVMSS", route.advmss)) if value]
+    if metrics:
+        attributes.append(("RTA_METRICS", {"attrs": metrics}))
+    fields = {
+        "family": FAMILIES[route.dst.version],
+        "dst_len": route.dst.network.prefixlen,
+        "table": table if table < 256 else 0,
+        "proto": _BOOT,
+        "scope": _scope(route, on_link=gateway is None),
+        "type": _UNICAST,
+    }
+    return Message(netlink.NEWROUTE, netlink.CREATE | netlink.ACK, fields, attributes)
+
+
+def _scope(route: Route, *, on_link: bool) -> int:
+    if route.scope is not None:
+        return route.scope
+    return _SCOPE_LINK if on_link and route.dst.version == 4 else _SCOPE_UNIVERSE
+
+
+def expect(link: Link, route: Route) -> None:
+    """Raise CniError unless the route is in its table, over this link and, if it has one, by its gateway."""
+    table = MAIN if route.table is None else route.table
+    wanted = str(route.dst.network.network_address) if route.dst.network.prefixlen else None
+    gateway = None if route.gw is None or route.gw.is_unspecified else str(route.gw)
+    question = Message(
+        netlink.GETROUTE,
+        0,
+        {"family": FAMILIES[route.dst.version]},
+        [("RTA_TABLE", table), ("RTA_OIF", link.index)],
+    )
+    for answer in link.door.netlink.dump(question):
+        if answer["dst_len"] != route.dst.network.prefixlen or answer.get_attr("RTA_DST") != wanted:
+            continue
+        if gateway is None or gateway in _gateways(answer):
+            return
+    by = f" via {gateway}" if gateway else ""
+    where = "" if table == MAIN else f" (table {table})"
+    raise CniError(f"{link} has lost the route to {route.dst}{by}{where}")
+
+
+def _gateways(answer: Any) -> list[str]:
+    """The gateways of a route; IPv6 merges routes of one destination into one with several."""
+    hops = answer.get_attr("RTA_MULTIPATH") or []
+    return [hop.get_attr("RTA_GATEWAY") for hop in (answer, *hops)]

@@ -1,0 +1,112 @@
+"""Results as documents of any version: which family a text belongs to, and the way from one to another (P-300)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pycni.protocol import dialect, version
+from pycni.protocol.legacy import LegacyResult
+from pycni.protocol.result import Document, Result, is_modern
+
+_FAMILIES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedResult:
+    """A result in the version in which it was written."""
+
+    cni_version: str
+    content: Result | LegacyResult
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Self:
+        """Read a result by the cniVersion it carries; none means 0.1.0 (P-281). Raises ValueError."""
+        cni_version = _version_in(document) or version.DEFAULT
+        _family(cni_version)
+        return cls._read(document, cni_version)
+
+    @classmethod
+    def parse_as(cls, document: Mapping[str, Any], cni_version: str) -> Self:
+        """Read a result that answers a configuration of `cni_version` (P-206, P-207). Raises ValueError."""
+        family, own = _family(cni_version), _version_in(document) or cni_version or version.DEFAULT
+        if own not in family:
+            raise ValueError(f'result type supports [{" ".join(family)}] but unmarshalled CNIVersion is "{own}"')
+        return cls._read(_integral(document), own)
+
+    @classmethod
+    def _read(cls, document: Mapping[str, Any], cni_version: str) -> Self:
+        if cni_version in _FAMILIES[0]:
+            return cls(cni_version, LegacyResult.parse(document))
+        return cls(cni_version, Result.parse(document, cni_version))
+
+    @property
+    def result(self) -> Result:
+        """The result in the one shape that pycni works with."""
+        content = self.content.upgrade() if isinstance(self.content, LegacyResult) else self.content
+        return content.forgetting_slots()
+
+    def to_document(self, target: str) -> Document:
+        """As JSON of version `target`. Raises ValueError if that cannot say it (P-300 to P-308)."""
+        target = target or version.DEFAULT
+        if target not in version.ALL:
+            raise ValueError(f"no converter for CNI result version {self.cni_version} to {target}")
+        content = self.content
+        if target in _FAMILIES[0]:
+            if isinstance(content, Result):
+                content = LegacyResult.downgrade(content)
+        elif isinstance(content, LegacyResult):
+            content = content.upgrade()
+        if isinstance(content, Result) and is_modern(target):
+            content = content.forgetting_slots()
+        return content.to_document(target)
+
+
+def of_plugin(stdout: bytes | str, cni_version: str) -> VersionedResult:
+    """The result that a plugin printed when asked in `cni_version` (P-452). Raises ValueError."""
+    try:
+        document = dialect.loads(stdout)
+    except ValueError as error:
+        cause = str(error) if stdout.strip() else "unexpected end of JSON input"
+        raise ValueError(f"failed to unmarshal raw result: {cause}") from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise ValueError("failed to unmarshal raw result: a JSON object is wanted")
+    own = document.get("cniVersion")
+    if not isinstance(own, str) or not own:
+        # What the plugin left out is put in under the exact key; other spellings of it give way.
+        document = {key: value for key, value in document.items() if key.casefold() != "cniversion"}
+        document["cniVersion"] = cni_version or version.DEFAULT
+    return VersionedResult.parse(document)
+
+
+def document_of(result: Result, cni_version: str) -> Document:
+    """A result that pycni made, as JSON of `cni_version`. Raises ValueError if that cannot say it."""
+    return VersionedResult(version.NEWEST, result).to_document(cni_version)
+
+
+def _integral(value: Any) -> Any:
+    """The same with 1 for 1.0: what comes by way of Go's runtime has been through floating point (P-246)."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_integral(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _integral(item) for key, item in value.items()}
+    return value
+
+
+def _version_in(document: object) -> str:
+    if not isinstance(document, Mapping):
+        raise ValueError(f"a result is an object, not {dialect.dumps_compact(document)[:40]}")
+    cni_version = dialect.fold(document, ("cniVersion",)).get("cniVersion", "")
+    if not isinstance(cni_version, str):
+        raise ValueError(f"cniVersion is a string, not {dialect.dumps_compact(cni_version)}")
+    return cni_version
+
+
+def _family(cni_version: str) -> tuple[str, ...]:
+    for family in _FAMILIES:
+        if (cni_version or version.DEFAULT) in family:
+            return family
+    raise ValueError(f'unsupported CNI result version "{cni_version}"')

@@ -1,0 +1,74 @@
+"""The JSON that CNI peers speak: strict on input, keys in any case, Go's escapes on output."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+# Bytes of the environment that are no UTF-8 come as lone surrogates, which no UTF-8 text can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def loads(data: bytes | str) -> Any:
+    """Decode one JSON value. Raises ValueError for all that a strict reader refuses.
+
+    Invalid UTF-8 becomes U+FFFD, the last of several equal keys wins and stands where it was written last.
+    """
+    text = data.decode("utf-8", errors="replace") if isinstance(data, bytes) else data
+    if text.startswith("\ufeff"):
+        raise ValueError("a byte order mark stands before the value")
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return value if text.isascii() and "\\u" not in text else _without_lone_surrogates(value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        result = {}
+        for key, value in pairs:
+            result.pop(key, None)
+            result[key] = value
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _without_lone_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_without_lone_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_lone_surrogates(key): _without_lone_surrogates(item) for key, item in value.items()}
+    return value
+
+
+def fold(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The members called `names` in any letter case (the last one wins); null members count as absent."""
+    known = {name.casefold(): name for name in names}
+    result: dict[str, Any] = {}
+    for key, value in document.items():
+        name = known.get(key.casefold())
+        if name is not None and value is not None:
+            result[name] = value
+    return result
+
+
+def dumps_indented(value: object) -> str:
+    """As plugins print results and errors: four spaces, no newline at the end."""
+    return _escaped(json.dumps(value, indent=4, ensure_ascii=False))
+
+
+def dumps_compact(value: object, *, sort_keys: bool = False) -> str:
+    """As runtimes write to plugins: one line, no blanks."""
+    return _escaped(json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys))
+
+
+def _escaped(text: str) -> str:
+    return _SURROGATE.sub("\\\\ufffd", text.translate(_ESCAPES))

@@ -1,0 +1,42 @@
+"""The names that identify an attachment, and what the specification lets them look like (P-040 to P-045)."""
+
+import os
+import re
+
+from pycni.protocol.errors import CniError, Code
+
+_IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+_IFNAMSIZ = 16
+# What Unicode calls white space. str.isspace() would add U+001C to U+001F, which the kernel and Go let pass.
+_WHITE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+
+
+def check_container_id(text: str) -> None:
+    """Raise CniError, code 4, unless `text` is a container id (code 3 if it is empty)."""
+    if not text:
+        raise CniError("missing containerID", code=Code.UNKNOWN_CONTAINER)
+    if not _IDENTIFIER.fullmatch(text):
+        raise CniError("invalid characters in containerID", code=Code.INVALID_ENVIRONMENT, details=text)
+
+
+def check_network_name(text: str) -> None:
+    """Raise CniError, code 7, unless `text` is a network name."""
+    if not text:
+        raise CniError("missing network name", code=Code.INVALID_NETWORK_CONFIG)
+    if not _IDENTIFIER.fullmatch(text):
+        raise CniError("invalid characters found in network name", code=Code.INVALID_NETWORK_CONFIG, details=text)
+
+
+def check_ifname(text: str) -> None:
+    """Raise CniError, code 4, unless the kernel and the specification take `text` as an interface name."""
+    msg, details = "", ""
+    if not text:
+        msg = "interface name is empty"
+    elif len(os.fsencode(text)) >= _IFNAMSIZ:
+        msg, details = "interface name is too long", "interface name should be less than 16 characters"
+    elif text in {".", ".."}:
+        msg = "interface name is . or .."
+    elif "/" in text or ":" in text or _WHITE.search(text):
+        msg = "interface name contains / or : or whitespace characters"
+    if msg:
+        raise CniError(msg, code=Code.INVALID_ENVIRONMENT, details=details)

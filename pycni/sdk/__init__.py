@@ -1,0 +1,85 @@
+"""What plugin authors import.
+
+    from pycni.sdk import Attachment, NetConf, Plugin, Result
+
+    class MtuConfig(NetConf):
+        mtu: int
+
+    class Mtu(Plugin[MtuConfig]):
+        config = MtuConfig
+
+        def add(self, cni: Attachment[MtuConfig]) -> Result:
+            cni.container.link(cni.ifname).set(mtu=cni.config.mtu)
+            return cni.required_prev_result
+
+        def check(self, cni: Attachment[MtuConfig]) -> None:
+            cni.container.link(cni.ifname).expect(mtu=cni.config.mtu)
+
+        def delete(self, cni: Attachment[MtuConfig]) -> None:
+            pass  # the MTU goes with the interface
+
+Registered by `[project.entry-points."pycni.plugins"]  mtu = "acme_mtu:Mtu"`, it is installed by `pycni install`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pycni.kernel.links import Link
+    from pycni.kernel.namespace import Namespace
+    from pycni.protocol.errors import CniError, Code, ConfigError
+    from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
+    from pycni.sdk.attachment import Attachment, Network
+    from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, Model, NetConf, RouteField
+    from pycni.sdk.lease import Lease
+    from pycni.sdk.plugin import Plugin
+
+# Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
+# links never need pyroute2.
+_HOMES = {
+    "pycni.kernel.links": ("Link",),
+    "pycni.kernel.namespace": ("Namespace",),
+    "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
+    "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
+    "pycni.sdk.attachment": ("Attachment", "Network"),
+    "pycni.sdk.config": (
+        *("Address", "Cidr", "DnsField", "Ifname", "Ipam"),
+        *("Mac", "Model", "NetConf", "RouteField"),
+    ),
+    "pycni.sdk.lease": ("Lease",),
+    "pycni.sdk.plugin": ("Plugin",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+__all__ = [
+    "Address",
+    "Attachment",
+    "Cidr",
+    "CniError",
+    "Code",
+    "ConfigError",
+    "Dns",
+    "DnsField",
+    "Ifname",
+    "Interface",
+    "IpConfig",
+    "Ipam",
+    "Lease",
+    "Link",
+    "Mac",
+    "Model",
+    "Namespace",
+    "NetConf",
+    "Network",
+    "Plugin",
+    "Result",
+    "Route",
+    "RouteField",
+]

@@ -1,0 +1,231 @@
+"""What a verb is given: the configuration, the two namespaces, IPAM, and what earlier plugins made."""
+
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from pycni.kernel.journal import Journal
+from pycni.kernel.owner import Owner, Stale, is_label
+from pycni.protocol import dialect
+from pycni.protocol.conversion import VersionedResult
+from pycni.protocol.errors import CniError, Code, ConfigError
+from pycni.protocol.request import Request
+from pycni.protocol.result import Interface, IpConfig, Result
+from pycni.sdk.config import NetConf
+from pycni.sdk.ipam import Invoke, IpamDelegate
+from pycni.sdk.lease import Lease
+
+if TYPE_CHECKING:
+    from pycni.kernel.links import Link
+    from pycni.kernel.namespace import Namespace
+
+C = TypeVar("C", bound=NetConf)
+
+_VALID = "cni.dev/valid-attachments"
+_NO_LEASE = Lease()
+
+
+class Network(Generic[C]):
+    """A network on this host: what STATUS and GC are about."""
+
+    def __init__(self, config: C, request: Request, journal: Journal, invoke: Invoke) -> None:
+        self.config = config
+        self.request = request
+        self.journal = journal
+        self.ipam = IpamDelegate(config.ipam.type, request, invoke, journal)
+        self._opened: list[Namespace] = []
+
+    @property
+    def name(self) -> str:
+        """The name of the network."""
+        return self.request.network
+
+    @cached_property
+    def host(self) -> "Namespace":
+        """The namespace of the host, as the runtime sees it."""
+        from pycni.kernel.namespace import Namespace  # loads pyroute2, which IPAM plugins never need
+
+        host = Namespace.own(self.journal)
+        self._opened.append(host)
+        return host
+
+    @cached_property
+    def valid_attachments(self) -> list[Owner] | None:
+        """The attachments still valid, as GC was told; None if the caller gave no list (P-144)."""
+        if _VALID not in self.request.config:
+            return None
+        entries = self.request.config[_VALID] or []
+        try:
+            return [_owner(self.name, entry) for entry in entries]
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{_VALID}: {error}", details='it is a list of {"containerID": "...", "ifname": "..."}'
+            ) from None
+
+    @property
+    def stale(self) -> Stale:
+        """What GC may remove. Without a list of valid attachments: nothing."""
+        if self.valid_attachments is None:
+            raise ConfigError(f"{_VALID} is missing: without it nothing is known to be stale")
+        return Stale(self.name, self.valid_attachments)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for namespace in self._opened:
+            namespace.close()
+
+
+class Attachment(Network[C]):
+    """One interface of one container on a network: what ADD, CHECK and DEL are about."""
+
+    def __init__(self, config: C, request: Request, journal: Journal, invoke: Invoke, args: dict[str, str]) -> None:
+        super().__init__(config, request, journal, invoke)
+        self.args = args  # the keys of CNI_ARGS that the plugin reads
+
+    @property
+    def container_id(self) -> str:
+        """The id that the runtime gave the container."""
+        return self.request.container_id
+
+    @property
+    def ifname(self) -> str:
+        """The name of the interface in the container."""
+        return self.request.ifname
+
+    @cached_property
+    def owner(self) -> Owner:
+        """The label of what belongs to this attachment."""
+        return Owner(self.name, self.container_id, self.ifname)
+
+    @property
+    def host_ifname(self) -> str:
+        """The name of the host's end of a cable to the container: always the same for the same attachment."""
+        return self.owner.host_ifname
+
+    @cached_property
+    def container(self) -> "Namespace":
+        """The namespace of the container. Raises CniError, code 8, if there is none; for DEL it may be gone."""
+        from pycni.kernel.namespace import Namespace, NoNamespace
+
+        try:
+            container = Namespace(self.request.netns, self.journal)
+        except CniError:
+            if self.request.command == "DEL":
+                return NoNamespace()  # type: ignore[return-value] # it has what DEL needs
+            raise
+        self._opened.append(container)
+        return container
+
+    @cached_property
+    def prev_result(self) -> Result | None:
+        """What the earlier plugins of the chain made, or (CHECK, DEL) what the chain made; None if not given.
+
+        Raises CniError, code 6, if it cannot be read; for DEL that counts as not given.
+        """
+        document = dialect.fold(self.request.config, ("prevResult",)).get("prevResult")
+        if document is None:
+            return None
+        try:
+            return VersionedResult.parse_as(document, self.request.cni_version).result
+        except ValueError as error:
+            if self.request.command == "DEL":
+                return None
+            raise CniError(f"could not parse prevResult: {error}", code=Code.DECODING_FAILURE) from None
+
+    @property
+    def required_prev_result(self) -> Result:
+        """The same, where there must be one."""
+        if self.prev_result is None:
+            raise ConfigError("Required prevResult missing", details="it is the result of the ADD, from the runtime")
+        return self.prev_result
+
+    @property
+    def prev_ips(self) -> list[IpConfig]:
+        """The addresses of this very interface in the previous result; empty if there is none."""
+        result = self.prev_result or Result()
+        return [ip for ip in result.ips if _is_on(ip, result, self.ifname)]
+
+    def result(self, *links: "Link", lease: Lease = _NO_LEASE, on: "Link | None" = None) -> Result:
+        """What was made: the links in this order, and the lease's addresses on the link `on`.
+
+        The configuration's dns stands in for that of the lease if it says anything.
+        """
+        interfaces = tuple(
+            Interface(link.name, link.mac, sandbox=self.request.netns if link.door is self.container else "")
+            for link in links
+        )
+        index = links.index(on) if on is not None else None
+        ips = tuple(IpConfig(ip.address, ip.gateway, index) for ip in lease.ips)
+        return Result(interfaces, ips, lease.routes, self.config.dns or lease.dns)
+
+    def delete_veth(self) -> None:
+        """Remove the cable to the container, by either end.
+
+        The path of the namespace may lead to another container by now. So the host's end goes first, which carries
+        this attachment's name; the container's end is taken only if nobody else's label hangs on its cable.
+        """
+        if self.host.find_link(self.host_ifname) is not None:
+            self.host.delete_link(self.host_ifname)
+            return
+        link = self.container.find_link(self.ifname)
+        if link is None:
+            return
+        peer = self.host.find_peer_of(link)
+        label = peer.state.alias if peer else ""
+        if not is_label(label) or self.owner.owns(label):
+            self.container.delete_link(self.ifname)
+
+    def expect_prev_result(self) -> None:
+        """Raise CniError unless every interface, address and route that ADD reported is still there."""
+        from pycni.kernel import addresses, routes
+
+        result = self.required_prev_result
+        own = None
+        for interface in result.interfaces:
+            inside = bool(interface.sandbox)
+            if inside and not (interface.name == self.ifname and _same_path(interface.sandbox, self.request.netns)):
+                continue
+            link = (self.container if inside else self.host).link(interface.name)
+            if interface.mac and link.mac != interface.mac.lower():
+                raise CniError(f"{link} should have mac {interface.mac}, but has {link.mac}")
+            own = link if inside else own
+        if own is None:
+            raise CniError(
+                f"prevResult has no interface {self.ifname} in {self.request.netns}",
+                details="CHECK needs the same CNI_IFNAME and CNI_NETNS as the ADD",
+            )
+        for ip in self.prev_ips:
+            addresses.expect(own, ip.address)
+        for route in Lease(tuple(self.prev_ips), result.routes).resolved_routes():
+            routes.expect(own, route)
+
+
+def _is_on(ip: IpConfig, result: Result, ifname: str) -> bool:
+    if ip.interface is None:
+        return True
+    if not 0 <= ip.interface < len(result.interfaces):
+        return False
+    interface = result.interfaces[ip.interface]
+    return interface.name == ifname and bool(interface.sandbox)
+
+
+def _same_path(one: str, other: str) -> bool:
+    try:
+        return one == other or Path(one).samefile(other)
+    except OSError:
+        return False
+
+
+def _owner(network: str, entry: object) -> Owner:
+    if not isinstance(entry, dict):
+        raise TypeError("an entry is an object")
+    fields = dialect.fold(entry, ("containerID", "ifname"))
+    container_id, ifname = fields.get("containerID", ""), fields.get("ifname", "")
+    if not isinstance(container_id, str) or not isinstance(ifname, str):
+        raise TypeError("containerID and ifname are strings")
+    return Owner(network, container_id, ifname)

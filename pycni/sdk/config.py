@@ -1,0 +1,198 @@
+"""Configurations: what a plugin author declares, checked as strictly as the Go plugins do, with better words.
+
+Keys match in any letter case, null counts as absent, unknown keys are ignored; 1500.0 is no integer and "true" no
+boolean. A rule of your own is a pydantic validator that raises ValueError with a message for whoever wrote the file.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Annotated, Any, Self, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.alias_generators import to_camel
+
+from pycni.protocol import address
+from pycni.protocol.errors import CniError, ConfigError
+from pycni.protocol.names import check_ifname
+from pycni.protocol.result import Dns, Route
+
+Address = Annotated[address.Address, PlainValidator(address.parse_ip)]
+Cidr = Annotated[address.Cidr, PlainValidator(address.parse_cidr)]
+Ifname = Annotated[str, AfterValidator(lambda text: _checked(text, check_ifname))]
+Mac = Annotated[str, AfterValidator(lambda text: _checked(text.lower().replace("-", ":"), _check_mac))]
+RouteField = Annotated[Route, PlainValidator(Route.from_document)]
+DnsField = Annotated[Dns, PlainValidator(Dns.from_document)]
+
+_FALLBACKS = 32  # how many wrong members a DEL leaves out before it gives up on the configuration
+
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+def _checked(text: str, check: Callable[[str], None]) -> str:
+    """The text, or the CNI error of the check as a complaint about the configuration."""
+    try:
+        check(text)
+    except CniError as error:
+        raise ValueError(f'{error}: "{text}"') from None
+    return text
+
+
+def _check_mac(text: str) -> None:
+    if text and (not _MAC.fullmatch(text) or int(text[:2], 16) & 1):
+        raise CniError("invalid MAC address, six hexadecimal octets of a unicast address are wanted")
+
+
+class Model(BaseModel):
+    """A frozen part of a configuration; snake_case fields have camelCase names in JSON."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The configuration in a JSON object. Raises ConfigError (code 7) that names every wrong member."""
+        try:
+            return cls.model_validate_json(json.dumps(_fold(document, cls)))
+        except ValidationError as error:
+            raise ConfigError(f"failed to load netconf: {'; '.join(_complaints(error))}") from None
+
+    @classmethod
+    def read_leniently(cls, document: Mapping[str, Any]) -> tuple[Self, list[str]]:
+        """What can be understood of it, and the complaints about the rest: DEL must not fail on a configuration.
+
+        Members that are wrong fall back to their defaults, each by itself however deep it stands; rules about several
+        members do not apply.
+        """
+        folded = json.loads(json.dumps(_fold(document, cls)))  # a copy, to leave things out of
+        complaints: list[str] = []
+        for _ in range(_FALLBACKS):
+            try:
+                return cls.model_validate_json(json.dumps(folded)), complaints
+            except ValidationError as error:
+                complaints += _complaints(error)
+                wrong = [place for item in error.errors() if (place := _innermost_member(folded, item["loc"]))]
+                if not wrong:
+                    break
+                for parent, member in wrong:
+                    parent.pop(member, None)
+        return cls._without_rules(folded), complaints
+
+    @classmethod
+    def _without_rules(cls, folded: Mapping[str, Any]) -> Self:
+        values: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            values[name] = None if field.is_required() else field.get_default(call_default_factory=True)
+            if (alias := field.alias or name) in folded:
+                with suppress(ValueError):
+                    values[name] = _field(cls, name).validate_json(json.dumps(folded[alias]), strict=True)
+        return cls.model_construct(**values)  # type: ignore[return-value]
+
+
+class Ipam(Model):
+    """The section `ipam`; everything but its type is the IPAM plugin's business."""
+
+    type: str = ""
+
+
+class NetConf(Model):
+    """The configuration of a plugin; derive yours from it."""
+
+    name: str = ""
+    cni_version: str = ""
+    type: str = ""
+    ipam: Ipam = Ipam()
+    dns: DnsField = Dns()
+
+    def complaints(self) -> Iterator[str]:
+        """What ADD would refuse beyond the types of the fields, as `path: what is wrong`; for `pycni validate`.
+
+        Rules that only ADD may apply, because DEL must work without them, are told here too.
+        """
+        yield from ()
+
+
+def _fold(value: object, model: type[Model] | None) -> Any:
+    """The JSON value with the keys that the model knows, as it writes them, without its nulls."""
+    if model is None:
+        return value
+    if isinstance(value, list):
+        return [_fold(item, model) for item in value]
+    if not isinstance(value, dict):
+        return value
+    members, result = _members(model), {}
+    for key, item in value.items():
+        known = members.get(key.casefold())
+        if known is not None and item is not None:
+            result[known[0]] = _fold(item, known[1])
+    return result
+
+
+@cache
+def _members(model: type[Model]) -> dict[str, tuple[str, type[Model] | None]]:
+    """By the key in lower case: the key as the model writes it, and the model of its value if it has one."""
+    return {
+        (field.alias or name).casefold(): (field.alias or name, next(_models(field.annotation), None))
+        for name, field in model.model_fields.items()
+    }
+
+
+def _models(annotation: Any) -> Iterator[type[Model]]:
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Model):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+@cache
+def _field(model: type[Model], name: str) -> TypeAdapter[Any]:
+    """What validates one field by itself."""
+    field = model.model_fields[name]
+    annotation: Any = field.annotation
+    return TypeAdapter(Annotated[annotation, *field.metadata] if field.metadata else annotation)
+
+
+def _complaints(error: ValidationError) -> list[str]:
+    """What is wrong, member by member: its path in the document, the rule, and what stands there."""
+    complaints = []
+    for item in error.errors(include_url=False):
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in _path(item["loc"])).lstrip(".")
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] not in ("missing", "value_error"):
+            message += f", not {json.dumps(item['input'], default=str)[:60]}"
+        complaints.append(f"{path}: {message}" if path else message)
+    return complaints
+
+
+def _innermost_member(document: dict[str, Any], loc: tuple[int | str, ...]) -> tuple[dict[str, Any], str] | None:
+    """The deepest object on the way to a complaint, and the name of its member that leads on or is wrong itself."""
+    found: tuple[dict[str, Any], str] | None = None
+    value: Any = document
+    for part in _path(loc):
+        if isinstance(value, dict) and part in value:
+            found = value, str(part)
+        elif not isinstance(value, list) or not isinstance(part, int) or part >= len(value):
+            break
+        value = value[part]
+    return found
+
+
+def _path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The place of a complaint without pydantic's names for the branches of a union."""
+    return tuple(part for part in loc if isinstance(part, int) or part.isidentifier() or part.startswith("$"))

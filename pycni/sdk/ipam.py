@@ -1,0 +1,68 @@
+"""IPAM: the plugin that hands out addresses, asked by the one that makes the interface (SPEC section 4)."""
+
+from collections.abc import Callable, Mapping
+
+from pycni.kernel.journal import Journal
+from pycni.protocol import conversion
+from pycni.protocol.errors import CniError
+from pycni.protocol.request import Request
+from pycni.sdk.lease import Lease
+
+Invoke = Callable[[str, Mapping[str, str], bytes], bytes]  # type of the plugin, environment, stdin -> stdout
+
+
+class IpamDelegate:
+    """The plugin named by `ipam.type`; without one everything here does nothing."""
+
+    def __init__(self, plugin: str, request: Request, invoke: Invoke, journal: Journal) -> None:
+        self._plugin = plugin
+        self._request = request
+        self._invoke = invoke
+        self._journal = journal
+
+    def add(self) -> Lease:
+        """Ask for addresses; they are given back if the call fails. Raises CniError if there are none."""
+        if not self._plugin:
+            return Lease()
+        return self._journal.change(f"ask {self._plugin} for addresses", self._ask, self._release)
+
+    def check(self) -> None:
+        """Have the plugin confirm that the addresses are still ours."""
+        if self._plugin:
+            self._run("CHECK")
+
+    def delete(self) -> None:
+        """Give the addresses back."""
+        if self._plugin:
+            self._journal.attempt(f"give the addresses back to {self._plugin}", self._release)
+
+    def status(self) -> None:
+        """Raise what the plugin answers if it is not ready."""
+        if self._plugin:
+            self._run("STATUS")
+
+    def gc(self) -> None:
+        """Have the plugin take back what belongs to no valid attachment."""
+        if self._plugin:
+            self._journal.attempt(f"let {self._plugin} collect garbage", lambda: self._run("GC"))
+
+    def _ask(self) -> Lease:
+        try:
+            stdout = self._run("ADD")
+            lease = Lease.of(conversion.of_plugin(stdout, self._request.cni_version).result)
+            if not lease.ips:
+                raise CniError("IPAM plugin returned missing IP config", details=f"{self._plugin} gave no address")
+        except (CniError, ValueError) as error:
+            # Whatever it may have reserved before it failed is given back (SPEC section 4).
+            try:
+                self._release()
+            except CniError as second:
+                error.add_note(f"giving the addresses back failed too: {second}")
+            raise
+        return lease
+
+    def _release(self) -> None:
+        self._run("DEL")
+
+    def _run(self, command: str) -> bytes:
+        return self._invoke(self._plugin, {**self._request.env, "CNI_COMMAND": command}, self._request.stdin)

@@ -1,0 +1,66 @@
+"""What IPAM handed out, and what a configuration adds to it."""
+
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
+from typing import Self
+
+from pycni.protocol.address import Address, Cidr
+from pycni.protocol.result import Dns, IpConfig, Result, Route
+
+_LINK_SCOPE = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Addresses with their gateways, routes and resolver settings of one attachment."""
+
+    ips: tuple[IpConfig, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: Dns = field(default_factory=Dns)
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """The lease in what an IPAM plugin answered."""
+        return cls(result.ips, result.routes, result.dns)
+
+    @property
+    def cidrs(self) -> list[Cidr]:
+        """The addresses with their prefix lengths."""
+        return [ip.address for ip in self.ips]
+
+    @property
+    def gateways(self) -> list[Cidr]:
+        """Each gateway once, with the prefix length of the addresses it serves."""
+        cidrs = (ip_interface((ip.gateway, ip.address.network.prefixlen)) for ip in self.ips if ip.gateway)
+        return list(dict.fromkeys(cidrs))
+
+    def gateway(self, version: int) -> Address | None:
+        """The first gateway of the family."""
+        return next((ip.gateway for ip in self.ips if ip.gateway and ip.gateway.version == version), None)
+
+    def with_gateways(self) -> Self:
+        """Every address has a gateway: where IPAM gave none, the first address of its subnet."""
+        return replace(self, ips=tuple(replace(ip, gateway=ip.gateway or _first_host(ip.address)) for ip in self.ips))
+
+    def with_default_routes(self) -> Self:
+        """Each family has a default route by its gateway, unless IPAM gave one."""
+        present = {route.dst.version for route in self.routes if route.dst.network.prefixlen == 0}
+        versions = dict.fromkeys(ip.address.version for ip in self.ips)
+        defaults = [
+            Route(ip_interface("0.0.0.0/0" if version == 4 else "::/0"), gw=self.gateway(version))
+            for version in versions
+            if version not in present and self.gateway(version)
+        ]
+        return replace(self, routes=(*self.routes, *defaults))
+
+    def resolved_routes(self) -> list[Route]:
+        """The routes as the kernel gets them: each by its own gateway, else by that of its family, and each once."""
+        resolved = (
+            route if route.gw or route.scope == _LINK_SCOPE else replace(route, gw=self.gateway(route.dst.version))
+            for route in self.routes
+        )
+        return list(dict.fromkeys(resolved))
+
+
+def _first_host(cidr: Cidr) -> Address:
+    return cidr.network.network_address + 1

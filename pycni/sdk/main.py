@@ -1,0 +1,89 @@
+"""A plugin as a process: environment and stdin in, stdout and exit status out."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from pycni.protocol import version
+from pycni.protocol.errors import CniError, Code
+from pycni.sdk.invoke import invoke
+from pycni.sdk.plugin import Plugin
+from pycni.sdk.registry import load_class
+from pycni.sdk.respond import Answer, answer
+
+_CHUNK = 1 << 16
+
+
+class TerminatedBySignal(BaseException):
+    """The caller wants this process to end; what is half-done is undone on the way out."""
+
+
+def main(name: str, plugin: type[Plugin[Any]]) -> NoReturn:
+    """Answer the call that this process was started for, and exit."""
+    _answer_and_exit(name, lambda: plugin)
+
+
+def main_of_entry(name: str, entry: str) -> NoReturn:
+    """The same for a plugin that `module:Class` names."""
+    _answer_and_exit(name, lambda: load_class(entry, f'plugin "{name}"'))
+
+
+def _answer_and_exit(name: str, load: Callable[[], type[Plugin[Any]]]) -> NoReturn:
+    stdout = guard_stdout()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        reply = answer(name, load(), dict(os.environ), read_stdin(), invoke)
+    except CniError as error:
+        reply = Answer(error.to_json(version.NEWEST), 1)
+    except (TerminatedBySignal, KeyboardInterrupt):
+        ended = CniError("the call was ended by a signal and undone", code=Code.TRY_AGAIN_LATER)
+        reply = Answer(ended.to_json(version.NEWEST), 1)
+    finish(reply, stdout)
+
+
+def guard_stdout() -> int:
+    """Send whatever the plugin prints to stderr; returns the descriptor for the answer itself."""
+    try:
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:
+        return 1
+    return stdout
+
+
+def read_stdin() -> bytes:
+    """All of stdin; a closed one is empty. Raises CniError, code 5, if it cannot be read."""
+    chunks = []
+    try:
+        while chunk := os.read(0, _CHUNK):
+            chunks.append(chunk)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            return b""
+        raise CniError(
+            f"error reading from stdin: {os.strerror(error.errno or 0).lower()}", code=Code.IO_FAILURE
+        ) from None
+    return b"".join(chunks)
+
+
+def finish(reply: Answer, stdout: int) -> NoReturn:
+    """Print the answer and exit with its status."""
+    sys.stderr.write(reply.stderr)
+    sys.stderr.flush()
+    data, status = reply.stdout.encode(), reply.status
+    try:
+        while data:
+            data = data[os.write(stdout, data) :]
+    except OSError as error:
+        sys.stderr.write(f"Error writing the answer to stdout: {error.strerror}\n")
+        sys.stderr.flush()
+        status = 1
+    os._exit(status)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise TerminatedBySignal

@@ -1,0 +1,116 @@
+"""One call from beginning to end: from environment and stdin to the bytes and the exit status of the answer."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pycni import __version__
+from pycni.kernel.door import is_own_namespace
+from pycni.kernel.journal import Journal
+from pycni.protocol import args, conversion, dialect, version
+from pycni.protocol.errors import CniError, Code
+from pycni.protocol.request import Request
+from pycni.sdk.attachment import Attachment, Network
+from pycni.sdk.ipam import Invoke
+from pycni.sdk.plugin import Plugin
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the caller gets: stdout, and 0 or 1 as exit status; `stderr` only from a call without CNI_COMMAND."""
+
+    stdout: str = ""
+    status: int = 0
+    stderr: str = ""
+
+
+def about(plugin: str, versions: tuple[str, ...]) -> str:
+    """What a plugin says of itself when it is started by hand."""
+    return f"CNI {plugin} plugin v{__version__} (pycni)\nCNI protocol versions supported: {', '.join(versions)}\n"
+
+
+def answer(name: str, plugin: type[Plugin[Any]], env: Mapping[str, str], stdin: bytes, invoke: Invoke) -> Answer:
+    """Answer one call of the plugin `name`. Nothing but an Answer comes out, whatever goes in."""
+    started, command = time.monotonic(), env.get("CNI_COMMAND", "")
+    if not command:
+        return Answer(stderr=about(name, plugin.versions))
+    cni_version, outcome = "", "ok"
+    try:
+        if command == "VERSION":
+            return Answer(version.reply(plugin.versions))
+        request = Request.read(env, stdin)
+        cni_version = request.cni_version if request.cni_version in version.ALL else ""
+        return Answer(_run(plugin, request, invoke))
+    except (Exception, SystemExit) as error:  # the one place where every failure becomes an answer
+        failure = CniError.from_exception(error)
+        if not isinstance(error, CniError | OSError | ValueError):
+            log.exception("%s %s failed unexpectedly", name, command)
+        outcome = f"error {failure.code}: {failure}"
+        return Answer(failure.to_json(cni_version or version.NEWEST), 1)
+    finally:
+        elapsed = (time.monotonic() - started) * 1000
+        log.info("%s %s %s in %.1f ms: %s", name, command, env.get("CNI_CONTAINERID", ""), elapsed, outcome)
+
+
+def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> str:
+    """Do what the request asks; returns what goes to stdout. Raises CniError."""
+    version.require(request.command, request.cni_version, plugin.versions)
+    if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(request.netns):
+        raise CniError(
+            "plugin's netns and netns from CNI_NETNS should not be the same",
+            code=Code.INVALID_NETNS,
+            details=f"{request.netns} is the namespace of the host; CNI_NETNS_OVERRIDE=1 allows it",
+        )
+    if request.command in ("GC", "STATUS"):
+        _run_on_network(plugin, request, invoke)
+        return ""
+    return _run_on_attachment(plugin, request, invoke)
+
+
+def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> None:
+    config, journal = plugin.config.read(request.config), Journal()
+    with Network(config, request, journal, invoke) as cni:
+        if request.command == "STATUS":
+            plugin().status(cni)
+        elif cni.valid_attachments is None:
+            log.info("GC without cni.dev/valid-attachments: nothing is known to be stale, nothing is removed")
+        else:
+            plugin().gc(cni)
+    _raise_failures(journal)
+
+
+def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> str:
+    if request.command == "DEL":
+        config, complaints = plugin.config.read_leniently(request.config)
+        for complaint in complaints:
+            log.warning("DEL goes on although the configuration is wrong: %s", complaint)
+        known = {key: value for key, value in args.parse_leniently(request.args).items() if key in plugin.cni_args}
+    else:
+        config = plugin.config.read(request.config)
+        known = args.parse(request.args, plugin.cni_args) if plugin.cni_args else {}
+    journal = Journal()
+    # The journal is left first: what it undoes needs the namespaces open.
+    with Attachment(config, request, journal, invoke, known) as cni, journal:
+        match request.command:
+            case "ADD":
+                result = plugin().add(cni)
+                return dialect.dumps_indented(conversion.document_of(result, request.cni_version))
+            case "CHECK":
+                plugin().check(cni)
+            case _:
+                plugin().delete(cni)
+    _raise_failures(journal)
+    return ""
+
+
+def _raise_failures(journal: Journal) -> None:
+    """Report what DEL and GC could not remove: the first failure, with the others among its details."""
+    if journal.failures:
+        first, *others = journal.failures
+        for other in others:
+            first.add_note(str(CniError.from_exception(other)))
+        raise first

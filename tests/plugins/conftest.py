@@ -1,0 +1,118 @@
+"""What tests of plugins ask for: features of this kernel, and IPAM plugins, which are called without a container."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.sdk import registry
+from pycni.sdk.invoke import invoke
+from pycni.sdk.respond import answer
+from pycni.testing import Host
+
+GO = Path("/usr/lib/cni")  # where Debian has the Go plugins
+
+
+class IpamCaller:
+    """Calls an IPAM plugin as a runtime does, for attachments of the network `mynet`."""
+
+    def __init__(self, plugin: str, cni_version: str = "1.1.0", **ipam: Any) -> None:
+        self.plugin = plugin
+        self.cni_version = cni_version
+        self.ipam = {"type": plugin, **ipam}  # what every call has in its section ipam
+
+    def __call__(
+        self,
+        command: str,
+        container_id: str = "c1",
+        *,
+        ifname: str = "eth0",
+        cni_args: str = "",
+        ipam: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> Any:
+        """What it answers, None for nothing. Raises CniError."""
+        env = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container_id,
+            "CNI_IFNAME": ifname,
+            "CNI_NETNS": "/run/netns/none",
+            "CNI_PATH": "/nowhere",
+            "CNI_ARGS": cni_args,
+        }
+        document = {"cniVersion": self.cni_version, "name": "mynet", "type": "ipamtest", **config}
+        document["ipam"] = {**self.ipam, **(ipam or {})}
+        stdout, status = self.answer(env, json.dumps(document).encode())
+        if status:
+            raise CniError.from_json(json.loads(stdout))
+        return json.loads(stdout) if stdout else None
+
+    def answer(self, env: dict[str, str], stdin: bytes) -> tuple[str, int]:
+        reply = answer(self.plugin, registry.load(self.plugin), env, stdin, invoke)
+        return reply.stdout, reply.status
+
+
+class GoIpamCaller(IpamCaller):
+    """The same for the Go plugin."""
+
+    def answer(self, env: dict[str, str], stdin: bytes) -> tuple[str, int]:
+        done = subprocess.run(
+            [str(GO / self.plugin)], env={**os.environ, **env}, input=stdin, capture_output=True, check=False
+        )
+        return done.stdout.decode(), done.returncode
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """Where host-local has the stores of all networks."""
+    return tmp_path / "networks"
+
+
+@pytest.fixture
+def store(data_dir: Path) -> Path:
+    """The directory with the allocations of the network `mynet`."""
+    return data_dir / "mynet"
+
+
+@pytest.fixture
+def host_local(data_dir: Path) -> Callable[..., Any]:
+    return IpamCaller("host-local", dataDir=str(data_dir))
+
+
+@pytest.fixture
+def go_host_local(data_dir: Path) -> Callable[..., Any]:
+    if not (GO / "host-local").exists():
+        pytest.skip(f"{GO}/host-local is missing: apt-get install containernetworking-plugins")
+    return GoIpamCaller("host-local", "1.0.0", dataDir=str(data_dir))
+
+
+@pytest.fixture
+def static() -> Callable[..., Any]:
+    return IpamCaller("static")
+
+
+def _filters_vlans(host: Host) -> bool:
+    host.run("ip link add probe0 type bridge")
+    host.run("ip link set probe0 type bridge vlan_filtering 1", check=False)
+    (probe,) = host.json("ip -j -d link show probe0")
+    host.run("ip link del probe0")
+    return bool(probe["linkinfo"]["info_data"]["vlan_filtering"] == 1)
+
+
+@pytest.fixture
+def with_vlan_filtering(host: Host) -> None:
+    """The kernel has bridge VLAN filtering."""
+    if not _filters_vlans(host):
+        pytest.skip("needs a kernel with bridge VLAN filtering; the guest kernel has it")
+
+
+@pytest.fixture
+def without_vlan_filtering(host: Host) -> None:
+    """The kernel lacks bridge VLAN filtering."""
+    if _filters_vlans(host):
+        pytest.skip("needs a kernel without bridge VLAN filtering")

@@ -1,0 +1,116 @@
+"""The decision which addresses an ADD gets (HL-18 to HL-24)."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycni_plugins.host_local.allocator import Choice, Demand, allocate, find_free
+from pycni_plugins.host_local.ranges import Range, RangeSet
+
+from pycni.protocol.errors import CniError, Code
+
+V4 = RangeSet((Range.parse("10.1.0.0/29"),))
+V6 = RangeSet((Range.parse("fd00:1::/64"),))
+
+
+class Taken(dict[str, str]):
+    """Held addresses and their holders."""
+
+    def holder(self, address: str) -> str:
+        return self[address]
+
+
+def given_addresses(
+    *sets: RangeSet,
+    requested: str = "",
+    held: str = "",
+    taken: Mapping[str, str] | None = None,
+    last: tuple[str | None, ...] = (),
+) -> list[str]:
+    demand = Demand("c1", [ip_address(text) for text in requested.split()], [ip_address(text) for text in held.split()])
+    last_reserved = [ip_address(text) if text else None for text in last] or [None] * len(sets)
+    choices = allocate(sets, demand, taken=Taken(taken or {}), last_reserved=last_reserved)
+    return [str(choice.cidr) for choice in choices]
+
+
+def test_each_set_gives_one_address_with_the_prefix_and_gateway_of_its_range() -> None:
+    v4 = RangeSet((Range.parse("10.1.0.0/30"), Range.parse("10.2.0.0/24", "10.2.0.9", "", "10.2.0.254")))
+    choices = allocate(
+        (v4, V6), Demand("c1"), taken=Taken({"10.1.0.2": "c0"}), last_reserved=[None, ip_address("fd00:1::7")]
+    )
+    assert [(str(c.cidr), str(c.gateway), c.set_index) for c in choices] == [
+        ("10.2.0.9/24", "10.2.0.254", 0),
+        ("fd00:1::8/64", "fd00:1::1", 1),
+    ]
+
+
+def test_wishes_are_met_by_the_first_set_they_lie_in() -> None:
+    assert given_addresses(V4, V6, requested="fd00:1::99") == ["10.1.0.2/29", "fd00:1::99/64"]
+    assert given_addresses(V4, V6, requested="fd00:1::99 10.1.0.5 10.1.0.5") == ["10.1.0.5/29", "fd00:1::99/64"]
+
+
+def refused(*sets: RangeSet, **arguments: object) -> CniError:
+    with pytest.raises(CniError) as caught:
+        given_addresses(*sets, **arguments)
+    return caught.value
+
+
+def test_a_wish_that_no_set_can_meet_is_refused() -> None:
+    error = refused(V4, V6, requested="10.9.0.1 10.1.0.3 10.1.0.4")
+    assert error.msg == "failed to allocate all requested IPs: 10.9.0.1 10.1.0.4"
+    assert "10.1.0.1-10.1.0.6 and fd00:1::1-" in error.details
+
+
+def test_the_gateway_cannot_be_requested() -> None:
+    error = refused(V6, V4, requested="10.1.0.1")
+    assert error.msg == "failed to allocate for range 1: requested ip 10.1.0.1 is subnet's gateway"
+
+
+def test_a_taken_wish_is_refused_with_the_name_of_its_holder() -> None:
+    error = refused(V4, requested="10.1.0.3", taken={"10.1.0.3": "container c7, interface eth0"})
+    assert error.msg == (
+        "failed to allocate for range 0: requested IP address 10.1.0.3 is not available in range set 10.1.0.1-10.1.0.6"
+    )
+    assert error.details == "it is held by container c7, interface eth0"
+    assert error.code == Code.TRY_AGAIN_LATER
+
+
+def test_a_second_address_of_the_same_set_is_refused() -> None:
+    error = refused(V4, V6, held="fd00:1::4")
+    assert error.msg == (
+        "failed to allocate for range 1: fd00:1::4 has been allocated to c1, duplicate allocation is not allowed"
+    )
+    assert given_addresses(V4, held="10.7.0.1") == ["10.1.0.2/29"], "an address of another set does not count"
+
+
+def test_an_exhausted_set_says_how_many_addresses_it_has_and_what_to_do() -> None:
+    two = RangeSet(
+        (Range.parse("10.1.0.0/29", "10.1.0.4", "10.1.0.5"), Range.parse("10.2.0.0/29", "10.2.0.2", "10.2.0.3"))
+    )
+    error = refused(two, taken=dict.fromkeys(["10.1.0.4", "10.1.0.5", "10.2.0.2", "10.2.0.3"], ""))
+    assert error.msg == (
+        "failed to allocate for range 0: no IP addresses available in range set: 10.1.0.4-10.1.0.5,10.2.0.2-10.2.0.3"
+    )
+    assert error.details.startswith("all 4 are taken")
+    assert error.code == Code.TRY_AGAIN_LATER
+
+
+@given(st.lists(st.sampled_from(["add", "delete"]), max_size=60), st.data())
+def test_an_address_is_never_handed_out_twice(events: list[str], data: st.DataObject) -> None:
+    """Containers come and go in any order; the pool gives what is free and refuses only when nothing is."""
+    taken, last, serial = Taken(), None, 0
+    for event in events:
+        if event == "delete" and taken:
+            del taken[data.draw(st.sampled_from(sorted(taken)))]
+            continue
+        serial += 1
+        if len(taken) == V4.size:
+            assert find_free(V4, taken=taken, last_reserved=last) is None
+            continue
+        (choice,) = allocate([V4], Demand(f"c{serial}"), taken=taken, last_reserved=[last])
+        assert isinstance(choice, Choice)
+        assert str(choice.address) not in taken
+        assert choice.address in V4
+        taken[str(choice.address)], last = f"c{serial}", choice.address

@@ -1,0 +1,290 @@
+"""bridge: each option and its effect, seen from outside."""
+
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime, wait_for
+
+STATIC = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
+
+
+def attach(container: Container, last: int = 2, **config: Any) -> Runtime:
+    """A runtime whose static addresses end in `last`, after its ADD."""
+    ipam = {"type": "static", "addresses": [{"address": f"10.1.0.{last}/24"}, {"address": f"fd00:1::{last}/64"}]}
+    runtime = Runtime("bridge", container, **{"bridge": "br0", "ipam": ipam, **config})
+    runtime.add()
+    return runtime
+
+
+def link(world: Host | Container, name: str) -> dict[str, Any]:
+    (found,) = world.json(f"ip -j -d link show dev {name}")
+    return dict(found)
+
+
+def port_of(runtime: Runtime) -> dict[str, Any]:
+    return link(runtime.container.host, runtime.owner.host_ifname)
+
+
+def addresses(world: Host | Container, name: str) -> set[str]:
+    (found,) = world.json(f"ip -j addr show dev {name}")
+    return {f"{info['local']}/{info['prefixlen']}" for info in found["addr_info"] if info["scope"] == "global"}
+
+
+def test_the_result_names_bridge_port_and_interface(host: Host, container: Container) -> None:
+    runtime = attach(container, isDefaultGateway=True)
+    bridge, port, eth = link(host, "br0"), port_of(runtime), link(container, "eth0")
+    assert runtime.result == {
+        "cniVersion": "1.1.0",
+        "interfaces": [
+            {"name": "br0", "mac": bridge["address"]},
+            {"name": port["ifname"], "mac": port["address"]},
+            {"name": "eth0", "mac": eth["address"], "sandbox": container.path},
+        ],
+        "ips": [
+            {"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 2},
+            {"address": "fd00:1::2/64", "gateway": "fd00:1::1", "interface": 2},
+        ],
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}, {"dst": "::/0", "gw": "fd00:1::1"}],
+    }
+
+
+def test_containers_reach_each_other_and_the_host(containers: list[Container]) -> None:
+    for last, container in enumerate(containers, start=2):
+        attach(container, last, isGateway=True)
+    for address in ("10.1.0.1", "10.1.0.3", "10.1.0.4", "fd00:1::1", "fd00:1::3", "fd00:1::4"):
+        assert containers[0].pings(address), address
+
+
+def test_an_address_is_usable_at_once(container: Container) -> None:
+    """No duplicate address detection for what IPAM made sure is ours alone (R-52, issue 680 of the Go plugins)."""
+    attach(container)
+    (found,) = container.json("ip -j addr show dev eth0")
+    assert [info["local"] for info in found["addr_info"] if info.get("tentative")] == []
+
+
+def test_enabledad_waits_for_duplicate_address_detection(container: Container) -> None:
+    attach(container, enabledad=True)
+    (found,) = container.json("ip -j addr show dev eth0")
+    (address,) = [info for info in found["addr_info"] if info["local"] == "fd00:1::2"]
+    assert not address.get("tentative")
+    assert not address.get("nodad")
+    assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_dad").strip() == "1"
+
+
+def test_enabledad_finds_a_duplicate(containers: list[Container]) -> None:
+    attach(containers[0])
+    with pytest.raises(CniError, match="fd00:1::2/64 of eth0 is in use by another host"):
+        attach(containers[1], enabledad=True)
+    assert "eth0" not in containers[1].run("ip -br link")
+
+
+def test_is_gateway_puts_the_gateway_on_the_bridge_and_forwards(host: Host, container: Container) -> None:
+    attach(container, isGateway=True)
+    assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64"}
+    assert host.run("cat /proc/sys/net/ipv4/ip_forward").strip() == "1"
+    assert host.run("cat /proc/sys/net/ipv6/conf/all/forwarding").strip() == "1"
+    assert container.json("ip -j route show default") == []
+
+
+def test_the_bridge_may_have_no_address_in_the_way(host: Host, container: Container) -> None:
+    host.run("ip link add br0 type bridge && ip addr add 10.7.0.1/24 dev br0")
+    with pytest.raises(
+        CniError, match=r'"br0" already has an IP address different from 10\.1\.0\.1/24: 10\.7\.0\.1/24'
+    ):
+        attach(container, isGateway=True)
+    assert addresses(host, "br0") == {"10.7.0.1/24"}
+
+
+def test_force_address_replaces_it(host: Host, container: Container) -> None:
+    host.run("ip link add br0 type bridge && ip addr add 10.7.0.1/24 dev br0 && ip addr add fd00:7::1/64 dev br0")
+    attach(container, isGateway=True, forceAddress=True)
+    # An IPv6 address of another subnet is not in the way.
+    assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64", "fd00:7::1/64"}
+
+
+def test_masquerading_hides_the_container_from_the_world(containers: list[Container]) -> None:
+    container, world, neighbour = containers
+    host = container.host
+    attach(container, 2, isDefaultGateway=True, ipMasq=True)
+    attach(neighbour, 3, isDefaultGateway=True)
+    uplink(host, world)
+    # The world has no route back to 10.1.0.0/24: only masqueraded packets are answered.
+    assert container.pings("192.0.2.2")
+    assert container.pings("2001:db8::2")
+    assert not neighbour.pings("192.0.2.2")
+    assert container.pings("10.1.0.3")
+
+
+def uplink(host: Host, world: Container) -> None:
+    """A cable from the host to the world outside: 192.0.2.0/30 and 2001:db8::/126."""
+    host.run(f"ip link add up0 type veth peer name eth0 netns {world.path}")
+    host.run("ip addr add 192.0.2.1/30 dev up0 && ip addr add 2001:db8::1/126 dev up0 nodad && ip link set up0 up")
+    world.run("ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad && ip link set eth0 up")
+    wait_for(lambda: link(host, "up0")["operstate"] == link(world, "eth0")["operstate"] == "UP", "the uplink")
+
+
+def test_hairpin_mode_lets_a_frame_return(container: Container) -> None:
+    assert port_of(attach(container, hairpinMode=True))["linkinfo"]["info_slave_data"]["hairpin"] is True
+
+
+def test_promisc_mode_sets_the_bridge(host: Host, container: Container) -> None:
+    attach(container, promiscMode=True)
+    assert "PROMISC" in link(host, "br0")["flags"]
+
+
+def test_isolated_ports_do_not_reach_each_other(containers: list[Container]) -> None:
+    attach(containers[0], 2, portIsolation=True, isGateway=True)
+    attach(containers[1], 3, portIsolation=True, isGateway=True)
+    attach(containers[2], 4, isGateway=True)
+    assert not containers[0].pings("10.1.0.3")
+    assert containers[0].pings("10.1.0.4")
+    assert containers[0].pings("10.1.0.1")
+
+
+def test_the_spoof_check_drops_what_comes_from_another_mac(containers: list[Container]) -> None:
+    guarded, neighbour, _ = containers
+    attach(guarded, 2, macspoofchk=True, isGateway=True)
+    attach(neighbour, 3, isGateway=True)
+    assert guarded.pings("10.1.0.3")
+    guarded.run("ip link set eth0 address 02:00:00:00:be:ef")
+    neighbour.run("ip neigh flush all")
+    assert not guarded.pings("10.1.0.3")
+
+
+def test_mtu_is_that_of_both_ends_and_of_a_new_bridge(host: Host, container: Container) -> None:
+    runtime = attach(container, mtu=1400)
+    assert [link(host, "br0")["mtu"], port_of(runtime)["mtu"], link(container, "eth0")["mtu"]] == [1400] * 3
+
+
+@pytest.mark.parametrize(
+    ("config", "cni_args", "expected"),
+    [
+        ({}, "MAC=02:00:00:00:00:01", "02:00:00:00:00:01"),
+        ({"args": {"cni": {"mac": "02:00:00:00:00:02"}}}, "MAC=02:00:00:00:00:01", "02:00:00:00:00:02"),
+        (
+            {"args": {"cni": {"mac": "02:00:00:00:00:02"}}, "runtimeConfig": {"mac": "02-00-00-00-00-0A"}},
+            "",
+            "02:00:00:00:00:0a",
+        ),
+    ],
+)
+def test_the_mac_comes_from_runtime_config_then_args_then_cni_args(
+    container: Container, config: dict[str, Any], cni_args: str, expected: str
+) -> None:
+    runtime = Runtime("bridge", container, bridge="br0", **config)
+    runtime.cni_args = cni_args
+    result = runtime.add()
+    assert link(container, "eth0")["address"] == expected
+    assert result["interfaces"][2]["mac"] == expected
+
+
+def test_disable_container_interface_leaves_it_down(container: Container) -> None:
+    runtime = attach(container, ipam={}, disableContainerInterface=True)
+    assert "UP" not in link(container, "eth0")["flags"]
+    runtime.check()
+
+
+def test_layer_two_only_has_no_addresses(container: Container) -> None:
+    runtime = attach(container, ipam={})
+    assert runtime.result is not None
+    assert "ips" not in runtime.result
+    assert "UP" in link(container, "eth0")["flags"]
+
+
+def test_dns_of_the_configuration_stands_in_for_that_of_ipam(containers: list[Container]) -> None:
+    ipam = {**STATIC, "dns": {"nameservers": ["10.1.0.53"], "domain": "ipam.test"}}
+    assert (attach(containers[0], ipam=ipam).result or {})["dns"] == ipam["dns"]
+    dns = {"search": ["conf.test"]}
+    assert (attach(containers[1], ipam=ipam, dns=dns).result or {})["dns"] == dns
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hairpinMode": True, "promiscMode": True}, "cannot set hairpin mode and promiscuous mode at the same time"),
+        ({"ipam": STATIC, "disableContainerInterface": True}, "cannot use IPAM when DisableContainerInterface"),
+        ({"vlan": 4095}, r"vlan: invalid VLAN ID 4095 \(must be between 0 and 4094\)"),
+        ({"vlanTrunk": [{"minID": 5}]}, r"vlanTrunk\[0\]: minID and maxID .* maxID is missing"),
+        ({"vlanTrunk": [{"minID": 5, "maxID": 4}]}, "minID is greater than maxID"),
+        ({"vlanTrunk": [{"id": 0}]}, r"vlanTrunk\[0\]\.id: .* greater than or equal to 1, not 0"),
+        ({"mtu": "1500"}, 'mtu: .*integer, not "1500"'),
+        ({"mtu": 1500.0}, r"mtu: .*integer, not 1500\.0"),
+        ({"isGateway": "true"}, 'isGateway: .*boolean, not "true"'),
+        ({"ipMasqBackend": "ebpf"}, 'unknown ipmasq backend "ebpf"'),
+        ({"runtimeConfig": {"mac": "zz:11"}}, 'runtimeConfig.mac: invalid MAC address.*"zz:11"'),
+        ({"bridge": "a-name-too-long-for-linux"}, "bridge: interface name is too long"),
+    ],
+)
+def test_a_wrong_configuration_is_named_and_nothing_is_touched(
+    host: Host, container: Container, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CniError, match=message) as caught:
+        Runtime("bridge", container, **{"bridge": "br0", **config}).add()
+    assert caught.value.code == 7
+    assert "br0" not in host.run("ip -br link")
+
+
+def test_a_link_of_another_kind_is_no_bridge(host: Host, container: Container) -> None:
+    host.run("ip link add br0 type veth peer name br1")
+    with pytest.raises(CniError, match='"br0" already exists but is not a bridge') as caught:
+        attach(container)
+    assert '"veth"' in caught.value.details
+
+
+@pytest.mark.usefixtures("without_vlan_filtering")
+@pytest.mark.parametrize("option", [{"vlan": 100}, {"vlanTrunk": [{"id": 100}]}])
+def test_a_kernel_without_vlan_filtering_says_so(container: Container, option: dict[str, Any]) -> None:
+    with pytest.raises(CniError, match="this kernel has no bridge VLAN filtering") as caught:
+        Runtime("bridge", container, bridge="br0", **option).add()
+    assert "CONFIG_BRIDGE_VLAN_FILTERING" in caught.value.details
+
+
+@pytest.mark.usefixtures("with_vlan_filtering")
+def test_vlans_tell_containers_apart(containers: list[Container]) -> None:
+    attach(containers[0], 2, vlan=100)
+    attach(containers[1], 3, vlan=100)
+    runtime = attach(containers[2], 4, vlan=200, vlanTrunk=[{"minID": 300, "maxID": 302}])
+    assert containers[0].pings("10.1.0.3")
+    assert not containers[0].pings("10.1.0.4")
+    (port,) = containers[0].host.json(f"bridge -j vlan show dev {runtime.owner.host_ifname}")
+    assert [entry["vlan"] for entry in port["vlans"]] == [200, 300, 301, 302]
+    runtime.check()
+
+
+@pytest.mark.usefixtures("with_vlan_filtering")
+def test_the_gateway_of_a_vlan_is_a_link_in_it(host: Host, container: Container) -> None:
+    runtime = attach(container, vlan=100, isGateway=True)
+    assert addresses(host, "br0.100") == {"10.1.0.1/24", "fd00:1::1/64"}
+    assert (runtime.result or {})["interfaces"][3]["name"] == "br0.100"
+    assert container.pings("10.1.0.1")
+    runtime.check()
+
+
+@pytest.mark.usefixtures("with_vlan_filtering")
+def test_preserve_default_vlan_keeps_the_ports_first_vlan(container: Container) -> None:
+    runtime = attach(container, vlan=100, preserveDefaultVlan=True)
+    (port,) = container.host.json(f"bridge -j vlan show dev {runtime.owner.host_ifname}")
+    assert [entry["vlan"] for entry in port["vlans"]] == [1, 100]
+
+
+def test_parallel_first_adds_share_one_bridge(host: Host) -> None:
+    """Issue 966 of clearlinux: parallel first ADDs must not trip over each other's bridge and gateway."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    made = [Container(host) for _ in range(16)]
+    own = host.door
+
+    def add(numbered: tuple[int, Container]) -> Runtime:
+        own.enter_for_good()  # a thread starts where the process is
+        return attach(numbered[1], numbered[0] + 2, isDefaultGateway=True, ipMasq=True, macspoofchk=True)
+
+    with ThreadPoolExecutor(16) as pool:
+        runtimes = list(pool.map(add, enumerate(made)))
+    assert len({(runtime.result or {})["interfaces"][0]["mac"] for runtime in runtimes}) == 1
+    assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64"}
+    assert host.run("nft list chain inet pycni postrouting").count("vmap") == 2
+    assert all(container.pings("10.1.0.2") for container in made[1:])
+    for container in made:
+        container.close()

@@ -1,0 +1,48 @@
+"""bridge: whole lives, failures and deaths, with every option that the kernel has."""
+
+from typing import Any
+
+import pytest
+
+from pycni.testing import Container, Runtime, die_at_every_change, fail_at_every_change, live_a_life
+
+DUAL = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
+CASES: dict[str, dict[str, Any]] = {
+    "layer 2": {},
+    "addresses": {"ipam": DUAL},
+    "gateway": {"ipam": DUAL, "isGateway": True},
+    "default gateway and masquerade": {"ipam": DUAL, "isDefaultGateway": True, "ipMasq": True},
+    "spoof check": {"ipam": DUAL, "isGateway": True, "macspoofchk": True},
+    "hairpin": {"hairpinMode": True},
+    "promiscuous": {"promiscMode": True},
+    "isolation": {"portIsolation": True},
+    "mtu and mac": {"mtu": 1400, "args": {"cni": {"mac": "02:00:5e:00:00:01"}}},
+    "interface down": {"disableContainerInterface": True},
+    "dad": {"ipam": DUAL, "enabledad": True},
+    "all at once": {
+        "ipam": DUAL,
+        "isDefaultGateway": True,
+        "ipMasq": True,
+        "macspoofchk": True,
+        "hairpinMode": True,
+        "portIsolation": True,
+        "mtu": 1400,
+    },
+}
+SLOW = {"dad"}
+by_case = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+
+
+@by_case
+def test_it_leaves_nothing_behind(container: Container, case: dict[str, Any]) -> None:
+    live_a_life(Runtime("bridge", container, bridge="br0", **case))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in SLOW])
+def test_a_failed_add_leaves_nothing_behind(container: Container, name: str) -> None:
+    assert fail_at_every_change(lambda: Runtime("bridge", container, bridge="br0", **CASES[name])) > 1
+
+
+@pytest.mark.parametrize("name", ["layer 2", "all at once"])
+def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container, name: str) -> None:
+    assert die_at_every_change(lambda: Runtime("bridge", container, bridge="br0", **CASES[name])) > 1
