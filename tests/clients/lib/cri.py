@@ -77,7 +77,7 @@ class Cri:
     def __call__(self, call: str, **fields: Any) -> dict[str, Any]:
         request, answer = CALLS[call]
         method = self.channel.unary_unary(f"/runtime.v1.RuntimeService/{call}")
-        return decode(answer, method(encode(request, fields), timeout=60))
+        return decode(answer, method(encode(request, fields), timeout=120))
 
 
 def network_is_ready(cri: Cri) -> tuple[object, object]:
