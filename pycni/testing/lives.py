@@ -101,7 +101,7 @@ def _injected_failure() -> None:
 
 
 class _Ending:
-    """A watcher that lets one change end badly."""
+    """A watcher that lets one change end badly; those that undo it, in this plugin or in its IPAM, do not."""
 
     def __init__(self, number: int, end: Callable[[], None]) -> None:
         self._left = number
@@ -112,9 +112,9 @@ class _Ending:
 
     @contextmanager
     def _watch(self) -> Iterator[None]:
-        if self._left == 0:
-            self._end()
         self._left -= 1
+        if self._left == -1:
+            self._end()
         yield
 
 
