@@ -124,7 +124,7 @@ class Allocations:
     def _content(self, name: str) -> bytes | None:
         """What a file says, without white space around it; None if it is not there or no readable file."""
         try:
-            file = os.open(name, os.O_RDONLY, dir_fd=self._directory)
+            file = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=self._directory)
         except OSError:
             return None
         try:
