@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycni_plugins.host_local.store import Store
 
 from pycni.protocol.errors import CniError
+from pycni.testing import wait_for
 
 Call = Callable[..., Any]
 DUAL = {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
@@ -89,13 +91,17 @@ def test_each_waits_for_the_lock_of_the_other(host_local: Call, go_host_local: C
     os.mkfifo(store / "lazy")
     waiting = threading.Thread(target=go_host_local, args=("ADD", "c2"), kwargs={"ipam": DUAL})
     waiting.start()
-    with open(store / "lazy", "w"):  # noqa: PTH123 - returns when the Go plugin reads, with the lock taken
-        assert "locked" in _try_lock(store / "lock")
-    (store / "lazy").unlink()
+    wait_for(lambda: _is_locked(store / "lock"), "Go's plugin has the lock")
+    with (
+        Store(str(store.parent), "mynet") as ours,
+        pytest.raises(CniError, match=r"held by process \d+ \(host-local\)"),
+    ):
+        ours.locked(patience=0).__enter__()
+    with open(store / "lazy", "w"):  # noqa: PTH123 - it reads from the pipe as soon as there is a writer
+        (store / "lazy").unlink()  # once per range set
     waiting.join()
-    assert _try_lock(store / "lock") == ""
+    assert not _is_locked(store / "lock")
 
 
-def _try_lock(lock: Path) -> str:
-    done = subprocess.run(["flock", "-n", "-E7", str(lock), "true"], check=False)
-    return "locked" if done.returncode == 7 else ""
+def _is_locked(lock: Path) -> bool:
+    return subprocess.run(["flock", "-n", "-E7", str(lock), "true"], check=False).returncode == 7

@@ -86,12 +86,29 @@ def test_r22_a_crash_leaves_a_whole_file_or_none(
 ) -> None:
     """Go's plugin creates the file first and fills it then: a crash in between loses the address for good."""
     host_local("ADD", "c1", ipam=V4)
-    for dies_in in ("write", "fsync", "link"):
+    for dies_in in ("write", "link"):
         monkeypatch.setattr(os, dies_in, lambda *_, **__: os._exit(9))
         assert in_a_process(lambda: host_local("ADD", "c2", ipam=V4)) == 9
         monkeypatch.undo()
         assert {file.name for file in store.iterdir()} == {"10.1.0.2", "last_reserved_ip.0", "lock"}
     assert host_local("ADD", "c2", ipam=V4)["ips"][0]["address"] == "10.1.0.3/16"
+
+
+def test_r22_what_a_crash_left_empty_is_free_before_anybody_hears_that_nothing_is(
+    host_local: Call, store: Path
+) -> None:
+    full = {"subnet": "10.1.0.0/29"}
+    for i in range(4):
+        host_local("ADD", f"c{i}", ipam=full)
+    (store / "10.1.0.6").touch()
+    with pytest.raises(CniError, match="no IP addresses available"):
+        host_local("ADD", "c5", ipam=full)  # it may be one that is about to be filled
+    with pytest.raises(CniError, match="no IP addresses available"):
+        host_local("STATUS", ipam=full)
+    long_ago = (store / "10.1.0.6").stat().st_mtime - 3600
+    os.utime(store / "10.1.0.6", (long_ago, long_ago))
+    host_local("STATUS", ipam=full)
+    assert host_local("ADD", "c5", ipam=full)["ips"][0]["address"] == "10.1.0.6/29"
 
 
 def test_a_filesystem_without_unnamed_files_is_served_too(
