@@ -1,6 +1,6 @@
 """The configuration of host-local, and the range sets and wishes that it stands for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from pycni.protocol import version
@@ -97,6 +97,22 @@ class HostLocalConfig(NetConf):
             )
         return sets
 
+    def complaints(self) -> Iterator[str]:
+        """Every range that is none; if they all are, what is wrong with them together."""
+        ipam = self.ipam
+        named = {f"ipam.ranges[{i}][{j}]": one for i, ranges in enumerate(ipam.ranges) for j, one in enumerate(ranges)}
+        if ipam.subnet:
+            named["ipam"] = RangeConfig.model_construct(
+                **{name: getattr(ipam, name) for name in RangeConfig.model_fields}
+            )
+        found = [complaint for path, written in named.items() for complaint in _complaints_about(path, written)]
+        yield from found
+        if not found:
+            try:
+                _ = self.sets
+            except CniError as error:
+                yield f"ipam: {error}"
+
     def requested(self, cni_args: dict[str, str]) -> list[Address]:
         """The addresses that were asked for, the most modern way of asking first. Raises CniError."""
         return [
@@ -116,6 +132,18 @@ def _parse_set(i: int, ranges: Sequence[RangeConfig]) -> RangeSet:
         return RangeSet(tuple(range_.parse() for range_ in ranges))
     except ValueError as error:
         raise ConfigError(f"invalid range set {i}: {error}") from None
+
+
+def _complaints_about(path: str, written: RangeConfig) -> Iterator[str]:
+    try:
+        Range.parse(written.subnet)
+    except ValueError as error:
+        yield f"{path}.subnet: {error}"
+        return
+    try:
+        written.parse()
+    except ValueError as error:
+        yield f"{path}: {error}"
 
 
 def _parse_request(text: str) -> Address:

@@ -3,6 +3,7 @@
 Nothing is remembered, and nobody is asked whether an address is free.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from pycni.protocol import version
@@ -85,6 +86,16 @@ class StaticConfig(NetConf):
             )
         return tuple(addresses)
 
+    def complaints(self) -> Iterator[str]:
+        """Every address that is none; if they all are, what is wrong with them together."""
+        found = [f"ipam.addresses[{i}]: {error}" for i, error in enumerate(map(_refusal, self.ipam.addresses)) if error]
+        yield from found
+        if not found:
+            try:
+                self.addresses({})
+            except CniError as error:
+                yield f"ipam: {error}"
+
     @property
     def _configured(self) -> list[IpConfig]:
         return [_parse_configured(i, written) for i, written in enumerate(self.ipam.addresses)]
@@ -125,6 +136,16 @@ class Static(Plugin[StaticConfig]):
 
     def gc(self, cni: Network[StaticConfig]) -> None:
         """Nothing was kept, nothing is stale."""
+
+
+def _refusal(written: AddressConfig) -> str:
+    try:
+        parse_cidr(written.address)
+        if written.gateway:
+            parse_ip(written.gateway)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _items(text: str) -> list[str]:

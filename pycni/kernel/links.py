@@ -80,6 +80,12 @@ class LinkState:
         )
 
 
+def _phrase(key: str, value: object) -> str:
+    if key == "up":
+        return "up" if value else "down"
+    return f"{key} {value}"
+
+
 def find_state(door: Door, name: str) -> LinkState | None:
     """What the kernel says about the link called `name`; None if there is none."""
     try:
@@ -159,8 +165,8 @@ class Link:
         if not changes:
             return
         old = {key: getattr(before, key) for key in changes}
-        words = ", ".join(f"{key} {value}" for key, value in changes.items())
-        self._change(f"set {words} of {self.name}", [self._setting(changes)], [self._setting(old)] if undone else None)
+        words = ", ".join(_phrase(key, value) for key, value in changes.items())
+        self._change(f"set {self.name} {words}", [self._setting(changes)], [self._setting(old)] if undone else None)
         self.refresh()
 
     def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> None:

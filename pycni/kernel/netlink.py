@@ -101,6 +101,8 @@ class RouteSocket:
 
     def outcomes(self, *messages: Message) -> list[list[Any] | NetlinkError]:
         """Send all in one datagram; returns what became of each: its answers, or the kernel's refusal."""
+        if not messages:
+            return []
         first = self._sequence + 1
         self._sequence += len(messages)
         self._socket.send(b"".join(message.encode(first + i) for i, message in enumerate(messages)))

@@ -28,7 +28,7 @@ class VersionedResult:
     @classmethod
     def parse_as(cls, document: Mapping[str, Any], cni_version: str) -> Self:
         """Read a result that answers a configuration of `cni_version` (P-206, P-207). Raises ValueError."""
-        family, own = _family(cni_version), _version_in(document) or cni_version
+        family, own = _family(cni_version), _version_in(document) or cni_version or version.DEFAULT
         if own not in family:
             raise ValueError(f'result type supports [{" ".join(family)}] but unmarshalled CNIVersion is "{own}"')
         return cls._read(_integral(document), own)

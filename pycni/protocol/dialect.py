@@ -1,10 +1,13 @@
 """The JSON that CNI peers speak: strict on input, keys in any case, Go's escapes on output."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 _ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+# Bytes of the environment that are no UTF-8 come as lone surrogates, which no UTF-8 text can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def loads(data: bytes | str) -> Any:
@@ -59,9 +62,13 @@ def fold(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def dumps_indented(value: object) -> str:
     """As plugins print results and errors: four spaces, no newline at the end."""
-    return json.dumps(value, indent=4, ensure_ascii=False).translate(_ESCAPES)
+    return _escaped(json.dumps(value, indent=4, ensure_ascii=False))
 
 
 def dumps_compact(value: object, *, sort_keys: bool = False) -> str:
     """As runtimes write to plugins: one line, no blanks."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys).translate(_ESCAPES)
+    return _escaped(json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys))
+
+
+def _escaped(text: str) -> str:
+    return _SURROGATE.sub("\\\\ufffd", text.translate(_ESCAPES))

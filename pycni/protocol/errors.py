@@ -37,6 +37,7 @@ class CniError(Exception):
         self.code = int(code)
         self.msg = msg
         self.details = details
+        self.verbatim = False  # whether it is another plugin's, which travels on unchanged
 
     def __str__(self) -> str:
         return f"{self.msg}; {self.details}" if self.details else self.msg
@@ -45,6 +46,8 @@ class CniError(Exception):
     def from_exception(cls, error: BaseException) -> "CniError":
         """The CNI error inside an exception, or one made of it; notes become details."""
         notes = "; ".join(getattr(error, "__notes__", ()))
+        if isinstance(error, CniError) and error.verbatim:
+            return error
         if isinstance(error, CniError):
             details = "; ".join(filter(None, (error.details, notes)))
             return CniError(error.msg, code=error.code, details=details)
@@ -63,7 +66,9 @@ class CniError(Exception):
             raise ValueError(f"the code of an error object is a natural number, not {code!r}")
         if not isinstance(msg, str) or not isinstance(details, str):
             raise ValueError("msg and details of an error object are strings")
-        return cls(msg, code=code, details=details)
+        error = cls(msg, code=code, details=details)
+        error.verbatim = True
+        return error
 
     def to_json(self, cni_version: str = "") -> str:
         """The error object as a plugin prints it: indented by four, no newline at the end."""

@@ -21,30 +21,41 @@
 Registered by `[project.entry-points."pycni.plugins"]  mtu = "acme_mtu:Mtu"`, it is installed by `pycni install`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pycni.protocol.errors import CniError, Code, ConfigError
-from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
-from pycni.sdk.attachment import Attachment, Network
-from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, Model, NetConf, RouteField
-from pycni.sdk.lease import Lease
-from pycni.sdk.plugin import Plugin
-
-if TYPE_CHECKING:  # it loads pyroute2, which plugins without links never need
+if TYPE_CHECKING:
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
+    from pycni.protocol.errors import CniError, Code, ConfigError
+    from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
+    from pycni.sdk.attachment import Attachment, Network
+    from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, Model, NetConf, RouteField
+    from pycni.sdk.lease import Lease
+    from pycni.sdk.plugin import Plugin
+
+# Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
+# links never need pyroute2.
+_HOMES = {
+    "pycni.kernel.links": ("Link",),
+    "pycni.kernel.namespace": ("Namespace",),
+    "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
+    "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
+    "pycni.sdk.attachment": ("Attachment", "Network"),
+    "pycni.sdk.config": (
+        *("Address", "Cidr", "DnsField", "Ifname", "Ipam"),
+        *("Mac", "Model", "NetConf", "RouteField"),
+    ),
+    "pycni.sdk.lease": ("Lease",),
+    "pycni.sdk.plugin": ("Plugin",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name == "Link":
-        from pycni.kernel.links import Link
-
-        return Link
-    if name == "Namespace":
-        from pycni.kernel.namespace import Namespace
-
-        return Namespace
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
 
 
 __all__ = [

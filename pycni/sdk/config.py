@@ -14,7 +14,6 @@ from typing import Annotated, Any, Self, get_args, get_origin
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     PlainValidator,
     TypeAdapter,
@@ -27,8 +26,8 @@ from pycni.protocol.errors import CniError, ConfigError
 from pycni.protocol.names import check_ifname
 from pycni.protocol.result import Dns, Route
 
-Address = Annotated[address.Address, BeforeValidator(address.parse_ip)]
-Cidr = Annotated[address.Cidr, BeforeValidator(address.parse_cidr)]
+Address = Annotated[address.Address, PlainValidator(address.parse_ip)]
+Cidr = Annotated[address.Cidr, PlainValidator(address.parse_cidr)]
 Ifname = Annotated[str, AfterValidator(lambda text: _checked(text, check_ifname))]
 Mac = Annotated[str, AfterValidator(lambda text: _checked(text.lower().replace("-", ":"), _check_mac))]
 RouteField = Annotated[Route, PlainValidator(Route.from_document)]
@@ -120,6 +119,13 @@ class NetConf(Model):
     type: str = ""
     ipam: Ipam = Ipam()
     dns: DnsField = Dns()
+
+    def complaints(self) -> Iterator[str]:
+        """What ADD would refuse beyond the types of the fields, as `path: what is wrong`; for `pycni validate`.
+
+        Rules that only ADD may apply, because DEL must work without them, are told here too.
+        """
+        yield from ()
 
 
 def _fold(value: object, model: type[Model] | None) -> Any:

@@ -1,7 +1,9 @@
 """Plugins as executables: how one is found, started, and how its failure is understood (SPEC section 3)."""
 
 import errno
+import json
 import os
+import signal
 import stat
 import subprocess  # noqa: TID251 - the one place where plugins are started
 import sys
@@ -39,7 +41,8 @@ def execute(executable: str, env: Mapping[str, str], stdin: bytes, *, deadline: 
     `deadline` is in seconds; a plugin that takes longer is killed. Raises CniError with the plugin's own code,
     message and details if it failed, with code 11 if it was killed, with code 0 if it failed without saying why.
     """
-    process = _start(executable, env)
+    # What may have to be killed is a group of its own; a delegate stays in its plugin's group and dies with it.
+    process = _start(executable, env, process_group=None if deadline is None else 0)
     try:
         stdout, stderr = process.communicate(stdin, deadline)
     except subprocess.TimeoutExpired:
@@ -48,8 +51,7 @@ def execute(executable: str, env: Mapping[str, str], stdin: bytes, *, deadline: 
         ) from None
     finally:
         if process.poll() is None:
-            process.kill()
-            process.communicate()
+            _kill(process)
     if process.returncode == 0 or stdout:
         sys.stderr.write(stderr.decode(errors="replace"))
     if process.returncode != 0:
@@ -57,11 +59,13 @@ def execute(executable: str, env: Mapping[str, str], stdin: bytes, *, deadline: 
     return stdout
 
 
-def _start(executable: str, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def _start(executable: str, env: Mapping[str, str], *, process_group: int | None) -> "subprocess.Popen[bytes]":
     pipe = subprocess.PIPE
     for attempt in range(_BUSY_ATTEMPTS):
         try:
-            return subprocess.Popen([executable], env=dict(env), stdin=pipe, stdout=pipe, stderr=pipe)
+            return subprocess.Popen(
+                [executable], env=dict(env), stdin=pipe, stdout=pipe, stderr=pipe, process_group=process_group
+            )
         except OSError as error:
             if error.errno != errno.ETXTBSY or attempt == _BUSY_ATTEMPTS - 1:
                 cause = os.strerror(error.errno or 0).lower()
@@ -72,19 +76,33 @@ def _start(executable: str, env: Mapping[str, str]) -> "subprocess.Popen[bytes]"
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    # With its children: a delegate that goes on would hold the pipes open, and do work that nobody waits for.
+    if os.getpgid(process.pid) == process.pid:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
 def _failure(stdout: bytes, stderr: bytes, status: int) -> CniError:
     ended = f"exit status {status}" if status > 0 else f"signal: {-status}"
     if not stdout:
-        said = f': "{stderr.decode(errors="replace")}"' if stderr else " with no error message"
+        said = f": {_quoted(stderr)}" if stderr else " with no error message"
         return CniError(f"netplugin failed{said}: {ended}", code=Code.UNKNOWN)
     try:
         document = dialect.loads(stdout)
         return CniError.from_json({} if document is None else _object(document))
     except ValueError as error:
-        said = stdout.decode(errors="replace")
         return CniError(
-            f'netplugin failed but error parsing its diagnostic message "{said}": {error}', code=Code.UNKNOWN
+            f"netplugin failed but error parsing its diagnostic message {_quoted(stdout)}: {error}", code=Code.UNKNOWN
         )
+
+
+def _quoted(output: bytes) -> str:
+    return json.dumps(output.decode(errors="replace"), ensure_ascii=False)
 
 
 def _object(document: object) -> dict[str, object]:

@@ -5,13 +5,11 @@ in process instead of being started.
 """
 
 import json
-import os
 import shlex
 from dataclasses import asdict, dataclass
 from typing import Self
 
 _MARK = "# pycni launcher "
-_FIRST_LINE_MAX = 200  # bytes; the kernel cuts at 255
 _READ = 8192  # bytes; a launcher is shorter
 
 
@@ -44,19 +42,18 @@ class Launcher:
             return None
 
     def script(self) -> str:
-        """The text of the executable."""
+        """The text of the executable: sh reads the first lines as commands, Python as a string."""
         options = "-IS" if self.path else "-I"
         paths = f"sys.path[:0] = {list(self.path)!r}\n" if self.path else ""
-        first, indirect = f"#!{self.interpreter} {options}", ""
-        if len(os.fsencode(first)) > _FIRST_LINE_MAX or " " in self.interpreter:
-            # The kernel takes neither: sh reads these lines as a command, Python as a string.
-            command = f'exec {shlex.quote(self.interpreter)} {options} "$0"'
-            first, indirect = "#!/bin/sh", f"''':'\n{command}\n'''\n"
-        return (
-            f"{first}\n"
-            f"{_MARK}{json.dumps(asdict(self))}\n"
-            f"{indirect}"
-            f"import sys\n{paths}"
-            f"from pycni.oneshot import main\n"
-            f"main({self.type!r}, {self.entry!r}, {self.versions!r})\n"
-        )
+        # By way of sh, since the kernel takes neither blanks nor more than 255 bytes in the first line, and since
+        # Python does not start at all with a directory as its stdin.
+        return f"""#!/bin/sh
+{_MARK}{json.dumps(asdict(self))}
+''':'
+[ -d /dev/stdin ] && exec </dev/null
+exec {shlex.quote(self.interpreter)} {options} "$0"
+'''
+import sys
+{paths}from pycni.oneshot import main
+main({self.type!r}, {self.entry!r}, {self.versions!r})
+"""

@@ -97,11 +97,11 @@ def _dies(runtime: Runtime, number: int) -> bool:
 
 
 def _injected_failure() -> None:
-    raise OSError("injected failure")
+    raise CniError("injected failure")
 
 
 class _Ending:
-    """A watcher that lets one change end badly; those that undo it, in this plugin or in its IPAM, do not."""
+    """A watcher that lets one change end badly."""
 
     def __init__(self, number: int, end: Callable[[], None]) -> None:
         self._left = number
@@ -113,7 +113,7 @@ class _Ending:
     @contextmanager
     def _watch(self) -> Iterator[None]:
         self._left -= 1
-        if self._left == -1:
+        if self._left == -1:  # this one, and none of those that undo
             self._end()
         yield
 

@@ -45,6 +45,8 @@ def _nftables(netns: Netns) -> set[str]:
         text = line.strip()
         if text.startswith(("table", "chain", "set", "map")):
             place = text
+            lines.add(f"nft {text}")
+            continue
         for part in text.removeprefix("elements = {").removesuffix("}").split('",'):
             lines.add(f"nft {place} {part.strip()}")
     return {line for line in lines if not line.endswith(("}", " "))}

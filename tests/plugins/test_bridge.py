@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime
+from pycni.testing import Container, Host, Runtime, wait_for
 
 STATIC = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
 
@@ -122,6 +122,7 @@ def uplink(host: Host, world: Container) -> None:
     host.run(f"ip link add up0 type veth peer name eth0 netns {world.path}")
     host.run("ip addr add 192.0.2.1/30 dev up0 && ip addr add 2001:db8::1/126 dev up0 nodad && ip link set up0 up")
     world.run("ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad && ip link set eth0 up")
+    wait_for(lambda: link(host, "up0")["operstate"] == link(world, "eth0")["operstate"] == "UP", "the uplink")
 
 
 def test_hairpin_mode_lets_a_frame_return(container: Container) -> None:

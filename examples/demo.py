@@ -1,0 +1,148 @@
+"""Attach two containers to a bridge as a container runtime would, show that packets flow, and leave nothing.
+
+All of it happens in network and mount namespaces of this process: the machine's own network is never touched.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from pycni.cli import installation
+from pycni.kernel import throwaway
+from pycni.protocol.errors import CniError
+from pycni.protocol.result import Result
+from pycni.runtime import Runtime, RuntimeConf, load
+from pycni.testing import Container, Host, snapshot, wait_for
+
+CONFLIST = Path(__file__).with_name("10-mynet.conflist")
+screen = Console(highlight=False, width=100)
+failures: list[str] = []
+T = TypeVar("T")
+
+
+def main() -> None:
+    """The whole story; exits with 1 if any part of it went wrong."""
+    if "PYCNI_DEMO_INSIDE" not in os.environ:
+        os.environ["PYCNI_DEMO_INSIDE"] = "1"
+        throwaway.enter([sys.executable, __file__])
+    throwaway.hide_state()
+    with tempfile.TemporaryDirectory() as directory:
+        tell(Path(directory))
+    sys.exit(f"failed: {', '.join(failures)}" if failures else 0)
+
+
+def tell(place: Path) -> None:
+    """Install, attach, ping, check, detach."""
+    network = load(CONFLIST)
+    screen.rule(f"[bold]pycni: the network {network.name}, from {CONFLIST.name}")
+    binaries = place / "bin"
+    step("pycni install", lambda: installation.install(binaries, state=place / "state"))
+    screen.print(f"  executables: {'  '.join(sorted(path.name for path in binaries.iterdir()))}", style="dim")
+
+    host = Host(place)
+    host.door.enter_for_good()
+    blue, green, outside = Container(host), Container(host), Container(host)
+    connect(host, outside)
+    before = snapshot.of_namespace(host)
+
+    runtime = Runtime([str(binaries)], cache_dir=place / "cache")
+    wanted = {name: RuntimeConf(name, netns.path) for name, netns in (("blue", blue), ("green", green))}
+    results: dict[str, Result] = {}
+    for name, parameters in wanted.items():
+        answer = step(f"ADD {name}", partial(runtime.add_network_list, network, parameters))
+        if answer is not None:
+            results[name] = answer.result
+    draw(results)
+    ping_all({"blue": blue, "green": green}, results)
+    for name, parameters in wanted.items():
+        step(f"CHECK {name}", partial(runtime.check_network_list, network, parameters))
+    for name, parameters in wanted.items():
+        step(f"DEL {name}", partial(runtime.delete_network_list, network, parameters))
+    step("nothing of the containers is left", lambda: expect_nothing(before, host, place))
+
+
+def step(what: str, do: Callable[[], T]) -> T | None:
+    """Do it, and say how it went and how long it took."""
+    started = time.perf_counter()
+    try:
+        result = do()
+    except (CniError, AssertionError) as error:
+        failures.append(what)
+        screen.print(f"[red]✗[/] {what}: {error}")
+        return None
+    screen.print(f"[green]✓[/] {what:<40} {(time.perf_counter() - started) * 1000:6.0f} ms")
+    return result
+
+
+def connect(host: Host, outside: Container) -> None:
+    """A cable from the host to a world that knows no way back to the containers: only masquerading lets it answer."""
+    host.run(f"ip link add up0 type veth peer name eth0 netns {outside.path}")
+    host.run("ip addr add 192.0.2.1/30 dev up0 && ip addr add 2001:db8::1/126 dev up0 nodad && ip link set up0 up")
+    outside.run("ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad")
+    outside.run("ip link set eth0 up")
+    wait_for(lambda: "LOWER_UP" in host.run("ip link show up0"), "the cable to the outside")
+
+
+def draw(results: dict[str, Result]) -> None:
+    """The network as it stands now."""
+    if len(results) < 2:
+        return
+    (one, a), (two, b) = results.items()
+    (bridge, port_a, _), (_, port_b, _) = a.interfaces, b.interfaces
+    gateway4, gateway6 = (str(ip.gateway) for ip in a.ips)
+    address4, address6 = (str(ip.address) for ip in a.ips)
+    other4, other6 = (str(ip.address) for ip in b.ips)
+    lines = [
+        (one, "", ""),
+        ("eth0 ──────────────────", f" {port_a.name} ─┐", "outside"),
+        (address4, f"{'':18}├─ {bridge.name} ─── masquerade ─── up0 ───", "─── eth0"),
+        (address6, f"{'':18}│  {gateway4:<12}     192.0.2.1", "192.0.2.2"),
+        (two, f"{'':18}│  {gateway6:<12}     2001:db8::1", "2001:db8::2"),
+        ("eth0 ──────────────────", f" {port_b.name} ─┘", ""),
+        (other4, "", ""),
+        (other6, "", ""),
+    ]
+    screen.print(f"\n   {'':23}┌{' host ':─^54}┐")
+    for left, inside, right in lines:
+        style = "bold cyan" if left in results else "green" if left[0].isalnum() and "/" in left else "default"
+        screen.print(f"   [{style}]{left:<23}[/]│{inside:<54}│ {right}")
+    screen.print(f"   {'':23}└{'─' * 54}┘\n")
+
+
+def ping_all(containers: dict[str, Container], results: dict[str, Result]) -> None:
+    """From every container to the other, to the gateway on the host and to the outside, in both families."""
+    table = Table("from", "to", "address", "answer", title="ping", title_justify="left", title_style="bold")
+    for name, container in containers.items():
+        (other,) = set(containers) - {name}
+        targets = [(other, str(ip.address.ip)) for ip in results[other].ips]
+        targets += [("host", str(ip.gateway)) for ip in results[name].ips]
+        targets += [("outside", "192.0.2.2"), ("outside", "2001:db8::2")]
+        for whom, address in targets:
+            started = time.perf_counter()
+            answered = container.pings(address, seconds=2)
+            if not answered:
+                failures.append(f"ping from {name} to {whom}")
+            took = f"[green]✓[/] {(time.perf_counter() - started) * 1000:.0f} ms" if answered else "[red]✗ none[/]"
+            table.add_row(name, whom, address, took)
+    screen.print(table)
+
+
+def expect_nothing(before: set[str], host: Host, place: Path) -> None:
+    """Raise AssertionError if a cable, a firewall element, an address or a cache entry is still there."""
+    left = [line for line in snapshot.of_namespace(host) - before if "veth" in line or ", id: " in line]
+    store = Path("/var/lib/cni/networks/mynet")
+    left += [path.name for path in store.iterdir() if path.name[0].isdigit() or ":" in path.name]
+    left += [path.name for path in (place / "cache" / "results").iterdir()]
+    assert not left, f"left: {left}"
+
+
+if __name__ == "__main__":
+    main()

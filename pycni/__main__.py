@@ -1,0 +1,5 @@
+"""`python -m pycni` is the command pycni."""
+
+from pycni.cli import main
+
+main()

@@ -1,0 +1,135 @@
+"""pycni try: a whole life of a network in a throwaway host, shown step by step."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pycni.cli import options, show
+from pycni.kernel import throwaway
+from pycni.protocol.errors import CniError
+from pycni.runtime import NetworkConfig, Runtime, RuntimeConf, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_INSIDE = "PYCNI_TRY_INSIDE"  # set for the process that is in the throwaway host already
+
+
+@click.command("try")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@options.path
+@options.ifname
+@options.arg
+@options.port
+@options.capability
+def try_(file: Path, **given: str | tuple[str, ...] | None) -> None:
+    """Live a whole life of the network in FILE: ADD, CHECK, DEL, in a throwaway host.
+
+    Shows every change that pycni's plugins make with its time, what was built, and what is left. The machine's own
+    network is never touched, nor are the directories where plugins keep their state; root is not needed.
+    """
+    if _INSIDE not in os.environ:
+        os.environ[_INSIDE] = "1"
+        throwaway.enter([sys.executable, "-m", "pycni", *sys.argv[1:]])
+    throwaway.hide_state()
+    network = load(file)
+    with tempfile.TemporaryDirectory() as directory:
+        _Life(network, file, Path(directory), given).live()
+
+
+class _Life:
+    """One attachment from its ADD to what is left after its DEL."""
+
+    def __init__(
+        self, network: NetworkConfig, file: Path, state: Path, given: dict[str, str | tuple[str, ...] | None]
+    ) -> None:
+        from pycni.testing import Container, Host
+
+        self.network = network
+        self.screen: Console = show.console()
+        self.screen.print(f"[bold]{network.name}[/] from {file}, in a throwaway host")
+        self.host = Host(state)
+        self.host.door.enter_for_good()
+        self.container = Container(self.host)
+        path = [given["path"]] if isinstance(given["path"], str) else []
+        self.runtime = Runtime(
+            [part for text in path for part in text.split(":")], cache_dir=state / "cache", in_process=True
+        )
+        ports, capabilities, args = (_texts(given[name]) for name in ("ports", "capabilities", "args"))
+        self.parameters = RuntimeConf(
+            container_id="try",
+            netns=self.container.path,
+            ifname=str(given["ifname"] or "eth0"),
+            args=options.cni_args_of("", args),
+            capability_args=options.capability_args_of("", capabilities, ports),
+        )
+
+    def live(self) -> None:
+        """Show ADD, CHECK, DEL and what is left; exits with 1 if something is."""
+        from pycni.testing import snapshot
+
+        before = snapshot.of_namespace(self.host), snapshot.of_namespace(self.container)
+        with self._verb("ADD"):
+            result = self.runtime.add_network_list(self.network, self.parameters)
+        if result is not None:
+            show.result(self.network, self.parameters, result)
+        try:
+            self._check()
+        finally:
+            with self._verb("DEL"):
+                self.runtime.delete_network_list(self.network, self.parameters)
+        after = snapshot.of_namespace(self.host), snapshot.of_namespace(self.container)
+        self._show_left(sorted(after[0] - before[0]), sorted(after[1] - before[1]))
+
+    def _check(self) -> None:
+        from pycni.protocol import version
+
+        if self.network.disable_check or not version.at_least(self.network.cni_version, version.SINCE["CHECK"]):
+            return
+        with self._verb("CHECK"):
+            self.runtime.check_network_list(self.network, self.parameters)
+
+    @contextmanager
+    def _verb(self, name: str) -> Iterator[None]:
+        from pycni.kernel.journal import watching
+
+        started = time.perf_counter()
+        self.screen.print(f"\n[bold]{name}[/]")
+        with watching(self._step):
+            yield
+        self.screen.print(f"  [green]✓[/] {name} took {(time.perf_counter() - started) * 1000:.1f} ms")
+
+    @contextmanager
+    def _step(self, what: str) -> Iterator[None]:
+        from rich.text import Text
+
+        started = time.perf_counter()
+        yield
+        self.screen.print(Text.assemble((f"  {(time.perf_counter() - started) * 1000:7.1f} ms  ", "dim"), what))
+
+    def _show_left(self, on_host: list[str], in_container: list[str]) -> None:
+        from rich.text import Text
+
+        from pycni.kernel.owner import Owner
+
+        owner = Owner(self.network.name, self.parameters.container_id, self.parameters.ifname)
+        own = [line for line in on_host if owner.key in line or owner.host_ifname in line] + in_container
+        if own:
+            raise CniError(f"DEL left {len(own)} things of the attachment behind", details="; ".join(own))
+        self.screen.print("\n[green]✓[/] nothing of the attachment is left")
+        shared = [line for line in on_host if not line.startswith("nft ") or line.startswith("nft table")]
+        if shared:
+            self.screen.print("  what is shared stays for others:")
+        for line in shared:
+            self.screen.print(Text(f"    {line.removesuffix(' {')}", style="dim"))
+
+
+def _texts(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else ()

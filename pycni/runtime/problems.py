@@ -1,0 +1,137 @@
+"""What can be wrong with a network configuration, each problem with its place in the document.
+
+`configuration` refuses a document for the first problem, `pycni validate` shows them all.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pycni.protocol import dialect, version
+from pycni.protocol.fields import Fields
+from pycni.protocol.result import Dns
+
+SWITCHES = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
+_PLUGIN_KEYS = ("cniVersion", "name", "type", "capabilities", "ipam", "dns", "prevResult", "cni.dev/valid-attachments")
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong: where (`plugins[0].ipam`, empty for the document itself), and what."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+    def inside(self, path: str) -> "Problem":
+        """The same, seen from the document around it."""
+        return Problem(".".join(filter(None, (path, self.path))), self.text)
+
+
+def of_plugin(document: object) -> Iterator[Problem]:
+    """The problems of one plugin object; its keys may stand in any letter case (P-250, P-251)."""
+    if document is None:
+        document = {}
+    if not isinstance(document, Mapping):
+        yield Problem("", f"a plugin is an object, not {_short(document)}")
+        return
+    known = dialect.fold(document, _PLUGIN_KEYS)
+    for key in ("cniVersion", "name", "type"):
+        if not isinstance(known.get(key, ""), str):
+            yield Problem(key, f"a string is wanted, not {_short(known[key])}")
+    if known.get("type", "") == "":
+        yield Problem("", "missing 'type'")
+    yield from _of_capabilities(known.get("capabilities", {}))
+    ipam = known.get("ipam", {})
+    if not isinstance(ipam, Mapping):
+        yield Problem("ipam", f"an object is wanted, not {_short(ipam)}")
+    elif not isinstance(dialect.fold(ipam, ("type",)).get("type", ""), str):
+        yield Problem("ipam.type", "a string is wanted")
+    try:
+        Dns.parse(Fields(document, ("dns",)))
+    except ValueError as error:
+        yield Problem("", str(error))
+    if not isinstance(known.get("prevResult", {}), Mapping):
+        yield Problem("prevResult", f"an object is wanted, not {_short(known['prevResult'])}")
+    if not isinstance(known.get("cni.dev/valid-attachments", []), list):
+        yield Problem("cni.dev/valid-attachments", "a list is wanted")
+
+
+def of_list(document: object) -> Iterator[Problem]:
+    """The problems of a network configuration list; its own keys have exactly one spelling (P-405 to P-408)."""
+    if document is None:
+        document = {}
+    if not isinstance(document, Mapping):
+        yield Problem("", f"a list is an object, not {_short(document)}")
+        return
+    if "name" not in document:
+        yield Problem("", "no name")
+    elif not isinstance(document["name"], str):
+        yield Problem("name", f"invalid name type {_kind(document['name'])}")
+    if not isinstance(document.get("cniVersion", ""), str):
+        yield Problem("cniVersion", f"invalid cniVersion type {_kind(document['cniVersion'])}")
+    yield from _of_versions(document)
+    for key in SWITCHES:
+        if key in document and switch(document[key]) is None:
+            yield Problem(key, f"invalid value {_short(document[key])} for {key}: true or false is wanted")
+    yield from _of_plugins(document)
+
+
+def switch(value: object) -> bool | None:
+    """The value of a list's switch: a boolean, or its word in any letter case; None for anything else (P-407)."""
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else None
+
+
+def _of_capabilities(capabilities: object) -> Iterator[Problem]:
+    if not isinstance(capabilities, Mapping):
+        yield Problem("capabilities", f"an object of booleans is wanted, not {_short(capabilities)}")
+        return
+    for name, wanted in capabilities.items():
+        if wanted is not None and not isinstance(wanted, bool):
+            yield Problem(f"capabilities.{name}", f"true or false is wanted, not {_short(wanted)}")
+
+
+def _of_versions(document: Mapping[str, Any]) -> Iterator[Problem]:
+    if "cniVersions" not in document:
+        return
+    versions = document["cniVersions"]
+    if not isinstance(versions, list):
+        yield Problem("cniVersions", f"invalid type for cniVersions: {_kind(versions)}")
+        return
+    named = [(f"cniVersions[{i}]", text) for i, text in enumerate(versions)]
+    if isinstance(document.get("cniVersion"), str):
+        named.append(("cniVersion", document["cniVersion"]))
+    for path, text in named:
+        if not isinstance(text, str):
+            yield Problem(path, f"a version is a string, not {_short(text)}")
+            continue
+        try:
+            version.parse(text)
+        except ValueError as error:
+            yield Problem(path, str(error))
+
+
+def _of_plugins(document: Mapping[str, Any]) -> Iterator[Problem]:
+    if "plugins" not in document:
+        if switch(document.get("loadOnlyInlinedPlugins", False)):
+            yield Problem("", "`loadOnlyInlinedPlugins` is true, and no 'plugins' key")
+        return
+    plugins = document["plugins"]
+    if not isinstance(plugins, list):
+        yield Problem("plugins", f"a list is wanted, not {_short(plugins)}")
+    elif not plugins:
+        yield Problem("plugins", "no plugins in list")
+    else:
+        for i, plugin in enumerate(plugins):
+            yield from (problem.inside(f"plugins[{i}]") for problem in of_plugin(plugin))
+
+
+def _short(value: object) -> str:
+    text = dialect.dumps_compact(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _kind(value: object) -> str:
+    return {type(None): "null", dict: "object", list: "list", bool: "boolean", str: "string"}.get(type(value), "number")

@@ -1,0 +1,71 @@
+"""The conformance cases: plugins that `pycni install` put into a directory, and `pycni` in cnitool's place."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ResultsOf = Callable[[dict[str, Any], Path], list[dict[str, Any]]]
+
+RUNNER = Path(__file__).with_name("run_cases.py")
+CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())["cases"]
+PYCNI = f"{sys.executable} -m pycni"
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, or `unshare -Urnm`")
+
+
+@pytest.fixture(scope="session")
+def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every plugin of this installation, as executables."""
+    directory = tmp_path_factory.mktemp("cni") / "bin"
+    state = directory.with_name("state")
+    command = [*PYCNI.split(), "install", directory, "--state-dir", state]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture
+def results_of(tmp_path: Path) -> ResultsOf:
+    """What the runner says of one case with the plugins of a directory."""
+
+    def run(case: dict[str, Any], directory: Path) -> dict[str, Any]:
+        verdicts = tmp_path / "verdicts.json"
+        command = [RUNNER, "--bin", directory, "--cnitool", PYCNI, "--only", f"^{case['id']}$", "--json", verdicts]
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+        assert verdicts.exists(), done.stdout + done.stderr
+        return json.loads(verdicts.read_text())
+
+    return run
+
+
+def assert_none_failed(results: list[dict[str, Any]]) -> None:
+    failed = [f"{result['plugin'] or ''} {result['message']}" for result in results if result["verdict"] == "FAIL"]
+    assert not failed, "\n".join(failed)
+    if all(result["verdict"] == "SKIP" for result in results):
+        pytest.skip("; ".join(sorted({result["message"] for result in results})) or "there is no plugin for it")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.get("run") != "cnitool"], ids=lambda case: case["id"])
+def test_a_plugin_case(case: dict[str, Any], results_of: ResultsOf, bin_directory: Path) -> None:
+    assert_none_failed(results_of(case, bin_directory))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.get("run") == "cnitool"], ids=lambda case: case["id"])
+def test_a_runtime_case(case: dict[str, Any], results_of: ResultsOf, tmp_path: Path) -> None:
+    assert_none_failed(results_of(case, tmp_path))
+
+
+def test_the_runner_reports_a_failure(results_of: ResultsOf, tmp_path: Path) -> None:
+    """The cases mean nothing if the runner is content with everything."""
+    case = {"id": "X", "title": "x", "run": "sh", "sh": "echo '{}'", "expect": {"json": {"a": 1}}}
+    (tmp_path / "cases.json").write_text(json.dumps({"cases": [case]}))
+    command = [sys.executable, RUNNER, "--bin", tmp_path, "--cases", tmp_path / "cases.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "$.a: missing in {}" in done.stdout

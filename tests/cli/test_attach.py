@@ -1,0 +1,188 @@
+"""pycni add, check and del, with cnitool's variables and with options for people."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pycni.cli import netns
+from pycni.protocol.errors import CniError
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Desk
+
+NETWORK = {
+    "cniVersion": "1.0.0",
+    "name": "net1",
+    "plugins": [{"type": "p1", "capabilities": {"portMappings": True, "mac": True}}, {"type": "p2"}],
+}
+RESULT: dict[str, Any] = {
+    "cniVersion": "1.0.0",
+    "interfaces": [{"name": "br0", "mac": "aa:bb:cc:00:00:01"}, {"name": "eth0", "sandbox": "/run/netns/blue"}],
+    "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 1}],
+    "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}],
+    "dns": {"nameservers": ["10.1.0.1"]},
+}
+
+
+def cached(desk: "Desk", *options: str) -> tuple[str, ...]:
+    return (*options, "--cache-dir", str(desk.cache))
+
+
+def test_add_check_and_del_of_one_attachment(desk: "Desk") -> None:
+    desk.write("10.conflist", NETWORK)
+    added = desk.pycni("add", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1"))
+    assert (added.status, added.err) == (0, "")
+    assert json.loads(added.out) == {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]}
+    assert not added.out.endswith("\n")
+    assert [call["command"] for call in desk.calls()] == ["ADD", "ADD"]
+    for verb, name in (("check", "CHECK"), ("del", "DEL")):
+        assert desk.pycni(verb, *cached(desk, "net1", "/run/netns/x", "--container-id", "c1")) == (0, "", "")
+        calls = desk.calls()
+        assert [call["command"] for call in calls] == [name, name]
+        assert all("prevResult" in call["stdin"] for call in calls)
+
+
+def test_options_say_what_the_variables_say(desk: "Desk", monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.write("10.conflist", NETWORK)
+    monkeypatch.setenv("CNI_ARGS", "A=b")
+    monkeypatch.setenv("CAP_ARGS", '{"mac": "aa", "portMappings": []}')
+    options = ["--arg", "K=V", "--port", "8080:80", "--port", "127.0.0.1:53:53/UDP", "--cap", 'mac="bb"', "-i", "net7"]
+    assert desk.pycni("add", *cached(desk, "net1", "/x", *options)).status == 0
+    first = desk.calls()[0]
+    assert (first["env"]["CNI_ARGS"], first["env"]["CNI_IFNAME"]) == ("A=b;K=V", "net7")
+    assert json.loads(first["stdin"])["runtimeConfig"] == {
+        "mac": "bb",
+        "portMappings": [
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "127.0.0.1"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port", "80"], "invalid --port"),
+        (["--port", "80:70000"], "ports are 1 to 65535"),
+        (["--port", "1.2.3:80:80"], "invalid IP address"),
+        (["--arg", "K"], "invalid CNI_ARGS pair"),
+        (["--arg", "K=V;L=W"], "invalid CNI_ARGS pair"),
+        (["--cap", "mac=aa"], "--cap mac is no JSON"),
+        (["--timeout", "0"], "0"),
+        (["--container-id", "../x"], "invalid characters in containerID"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_called(desk: "Desk", options: list[str], message: str) -> None:
+    desk.write("10.conflist", NETWORK)
+    done = desk.pycni("add", *cached(desk, "net1", "/x", *options))
+    assert (done.status, done.out) == (1, "")
+    assert message in done.err
+    assert desk.calls() == []
+
+
+def test_an_ipv6_host_address_stands_in_brackets(desk: "Desk") -> None:
+    desk.write("10.conflist", NETWORK)
+    assert desk.pycni("add", *cached(desk, "net1", "/x", "--port", "[::1]:8080:80/sctp")).status == 0
+    (mapping,) = json.loads(desk.calls()[0]["stdin"])["runtimeConfig"]["portMappings"]
+    assert mapping == {"hostPort": 8080, "containerPort": 80, "protocol": "sctp", "hostIP": "::1"}
+
+
+def test_a_failed_add_names_the_plugin_and_what_could_not_be_undone(desk: "Desk") -> None:
+    boom = {"stdout": {"code": 107, "msg": "boom", "details": "why"}, "exit": 1}
+    desk.write("10.conflist", {**NETWORK, "plugins": [{"type": "p1", "rec": {"ADD": boom, "DEL": boom}}]})
+    done = desk.pycni("add", *cached(desk, "net1", "/x"))
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines() == [
+        'Error: plugin type="p1" failed (add): boom; why',
+        'while undoing it: plugin type="p1" failed (delete): boom; why',
+    ]
+    desk.calls()
+    desk.pycni("add", *cached(desk, "net1", "/x", "--no-undo"))
+    assert [call["command"] for call in desk.calls()] == ["ADD"]
+
+
+def test_a_name_is_looked_up_where_ip_netns_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(netns, "DIRECTORY", tmp_path / "netns")
+    (tmp_path / "netns").mkdir()
+    assert netns.resolve("blue") == tmp_path / "netns" / "blue"  # also once it is gone: DEL finds its attachment
+    (tmp_path / "blue").touch()
+    assert netns.resolve("blue") == tmp_path / "blue"
+    (tmp_path / "netns" / "blue").touch()
+    assert netns.resolve("blue") == tmp_path / "netns" / "blue"
+    assert netns.resolve("./blue") == tmp_path / "blue"
+    assert netns.resolve("a/../b//c") == tmp_path / "b" / "c"
+    with pytest.raises(CniError, match='there is no network namespace "red"'):
+        netns.ensure("red", create=False)
+    with pytest.raises(CniError, match="NETNS is empty"):
+        netns.resolve("")
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, or `unshare -Urnm`")
+
+
+@needs_root
+def test_a_namespace_is_made_if_that_is_asked(desk: "Desk") -> None:
+    """In a mount namespace of its own, whose /run nobody else sees."""
+    desk.write("10.conflist", NETWORK)
+    pycni = f"{sys.executable} -m pycni add net1 blue --create-netns --cache-dir {desk.cache}"
+    script = (
+        f"mount -t tmpfs none /run && {pycni} >/dev/null && {pycni} >/dev/null && ip netns list && ip -n blue -o link"
+    )
+    command = ["unshare", "-nm", "--propagation", "private", "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names, link = done.stdout.splitlines()
+    assert names == "blue"
+    assert "lo" in link
+    assert {call["env"]["CNI_NETNS"] for call in desk.calls()} == {"/run/netns/blue"}
+
+
+def on_terminal(*arguments: str) -> str:
+    """What a person sees on a terminal 200 columns wide, stdout and stderr together."""
+    leader, follower = pty.openpty()
+    env = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "pycni", *arguments], stdin=follower, stdout=follower, stderr=follower, env=env
+    ) as process:
+        os.close(follower)
+        seen = b""
+        while chunk := _read(leader):
+            seen += chunk
+        process.wait()
+    os.close(leader)
+    return seen.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the other side of a terminal is closed
+        return b""
+
+
+def test_a_person_sees_the_result_as_a_tree(desk: "Desk") -> None:
+    plugin = {"type": "p1", "rec": {"ADD": {"stdout": RESULT}}}
+    desk.write("10.conflist", {**NETWORK, "plugins": [plugin, {"type": "p2"}]})
+    seen = on_terminal("add", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1"))
+    assert "net1  p1 → p2" in seen
+    for line in ("br0  aa:bb:cc:00:00:01", "10.1.0.2/24  gateway 10.1.0.1", "0.0.0.0/0 via 10.1.0.1", "dns  10.1.0.1"):
+        assert line in seen
+    assert "eth0 of /run/netns/x has left net1" in on_terminal(
+        "del", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1")
+    )
+
+
+def test_a_person_sees_code_cause_and_remedy_of_an_error(desk: "Desk") -> None:
+    error = {"stdout": {"code": 107, "msg": "no such bridge", "details": "br7 is gone; make it first"}, "exit": 1}
+    desk.write("10.conflist", {**NETWORK, "plugins": [{"type": "p1", "rec": {"ADD": error}}]})
+    seen = on_terminal("add", *cached(desk, "net1", "/x"))
+    lines = [line.strip() for line in seen.splitlines()]
+    assert '✗ plugin type="p1" failed (add): no such bridge  (code 107)' in lines
+    assert lines[lines.index("br7 is gone") + 1] == "make it first"

@@ -1,0 +1,154 @@
+# The stage of one client script: namespaces, directories and cgroups of its own, so that nothing it does is seen
+# outside and two scripts may run at once; an uplink up0 (10.99.0.1, fd99::1) to a namespace "outside" (10.99.0.2,
+# fd99::2); and the words for what a script checks. Sourced, then called: `enter_stage "$@"`.
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+FAILED=0
+say() { echo "[$(date +%T)] $*"; }
+ok() { say "  ok   $*"; }
+bad() { say "  FAIL $*"; FAILED=$((FAILED + 1)); }
+finish() { [ $FAILED = 0 ]; exit; }
+
+# check NAME COMMAND...: the command succeeds.
+check() { local name=$1 out; shift; if out=$("$@" 2>&1); then ok "$name"; else bad "$name :: $(tail -8 <<<"$out")"; fi; }
+
+# expect NAME REGEX COMMAND...: the command prints what the expression matches.
+expect() {
+  local name=$1 regex=$2 out; shift 2; out=$("$@" 2>&1)
+  if grep -qE -- "$regex" <<<"$out"; then ok "$name"; else bad "$name (want /$regex/) :: $(tail -8 <<<"$out")"; fi
+}
+
+# eventually NAME COMMAND...: the command succeeds within twenty seconds.
+eventually() {
+  local name=$1 out deadline=$((SECONDS + 20)); shift
+  until out=$("$@" 2>&1); do
+    [ $SECONDS -lt $deadline ] || { bad "$name, in vain for 20 s :: $(tail -8 <<<"$out")"; return 1; }
+    sleep 0.1
+  done
+  ok "$name"
+}
+
+# nothing NAME REGEX COMMAND...: the command succeeds and prints no line that the expression matches.
+nothing() {
+  local name=$1 regex=$2 out; shift 2
+  out=$("$@" 2>&1) || { bad "$name :: $out"; return; }
+  if out=$(grep -E -- "$regex" <<<"$out"); then bad "$name :: $(head -8 <<<"$out")"; else ok "$name"; fi
+}
+
+# Whether every attachment is gone without a trace. Containers have addresses in 10.88/15 and fd88:, fd89:.
+nothing_is_left() {
+  nothing "no interface left" '^(veth|bwp)' ip -br link
+  nothing "no lease left" '/networks/.*/[0-9a-f]+[.:][0-9a-f.:]*$' find /var/lib/cni -type f
+  nothing "no cached result left" '/results/' find /var/lib/cni -type f
+  nothing "no rule left" '10\.8[89]\.|fd8[89]:' nft list ruleset
+  nothing "no shaping left" 'tbf' tc qdisc show
+  nothing "no namespace left" '^(cni|netns)-' ip netns list
+}
+
+# Outside the stage: build it, run the script again on it, clear it away, say PASS or FAIL. On it: furnish it.
+enter_stage() {
+  [ -z "${STAGE:-}" ] || { furnish_stage; return; }
+  [ $EUID = 0 ] || { say "$(basename "$0") needs root"; exit 2; }
+  local kept=() variable group inner rc
+  for variable in CNIVER CHAIN PODS PYTHON CONTAINERD_DIR; do
+    [ -z "${!variable:-}" ] || kept+=("$variable=${!variable}")
+  done
+  STAGE=$(mktemp -d /tmp/pycni-clients.XXXXXX)
+  mapfile -t GROUPS_MADE < <(own_cgroups | sed "s,\$,/${STAGE##*/},")
+  for group in "${GROUPS_MADE[@]}"; do make_cgroup "$group" || exit 2; done
+  (
+    for group in "${GROUPS_MADE[@]}"; do echo $BASHPID >"$group/cgroup.procs"; done
+    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME="$STAGE" TMPDIR="$STAGE" STAGE="$STAGE" "${kept[@]}" \
+      setpriv --pdeathsig KILL \
+      unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child --mount-proc bash "$0" "$@"
+  ) &
+  inner=$!
+  trap 'kill -KILL $inner' INT TERM HUP # with it, and with us, dies everything in its pid namespace
+  wait $inner; rc=$?
+  trap - INT TERM HUP
+  wait $inner
+  clear_stage || rc=1
+  say "$(basename "$0"): $([ $rc = 0 ] && echo PASS || echo FAIL) after $SECONDS s with ${1:-}"
+  exit $rc
+}
+
+clear_stage() {
+  local deadline=$((SECONDS + 10))
+  rmdir "$STAGE"
+  # The last processes of the namespace may still be on their way out.
+  until find "${GROUPS_MADE[@]}" -depth -type d -exec rmdir {} \; >/dev/null 2>&1; [ -z "$(existing_cgroups)" ]; do
+    [ $SECONDS -lt $deadline ] || { say "cgroups remain: $(existing_cgroups)"; return 1; }
+    sleep 0.05
+  done
+}
+existing_cgroups() { ls -d "${GROUPS_MADE[@]}" 2>/dev/null; }
+
+# The cgroups of this process, one directory a line; of a hybrid machine, those of version 1.
+own_cgroups() {
+  local id names path
+  while IFS=: read -r id names path; do
+    if unified; then
+      [ "$names" ] || echo "/sys/fs/cgroup${path%/}"
+    else
+      [ ! "$names" ] || echo "/sys/fs/cgroup/${names#name=}${path%/}"
+    fi
+  done </proc/self/cgroup
+}
+unified() { [ -e /sys/fs/cgroup/cgroup.controllers ]; }
+
+make_cgroup() {
+  mkdir "$1" || return
+  [ ! -e "$1/../cpuset.cpus" ] || unified || # a version 1 cpuset starts out empty, and takes no process
+    { cat "$1/../cpuset.cpus" >"$1/cpuset.cpus" && cat "$1/../cpuset.mems" >"$1/cpuset.mems"; }
+}
+
+furnish_stage() {
+  set -e
+  mount -t tmpfs -o mode=755 tmpfs "$STAGE"
+  mount -t tmpfs -o mode=755 tmpfs /run
+  mount -t tmpfs tmpfs /dev/shm # podman's locks
+  furnish_cgroups
+  local directory
+  for directory in /opt /etc /var/lib; do # what is written there stays on the stage
+    mkdir -p "$STAGE/overlay$directory"/{upper,work}
+    mount -t overlay overlay "$directory" \
+      -o "lowerdir=$directory,upperdir=$STAGE/overlay$directory/upper,workdir=$STAGE/overlay$directory/work"
+  done
+  rm -rf /var/lib/cni /etc/cni
+  mkdir -p /run/netns /run/lock /var/lib/cni /etc/cni/net.d /opt/cni/bin
+
+  ip link set lo up
+  ip netns add outside
+  ip link add up0 type veth peer name up0 netns outside
+  ip addr add 10.99.0.1/24 dev up0
+  ip addr add fd99::1/64 dev up0 nodad
+  ip link set up0 up
+  ip -n outside link set lo up
+  ip -n outside addr add 10.99.0.2/24 dev up0
+  ip -n outside addr add fd99::2/64 dev up0 nodad
+  ip -n outside link set up0 up
+  ip route add default via 10.99.0.2
+  ip route add default via fd99::2
+  set +e
+  trap 'rc=$?; ! declare -F stop_all >/dev/null || stop_all; exit $rc' EXIT
+}
+
+# Mounts /sys as this network namespace sees it, and in it the cgroups as this cgroup namespace does.
+furnish_cgroups() {
+  local id names path version=1
+  ! unified || version=2
+  mount -t sysfs sysfs /sys
+  if [ $version = 2 ]; then
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    mkdir /sys/fs/cgroup/stage # a cgroup that hands controllers to children may hold no process
+    echo $$ >/sys/fs/cgroup/stage/cgroup.procs
+    return
+  fi
+  # Version 1 alone, also where the machine is hybrid: crun refuses a hybrid whose version 2 holds controllers.
+  mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+  while IFS=: read -r id names path; do
+    [ "$names" ] || continue
+    mkdir "/sys/fs/cgroup/${names#name=}"
+    mount -t cgroup -o "$names" cgroup "/sys/fs/cgroup/${names#name=}"
+  done </proc/self/cgroup
+}

@@ -1,0 +1,107 @@
+"""Real callers: Debian's containerd (by ctr, and by the CRI as kubelet does) and podman attach real containers.
+
+A client is a script beside this file that checks a caller from end to end. They run on a bin directory made by
+`pycni install`, with Debian's plugins standing in for the types that pycni does not have. To compare, the environment
+variable PYCNI_CLIENTS_BIN_DIR names another one, such as /usr/lib/cni.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+STAND_INS = Path("/usr/lib/cni")
+CONTAINERD = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
+NEEDS = {
+    "ctr.sh": CONTAINERD,
+    "cri.sh": (*CONTAINERD, "curl"),
+    "cri-parallel.sh": CONTAINERD,
+    "podman.sh": ("podman", "crun", "conmon", "curl"),
+}
+# Where the clients look for executables.
+PATH = ":".join(filter(None, [os.environ.get("CONTAINERD_DIR"), "/usr/sbin:/usr/bin:/sbin:/bin"]))
+NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
+MINUTES = 60  # seconds
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.fixture(scope="session")
+def bin_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if given := os.environ.get("PYCNI_CLIENTS_BIN_DIR"):
+        return Path(given)
+    directory = tmp_path_factory.mktemp("bin")
+    subprocess.run([Path(sys.executable).with_name("pycni"), "install", directory], check=True, capture_output=True)
+    for plugin in STAND_INS.glob("*"):
+        if not (directory / plugin.name).exists():
+            (directory / plugin.name).symlink_to(plugin)
+    return directory
+
+
+@pytest.mark.parametrize("client", NEEDS)
+def test_containers_live_on_version_1_0_0(client: str, bin_dir: Path) -> None:
+    passes(client, bin_dir, CNIVER="1.0.0")
+
+
+def test_podman_lives_on_the_version_that_it_writes(bin_dir: Path) -> None:
+    passes("podman.sh", bin_dir, CNIVER="0.4.0")
+
+
+@pytest.mark.parametrize("client", ["ctr.sh", "cri.sh"])
+def test_containers_live_on_version_1_1_0(client: str, bin_dir: Path) -> None:
+    require(client)
+    containerd = shutil.which("containerd", path=PATH)
+    version = subprocess.run([containerd, "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
+    if re.match(r"v?1\.", version):
+        pytest.skip(f"containerd knows CNI 1.1.0 since 2.0, this is {version}")
+    passes(client, bin_dir, CNIVER="1.1.0", CHAIN="bridge")  # Debian's plugins end at 1.0.0
+
+
+def test_a_failure_shows_what_the_client_said(tmp_path: Path) -> None:
+    with pytest.raises(pytest.fail.Exception, match=r'failed to find plugin "bridge" in path \[/opt/cni/bin\]'):
+        passes("cri.sh", tmp_path, CNIVER="1.0.0")
+
+
+def passes(client: str, bin_dir: Path, **settings: str) -> None:
+    """Runs a client, and fails with all that it printed unless it passes."""
+    require(client)
+    script = subprocess.Popen(
+        [HERE / client, bin_dir],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHON": sys.executable, **settings},
+    )
+    try:
+        output, _ = script.communicate(timeout=5 * MINUTES)
+    except BaseException as interruption:
+        script.terminate()  # it then clears away what it made
+        output, _ = script.communicate()
+        if not isinstance(interruption, subprocess.TimeoutExpired):
+            raise
+    if script.returncode != 0:
+        pytest.fail(f"{client} on {bin_dir} with {settings} says:\n{output}", pytrace=False)
+
+
+def require(client: str) -> None:
+    """Skips where the client cannot run; where PYCNI_REQUIRE_CLIENTS=1, as in CI, that is a failure."""
+    missing = [name for name in (*NEEDED_BY_ALL, *NEEDS[client]) if not shutil.which(name, path=PATH)]
+    if not STAND_INS.is_dir():
+        missing.append(f"{STAND_INS} (containernetworking-plugins)")
+    if client.startswith("cri") and not importlib.util.find_spec("grpc"):
+        missing.append("grpcio")
+    if os.geteuid() != 0:
+        missing.append("root")
+    if not missing:
+        return
+    reason = f"{client} needs {', '.join(missing)}: see scripts/setup"
+    if os.environ.get("PYCNI_REQUIRE_CLIENTS") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

@@ -1,0 +1,231 @@
+"""Whatever comes in, the protocol answers with a value or with an error that has a message; nothing else escapes."""
+
+import json
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pycni.protocol import args, dialect, version
+from pycni.protocol.address import parse_cidr, parse_ip
+from pycni.protocol.conversion import VersionedResult, document_of, of_plugin
+from pycni.protocol.errors import CniError
+from pycni.protocol.request import VERBS, Request
+from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
+
+# ---------------------------------------------------------------- whatever there is
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+versions = st.sampled_from(["", *version.ALL, "1.0", "9.9.9", "abc"])
+# Objects that look like what they are not quite: right keys in odd spellings, wrong values.
+KEYS = (
+    *(
+        "cniVersion",
+        "CNIVERSION",
+        "name",
+        "ips",
+        "IPs",
+        "interfaces",
+        "routes",
+        "dns",
+        "ip4",
+        "ip6",
+        "address",
+        "gateway",
+    ),
+    *("dst", "gw", "mtu", "interface", "version", "nameservers", "code", "msg", "details", "supportedVersions"),
+)
+almost = st.recursive(
+    st.none() | st.integers() | versions | st.sampled_from(["10.0.0.1/24", "::1/128", "10.0.0.1", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=15,
+)
+json_texts = (anything | almost).map(json.dumps)
+payloads = st.binary() | json_texts.map(str.encode) | json_texts.map(lambda text: text.encode("utf-16"))
+# What os.environ can hold: no NUL, and bytes that are no UTF-8 as surrogates.
+env_values = st.binary(max_size=40).map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape"))
+environments = st.fixed_dictionaries(
+    {"CNI_COMMAND": st.sampled_from([*VERBS, "add", ""]) | env_values},
+    optional={
+        name: st.sampled_from(["c1", "eth0", "/opt/cni/bin"]) | env_values
+        for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH", "CNI_NETNS_OVERRIDE")
+    },
+)
+
+
+def printable(error: CniError) -> dict[str, Any]:
+    """The error as its caller gets it."""
+    document = json.loads(error.to_json().encode())
+    assert set(document) <= {"code", "msg", "details"}
+    assert document["msg"]
+    return document
+
+
+def explained(error: CniError) -> None:
+    assert str(error)
+
+
+@given(environments, payloads)
+@example({"CNI_COMMAND": "GC", "CNI_PATH": "/"}, b'{"name":"n"}' * 2)
+@example({"CNI_COMMAND": "GC", "CNI_PATH": "/"}, b"[" * 100_000)
+@example({"CNI_COMMAND": "GC", "CNI_PATH": "/"}, b'{"name":"n","x":' + b"9" * 5000 + b"}")
+@example(
+    {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "\udcff", "CNI_IFNAME": "e", "CNI_NETNS": "/", "CNI_PATH": "/"}, b"{}"
+)
+@example({"CNI_COMMAND": "\udcff", "CNI_PATH": "/"}, b'{"name":"n"}')
+def test_a_request_is_read_or_refused(env: dict[str, str], stdin: bytes) -> None:
+    try:
+        request = Request.read(env, stdin)
+    except CniError as error:
+        printable(error)
+    else:
+        assert request.command in VERBS
+        assert request.network
+
+
+@given(payloads, versions)
+def test_a_plugins_answer_is_a_result_or_refused(stdout: bytes, cni_version: str) -> None:
+    try:
+        parsed = of_plugin(stdout, cni_version)
+    except ValueError as error:
+        explained(error)
+    else:
+        assert parsed.cni_version in version.ALL
+
+
+@given(anything | almost, versions, versions)
+def test_a_result_is_converted_or_refused(document: Any, asked: str, target: str) -> None:
+    try:
+        made = VersionedResult.parse_as(document, asked).to_document(target)
+    except ValueError as error:
+        explained(error)
+    else:
+        assert VersionedResult.parse(json.loads(dialect.dumps_compact(made))).to_document(target) == made
+
+
+@given(payloads)
+def test_a_version_reply_is_read_or_refused(stdout: bytes) -> None:
+    try:
+        supported = version.decode_reply(stdout)
+    except CniError as error:
+        printable(error)
+    else:
+        assert all(isinstance(text, str) for text in supported)
+
+
+@given(anything | almost)
+def test_an_error_object_is_read_or_refused(document: Any) -> None:
+    if not isinstance(document, dict):
+        return
+    try:
+        error = CniError.from_json(document)
+    except ValueError as refusal:
+        explained(refusal)
+    else:
+        assert json.loads(error.to_json().encode())["code"] == error.code
+
+
+@given(st.text() | env_values | st.from_regex(r"(IgnoreUnknown=(1|true|yes)|IP=[a-z]*|[A-Z]*=?)(;.{0,5})*"))
+def test_cni_args_are_read_or_refused(text: str) -> None:
+    lenient = args.parse_leniently(text)
+    try:
+        strict = args.parse(text, ("IP", "MAC"))
+    except CniError as error:
+        printable(error)
+    else:
+        assert set(strict) <= {"IP", "MAC"}
+        assert strict.items() <= lenient.items()
+
+
+@given(st.text() | anything | st.from_regex(r"[0-9a-f.:]{1,20}(/[0-9]{1,4})?", fullmatch=True))
+def test_addresses_are_read_or_refused(value: Any) -> None:
+    for parse in (parse_ip, parse_cidr):
+        try:
+            parsed = parse(value)
+        except ValueError as error:
+            explained(error)
+        else:
+            assert parse(str(parsed)) == parsed
+
+
+@given(st.text() | st.from_regex(r"[+-]?[0-9]{1,25}(\.[+-]?[0-9]{0,3}){0,4}", fullmatch=True))
+@example("9" * 5000)
+def test_versions_are_read_or_refused(text: str) -> None:
+    try:
+        numbers = version.parse(text)
+    except ValueError as error:
+        explained(error)
+    else:
+        assert len(numbers) == 3
+
+
+# ---------------------------------------------------------------- there and back
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+numbers = st.integers(0, 2**32 - 1)
+v4 = st.builds(lambda ip, prefix: IPv4Interface((ip, prefix)), st.ip_addresses(v=4), st.integers(0, 32))
+v6 = st.builds(
+    lambda ip, prefix: IPv6Interface((ip, prefix)),
+    st.ip_addresses(v=6).filter(lambda ip: ip.ipv4_mapped is None),
+    st.integers(0, 128),
+)
+gateways = st.none() | v4.map(lambda cidr: ip_address(cidr.ip)) | v6.map(lambda cidr: ip_address(cidr.ip))
+results = st.builds(
+    Result,
+    interfaces=st.lists(
+        st.builds(Interface, words, mac=words, mtu=numbers, sandbox=words, socket_path=words, pci_id=words), max_size=3
+    ).map(tuple),
+    ips=st.lists(st.builds(IpConfig, v4 | v6, gateways, st.none() | st.integers(-1, 5)), max_size=4).map(tuple),
+    routes=st.lists(
+        st.builds(
+            Route, v4 | v6, gateways, mtu=numbers, advmss=numbers, priority=numbers, table=st.none() | numbers,
+            scope=st.none() | st.integers(0, 255),
+        ),
+        max_size=4,
+    ).map(tuple),
+    dns=st.builds(Dns, st.lists(words).map(tuple), words, st.lists(words).map(tuple), st.lists(words).map(tuple)),
+)  # fmt: skip
+
+
+def back_from(result: Result, cni_version: str) -> Result:
+    text = dialect.dumps_indented(document_of(result, cni_version))
+    return VersionedResult.parse(json.loads(text.encode())).result
+
+
+@given(results, st.sampled_from(["1.0.0", "1.1.0"]))
+def test_the_newest_family_loses_nothing(result: Result, cni_version: str) -> None:
+    assert back_from(result, cni_version) == result
+
+
+@given(results, st.sampled_from(["0.3.0", "0.3.1", "0.4.0"]))
+def test_the_middle_family_loses_what_1_0_0_added_to_interfaces(result: Result, cni_version: str) -> None:
+    plain = tuple(replace(interface, mtu=0, socket_path="", pci_id="") for interface in result.interfaces)
+    assert back_from(result, cni_version) == replace(result, interfaces=plain)
+
+
+@given(results, st.sampled_from(["0.1.0", "0.2.0"]))
+def test_the_oldest_family_keeps_one_address_of_each_kind(result: Result, cni_version: str) -> None:
+    if not result.ips:
+        with pytest.raises(ValueError, match="no valid IP addresses"):
+            document_of(result, cni_version)
+        return
+    families = {ip.address.version: ip for ip in reversed(result.ips)}
+    kept = Result(
+        ips=tuple(replace(families[family], interface=None) for family in (4, 6) if family in families),
+        routes=tuple(
+            Route(route.dst, route.gw)
+            for family in (4, 6)
+            if family in families
+            for route in result.routes
+            if route.dst.version == family
+        ),
+        dns=result.dns,
+    )
+    assert back_from(result, cni_version) == kept

@@ -1,0 +1,120 @@
+"""Configurations: as strict as Go's, as forgiving of case and null, and with better words."""
+
+from typing import Any, Self
+
+import pytest
+from pydantic import Field, model_validator
+
+from pycni.protocol.errors import ConfigError
+from pycni.sdk import Address, Cidr, Ifname, Mac, Model, NetConf, RouteField
+
+
+class Range(Model):
+    subnet: Cidr
+    gateway: Address | None = None
+
+
+class Section(Model):
+    type: str = ""
+    ranges: tuple[tuple[Range, ...], ...] = ()
+    routes: tuple[RouteField, ...] = ()
+
+
+class Conf(NetConf):
+    size: int = Field(7, ge=1)
+    flag: bool = False
+    names: tuple[str, ...] = ()
+    sysctl: dict[str, str] = Field(default_factory=dict)
+    link: Ifname = "eth0"
+    mac: Mac = ""
+    odd: str = Field("", alias="vlanID")
+    section: Section = Section()
+
+    @model_validator(mode="after")
+    def _flag_needs_names(self) -> Self:
+        if self.flag and not self.names:
+            raise ValueError("flag needs names")
+        return self
+
+
+class Required(NetConf):
+    mtu: int
+    other: int = 3
+
+
+def test_keys_match_in_any_case_and_the_last_one_wins() -> None:
+    assert Conf.read({"SIZE": 1, "size": 2, "Size": 3, "VLANid": "x"}).size == 3
+    assert Conf.read({"VLANid": "x"}).odd == "x"
+
+
+def test_nested_keys_match_in_any_case_too() -> None:
+    """containerd sends Go's names inside runtimeConfig (CLIENTS 1)."""
+    conf = Conf.read({"section": {"Ranges": [[{"SUBNET": "10.0.0.0/24", "GateWay": "10.0.0.1"}]]}})
+    assert str(conf.section.ranges[0][0].subnet) == "10.0.0.0/24"
+    assert str(conf.section.ranges[0][0].gateway) == "10.0.0.1"
+
+
+def test_keys_of_a_map_are_kept_as_they_are() -> None:
+    assert Conf.read({"sysctl": {"net.IPv4": "1", "net.ipv4": "2"}}).sysctl == {"net.IPv4": "1", "net.ipv4": "2"}
+
+
+def test_null_is_absent_and_unknown_keys_are_ignored() -> None:
+    assert Conf.read({"size": None, "names": None, "section": None, "podman": {"x": 1}}) == Conf()
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({"size": "7"}, 'size: Input should be a valid integer, not "7"'),
+        ({"size": 7.0}, "size: Input should be a valid integer, not 7.0"),
+        ({"size": True}, "size: Input should be a valid integer, not true"),
+        ({"size": 0}, "size: Input should be greater than or equal to 1, not 0"),
+        ({"flag": "true"}, 'flag: Input should be a valid boolean, not "true"'),
+        ({"flag": 1}, "flag: Input should be a valid boolean, not 1"),
+        ({"names": "x"}, 'names: Input should be a valid array, not "x"'),
+        ({"names": ["a", 2]}, "names[1]: Input should be a valid string, not 2"),
+        ({"link": "a/b"}, 'link: interface name contains / or : or whitespace characters: "a/b"'),
+        ({"mac": "01:00:00:00:00:00"}, "mac: invalid MAC address"),
+        ({"flag": True}, "flag needs names"),
+        (
+            {"section": {"ranges": [[{"subnet": "10.0.0.0"}]]}},
+            "section.ranges[0][0].subnet: invalid CIDR address: 10.0.0.0",
+        ),
+        ({"section": {"ranges": [[{}]]}}, "section.ranges[0][0].subnet: Field required"),
+        ({"section": {"routes": [{"dst": "x"}]}}, "section.routes[0]: invalid CIDR address: x (a route.dst)"),
+        ({"section": []}, "section: Input should be an object, not []"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(document: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Conf.read(document)
+    assert caught.value.code == 7
+    assert caught.value.msg.startswith("failed to load netconf: ")
+    assert complaint in caught.value.msg
+
+
+def test_all_that_is_wrong_is_named_at_once() -> None:
+    with pytest.raises(ConfigError, match="size: .*; flag: "):
+        Conf.read({"size": "7", "flag": 1})
+
+
+def test_reading_leniently_keeps_what_can_be_understood() -> None:
+    conf, complaints = Conf.read_leniently({"size": "7", "names": ["a"], "section": {"ranges": 5}, "vlanID": "x"})
+    assert (conf.size, conf.names, conf.section, conf.odd) == (7, ("a",), Section(), "x")
+    assert [complaint.split(":")[0] for complaint in complaints] == ["size", "section.ranges"]
+
+
+def test_reading_leniently_drops_rules_about_several_members() -> None:
+    conf, complaints = Conf.read_leniently({"flag": True, "size": 9})
+    assert (conf.flag, conf.size) == (True, 9)
+    assert complaints == ["flag needs names"]
+
+
+def test_reading_leniently_does_without_what_is_required() -> None:
+    conf, complaints = Required.read_leniently({"other": 5})
+    assert (conf.mtu, conf.other) == (None, 5)
+    assert complaints == ["mtu: Field required"]
+
+
+def test_reading_leniently_of_a_good_configuration_complains_of_nothing() -> None:
+    assert Conf.read_leniently({"size": 9}) == (Conf.read({"size": 9}), [])

@@ -1,0 +1,61 @@
+"""A third-party plugin is found, installed and called like ours."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.runtime import NetworkConfig, Runtime, RuntimeConf
+from pycni.testing import Container, fail_at_every_change, live_a_life
+from pycni.testing import Runtime as MiniatureRuntime
+
+CONFLIST = {
+    "cniVersion": "1.1.0",
+    "name": "acme",
+    "plugins": [{"type": "bridge", "bridge": "br0"}, {"type": "acme-mtu", "mtu": 1400}],
+}
+
+
+def mtu(container: Container) -> int:
+    return int(container.json("ip -j link show eth0")[0]["mtu"])
+
+
+def test_its_executable_is_called_in_a_chain(container: Container, bin_dir: Path, tmp_path: Path) -> None:
+    runtime = Runtime([str(bin_dir)], cache_dir=tmp_path)
+    network = NetworkConfig.parse(json.dumps(CONFLIST).encode())
+    parameters = RuntimeConf(container.id, container.path)
+    assert runtime.validate_network_list(network) == ()
+    runtime.add_network_list(network, parameters)
+    assert mtu(container) == 1400
+    runtime.check_network_list(network, parameters)
+    container.run("ip link set eth0 mtu 1300")
+    with pytest.raises(CniError, match="eth0 should have mtu 1400, but has 1300"):
+        runtime.check_network_list(network, parameters)
+    runtime.delete_network_list(network, parameters)
+    assert "eth0" not in container.run("ip -br link")
+
+
+@pytest.fixture
+def chained(container: Container, site: Path, monkeypatch: pytest.MonkeyPatch) -> MiniatureRuntime:
+    """acme-mtu behind a bridge, in this process."""
+    monkeypatch.syspath_prepend(site)
+    made = MiniatureRuntime("bridge", container, bridge="br0").add()
+    return MiniatureRuntime("acme-mtu", container, mtu=1400, prevResult=made)
+
+
+def test_a_failed_add_takes_the_change_back(chained: MiniatureRuntime) -> None:
+    assert fail_at_every_change(lambda: _again(chained)) == 1
+    _again(chained)
+
+
+def _again(chained: MiniatureRuntime) -> MiniatureRuntime:
+    chained.container.run("ip link set eth0 mtu 1500")
+    return chained
+
+
+def test_it_lives_a_life(chained: MiniatureRuntime) -> None:
+    chained.add()
+    chained.check()
+    assert mtu(chained.container) == 1400
+    live_a_life(chained)
