@@ -11,10 +11,9 @@ def main(name: str, entry: str, versions: tuple[str, ...]) -> NoReturn:
         from pycni.protocol import version
 
         _print_and_exit(version.reply(versions))
-    from pycni.sdk.main import main as answer_and_exit
-    from pycni.sdk.registry import load_class
+    from pycni.sdk.main import main_of_entry
 
-    answer_and_exit(name, load_class(entry, f'plugin "{name}"'))
+    main_of_entry(name, entry)
 
 
 def _print_and_exit(text: str) -> NoReturn:

@@ -32,6 +32,8 @@ def launchers(only: Iterable[str] = ()) -> list[Launcher]:
         raise CniError(f'no plugin is registered for type "{unknown[0]}"', details=f"there are {', '.join(entries)}")
     chosen = [entries[name] for name in sorted(set(only) or entries)]
     path = _search_path(chosen)
+    if not path:
+        _expect_found(chosen)
     return [
         Launcher(entry.name, entry.value, registry.load(entry.name).versions, sys.executable, path) for entry in chosen
     ]
@@ -82,11 +84,23 @@ def _search_path(entries: Iterable[EntryPoint]) -> tuple[str, ...]:
             return ()
         file = Path(origin)
         places[str(file.parent.parent if file.name == "__init__.py" else file.parent)] = None
-    path = tuple(places)
     modules = "; ".join(f"import {entry.module}" for entry in entries)
-    probe = f"import sys; sys.path[:0] = {list(path)!r}; {modules}"
-    found = subprocess.run([sys.executable, "-IS", "-c", probe], capture_output=True, check=False)
-    return path if found.returncode == 0 else ()
+    return tuple(places) if _runs("-IS", f"import sys; sys.path[:0] = {list(places)!r}; {modules}") else ()
+
+
+def _expect_found(entries: Iterable[EntryPoint]) -> None:
+    """Raise CniError unless the interpreter finds every plugin without our environment's help."""
+    for entry in entries:
+        if not _runs("-I", f"import {entry.module}"):
+            package = entry.dist.name if entry.dist else "an unknown package"
+            raise CniError(
+                f'plugin "{entry.name}" of {package} cannot be loaded by {sys.executable} on its own',
+                details=f"install {package} into the environment of pycni; PYTHONPATH does not reach executables",
+            )
+
+
+def _runs(options: str, code: str) -> bool:
+    return subprocess.run([sys.executable, options, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def _kept(state: Path, target: Path) -> Path:

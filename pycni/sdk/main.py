@@ -4,12 +4,15 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
+from pycni.protocol import version
 from pycni.protocol.errors import CniError, Code
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
+from pycni.sdk.registry import load_class
 from pycni.sdk.respond import Answer, answer
 
 _CHUNK = 1 << 16
@@ -21,15 +24,24 @@ class TerminatedBySignal(BaseException):
 
 def main(name: str, plugin: type[Plugin[Any]]) -> NoReturn:
     """Answer the call that this process was started for, and exit."""
+    _answer_and_exit(name, lambda: plugin)
+
+
+def main_of_entry(name: str, entry: str) -> NoReturn:
+    """The same for a plugin that `module:Class` names."""
+    _answer_and_exit(name, lambda: load_class(entry, f'plugin "{name}"'))
+
+
+def _answer_and_exit(name: str, load: Callable[[], type[Plugin[Any]]]) -> NoReturn:
     stdout = guard_stdout()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        reply = answer(name, plugin, dict(os.environ), read_stdin(), invoke)
+        reply = answer(name, load(), dict(os.environ), read_stdin(), invoke)
     except CniError as error:
-        reply = Answer(error.to_json(), 1)
+        reply = Answer(error.to_json(version.NEWEST), 1)
     except (TerminatedBySignal, KeyboardInterrupt):
         ended = CniError("the call was ended by a signal and undone", code=Code.TRY_AGAIN_LATER)
-        reply = Answer(ended.to_json(), 1)
+        reply = Answer(ended.to_json(version.NEWEST), 1)
     finish(reply, stdout)
 
 

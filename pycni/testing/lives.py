@@ -19,11 +19,12 @@ def live_a_life(runtime: Runtime) -> None:
     attachment's own. The last DEL comes as after a lost cache, without prevResult.
     """
     container_before = snapshot.of_namespace(runtime.container)
+    untouched = snapshot.of_host(runtime.container.host)
     previous = runtime.result
     runtime.add()
     runtime.delete()
     before = snapshot.of_host(runtime.container.host)
-    own = [line for line in before if runtime.owner.key in line or runtime.owner.host_ifname in line]
+    own = [line for line in before - untouched if runtime.owner.key in line or runtime.owner.host_ifname in line]
     assert not own, f"DEL left {own}"
     runtime.result = previous
     runtime.add()
