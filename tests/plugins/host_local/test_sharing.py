@@ -1,6 +1,7 @@
 """Go's host-local and ours on one live store, in both directions."""
 
 import os
+import random
 import subprocess
 import threading
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycni_plugins.host_local.ranges import Range
 from pycni_plugins.host_local.store import Store
 
 from pycni.protocol.errors import CniError
@@ -83,6 +85,49 @@ def test_both_at_once_give_every_container_its_own(host_local: Call, go_host_loc
         other = go_host_local if call is host_local else host_local
         other("DEL", container_id, ipam=DUAL)
     assert held(store) == {}
+
+
+RANGES: dict[str, list[dict[str, str]]] = {
+    "tiny": [{"subnet": "10.1.0.0/29"}],
+    "gateway inside": [{"subnet": "10.1.0.0/29", "gateway": "10.1.0.4"}],
+    "gateway outside": [{"subnet": "10.1.0.0/29", "gateway": "10.9.0.1", "rangeEnd": "10.1.0.3"}],
+    "network and broadcast": [{"subnet": "10.1.0.0/30", "rangeStart": "10.1.0.0", "rangeEnd": "10.1.0.3"}],
+    "two ranges": [{"subnet": "10.1.0.0/30"}, {"subnet": "10.2.0.0/29", "rangeStart": "10.2.0.3"}],
+    "three of one subnet": [
+        {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.10"},
+        {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.1", "rangeEnd": "10.1.0.2"},
+        {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.200", "rangeEnd": "10.1.0.200"},
+    ],
+    "IPv6": [{"subnet": "fd00::/125", "rangeEnd": "fd00::5"}],
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_whatever_comes_and_goes_they_give_the_same(
+    name: str, host_local: Call, go_host_local: Call, data_dir: Path
+) -> None:
+    """Two stores, the same sixty events: results, refusals and files are alike."""
+    events = random.Random(name)
+    ranges = [Range.parse(r["subnet"], r.get("rangeStart", ""), r.get("rangeEnd", "")) for r in RANGES[name]]
+    wishes = [str(end) for range_ in ranges for end in (range_.start, range_.end)]
+    for _ in range(60):
+        command = events.choice(["ADD", "ADD", "ADD", "DEL"])
+        container_id, ifname = f"c{events.randrange(5)}", events.choice(["eth0", "eth0", "net1"])
+        cni_args = f"IP={events.choice(wishes)}" if command == "ADD" and events.random() < 0.2 else ""
+        outcomes = []
+        for call, home in ((host_local, "ours"), (go_host_local, "gos")):
+            ipam = {"ranges": [RANGES[name]], "dataDir": str(data_dir / home)}
+            try:
+                answer = call(command, container_id, ifname=ifname, cni_args=cni_args, ipam=ipam, cniVersion="1.0.0")
+                outcomes.append(answer and answer["ips"])
+            except CniError as error:
+                outcomes.append(error.msg)
+        assert outcomes[0] == outcomes[1], (command, container_id, ifname, cni_args)
+        ours, gos = (
+            {file.name: file.read_bytes() for file in home.iterdir()} if home.exists() else {}
+            for home in (data_dir / "ours" / "mynet", data_dir / "gos" / "mynet")
+        )
+        assert ours == gos or not ours  # a DEL of ours makes no store
 
 
 def test_each_waits_for_the_lock_of_the_other(host_local: Call, go_host_local: Call, store: Path) -> None:
