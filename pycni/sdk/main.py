@@ -89,4 +89,5 @@ def finish(reply: Answer, stdout: int) -> NoReturn:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing disturbs the undoing
     raise TerminatedBySignal
