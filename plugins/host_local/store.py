@@ -101,11 +101,14 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CniError(
-            f"host-local cannot use its store {path}: {error.strerror}",
+        explained = CniError(
+            f"host-local cannot use its store {path}: {error.strerror or error}",
             code=Code.IO_FAILURE,
             details=f"{error.filename or path}: dataDir must be a directory on a filesystem that can be written",
-        ) from error
+        )
+        for note in getattr(error, "__notes__", ()):
+            explained.add_note(note)
+        raise explained from error
 
 
 def expect_writable(data_dir: str, network: str) -> None:
