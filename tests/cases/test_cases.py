@@ -19,17 +19,6 @@ PYCNI = f"{sys.executable} -m pycni"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, or `unshare -Urnm`")
 
 
-@pytest.fixture(scope="session")
-def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every plugin of this installation, as executables."""
-    directory = tmp_path_factory.mktemp("cni") / "bin"
-    state = directory.with_name("state")
-    command = [*PYCNI.split(), "install", directory, "--state-dir", state]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return directory
-
-
 @pytest.fixture
 def results_of(tmp_path: Path) -> ResultsOf:
     """What the runner says of one case with the plugins of a directory."""

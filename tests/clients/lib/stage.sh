@@ -54,14 +54,12 @@ enter_stage() {
     [ -z "${!variable:-}" ] || kept+=("$variable=${!variable}")
   done
   STAGE=$(mktemp -d /tmp/pycni-clients.XXXXXX)
-  mapfile -t GROUPS_MADE < <(own_cgroups | sed "s,\$,/${STAGE##*/},")
-  for group in "${GROUPS_MADE[@]}"; do make_cgroup "$group" || exit 2; done
-  (
-    for group in "${GROUPS_MADE[@]}"; do echo $BASHPID >"$group/cgroup.procs"; done
-    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME="$STAGE" TMPDIR="$STAGE" STAGE="$STAGE" "${kept[@]}" \
-      setpriv --pdeathsig KILL \
-      unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child --mount-proc bash "$0" "$@"
-  ) &
+  mapfile -t CGROUPS <<<"$(parent_cgroups | sed "s,\$,/${STAGE##*/},")"
+  for group in "${CGROUPS[@]}"; do make_cgroup "$group" || exit 2; done
+  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME="$STAGE" TMPDIR="$STAGE" STAGE="$STAGE" "${kept[@]}" \
+    CGROUPS="${CGROUPS[*]}" setpriv --pdeathsig KILL \
+    unshare --mount --net --pid --uts --ipc --fork --kill-child --mount-proc \
+    bash -c 'for group in $CGROUPS; do echo $$ >$group/cgroup.procs; done; exec unshare --cgroup bash "$0" "$@"' "$0" "$@" &
   inner=$!
   trap 'kill -KILL $inner' INT TERM HUP # with it, and with us, dies everything in its pid namespace
   wait $inner; rc=$?
@@ -76,22 +74,20 @@ clear_stage() {
   local deadline=$((SECONDS + 10))
   rmdir "$STAGE"
   # The last processes of the namespace may still be on their way out.
-  until find "${GROUPS_MADE[@]}" -depth -type d -exec rmdir {} \; >/dev/null 2>&1; [ -z "$(existing_cgroups)" ]; do
+  until find "${CGROUPS[@]}" -depth -type d -exec rmdir {} \; >/dev/null 2>&1; [ -z "$(existing_cgroups)" ]; do
     [ $SECONDS -lt $deadline ] || { say "cgroups remain: $(existing_cgroups)"; return 1; }
     sleep 0.05
   done
 }
-existing_cgroups() { ls -d "${GROUPS_MADE[@]}" 2>/dev/null; }
+existing_cgroups() { ls -d "${CGROUPS[@]}" 2>/dev/null; }
 
-# The cgroups of this process, one directory a line; of a hybrid machine, those of version 1.
-own_cgroups() {
+# The cgroups to put the stage in, one directory a line. Those of this process; of a hybrid machine, those of version 1;
+# but in a pure version 2 the root, as only there a cgroup may hold processes and still hand controllers to children.
+parent_cgroups() {
+  ! unified || { echo /sys/fs/cgroup; return; }
   local id names path
   while IFS=: read -r id names path; do
-    if unified; then
-      [ "$names" ] || echo "/sys/fs/cgroup${path%/}"
-    else
-      [ ! "$names" ] || echo "/sys/fs/cgroup/${names#name=}${path%/}"
-    fi
+    [ ! "$names" ] || echo "/sys/fs/cgroup/${names#name=}${path%/}"
   done </proc/self/cgroup
 }
 unified() { [ -e /sys/fs/cgroup/cgroup.controllers ]; }
