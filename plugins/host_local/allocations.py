@@ -85,22 +85,32 @@ class Allocations:
                 return addresses
         return ()
 
-    def collect(self, valid: Collection[Holder]) -> Addresses:
-        """Free what no valid attachment holds, and files that a crash left empty; say which addresses that were."""
-        containers = {holder.container_id for holder in valid}
+    def torn(self) -> Addresses:
+        """Addresses whose files a crash left empty, and that so belong to nobody."""
         contents = self._contents()
-        garbage = []
-        for address, content in contents.items():
-            holder = Holder.parse(content)
-            if holder is None:
-                stale = not content and self._age(address) > _TORN_AFTER
-            else:
-                stale = holder not in valid if holder.ifname else holder.container_id not in containers
-            if stale:
-                garbage.append(address)
+        return tuple(address for address in contents if not contents[address] and self._age(address) > _TORN_AFTER)
+
+    def free_torn(self) -> Addresses:
+        """Free those, and say which they were."""
+        torn = self.torn()
+        self._unlink(torn)
+        if self._names is not None:
+            self._names -= frozenset(torn)
+        return torn
+
+    def collect(self, valid: Collection[Holder]) -> Addresses:
+        """Free what no valid attachment holds, and what is torn; say which addresses that were."""
+        containers = {holder.container_id for holder in valid}
+        owners = _by_holder(self._contents())
+        stale = {
+            holder
+            for holder in owners
+            if (holder not in valid if holder.ifname else holder.container_id not in containers)
+        }
+        garbage = tuple(address for holder in stale for address in owners[holder])
         self._unlink(garbage)
-        self._owners.replace(_by_holder({name: text for name, text in contents.items() if name not in garbage}))
-        return tuple(garbage)
+        self._owners.replace({holder: addresses for holder, addresses in owners.items() if holder not in stale})
+        return (*garbage, *self.free_torn())
 
     def settle(self) -> None:
         """Bring the cache of owners in step; to be called last."""
@@ -124,7 +134,7 @@ class Allocations:
     def _content(self, name: str) -> bytes | None:
         """What a file says, without white space around it; None if it is not there or no readable file."""
         try:
-            file = os.open(name, os.O_RDONLY, dir_fd=self._directory)
+            file = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=self._directory)
         except OSError:
             return None
         try:

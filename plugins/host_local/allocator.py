@@ -62,9 +62,8 @@ def allocate(
                 wishes.remove(wish)
                 choices.append(_as_requested(i, set_, wish, taken))
         except CniError as error:
-            raise CniError(
-                f"failed to allocate for range {i}: {error.msg}", code=error.code, details=error.details
-            ) from None
+            error.msg = f"failed to allocate for range {i}: {error.msg}"
+            raise
     if wishes:
         raise CniError(
             f"failed to allocate all requested IPs: {' '.join(map(str, wishes))}",
@@ -81,13 +80,15 @@ def find_free(
     return next((found for found in set_.candidates(after=last_reserved) if str(found[0]) not in taken), None)
 
 
-def exhausted(set_: RangeSet) -> CniError:
-    """The error for a set that has no free address."""
-    return CniError(
-        f"no IP addresses available in range set: {set_}",
-        code=Code.TRY_AGAIN_LATER,
-        details=f"all {set_.size} are taken: delete containers, free with GC what dead ones left, or widen the range",
-    )
+class ExhaustedError(CniError):
+    """A set has no free address."""
+
+    def __init__(self, set_: RangeSet) -> None:
+        super().__init__(
+            f"no IP addresses available in range set: {set_}",
+            code=Code.TRY_AGAIN_LATER,
+            details=f"all {set_.size} are taken: delete containers, let GC free what dead ones left, widen the range",
+        )
 
 
 def _next_free(i: int, set_: RangeSet, demand: Demand, taken: Taken, last_reserved: Address | None) -> Choice:
@@ -99,7 +100,7 @@ def _next_free(i: int, set_: RangeSet, demand: Demand, taken: Taken, last_reserv
             )
     found = find_free(set_, taken=taken, last_reserved=last_reserved)
     if found is None:
-        raise exhausted(set_)
+        raise ExhaustedError(set_)
     return Choice(i, *found)
 
 

@@ -4,7 +4,7 @@ ADD ── one address of each range set ──► /var/lib/cni/networks/<networ
 """
 
 import logging
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pycni.protocol.address import parse_ip
 from pycni.sdk import Address, Attachment, CniError, Code, Dns, IpConfig, Network, Plugin, Result
 
 from . import resolvconf
-from .allocator import Choice, Demand, allocate, exhausted, find_free
+from .allocator import Choice, Demand, ExhaustedError, allocate, find_free
 from .config import HostLocalConfig
 from .holder import Holder
 from .ranges import RangeSet
@@ -48,7 +48,12 @@ class HostLocal(Plugin[HostLocalConfig]):
             held = [parse_ip(address) for address in allocations.held_by(holder)]
             last_reserved = [allocations.last_reserved(i) for i in range(len(sets))]
             demand = Demand(cni.container_id, requested, held)
-            choices = allocate(sets, demand, taken=allocations, last_reserved=last_reserved)
+            try:
+                choices = allocate(sets, demand, taken=allocations, last_reserved=last_reserved)
+            except ExhaustedError:
+                if not allocations.free_torn():
+                    raise
+                choices = allocate(sets, demand, taken=allocations, last_reserved=last_reserved)
             addresses = [str(choice.address) for choice in choices]
             cni.journal.change(
                 f"reserve {', '.join(addresses)}",
@@ -87,10 +92,10 @@ class HostLocal(Plugin[HostLocalConfig]):
         sets = cni.config.sets
         expect_writable(cni.config.data_dir, cni.name)
         with Store.find(cni.config.data_dir, cni.name) or nullcontext() as store:
-            taken: Container[str] = store.unlocked() if store else ()
+            allocations = store.unlocked() if store else None
             for i, set_ in enumerate(sets):
-                if find_free(set_, taken=taken) is None:
-                    full = exhausted(set_)
+                if find_free(set_, taken=allocations or ()) is None and not (allocations and allocations.torn()):
+                    full = ExhaustedError(set_)
                     raise CniError(
                         f"range set {i} is full: {full.msg}", code=Code.PLUGIN_NOT_AVAILABLE, details=full.details
                     )

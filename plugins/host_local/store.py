@@ -34,7 +34,7 @@ class Store:
     @classmethod
     def find(cls, data_dir: str, network: str) -> Self | None:
         """The store; None if nothing was ever allocated."""
-        with _explained(f"{data_dir}/{network}"), suppress(FileNotFoundError):
+        with _explained(f"{data_dir}/{network}"), suppress(FileNotFoundError, NotADirectoryError):
             return cls(data_dir, network)
         return None
 
@@ -54,7 +54,7 @@ class Store:
         os.close(self._directory)
 
     def claim(self, holder: Holder) -> Claim:
-        """What `Allocations.reserve` needs; slow, so make it before locking."""
+        """What `Allocations.reserve` needs; make it before locking, so that nobody waits for it."""
         with _explained(self.path):
             return Claim(self._directory, holder)
 
@@ -101,11 +101,14 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CniError(
-            f"host-local cannot use its store {path}: {error.strerror}",
+        explained = CniError(
+            f"host-local cannot use its store {path}: {error.strerror or error}",
             code=Code.IO_FAILURE,
             details=f"{error.filename or path}: dataDir must be a directory on a filesystem that can be written",
-        ) from error
+        )
+        for note in getattr(error, "__notes__", ()):
+            explained.add_note(note)
+        raise explained from error
 
 
 def expect_writable(data_dir: str, network: str) -> None:

@@ -114,11 +114,12 @@ class Static(Plugin[StaticConfig]):
 
     def check(self, cni: Attachment[StaticConfig]) -> None:
         """See that the interface got every address, with its gateway where one was named."""
-        prev_result, addresses = cni.required_prev_result, cni.config.addresses(cni.args)
+        got = ", ".join(str(ip.address) for ip in cni.required_prev_result.ips) or "no addresses"
+        addresses = cni.config.addresses(cni.args)
         gateways = {ip.address: ip.gateway for ip in cni.prev_ips}
         for ip in addresses:
             if ip.address not in gateways:
-                problem = f"prevResult, with {len(prev_result.ips)} addresses, lacks {ip.address}"
+                problem = f"prevResult lacks {ip.address}: it has {got}"
             elif ip.gateway not in (None, gateways[ip.address]):
                 problem = f"its gateway is {gateways[ip.address] or 'missing'} and should be {ip.gateway}"
             else:

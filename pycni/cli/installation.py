@@ -105,7 +105,7 @@ def _runs(options: str, code: str) -> bool:
 
 def _kept(state: Path, target: Path) -> Path:
     """Where that which stood at `target` before us is kept."""
-    return state / "displaced" / str(target.resolve().parent).strip("/").replace("/", "%") / target.name
+    return state / "displaced" / str(target.parent.resolve()).strip("/").replace("/", "%") / target.name
 
 
 def _keep(target: Path, kept: Path) -> None:

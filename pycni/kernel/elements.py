@@ -26,6 +26,11 @@ class Element:
     value: str = ""
     rules: str = ""
 
+    @property
+    def chain(self) -> str:
+        """The chain that its value leads to; empty if it leads to none."""
+        return self.value.removeprefix("goto ")
+
     def labelled(self, label: str) -> str:
         """As nft writes it."""
         return f'{self.key} comment "{label}"' + (f" : {self.value}" if self.value else "")
@@ -61,11 +66,21 @@ class Table:
                 doomed = [element for element, label in held if owner.owns(label)]
                 if doomed:
                     nft.run("\n".join(f"delete element {self.name} {e.place} {{ {e.key} }}" for e in doomed))
+                    self._delete_unused_chains(nft, doomed)
         except NftUnavailableError:
             return  # then there is nothing of ours either
         except NftError as error:
             if not error.missing:
                 raise
+
+    def _delete_unused_chains(self, nft: Nft, gone: Iterable[Element]) -> None:
+        """Remove the chains that these elements led to, unless others lead there too."""
+        for chain in sorted({element.chain for element in gone if element.chain}):
+            try:
+                nft.run(f"flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
+            except NftError as error:
+                if not error.busy and not error.missing:
+                    raise
 
     def _add(self, door: Door, elements: Sequence[Element], owner: Owner) -> None:
         additions = "\n".join(f"create element {self.name} {e.place} {{ {e.labelled(owner.label)} }}" for e in elements)
@@ -112,12 +127,14 @@ class Table:
 
 
 def _labelled(place: str, kind: str | list[str], entry: Any) -> tuple[Element, str]:
-    """An element and its comment, from nft's JSON: a value, {"elem": {...}}, or in a map a pair of those."""
-    key = entry[0] if isinstance(entry, list) else entry
+    """An element and its comment, from nft's JSON: a value, {"elem": {...}}, or in a map a pair of key and verdict."""
+    key, verdict = entry if isinstance(entry, list) else (entry, {})
     if not isinstance(key, dict) or "elem" not in key:
         return Element(place, str(key)), ""
     value = key["elem"]["val"]
     parts = value["concat"] if isinstance(value, dict) else [value]
     kinds = [kind] if isinstance(kind, str) else kind
     words = [f'"{part}"' if of == "ifname" else str(part) for part, of in zip(parts, kinds, strict=True)]
-    return Element(place, " . ".join(words)), key["elem"].get("comment", "")
+    target = verdict.get("goto", {}).get("target", "")
+    element = Element(place, " . ".join(words), f"goto {target}" if target else "")
+    return element, key["elem"].get("comment", "")

@@ -24,6 +24,10 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+def _nothing() -> None:
+    """How to take back what stays."""
+
+
 class Journal:
     """The changes of one call; leaving it by an exception undoes them, newest first."""
 
@@ -32,17 +36,20 @@ class Journal:
         self.failures: list[Exception] = []  # of attempts
 
     def change(self, what: str, do: Callable[[], T], undo: Callable[[], object] | None = None) -> T:
-        """Do it. `what` is a phrase for people ("create bridge cni0"); without `undo` the change stays."""
+        """Do it, all or nothing. `what` is a phrase for people ("create bridge cni0"); without `undo` it stays.
+
+        `undo` must be content if there is nothing to take back: a signal may come at any moment.
+        """
         log.debug("%s", what)
+        entry = (what, undo or _nothing)
+        self._undos.append(entry)
         try:
             with _watcher.get()(what):
-                result = do()
+                return do()
         except Exception as error:
+            self._undos.remove(entry)
             error.add_note(f"while: {what}")
             raise
-        if undo is not None:
-            self._undos.append((what, undo))
-        return result
 
     def attempt(self, what: str, do: Callable[[], object]) -> None:
         """Do it and go on whatever happens: a failure is kept for the end of the call. For all that deletes."""

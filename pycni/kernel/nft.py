@@ -16,7 +16,7 @@ _JSON_OUTPUT = 1 << 4
 
 
 class NftError(CniError):
-    """A transaction was refused; `missing` and `exists` say whether for lack of something, or for having it."""
+    """A transaction was refused: something is `missing`, `exists` already, or is `busy`, that is in use."""
 
     def __init__(self, script: str, complaint: str) -> None:
         first, *_ = complaint.strip().splitlines() or ["no reason given"]
@@ -25,6 +25,7 @@ class NftError(CniError):
         self.complaint = complaint
         self.missing = "No such file or directory" in complaint
         self.exists = "File exists" in complaint
+        self.busy = "Device or resource busy" in complaint
 
 
 class NftUnavailableError(CniError):

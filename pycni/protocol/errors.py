@@ -38,6 +38,7 @@ class CniError(Exception):
         self.msg = msg
         self.details = details
         self.verbatim = False  # whether it is another plugin's, which travels on unchanged
+        self.undone = False  # whether that plugin has taken back all that it did
 
     def __str__(self) -> str:
         return f"{self.msg}; {self.details}" if self.details else self.msg

@@ -40,5 +40,7 @@ def _in_process(name: str, plugin: type[Plugin[Any]], env: Mapping[str, str], st
     reply = answer(name, plugin, env, stdin, invoke)
     sys.stderr.write(reply.stderr)
     if reply.status != 0:
-        raise CniError.from_json(dialect.loads(reply.stdout))
+        error = CniError.from_json(dialect.loads(reply.stdout))
+        error.undone = True  # by its journal
+        raise error
     return reply.stdout.encode()

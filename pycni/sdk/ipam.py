@@ -53,6 +53,8 @@ class IpamDelegate:
             if not lease.ips:
                 raise CniError("IPAM plugin returned missing IP config", details=f"{self._plugin} gave no address")
         except (CniError, ValueError) as error:
+            if isinstance(error, CniError) and error.undone:
+                raise  # a DEL would free what an earlier ADD of this attachment holds
             # Whatever it may have reserved before it failed is given back (SPEC section 4).
             try:
                 self._release()

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -72,6 +73,8 @@ def read_stdin() -> bytes:
 
 def finish(reply: Answer, stdout: int) -> NoReturn:
     """Print the answer and exit with its status."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()  # what the plugin printed, on its way to stderr
     sys.stderr.write(reply.stderr)
     sys.stderr.flush()
     data, status = reply.stdout.encode(), reply.status
@@ -86,4 +89,5 @@ def finish(reply: Answer, stdout: int) -> NoReturn:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing disturbs the undoing
     raise TerminatedBySignal

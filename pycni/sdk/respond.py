@@ -13,6 +13,7 @@ from pycni.protocol import args, conversion, dialect, version
 from pycni.protocol.errors import CniError, Code
 from pycni.protocol.request import Request
 from pycni.sdk.attachment import Attachment, Network
+from pycni.sdk.config import NetConf
 from pycni.sdk.ipam import Invoke
 from pycni.sdk.plugin import Plugin
 
@@ -72,9 +73,10 @@ def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> str:
 
 
 def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> None:
-    config, journal = plugin.config.read(request.config), Journal()
+    gc = request.command == "GC"
+    config, journal = _config(plugin, request, leniently=gc), Journal()
     with Network(config, request, journal, invoke) as cni:
-        if request.command == "STATUS":
+        if not gc:
             plugin().status(cni)
         elif cni.valid_attachments is None:
             log.info("GC without cni.dev/valid-attachments: nothing is known to be stale, nothing is removed")
@@ -84,13 +86,11 @@ def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke)
 
 
 def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> str:
-    if request.command == "DEL":
-        config, complaints = plugin.config.read_leniently(request.config)
-        for complaint in complaints:
-            log.warning("DEL goes on although the configuration is wrong: %s", complaint)
+    deleting = request.command == "DEL"
+    config = _config(plugin, request, leniently=deleting)
+    if deleting:
         known = {key: value for key, value in args.parse_leniently(request.args).items() if key in plugin.cni_args}
     else:
-        config = plugin.config.read(request.config)
         known = args.parse(request.args, plugin.cni_args) if plugin.cni_args else {}
     journal = Journal()
     # The journal is left first: what it undoes needs the namespaces open.
@@ -105,6 +105,16 @@ def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invo
                 plugin().delete(cni)
     _raise_failures(journal)
     return ""
+
+
+def _config(plugin: type[Plugin[Any]], request: Request, *, leniently: bool) -> NetConf:
+    """The configuration; of a wrong one, DEL and GC take what can be understood."""
+    if not leniently:
+        return plugin.config.read(request.config)
+    config, complaints = plugin.config.read_leniently(request.config)
+    for complaint in complaints:
+        log.warning("%s goes on although the configuration is wrong: %s", request.command, complaint)
+    return config
 
 
 def _raise_failures(journal: Journal) -> None:

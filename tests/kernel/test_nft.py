@@ -52,6 +52,17 @@ class TestElements:
         masquerade.TABLE.create(host.door, elements, MINE, what="masquerade")
         masquerade.TABLE.expect(host.door, elements, MINE, what="masquerading")
 
+    def test_the_rules_of_a_subnet_go_with_its_last_address(self, host: Host) -> None:
+        first, second = masquerade.elements(CIDRS), masquerade.elements([parse_cidr("10.1.0.3/24")])
+        masquerade.TABLE.create(host.door, first, MINE, what="masquerade")
+        masquerade.TABLE.create(host.door, second, OTHER, what="masquerade")
+        masquerade.TABLE.delete(host.door, MINE)
+        assert "subnet-10.1.0.0/24" in host.run("nft list ruleset")
+        assert "subnet-fd00" not in host.run("nft list ruleset")
+        masquerade.TABLE.expect(host.door, second, OTHER, what="masquerading")
+        masquerade.TABLE.delete(host.door, OTHER, second)
+        assert "subnet" not in host.run("nft list ruleset")
+
     def test_deleting_from_no_table_is_fine(self, host: Host) -> None:
         masquerade.TABLE.delete(host.door, MINE)
         masquerade.TABLE.delete(host.door, MINE, masquerade.elements(CIDRS))

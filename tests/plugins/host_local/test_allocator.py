@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycni_plugins.host_local.allocator import Choice, Demand, allocate, find_free
 from pycni_plugins.host_local.ranges import Range, RangeSet
@@ -97,6 +97,7 @@ def test_an_exhausted_set_says_how_many_addresses_it_has_and_what_to_do() -> Non
     assert error.code == Code.TRY_AGAIN_LATER
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["add", "delete"]), max_size=60), st.data())
 def test_an_address_is_never_handed_out_twice(events: list[str], data: st.DataObject) -> None:
     """Containers come and go in any order; the pool gives what is free and refuses only when nothing is."""

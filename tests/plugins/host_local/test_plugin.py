@@ -304,6 +304,8 @@ def test_del_frees_the_interface_and_nothing_else_and_twice_is_fine(host_local: 
 def test_del_without_a_store_makes_none(host_local: Call, data_dir: Path) -> None:
     host_local("DEL", ipam=V4)
     assert not data_dir.exists()
+    data_dir.write_text("a file")
+    host_local("DEL", ipam=V4)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycni_plugins.host_local.ranges import Range, RangeSet, check_sets, has_two_of_a_family
 
@@ -133,6 +133,7 @@ def small_pools(draw: st.DrawFn) -> RangeSet:
     return RangeSet(tuple(draw(st.permutations(ranges))))
 
 
+@settings(deadline=None)
 @given(small_pools(), st.integers(0, 255))
 def test_each_allocatable_address_comes_exactly_once_wherever_the_walk_starts(set_: RangeSet, last: int) -> None:
     after = ip_address(f"10.1.0.{last}")

@@ -1,0 +1,17 @@
+"""host-local: whole lives and failures, as every plugin's."""
+
+from pycni.testing import Container, Runtime, die_at_every_change, fail_at_every_change, live_a_life
+
+DUAL = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
+
+
+def test_it_leaves_nothing_behind(container: Container) -> None:
+    live_a_life(Runtime("host-local", container, ipam=DUAL))
+
+
+def test_a_failed_add_leaves_nothing_behind(container: Container) -> None:
+    assert fail_at_every_change(lambda: Runtime("host-local", container, ipam=DUAL)) == 1
+
+
+def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container) -> None:
+    assert die_at_every_change(lambda: Runtime("host-local", container, ipam=DUAL)) == 1

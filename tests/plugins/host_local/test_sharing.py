@@ -1,0 +1,152 @@
+"""Go's host-local and ours on one live store, in both directions."""
+
+import os
+import random
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pycni_plugins.host_local.ranges import Range
+from pycni_plugins.host_local.store import Store
+
+from pycni.protocol.errors import CniError
+from pycni.testing import wait_for
+
+Call = Callable[..., Any]
+DUAL = {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
+
+
+def addresses(result: dict[str, Any]) -> list[str]:
+    return [ip["address"] for ip in result["ips"]]
+
+
+def held(store: Path) -> dict[str, str]:
+    return {file.name: file.read_bytes().decode() for file in store.iterdir() if not file.name.startswith("l")}
+
+
+def test_they_take_turns_in_handing_out(host_local: Call, go_host_local: Call, store: Path) -> None:
+    first, second = host_local, go_host_local
+    for i in range(2, 12):
+        assert addresses(first("ADD", f"c{i}", ipam=DUAL)) == [f"10.1.0.{i}/24", f"fd00:1::{i:x}/64"]
+        first, second = second, first
+    assert len(held(store)) == 20
+
+
+@pytest.mark.parametrize("adder", ["host_local", "go_host_local"])
+def test_each_knows_what_the_other_gave(adder: str, request: pytest.FixtureRequest, store: Path) -> None:
+    adds = request.getfixturevalue(adder)
+    other = request.getfixturevalue({"host_local": "go_host_local", "go_host_local": "host_local"}[adder])
+    result = adds("ADD", "c1", ipam=DUAL)
+    other("ADD", "c2", ipam=DUAL)
+    other("CHECK", "c1", ipam=DUAL, cniVersion="1.0.0", prevResult={**result, "cniVersion": "1.0.0"})
+    with pytest.raises(CniError, match=r"10\.1\.0\.2 has been allocated to c1, duplicate allocation is not allowed"):
+        other("ADD", "c1", ipam=DUAL)
+    with pytest.raises(CniError, match=r"requested IP address 10\.1\.0\.2 is not available"):
+        other("ADD", "c3", ipam=DUAL, cni_args="IP=10.1.0.2")
+    other("DEL", "c1", ipam=DUAL)
+    assert set(held(store).values()) == {"c2\r\neth0"}
+    with pytest.raises(CniError, match="Failed to find address added by container c1"):
+        adds("CHECK", "c1", ipam=DUAL, cniVersion="1.0.0", prevResult={**result, "cniVersion": "1.0.0"})
+    assert addresses(adds("ADD", "c1", ipam=DUAL)) == ["10.1.0.4/24", "fd00:1::4/64"]
+
+
+def test_neither_sees_the_cache_of_the_other(host_local: Call, go_host_local: Call, data_dir: Path) -> None:
+    host_local("ADD", "c1", ipam=DUAL)
+    cache = data_dir / ".mynet.owners"
+    before = {link.name: os.readlink(link) for link in cache.iterdir() if link.is_symlink()}  # noqa: PTH115
+    assert before == {"c1:eth0": "10.1.0.2,fd00:1::2"}
+    go_host_local("DEL", "c1", ipam=DUAL)
+    assert {link.name for link in cache.iterdir()} == {"c1:eth0", "seal"}, "out of step, and that is noticed"
+    host_local("ADD", "c1", ipam=DUAL)
+    assert {os.readlink(link) for link in cache.iterdir() if link.is_symlink()} == {"10.1.0.3,fd00:1::3"}  # noqa: PTH115
+
+
+def test_both_at_once_give_every_container_its_own(host_local: Call, go_host_local: Call, store: Path) -> None:
+    failures: list[BaseException] = []
+
+    def add(call: Call, container_id: str) -> None:
+        try:
+            call("ADD", container_id, ipam=DUAL)
+        except BaseException as error:  # noqa: BLE001 - a thread's failure is looked at by the test
+            failures.append(error)
+
+    calls = [(host_local if i % 2 else go_host_local, f"c{i}") for i in range(32)]
+    threads = [threading.Thread(target=add, args=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sorted(held(store).values()) == sorted(2 * [f"c{i}\r\neth0" for i in range(32)])
+    for call, container_id in calls:
+        other = go_host_local if call is host_local else host_local
+        other("DEL", container_id, ipam=DUAL)
+    assert held(store) == {}
+
+
+RANGES: dict[str, list[dict[str, str]]] = {
+    "tiny": [{"subnet": "10.1.0.0/29"}],
+    "gateway inside": [{"subnet": "10.1.0.0/29", "gateway": "10.1.0.4"}],
+    "gateway outside": [{"subnet": "10.1.0.0/29", "gateway": "10.9.0.1", "rangeEnd": "10.1.0.3"}],
+    "network and broadcast": [{"subnet": "10.1.0.0/30", "rangeStart": "10.1.0.0", "rangeEnd": "10.1.0.3"}],
+    "two ranges": [{"subnet": "10.1.0.0/30"}, {"subnet": "10.2.0.0/29", "rangeStart": "10.2.0.3"}],
+    "three of one subnet": [
+        {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.10"},
+        {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.1", "rangeEnd": "10.1.0.2"},
+        {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.200", "rangeEnd": "10.1.0.200"},
+    ],
+    "IPv6": [{"subnet": "fd00::/125", "rangeEnd": "fd00::5"}],
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_whatever_comes_and_goes_they_give_the_same(
+    name: str, host_local: Call, go_host_local: Call, data_dir: Path
+) -> None:
+    """Two stores, the same sixty events: results, refusals and files are alike."""
+    events = random.Random(name)
+    ranges = [Range.parse(r["subnet"], r.get("rangeStart", ""), r.get("rangeEnd", "")) for r in RANGES[name]]
+    wishes = [str(end) for range_ in ranges for end in (range_.start, range_.end)]
+    for _ in range(60):
+        command = events.choice(["ADD", "ADD", "ADD", "DEL"])
+        container_id, ifname = f"c{events.randrange(5)}", events.choice(["eth0", "eth0", "net1"])
+        cni_args = f"IP={events.choice(wishes)}" if command == "ADD" and events.random() < 0.2 else ""
+        outcomes = []
+        for call, home in ((host_local, "ours"), (go_host_local, "gos")):
+            ipam = {"ranges": [RANGES[name]], "dataDir": str(data_dir / home)}
+            try:
+                answer = call(command, container_id, ifname=ifname, cni_args=cni_args, ipam=ipam, cniVersion="1.0.0")
+                outcomes.append(answer and answer["ips"])
+            except CniError as error:
+                outcomes.append(error.msg)
+        assert outcomes[0] == outcomes[1], (command, container_id, ifname, cni_args)
+        ours, gos = (
+            {file.name: file.read_bytes() for file in home.iterdir()} if home.exists() else {}
+            for home in (data_dir / "ours" / "mynet", data_dir / "gos" / "mynet")
+        )
+        assert ours == gos or not ours  # a DEL of ours makes no store
+
+
+def test_each_waits_for_the_lock_of_the_other(host_local: Call, go_host_local: Call, store: Path) -> None:
+    """Go's plugin has the lock while it cannot go on: a named pipe in the store stops its reading."""
+    host_local("ADD", "c1", ipam=DUAL)
+    os.mkfifo(store / "lazy")
+    waiting = threading.Thread(target=go_host_local, args=("ADD", "c2"), kwargs={"ipam": DUAL})
+    waiting.start()
+    wait_for(lambda: _is_locked(store / "lock"), "Go's plugin has the lock")
+    with (
+        Store(str(store.parent), "mynet") as ours,
+        pytest.raises(CniError, match=r"held by process \d+ \(host-local\)"),
+    ):
+        ours.locked(patience=0).__enter__()
+    with open(store / "lazy", "w"):  # noqa: PTH123 - it reads from the pipe as soon as there is a writer
+        (store / "lazy").unlink()  # once per range set
+    waiting.join()
+    assert not _is_locked(store / "lock")
+
+
+def _is_locked(lock: Path) -> bool:
+    return subprocess.run(["flock", "-n", "-E7", str(lock), "true"], check=False).returncode == 7

@@ -1,0 +1,276 @@
+"""The store on a real directory: crashes, locks, the cost of a large one, and many callers at once."""
+
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pycni_plugins.host_local.holder import Holder
+from pycni_plugins.host_local.store import Store
+
+from pycni.protocol.errors import CniError
+
+Call = Callable[..., Any]
+V4 = {"subnet": "10.1.0.0/16"}
+_opened: list[str] | None = None
+
+
+def _watch_opens(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and _opened is not None:
+        _opened.append(str(arguments[0]))
+
+
+sys.addaudithook(_watch_opens)
+
+
+@contextmanager
+def opened() -> Iterator[list[str]]:
+    """The files that are opened meanwhile."""
+    global _opened  # noqa: PLW0603 - an audit hook cannot be removed
+    _opened = []
+    try:
+        yield _opened
+    finally:
+        _opened = None
+
+
+def allocation_files(paths: list[str]) -> list[str]:
+    return [path for path in paths if path.startswith("10.")]
+
+
+def fill(store: Path, number: int) -> None:
+    """As Go's plugin would after that many ADDs."""
+    store.mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        (store / f"10.1.{2 + i // 250}.{1 + i % 250}").write_bytes(f"go{i}\r\neth0".encode())
+
+
+def in_a_process(work: Callable[[], None]) -> int:
+    """The exit status of a child that does the work."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:  # noqa: BLE001 - a forked child must not go on with the tests
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "holder"),
+    [
+        (b"c1\r\neth0", Holder("c1", "eth0")),
+        (b" c1\r\neth0\n", Holder("c1", "eth0")),
+        (b"c1", Holder("c1")),
+        (b"c1\n", Holder("c1")),
+        (b"", None),
+        (b"c1\r\n", Holder("c1")),
+        (b"\r\neth0", Holder("eth0")),  # as Go reads it: without white space around it
+        (b"c1\neth0", None),
+        (b"the printer", None),
+        (b"\xff\xfe\r\neth0", None),
+    ],
+)
+def test_who_an_allocation_file_says_holds_the_address(content: bytes, holder: Holder | None) -> None:
+    assert Holder.parse(content) == holder
+
+
+def test_r22_a_crash_leaves_a_whole_file_or_none(
+    host_local: Call, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Go's plugin creates the file first and fills it then: a crash in between loses the address for good."""
+    host_local("ADD", "c1", ipam=V4)
+    for dies_in in ("write", "link"):
+        monkeypatch.setattr(os, dies_in, lambda *_, **__: os._exit(9))
+        assert in_a_process(lambda: host_local("ADD", "c2", ipam=V4)) == 9
+        monkeypatch.undo()
+        assert {file.name for file in store.iterdir()} == {"10.1.0.2", "last_reserved_ip.0", "lock"}
+    assert host_local("ADD", "c2", ipam=V4)["ips"][0]["address"] == "10.1.0.3/16"
+
+
+def test_r22_what_a_crash_left_empty_is_free_before_anybody_hears_that_nothing_is(
+    host_local: Call, store: Path
+) -> None:
+    full = {"subnet": "10.1.0.0/29"}
+    for i in range(4):
+        host_local("ADD", f"c{i}", ipam=full)
+    (store / "10.1.0.6").touch()
+    with pytest.raises(CniError, match="no IP addresses available"):
+        host_local("ADD", "c5", ipam=full)  # it may be one that is about to be filled
+    with pytest.raises(CniError, match="no IP addresses available"):
+        host_local("STATUS", ipam=full)
+    long_ago = (store / "10.1.0.6").stat().st_mtime - 3600
+    os.utime(store / "10.1.0.6", (long_ago, long_ago))
+    host_local("STATUS", ipam=full)
+    assert host_local("ADD", "c5", ipam=full)["ips"][0]["address"] == "10.1.0.6/29"
+
+
+def test_a_filesystem_without_unnamed_files_is_served_too(
+    host_local: Call, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_open = os.open
+
+    def open_named_files(path: str, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return really_open(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_named_files)
+    host_local("ADD", "c1", ipam=V4)
+    assert (store / "10.1.0.2").read_bytes() == b"c1\r\neth0"
+    assert oct((store / "10.1.0.2").stat().st_mode) == "0o100600"
+
+
+def test_a_lock_that_is_never_released_is_an_error_that_says_who_waits_for_whom(store: Path) -> None:
+    store.mkdir(parents=True)
+    with open(store / "lock", "w") as lock, Store(str(store.parent), "mynet") as waiting:  # noqa: PTH123
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(CniError) as caught, waiting.locked(patience=0):
+            pass
+        assert caught.value.code == 11
+        holder = f"process {os.getpid()} ({Path('/proc/self/comm').read_text().strip()})"
+        assert caught.value.msg == f"host-local waited 0 s for the lock of {store}, held by {holder}"
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        with waiting.locked(patience=0):
+            pass
+
+
+def test_the_lock_is_free_after_a_failure(store: Path) -> None:
+    store.mkdir(parents=True)
+    with Store(str(store.parent), "mynet") as one, Store(str(store.parent), "mynet") as other:
+        with pytest.raises(ZeroDivisionError), one.locked():
+            _ = 1 / 0
+        with other.locked(patience=0):
+            pass
+
+
+def test_r23_no_verb_but_gc_reads_the_files_of_others(host_local: Call, store: Path) -> None:
+    """Go's plugin opens every file of the store, once or twice per ADD and DEL."""
+    fill(store, 500)
+    host_local("ADD", "c0", ipam=V4)  # the first call after somebody else's change reads everything, once
+    with opened() as during_add:
+        result = host_local("ADD", "c1", ipam=V4)
+    assert allocation_files(during_add) == []
+    with opened() as during_check:
+        host_local("CHECK", "c1", ipam=V4, prevResult=result)
+    assert allocation_files(during_check) == ["10.1.0.3"]
+    with opened() as during_a_repeated_add, pytest.raises(CniError, match="duplicate allocation"):
+        host_local("ADD", "c1", ipam=V4)
+    assert set(allocation_files(during_a_repeated_add)) == {"10.1.0.3"}
+    with opened() as during_del:
+        host_local("DEL", "c1", ipam=V4)
+    assert allocation_files(during_del) == ["10.1.0.3"]
+    with opened() as during_a_second_del:
+        host_local("DEL", "c1", ipam=V4)
+    assert allocation_files(during_a_second_del) == []
+    assert not (store / "10.1.0.3").exists()
+
+
+def test_r23_what_somebody_else_changed_is_read_once(host_local: Call, store: Path) -> None:
+    host_local("ADD", "c0", ipam=V4)
+    fill(store, 100)
+    with opened() as first:
+        host_local("ADD", "c1", ipam=V4)
+    with opened() as second:
+        host_local("ADD", "c2", ipam=V4)
+    assert len(set(allocation_files(first))) == 101
+    assert allocation_files(second) == []
+    host_local("DEL", "go7", ipam=V4)
+    assert not (store / "10.1.2.8").exists()
+
+
+def test_a_change_right_behind_ours_is_noticed(host_local: Call, store: Path) -> None:
+    """The kernel's clock for files may stand still for milliseconds; the seal tells the changes apart all the same."""
+    for i in range(100):
+        host_local("ADD", f"c{i}", ipam=V4)
+        (store / f"10.1.9.{i}").write_bytes(f"go{i}\r\neth0".encode())
+        host_local("DEL", f"go{i}", ipam=V4)
+        assert not (store / f"10.1.9.{i}").exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
+    host_local: Call, data_dir: Path, store: Path
+) -> None:
+    data_dir.mkdir()
+    (data_dir / ".mynet.owners").write_text("in the way")
+    host_local("ADD", "c1", ipam=V4)
+    with pytest.raises(CniError, match="duplicate allocation"):
+        host_local("ADD", "c1", ipam=V4)
+    host_local("CHECK", "c1", ipam=V4)
+    host_local("DEL", "c1", ipam=V4)
+    assert not (store / "10.1.0.2").exists()
+
+
+def test_a_cache_of_nonsense_is_not_believed(host_local: Call, data_dir: Path, store: Path) -> None:
+    host_local("ADD", "c1", ipam=V4)
+    link = data_dir / ".mynet.owners" / "c1:eth0"
+    assert os.readlink(link) == "10.1.0.2"  # noqa: PTH115
+    link.unlink()
+    link.symlink_to("10.1.0.3,../../../etc/passwd")
+    host_local("DEL", "c1", ipam=V4)
+    assert not (store / "10.1.0.2").exists()
+    assert list((data_dir / ".mynet.owners").iterdir()) == [data_dir / ".mynet.owners" / "seal"]
+
+
+def test_ids_longer_than_file_names_are_cached_too(host_local: Call, store: Path) -> None:
+    host_local("ADD", "c" * 400, ipam=V4)
+    with opened() as files:
+        host_local("DEL", "c" * 400, ipam=V4)
+    assert allocation_files(files) == ["10.1.0.2"]
+    assert not (store / "10.1.0.2").exists()
+
+
+def test_foreign_files_make_their_address_unavailable(host_local: Call, store: Path) -> None:
+    store.mkdir(parents=True)
+    (store / "10.1.0.2").write_text("the printer")
+    (store / "10.1.0.3").symlink_to("/nonexistent")
+    (store / "10.1.0.4").mkdir()
+    (store / "10.1.0.5").touch()
+    os.mkfifo(store / "10.1.0.6")
+    assert host_local("ADD", "c1", ipam=V4)["ips"][0]["address"] == "10.1.0.7/16"
+    with pytest.raises(CniError) as caught:
+        host_local("ADD", "c2", ipam=V4, cni_args="IP=10.1.0.2")
+    assert caught.value.details == f"it is held by nobody that CNI knows; {store}/10.1.0.2 is foreign"
+
+
+@pytest.mark.parametrize("note", ["", "bogus", "10.9.0.1", "fd00::1"])
+def test_a_last_reserved_address_that_makes_no_sense_is_passed_over(host_local: Call, store: Path, note: str) -> None:
+    store.mkdir(parents=True)
+    (store / "last_reserved_ip.0").write_text(note)
+    assert host_local("ADD", ipam=V4)["ips"][0]["address"] == "10.1.0.2/16"
+
+
+def test_a_shorter_address_replaces_a_longer_one_as_the_last_reserved(host_local: Call, store: Path) -> None:
+    host_local("ADD", "c1", ipam=V4, cni_args="IP=10.1.200.200")
+    host_local("ADD", "c2", ipam=V4, cni_args="IP=10.1.0.9")
+    assert (store / "last_reserved_ip.0").read_text() == "10.1.0.9"
+
+
+def test_32_processes_at_once_get_32_addresses(host_local: Call, store: Path) -> None:
+    start, go = os.pipe()
+    children = []
+    for i in range(32):
+        pid = os.fork()
+        if pid == 0:
+            os.read(start, 1)
+            try:
+                host_local("ADD", f"c{i}", ipam={"subnet": "10.1.0.0/26"})
+            except BaseException:  # noqa: BLE001 - a forked child must not go on with the tests
+                os._exit(1)
+            os._exit(0)
+        children.append(pid)
+    os.write(go, b"x" * 32)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    os.close(start)
+    os.close(go)
+    assert statuses == [0] * 32
+    assert {file.read_bytes() for file in store.glob("10.*")} == {f"c{i}\r\neth0".encode() for i in range(32)}
+    for i in range(32):
+        host_local("DEL", f"c{i}", ipam=V4)
+    assert list(store.glob("10.*")) == []

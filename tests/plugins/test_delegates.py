@@ -1,0 +1,104 @@
+"""Foreign executables as delegates, and ours under foreign plugins."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Runtime
+
+GO = Path("/usr/lib/cni")
+
+needs_go = pytest.mark.skipif(not (GO / "bridge").exists(), reason="needs Debian's containernetworking-plugins")
+
+
+def network(state: Path) -> dict[str, Any]:
+    ipam = {"type": "host-local", "dataDir": str(state / "networks"), "subnet": "10.1.0.0/24"}
+    return {"cniVersion": "1.0.0", "name": "mixed", "type": "bridge", "bridge": "br0", "isGateway": True, "ipam": ipam}
+
+
+@needs_go
+def test_the_go_ipam_serves_our_bridge(container: Container) -> None:
+    (container.host.state / "bin").mkdir(parents=True)
+    shutil.copy(GO / "host-local", container.host.state / "bin")
+    runtime = Runtime("bridge", container, **network(container.host.state))
+    result = runtime.add()
+    assert result["ips"] == [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 2}]
+    runtime.check()
+    held = container.host.state / "networks" / "mixed" / "10.1.0.2"
+    assert held.read_bytes() == f"{container.id}\r\neth0".encode()
+    runtime.delete()
+    assert not held.exists()
+
+
+@needs_go
+def test_our_ipam_serves_the_go_bridge(container: Container, bin_directory: Path) -> None:
+    config = network(container.host.state)
+    container.host.state.mkdir(parents=True, exist_ok=True)
+
+    def go_bridge(command: str, **more: object) -> Any:
+        env = {
+            **os.environ,
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container.id,
+            "CNI_NETNS": container.path,
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(bin_directory),
+        }
+        stdin = json.dumps({**config, **more}).encode()
+        done = subprocess.run([GO / "bridge"], input=stdin, env=env, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout
+        return json.loads(done.stdout or "null")
+
+    result = go_bridge("ADD")
+    assert result["ips"][0]["address"] == "10.1.0.2/24"
+    assert container.pings("10.1.0.1")
+    go_bridge("CHECK", prevResult=result)
+    go_bridge("DEL", prevResult=result)
+    assert not (container.host.state / "networks" / "mixed" / "10.1.0.2").exists()
+
+
+@needs_go
+def test_what_the_go_bridge_attached_ours_checks_and_detaches(container: Container, bin_directory: Path) -> None:
+    """Migration: the executable under a running container's network is replaced."""
+    config = network(container.host.state)
+    env = {
+        **os.environ,
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": container.id,
+        "CNI_NETNS": container.path,
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(GO),
+    }
+    done = subprocess.run([GO / "bridge"], input=json.dumps(config).encode(), env=env, capture_output=True, check=True)
+    runtime = Runtime("bridge", container, **config)
+    runtime.result = json.loads(done.stdout)
+    runtime.check()
+    runtime.delete()
+    assert "eth0" not in container.run("ip -br link")
+    assert "veth" not in container.host.run("ip -br link")
+    assert not (container.host.state / "networks" / "mixed" / "10.1.0.2").exists()
+
+
+def test_an_executable_on_the_path_wins_over_what_is_registered(container: Container) -> None:
+    binary = container.host.state / "bin" / "static"
+    binary.parent.mkdir(parents=True)
+    binary.write_text("""#!/bin/sh
+cat > /dev/null
+[ $CNI_COMMAND = ADD ] && echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.7.0.7/24"}]}'; true
+""")
+    binary.chmod(0o755)
+    result = Runtime("bridge", container, ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}).add()
+    assert result["ips"][0]["address"] == "10.7.0.7/24"
+
+
+def test_an_unknown_ipam_is_named_with_where_it_was_looked_for(container: Container) -> None:
+    runtime = Runtime("bridge", container, ipam={"type": "nonsense"})
+    with pytest.raises(CniError, match=r'failed to find plugin "nonsense" in path \[.*/bin\]'):
+        runtime.add()
+    assert "eth0" not in container.run("ip -br link")

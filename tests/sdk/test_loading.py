@@ -1,0 +1,91 @@
+"""What an executable loads: start-up is what users feel, so nothing is imported that the verb does not need."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.sdk import registry
+from pycni.sdk.launcher import Launcher
+
+CONFIG: dict[str, Any] = {
+    "cniVersion": "1.1.0",
+    "name": "net",
+    "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2/24"}], "ranges": [[{"subnet": "10.1.0.0/24"}]]},
+}
+
+
+def modules_of(executable: Path, command: str, config: dict[str, object]) -> set[str]:
+    """The modules that one call imports, as Python itself reports them."""
+    launcher = Launcher.read(str(executable))
+    assert launcher is not None
+    options = "-IS" if launcher.path else "-I"
+    done = subprocess.run(
+        [launcher.interpreter, options, "-X", "importtime", executable],
+        input=json.dumps(config),
+        capture_output=True,
+        text=True,
+        env={
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": "id",
+            "CNI_NETNS": "/nowhere",
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(executable.parent),
+        },
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+def with_ipam(plugin: str, state: Path) -> dict[str, object]:
+    """The configuration for this IPAM plugin, which keeps its state in a directory of the test."""
+    ipam = {**CONFIG["ipam"], "type": plugin, "dataDir": str(state)}
+    return {**CONFIG, "ipam": ipam, "cni.dev/valid-attachments": []}
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize("plugin", registry.names())
+def test_version_loads_neither_pyroute2_nor_pydantic(bin_directory: Path, plugin: str) -> None:
+    modules = modules_of(bin_directory / plugin, "VERSION", {})
+    assert not packages(modules) & {"pyroute2", "pydantic", "ipaddress", "dataclasses", "asyncio", "ctypes"}
+    own = {module for module in modules if module.startswith("pycni")}
+    assert own == {
+        "pycni",
+        "pycni.oneshot",
+        "pycni.protocol",
+        "pycni.protocol.dialect",
+        "pycni.protocol.errors",
+        "pycni.protocol.version",
+    }
+    assert len(modules) < 70
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "STATUS", "GC"])
+@pytest.mark.parametrize("plugin", ["host-local", "static"])
+def test_ipam_never_loads_pyroute2(bin_directory: Path, tmp_path: Path, plugin: str, command: str) -> None:
+    modules = modules_of(bin_directory / plugin, command, with_ipam(plugin, tmp_path))
+    assert "pyroute2" not in packages(modules)
+    assert "pydantic" in packages(modules)
+
+
+def test_status_of_loopback_never_loads_pyroute2(bin_directory: Path) -> None:
+    assert "pyroute2" not in packages(modules_of(bin_directory / "loopback", "STATUS", CONFIG | {"ipam": {}}))
+
+
+def test_nobody_loads_what_is_for_people(bin_directory: Path, tmp_path: Path) -> None:
+    for plugin in registry.names():
+        modules = modules_of(bin_directory / plugin, "STATUS", with_ipam("static", tmp_path))
+        assert not packages(modules) & {"click", "rich", "pytest"}
+
+
+def test_nothing_is_written_into_the_plugin_directory(bin_directory: Path) -> None:
+    """CRI-O asks every plugin for its versions again after any write there."""
+    modules_of(bin_directory / "static", "VERSION", {})
+    modules_of(bin_directory / "static", "STATUS", CONFIG)
+    assert sorted(path.name for path in bin_directory.iterdir()) == registry.names()
