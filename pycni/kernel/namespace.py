@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from pycni.kernel import addresses, announce, configure, links, masquerade, netlink, nft, spoofcheck, sysctl
+from pycni.kernel import addresses, announce, configure, links, netlink, sysctl
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import Link, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.kernel.nftables import masquerade, nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
@@ -216,30 +217,27 @@ class Namespace(Door):
 
     def create_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
         """Hide these addresses behind the host's, towards everything outside their own subnets."""
-        words = ", ".join(str(cidr.ip) for cidr in cidrs)
-        masquerade.TABLE.create(self, masquerade.elements(cidrs), owner, what=f"masquerade {words}")
+        masquerade.create(self, cidrs, owner)
 
     def expect_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
         """Raise CniError unless these addresses are masqueraded."""
-        masquerade.TABLE.expect(self, masquerade.elements(cidrs), owner, what="masquerading")
+        masquerade.expect(self, cidrs, owner)
 
     def delete_masquerade(self, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None) -> None:
         """Masquerade the owner's addresses no more; which they are is looked up unless `cidrs` says it."""
-        elements = None if cidrs is None else masquerade.elements(cidrs)
-        self.journal.attempt("delete masquerading", lambda: masquerade.TABLE.delete(self, owner, elements))
+        self.journal.attempt("delete masquerading", partial(masquerade.delete, self, owner, cidrs))
 
     def create_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Drop what the bridge port sends from any other hardware address."""
-        what = f"let {port} send from {mac} alone"
-        spoofcheck.TABLE.create(self, spoofcheck.elements(port.name, mac), owner, what=what)
+        spoofcheck.create(self, port.name, mac, owner)
 
     def expect_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Raise CniError unless the bridge port is guarded."""
-        spoofcheck.TABLE.expect(self, spoofcheck.elements(port.name, mac), owner, what="spoof check")
+        spoofcheck.expect(self, port.name, mac, owner)
 
     def delete_spoof_check(self, owner: Owner | Stale) -> None:
         """Guard the owner's port no more."""
-        self.journal.attempt("delete spoof check", lambda: spoofcheck.TABLE.delete(self, owner))
+        self.journal.attempt("delete spoof check", partial(spoofcheck.delete, self, owner))
 
     # Garbage
 

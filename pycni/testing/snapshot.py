@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pycni.kernel.nft import NftUnavailableError, opened
+from pycni.kernel.nftables.nft import NftUnavailableError, opened
 from pycni.testing.world import Host, Netns
 
 

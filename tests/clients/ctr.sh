@@ -16,6 +16,7 @@ cmp -s /opt/cni/bin/bridge /usr/lib/cni/bridge || nothing_is_left
 check "run in the background" $CTR run --cni --detach $IMAGE c1
 expect "eth0 has v4" 'inet 10\.88\.0\.[0-9]+/24' inside ip addr show eth0
 expect "eth0 has v6" 'inet6 fd88::.*/64 scope global' inside ip addr show eth0
+[ -z "${ETH0:-}" ] || expect "eth0 is as the chain made it" "$ETH0" inside ip link show eth0
 expect "lo is up" 'LOOPBACK,UP' inside ip link show lo
 check "ping the gateway's v4" inside ping -c1 -W2 10.88.0.1
 eventually "ping the gateway's v6" inside ping -c1 -W2 fd88::1 # once its duplicate address detection is over

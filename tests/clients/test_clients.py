@@ -63,6 +63,11 @@ def test_containers_live_on_version_1_1_0(client: str, bin_dir: Path) -> None:
     passes(client, bin_dir, CNIVER="1.1.0", CHAIN="bridge")  # Debian's plugins end at 1.0.0
 
 
+def test_a_plugin_of_somebody_else_is_called_by_ctr(acme_bin_directory: Path) -> None:
+    """Its own distribution, installed by pip beside pycni, found and installed by `pycni install`."""
+    passes("ctr.sh", acme_bin_directory, CNIVER="1.0.0", CHAIN="bridge acme-mtu", ETH0="mtu 1400")
+
+
 def test_a_failure_shows_what_the_client_said(tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match=r'failed to find plugin "bridge" in path \[/opt/cni/bin\]'):
         passes("cri.sh", tmp_path, CNIVER="1.0.0")

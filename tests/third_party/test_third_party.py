@@ -21,8 +21,8 @@ def mtu(container: Container) -> int:
     return int(container.json("ip -j link show eth0")[0]["mtu"])
 
 
-def test_its_executable_is_called_in_a_chain(container: Container, bin_dir: Path, tmp_path: Path) -> None:
-    runtime = Runtime([str(bin_dir)], cache_dir=tmp_path)
+def test_its_executable_is_called_in_a_chain(container: Container, acme_bin_directory: Path, tmp_path: Path) -> None:
+    runtime = Runtime([str(acme_bin_directory)], cache_dir=tmp_path)
     network = NetworkConfig.parse(json.dumps(CONFLIST).encode())
     parameters = RuntimeConf(container.id, container.path)
     assert runtime.validate_network_list(network) == ()
@@ -37,9 +37,9 @@ def test_its_executable_is_called_in_a_chain(container: Container, bin_dir: Path
 
 
 @pytest.fixture
-def chained(container: Container, site: Path, monkeypatch: pytest.MonkeyPatch) -> MiniatureRuntime:
+def chained(container: Container, acme_site: Path, monkeypatch: pytest.MonkeyPatch) -> MiniatureRuntime:
     """acme-mtu behind a bridge, in this process."""
-    monkeypatch.syspath_prepend(site)
+    monkeypatch.syspath_prepend(acme_site)
     made = MiniatureRuntime("bridge", container, bridge="br0").add()
     return MiniatureRuntime("acme-mtu", container, mtu=1400, prevResult=made)
 

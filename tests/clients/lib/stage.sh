@@ -50,7 +50,7 @@ enter_stage() {
   [ -z "${STAGE:-}" ] || { furnish_stage; return; }
   [ $EUID = 0 ] || { say "$(basename "$0") needs root"; exit 2; }
   local kept=() variable group inner rc
-  for variable in CNIVER CHAIN PODS PYTHON CONTAINERD_DIR; do
+  for variable in CNIVER CHAIN ETH0 PODS PYTHON CONTAINERD_DIR; do
     [ -z "${!variable:-}" ] || kept+=("$variable=${!variable}")
   done
   STAGE=$(mktemp -d /tmp/pycni-clients.XXXXXX)

@@ -4,7 +4,7 @@ from pycni.sdk import Attachment, NetConf, Plugin, Result
 
 
 class MtuConfig(NetConf):
-    mtu: int
+    mtu: int = 1400
 
 
 class Mtu(Plugin[MtuConfig]):

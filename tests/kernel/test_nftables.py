@@ -2,9 +2,8 @@
 
 import pytest
 
-from pycni.kernel import masquerade, nft
-from pycni.kernel.elements import Element
-from pycni.kernel.nft import Library, NftError, NftUnavailableError, Program
+from pycni.kernel.nftables import masquerade, nft
+from pycni.kernel.nftables.nft import Library, NftError, NftUnavailableError, Program
 from pycni.kernel.owner import Owner
 from pycni.protocol.address import parse_cidr
 from pycni.protocol.errors import CniError
@@ -27,51 +26,48 @@ class TestElements:
     """What an attachment has in the firewall."""
 
     def test_they_come_and_go_with_their_owner(self, host: Host) -> None:
-        elements = masquerade.elements(CIDRS)
-        masquerade.TABLE.create(host.door, elements, MINE, what="masquerade")
-        masquerade.TABLE.expect(host.door, elements, MINE, what="masquerading")
-        masquerade.TABLE.delete(host.door, OTHER)
-        masquerade.TABLE.expect(host.door, elements, MINE, what="masquerading")
-        masquerade.TABLE.delete(host.door, MINE)
+        masquerade.create(host.door, CIDRS, MINE)
+        masquerade.expect(host.door, CIDRS, MINE)
+        masquerade.delete(host.door, OTHER)
+        masquerade.expect(host.door, CIDRS, MINE)
+        masquerade.delete(host.door, MINE)
         with pytest.raises(CniError, match=r"masquerading of 10\.1\.0\.2 is missing"):
-            masquerade.TABLE.expect(host.door, elements, MINE, what="masquerading")
+            masquerade.expect(host.door, CIDRS, MINE)
 
     def test_known_elements_are_removed_only_from_their_owner(self, host: Host) -> None:
-        elements = masquerade.elements(CIDRS)
-        masquerade.TABLE.create(host.door, elements, MINE, what="masquerade")
-        masquerade.TABLE.delete(host.door, OTHER, elements)
-        masquerade.TABLE.expect(host.door, elements, MINE, what="masquerading")
-        masquerade.TABLE.delete(host.door, MINE, elements)
-        masquerade.TABLE.delete(host.door, MINE, elements)
+        masquerade.create(host.door, CIDRS, MINE)
+        masquerade.delete(host.door, OTHER, CIDRS)
+        masquerade.expect(host.door, CIDRS, MINE)
+        masquerade.delete(host.door, MINE, CIDRS)
+        masquerade.delete(host.door, MINE, CIDRS)
         assert "10.1.0.2" not in host.run("nft list ruleset")
 
     def test_a_leftover_of_somebody_gives_way(self, host: Host) -> None:
         """IPAM hands an address out again although a DEL was lost."""
-        elements = masquerade.elements(CIDRS)
-        masquerade.TABLE.create(host.door, elements, OTHER, what="masquerade")
-        masquerade.TABLE.create(host.door, elements, MINE, what="masquerade")
-        masquerade.TABLE.expect(host.door, elements, MINE, what="masquerading")
+        masquerade.create(host.door, CIDRS, OTHER)
+        masquerade.create(host.door, CIDRS, MINE)
+        masquerade.expect(host.door, CIDRS, MINE)
 
     def test_the_rules_of_a_subnet_go_with_its_last_address(self, host: Host) -> None:
-        first, second = masquerade.elements(CIDRS), masquerade.elements([parse_cidr("10.1.0.3/24")])
-        masquerade.TABLE.create(host.door, first, MINE, what="masquerade")
-        masquerade.TABLE.create(host.door, second, OTHER, what="masquerade")
-        masquerade.TABLE.delete(host.door, MINE)
+        neighbour = [parse_cidr("10.1.0.3/24")]
+        masquerade.create(host.door, CIDRS, MINE)
+        masquerade.create(host.door, neighbour, OTHER)
+        masquerade.delete(host.door, MINE)
         assert "subnet-10.1.0.0/24" in host.run("nft list ruleset")
         assert "subnet-fd00" not in host.run("nft list ruleset")
-        masquerade.TABLE.expect(host.door, second, OTHER, what="masquerading")
-        masquerade.TABLE.delete(host.door, OTHER, second)
+        masquerade.expect(host.door, neighbour, OTHER)
+        masquerade.delete(host.door, OTHER, neighbour)
         assert "subnet" not in host.run("nft list ruleset")
 
     def test_deleting_from_no_table_is_fine(self, host: Host) -> None:
-        masquerade.TABLE.delete(host.door, MINE)
-        masquerade.TABLE.delete(host.door, MINE, masquerade.elements(CIDRS))
+        masquerade.delete(host.door, MINE)
+        masquerade.delete(host.door, MINE, CIDRS)
 
     def test_the_rules_are_there_once(self, host: Host) -> None:
         for number in range(3):
             owner = Owner("n", str(number), "eth0")
             cidr = parse_cidr(f"10.1.0.{number + 2}/24")
-            masquerade.TABLE.create(host.door, masquerade.elements([cidr]), owner, what="masquerade")
+            masquerade.create(host.door, [cidr], owner)
         assert host.run("nft list ruleset").count("masquerade\n") == 1
         assert host.run("nft list chain inet pycni postrouting").count("vmap") == 2
 
@@ -92,9 +88,9 @@ def test_without_nftables_the_error_names_the_package(host: Host, monkeypatch: p
     monkeypatch.setattr(nft, "_open", Program)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NftUnavailableError) as caught:
-        masquerade.TABLE.create(host.door, [Element("masquerade4", "10.0.0.1")], MINE, what="masquerade")
+        masquerade.create(host.door, CIDRS, MINE)
     assert "libnftables1" in caught.value.details
-    masquerade.TABLE.delete(host.door, MINE)
+    masquerade.delete(host.door, MINE)
     with pytest.raises(CniError) as probed:
         nft.probe(host.door)
     assert probed.value.code == 50

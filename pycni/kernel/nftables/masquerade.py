@@ -4,15 +4,17 @@ map masquerade4 { 10.1.0.2 : goto subnet-10.1.0.0/24 }     who, and which rules 
 chain subnet-10.1.0.0/24                                   its own subnet and multicast stay as they are
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from pycni.kernel.elements import Element, Table
+from pycni.kernel.door import Door
+from pycni.kernel.nftables.elements import Element, Table
+from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import Cidr
 
 _MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 _WORD = {4: "ip", 6: "ip6"}
 
-TABLE = Table(
+_TABLE = Table(
     "inet pycni",
     """
 table inet pycni {
@@ -28,8 +30,23 @@ add rule inet pycni postrouting ip6 saddr vmap @masquerade6
 )
 
 
-def elements(cidrs: Iterable[Cidr]) -> list[Element]:
-    """The map element that masquerades each address towards everything outside its subnet."""
+def create(door: Door, cidrs: Sequence[Cidr], owner: Owner) -> None:
+    """Hide these addresses behind the host's, towards everything outside their own subnets."""
+    words = ", ".join(str(cidr.ip) for cidr in cidrs)
+    _TABLE.create(door, _elements(cidrs), owner, what=f"masquerade {words}")
+
+
+def expect(door: Door, cidrs: Sequence[Cidr], owner: Owner) -> None:
+    """Raise CniError unless these addresses are masqueraded."""
+    _TABLE.expect(door, _elements(cidrs), owner, what="masquerading")
+
+
+def delete(door: Door, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None) -> None:
+    """Masquerade the owner's addresses no more; which they are is looked up unless `cidrs` says it."""
+    _TABLE.delete(door, owner, None if cidrs is None else _elements(cidrs))
+
+
+def _elements(cidrs: Iterable[Cidr]) -> list[Element]:
     return [
         Element(f"masquerade{cidr.version}", str(cidr.ip), f"goto {_chain(cidr)}", rules=_rules(cidr)) for cidr in cidrs
     ]

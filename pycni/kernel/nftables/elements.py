@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pycni.kernel.door import Door
-from pycni.kernel.nft import Nft, NftError, NftUnavailableError, opened
+from pycni.kernel.nftables.nft import Nft, NftError, NftUnavailableError, opened
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
 

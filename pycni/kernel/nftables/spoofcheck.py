@@ -1,0 +1,38 @@
+"""The MAC spoof check by nftables: a guarded bridge port may send from its container's address alone."""
+
+from pycni.kernel.door import Door
+from pycni.kernel.nftables.elements import Element, Table
+from pycni.kernel.owner import Owner, Stale
+
+_TABLE = Table(
+    "bridge pycni",
+    """
+table bridge pycni {
+    set guarded { type ifname; }
+    set allowed { type ifname . ether_addr; }
+    chain spoofcheck { type filter hook prerouting priority dstnat; policy accept; }
+}
+flush chain bridge pycni spoofcheck
+add rule bridge pycni spoofcheck iifname @guarded iifname . ether saddr != @allowed drop
+""",
+    ("guarded", "allowed"),
+)
+
+
+def create(door: Door, port: str, mac: str, owner: Owner) -> None:
+    """Drop what the bridge port sends from any other hardware address."""
+    _TABLE.create(door, _elements(port, mac), owner, what=f"let {port} send from {mac} alone")
+
+
+def expect(door: Door, port: str, mac: str, owner: Owner) -> None:
+    """Raise CniError unless the bridge port is guarded."""
+    _TABLE.expect(door, _elements(port, mac), owner, what="spoof check")
+
+
+def delete(door: Door, owner: Owner | Stale) -> None:
+    """Guard the owner's port no more."""
+    _TABLE.delete(door, owner)
+
+
+def _elements(port: str, mac: str) -> list[Element]:
+    return [Element("allowed", f'"{port}" . {mac}'), Element("guarded", f'"{port}"')]
