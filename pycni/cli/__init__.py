@@ -19,6 +19,7 @@ COMMANDS = {
     "list": ("pycni.cli.networks:list_", "Show the networks, their plugins and what is attached."),
     "validate": ("pycni.cli.validate:validate", "Say what is wrong with network configurations."),
     "try": ("pycni.cli.try_:try_", "Live a whole life of a network in a throwaway host."),
+    "serve": ("pycni.cli.serve:serve", "Answer the calls of launchers as a resident server."),
     "install": ("pycni.cli.install:install", "Put a launcher for every plugin into a directory."),
     "uninstall": ("pycni.cli.install:uninstall", "Take the launchers out again."),
 }

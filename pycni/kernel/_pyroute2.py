@@ -42,7 +42,10 @@ def _class(name: str) -> Any:
     return getattr(import_module(f"{_NAME}.netlink.rtnl.{name}"), name)
 
 
+def message_class(kind: int) -> Any:
+    """The class for messages of this type."""
+    return _CLASSES[kind & ~3]
+
+
 _leave_unloaded()
-ifinfmsg = _class("ifinfmsg")
-ifaddrmsg = _class("ifaddrmsg")
-rtmsg = _class("rtmsg")
+_CLASSES = {16: _class("ifinfmsg"), 20: _class("ifaddrmsg"), 24: _class("rtmsg")}

@@ -9,6 +9,7 @@ from ipaddress import IPv4Interface, ip_interface
 from typing import Any
 
 from pycni.kernel import netlink
+from pycni.kernel.codec import Attributes
 from pycni.kernel.door import Door
 from pycni.kernel.links import Link, explained
 from pycni.kernel.netlink import Message, NetlinkError
@@ -39,7 +40,7 @@ def removal(index: int, cidr: Cidr) -> Message:
     return _message(netlink.DELADDR, 0, index, cidr, [("IFA_LOCAL", str(cidr.ip)), ("IFA_ADDRESS", str(cidr.ip))])
 
 
-def _message(kind: int, flags: int, index: int, cidr: Cidr, attributes: netlink.Attributes) -> Message:
+def _message(kind: int, flags: int, index: int, cidr: Cidr, attributes: Attributes) -> Message:
     fields = {"family": FAMILIES[cidr.version], "prefixlen": cidr.network.prefixlen, "index": index}
     return Message(kind, flags | netlink.ACK, fields, attributes)
 

@@ -25,9 +25,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Door:
     """A namespace that stays reachable while this is open, whatever becomes of its path."""
 
-    def __init__(self, path: str, journal: Journal) -> None:
-        """Raises CniError, code 8, if there is no network namespace at `path`."""
-        self.path = path
+    def __init__(self, path: str, journal: Journal, name: str | None = None) -> None:
+        """Raises CniError, code 8, if there is no network namespace at `path`; people know it by its `name`."""
+        self.path = path if name is None else name
         self.journal = journal
         self._fd = _open(path)
 
@@ -111,6 +111,13 @@ def _setns(fd: int) -> None:
     if _libc.setns(fd, _NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"setns: {os.strerror(code).lower()}")
+
+
+def move_this_thread(fd: int) -> None:
+    """Move this thread into the network namespace to stay, unless it is there. Raises OSError."""
+    there, here = os.fstat(fd), os.stat(OWN)  # noqa: PTH116 - pathlib would cost more than the call
+    if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+        _setns(fd)
 
 
 def unshare_network() -> None:

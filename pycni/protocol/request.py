@@ -51,6 +51,12 @@ class Request:
     config: dict[str, Any]
     stdin: bytes = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
+    netns_descriptor: int | None = None  # the namespace itself, where the caller has opened it for us
+
+    @property
+    def netns_place(self) -> str:
+        """Where the container's namespace is to be found: its path, or our descriptor of it."""
+        return self.netns if self.netns_descriptor is None else f"/proc/self/fd/{self.netns_descriptor}"
 
     @classmethod
     def read(cls, env: Mapping[str, str], stdin: bytes) -> Self:

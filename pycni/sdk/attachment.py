@@ -113,7 +113,7 @@ class Attachment(Network[C]):
         from pycni.kernel.namespace import Namespace, NoNamespace
 
         try:
-            container = Namespace(self.request.netns, self.journal)
+            container = Namespace(self.request.netns_place, self.journal, name=self.request.netns)
         except CniError:
             if self.request.command == "DEL":
                 return NoNamespace()  # type: ignore[return-value] # it has what DEL needs

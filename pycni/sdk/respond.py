@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pycni import __version__
@@ -34,8 +34,19 @@ def about(plugin: str, versions: tuple[str, ...]) -> str:
     return f"CNI {plugin} plugin v{__version__} (pycni)\nCNI protocol versions supported: {', '.join(versions)}\n"
 
 
-def answer(name: str, plugin: type[Plugin[Any]], env: Mapping[str, str], stdin: bytes, invoke: Invoke) -> Answer:
-    """Answer one call of the plugin `name`. Nothing but an Answer comes out, whatever goes in."""
+def answer(
+    name: str,
+    plugin: type[Plugin[Any]],
+    env: Mapping[str, str],
+    stdin: bytes,
+    invoke: Invoke,
+    *,
+    netns: int | None = None,
+) -> Answer:
+    """Answer one call of the plugin `name`. Nothing but an Answer comes out, whatever goes in.
+
+    `netns` is a descriptor of the namespace that CNI_NETNS names, if the caller has opened it.
+    """
     started, command = time.monotonic(), env.get("CNI_COMMAND", "")
     if not command:
         return Answer(stderr=about(name, plugin.versions))
@@ -43,7 +54,7 @@ def answer(name: str, plugin: type[Plugin[Any]], env: Mapping[str, str], stdin: 
     try:
         if command == "VERSION":
             return Answer(version.reply(plugin.versions))
-        request = Request.read(env, stdin)
+        request = replace(Request.read(env, stdin), netns_descriptor=netns)
         cni_version = request.cni_version if request.cni_version in version.ALL else ""
         return Answer(_run(plugin, request, invoke))
     except (Exception, SystemExit) as error:  # the one place where every failure becomes an answer
@@ -60,7 +71,7 @@ def answer(name: str, plugin: type[Plugin[Any]], env: Mapping[str, str], stdin: 
 def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> str:
     """Do what the request asks; returns what goes to stdout. Raises CniError."""
     version.require(request.command, request.cni_version, plugin.versions)
-    if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(request.netns):
+    if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(request.netns_place):
         raise CniError(
             "plugin's netns and netns from CNI_NETNS should not be the same",
             code=Code.INVALID_NETNS,

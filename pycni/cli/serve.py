@@ -1,0 +1,27 @@
+"""pycni serve."""
+
+import logging
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--socket",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("/run/pycni/pycni.sock"),
+    show_default=True,
+    help="Where launchers find the server.",
+)
+@click.option("--workers", type=click.IntRange(1, 256), default=16, show_default=True, help="Calls answered at once.")
+def serve(path: Path, workers: int) -> None:
+    """Answer the calls of the launchers, without the start-up of a Python process for each.
+
+    Ends on SIGTERM when the calls at hand are answered; starts itself anew when the installation changes.
+    """
+    from pycni.server.serve import serve as run
+
+    logging.getLogger().setLevel(logging.INFO)
+    run(path, workers)

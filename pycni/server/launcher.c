@@ -1,0 +1,245 @@
+/* The launcher: the executable under every plugin's name in a plugin directory.
+ *
+ * It hands its call to the resident server: environment, stdin, its own network namespace and the container's as open
+ * descriptors; and prints what comes back. Without a server it becomes the one-shot plugin of the same name, which
+ * needs more time and nothing else. The way of a call, server on the right:
+ *
+ *     header, descriptors, type, environment, stdin   ->
+ *                                                     <-   A: accepted, or R: not here
+ *     G: go                                           ->
+ *                                                     <-   status, stdout, stderr
+ *
+ * Until it has said G the launcher may change its mind, and nothing has happened. After G it never does an ADD again:
+ * an ADD done twice is worse than an error 11, "try again later". All other verbs may be repeated.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAGIC 0x314e4350u /* "PCN1" */
+#define STDIN_MAX (16u << 20)
+#define ANSWER_MAX (64u << 20)
+#define CONNECT_MS 200
+#define ACCEPT_MS 10000
+#define ANSWER_MS 900000
+
+/* `pycni install` writes the right values over these; the names in front are how it finds them. */
+static volatile char socket_path[256] = "PYCNI-SOCKET=/run/pycni/pycni.sock";
+static volatile char oneshot_dir[1024] = "PYCNI-ONESHOT=/usr/libexec/pycni";
+/* Written by install too, for whoever asks whose launcher this is. */
+static volatile char launcher_mark[256] __attribute__((used)) = "PYCNI-LAUNCHER=";
+
+extern char **environ;
+
+static const char *setting(volatile char *text) { return strchr((const char *)text, '=') + 1; }
+
+static const char *variable(const char *name) {
+    const char *value = getenv(name);
+    return value ? value : "";
+}
+
+static void say(int fd, const char *text) {
+    size_t left = strlen(text);
+    while (left) {
+        ssize_t done = write(fd, text, left);
+        if (done <= 0) return;
+        text += done;
+        left -= (size_t)done;
+    }
+}
+
+/* All of a descriptor's bytes; 0 if it cannot be read or holds more than the server takes. */
+static int read_all(int fd, char **data, size_t *length) {
+    size_t room = 1 << 16;
+    char *buffer = malloc(room);
+    *length = 0;
+    while (buffer) {
+        ssize_t got = read(fd, buffer + *length, room - *length);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0 && errno == EBADF) got = 0; /* a closed stdin is an empty one */
+        if (got < 0) break;
+        if (got == 0) { *data = buffer; return 1; }
+        *length += (size_t)got;
+        if (*length == room) buffer = realloc(buffer, room *= 2);
+    }
+    *data = buffer;
+    return 0;
+}
+
+/* Become the one-shot plugin, with the same stdin. */
+static void oneshot(const char *type, const char *data, size_t length, int consumed) {
+    if (consumed) {
+        int memory = memfd_create("stdin", 0);
+        for (size_t done = 0; memory >= 0 && done < length;) {
+            ssize_t wrote = write(memory, data + done, length - done);
+            if (wrote <= 0) break;
+            done += (size_t)wrote;
+        }
+        if (memory < 0 || lseek(memory, 0, SEEK_SET) < 0 || dup2(memory, 0) < 0) _exit(1);
+        if (memory != 0) close(memory);
+    }
+    char path[1400];
+    const char *directory = getenv("PYCNI_ONESHOT_DIR");
+    if (!directory || !*directory) directory = setting(oneshot_dir);
+    if (strlen(directory) + strlen(type) + 2 > sizeof path) _exit(1);
+    strcat(strcat(strcpy(path, directory), "/"), type);
+    char *argv[] = {path, NULL};
+    execv(path, argv);
+    say(1, "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 999,\n    \"msg\": \"pycni is not installed completely: cannot start ");
+    say(1, path);
+    say(1, "\",\n    \"details\": \"run pycni install again\"\n}");
+    _exit(1);
+}
+
+static int connected(void) {
+    const char *path = getenv("PYCNI_SOCKET");
+    if (!path || !*path) path = setting(socket_path);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) return -1;
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    /* Where the queue of a busy server is full, connect waits this long. */
+    struct timeval patience = {.tv_usec = CONNECT_MS * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || (peer.uid != 0 && peer.uid != geteuid())) {
+        close(fd);
+        return -1;
+    }
+    patience = (struct timeval){.tv_sec = ACCEPT_MS / 1000};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    return fd;
+}
+
+static int send_all(int fd, const char *data, size_t length) {
+    while (length) {
+        ssize_t sent = send(fd, data, length, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent <= 0) return 0;
+        data += sent;
+        length -= (size_t)sent;
+    }
+    return 1;
+}
+
+/* Exactly `length` bytes; 0 if they have not come before the deadline, or never will. */
+static int receive_all(int fd, char *data, size_t length, int milliseconds) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t end = now.tv_sec * 1000LL + now.tv_nsec / 1000000 + milliseconds;
+    while (length) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        int64_t left = end - (now.tv_sec * 1000LL + now.tv_nsec / 1000000);
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        int ready = left > 0 ? poll(&wait, 1, (int)left) : 0;
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready <= 0) return 0;
+        ssize_t got = recv(fd, data, length, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return 0;
+        data += got;
+        length -= (size_t)got;
+    }
+    return 1;
+}
+
+/* The header with the descriptors: our own network namespace, and the container's if it can be opened. */
+static int send_header(int fd, const uint32_t header[4]) {
+    int descriptors[2], count = 0;
+    descriptors[count] = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (descriptors[count] < 0) return 0;
+    count++;
+    const char *netns = variable("CNI_NETNS");
+    if (*netns && (descriptors[count] = open(netns, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) >= 0) count++;
+    union { char space[CMSG_SPACE(sizeof descriptors)]; struct cmsghdr aligned; } control = {{0}};
+    struct iovec data = {(void *)header, 4 * sizeof header[0]};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
+                             .msg_controllen = CMSG_SPACE((size_t)count * sizeof(int))};
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
+    memcpy(CMSG_DATA(rights), descriptors, (size_t)count * sizeof(int));
+    ssize_t sent;
+    do sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    while (count--) close(descriptors[count]);
+    return sent == (ssize_t)data.iov_len;
+}
+
+/* Ask the server, up to the moment before it begins. */
+static int accepted(int fd, const char *type, const char *data, size_t length) {
+    size_t environment = 0;
+    for (char **entry = environ; *entry; entry++) environment += strlen(*entry) + 1;
+    char *block = malloc(environment + 1), *end = block;
+    if (!block) return 0;
+    for (char **entry = environ; *entry; entry++) end = stpcpy(end, *entry) + 1;
+    uint32_t header[4] = {MAGIC, (uint32_t)strlen(type), (uint32_t)environment, (uint32_t)length};
+    char word;
+    return send_header(fd, header) && send_all(fd, type, strlen(type)) && send_all(fd, block, environment) &&
+           send_all(fd, data, length) && receive_all(fd, &word, 1, ACCEPT_MS) && word == 'A';
+}
+
+/* Print the answer and exit with its status; returns only if there is none. */
+static void answer(int fd) {
+    uint32_t header[3];
+    if (!receive_all(fd, (char *)header, sizeof header, ANSWER_MS)) return;
+    if (header[1] > ANSWER_MAX || header[2] > ANSWER_MAX) return;
+    size_t length = (size_t)header[1] + header[2];
+    char *text = malloc(length + 1);
+    if (!text || !receive_all(fd, text, length, ANSWER_MS)) return;
+    for (size_t done = 0; done < header[2];) {
+        ssize_t wrote = write(2, text + header[1] + done, header[2] - done);
+        if (wrote <= 0) break;
+        done += (size_t)wrote;
+    }
+    for (size_t done = 0; done < header[1];) {
+        ssize_t wrote = write(1, text + done, header[1] - done);
+        if (wrote < 0 && errno == EINTR) continue;
+        if (wrote <= 0) {
+            say(2, "Error writing the answer to stdout: ");
+            say(2, strerror(errno));
+            say(2, "\n");
+            _exit(1);
+        }
+        done += (size_t)wrote;
+    }
+    _exit((int)header[0]);
+}
+
+int main(int argc, char **argv) {
+    const char *name = argc > 0 ? argv[0] : "", *slash = strrchr(name, '/'), *type = slash ? slash + 1 : name;
+    const char *command = variable("CNI_COMMAND");
+    char *data = "";
+    size_t length = 0;
+    int consumed = 0;
+    if (*command && strcmp(command, "VERSION")) {
+        if (!read_all(0, &data, &length)) oneshot(type, data, length, length > 0);
+        consumed = 1;
+    }
+    if (length > STDIN_MAX) oneshot(type, data, length, consumed);
+    int fd = connected();
+    if (fd < 0 || !accepted(fd, type, data, length) || !send_all(fd, "G", 1)) {
+        if (fd >= 0) close(fd);
+        oneshot(type, data, length, consumed);
+    }
+    answer(fd);
+    close(fd);
+    if (strcmp(command, "ADD")) oneshot(type, data, length, consumed);
+    say(1, "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 11,\n    \"msg\": \"the pycni server ended during the call\",\n"
+           "    \"details\": \"what it had done is removed by DEL; try again later\"\n}");
+    return 1;
+}

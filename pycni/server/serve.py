@@ -1,0 +1,103 @@
+"""pycni serve: the server as a process: its socket, its signals, its restarts."""
+
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pycni.sdk import registry
+from pycni.server import frames
+from pycni.server.server import Server, keep_stdout_clean
+
+log = logging.getLogger(__name__)
+
+_FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
+_LOOK_EVERY = 2.0  # seconds between two looks at the installation
+_DRAIN = 60.0  # seconds for calls that are being answered
+
+
+def serve(path: Path, workers: int) -> None:
+    """Serve until SIGTERM or SIGINT, or until the installation has changed: then start anew in this process's place."""
+    keep_stdout_clean()
+    plugins = {name: registry.load(name) for name in registry.names()}
+    with _listening(path) as listener, _signals() as wakeup:
+        before = _fingerprint()
+        server = Server(listener, plugins, workers)
+        # What stands now stands for ever: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        server.start()
+        _notify("READY=1")
+        log.info("serving %s at %s", ", ".join(plugins), path)
+        while not select.select([wakeup], [], [], _LOOK_EVERY)[0]:
+            if _fingerprint() != before:
+                log.info("the installation has changed: starting anew")
+                _notify("RELOADING=1")
+                server.drain(_DRAIN)
+                _start_anew(listener)
+        _notify("STOPPING=1")
+        if not server.drain(_DRAIN):
+            log.warning("gave up on calls that took longer than %g s", _DRAIN)
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """The socket that systemd, or our former self, has handed down; else a new one."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            os.environ.pop(name, None)
+        with socket.socket(fileno=_FIRST_DESCRIPTOR) as listener:
+            listener.set_inheritable(False)
+            yield listener
+        return
+    with frames.bound(path) as listener:
+        yield listener
+
+
+def _start_anew(listener: socket.socket) -> None:
+    """Become the new version of this server, which goes on at the same socket: calls wait there meanwhile."""
+    os.dup2(listener.fileno(), _FIRST_DESCRIPTOR, inheritable=True)
+    os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+    os.execv(sys.executable, [sys.executable, "-m", "pycni", *sys.argv[1:]])  # noqa: S606 - there is no shell
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """A descriptor that becomes readable with SIGTERM or SIGINT."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writing)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(reading)
+        os.close(writing)
+
+
+def _fingerprint() -> tuple[int, ...]:
+    """What changes when pip installs, upgrades or removes something."""
+    times = []
+    for directory in sys.path:
+        try:
+            times.append(os.stat(directory).st_mtime_ns)
+        except OSError:
+            continue
+    return tuple(times)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)), if it wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall(state.encode())

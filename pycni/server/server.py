@@ -1,0 +1,104 @@
+"""Calls of launchers, answered by threads: each waits for a call, moves to its caller's namespace, and answers."""
+
+import io
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pycni.kernel.door import move_this_thread
+from pycni.sdk.invoke import invoke
+from pycni.sdk.plugin import Plugin
+from pycni.sdk.respond import Answer, answer
+from pycni.server import frames
+from pycni.server.frames import Call, FrameError
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 10.0  # seconds for a launcher to send its call
+
+
+class Server:
+    """Serves a listening socket by `workers` threads. One call a thread: further ones wait in the socket's queue."""
+
+    def __init__(self, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int) -> None:
+        self._listener = listener
+        self._plugins = plugins
+        self._stop, self._stopping = os.eventfd(0, os.EFD_CLOEXEC), False
+        listener.setblocking(False)
+        # Each moves from namespace to namespace, and never comes back to the process's own.
+        self._threads = [threading.Thread(target=self._work, name=f"worker {i}", daemon=True) for i in range(workers)]
+
+    def start(self) -> None:
+        """Begin to answer."""
+        for thread in self._threads:
+            thread.start()
+
+    def drain(self, patience: float) -> bool:
+        """Take no more calls and wait for those that are being answered; whether all came to their end."""
+        self._stopping = True
+        os.eventfd_write(self._stop, 1)
+        deadline = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        with select.epoll() as waiting:
+            # A call wakes one thread, not all.
+            waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            waiting.register(self._stop, select.EPOLLIN)
+            while not self._stopping:
+                waiting.poll()
+                try:
+                    connection, _ = self._listener.accept()
+                except BlockingIOError:
+                    continue  # another thread was first, or it is time to stop
+                except OSError as error:
+                    log.warning("cannot accept: %s", error)
+                    continue
+                with connection:
+                    self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        """One connection to its end; nothing that happens on it reaches the others."""
+        connection.settimeout(_PATIENCE)
+        try:
+            call = frames.receive(connection)
+        except (FrameError, OSError) as error:
+            log.warning("not a call: %s", error)
+            return
+        try:
+            plugin = self._plugins.get(call.type)
+            if self._stopping or plugin is None or not _can_serve(connection, call):
+                connection.sendall(frames.REFUSED)
+            elif frames.agreed(connection):
+                connection.settimeout(None)
+                reply = _answer(plugin, call)
+                frames.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
+        except OSError as error:
+            log.warning("%s %s: the launcher went away: %s", call.type, call.env.get("CNI_COMMAND"), error)
+        finally:
+            call.close()
+
+
+def _answer(plugin: type[Plugin[Any]], call: Call) -> Answer:
+    move_this_thread(call.host)
+    return answer(call.type, plugin, call.env, call.stdin, invoke, netns=call.container)
+
+
+def _can_serve(connection: socket.socket, call: Call) -> bool:
+    # A relative path is relative to the caller's directory, which is not ours.
+    paths = [*call.env.get("CNI_PATH", "").split(":"), call.env.get("CNI_NETNS", "") or "/"]
+    return all(path.startswith("/") for path in paths if path) and frames.may_be_served(connection)
+
+
+def keep_stdout_clean() -> None:
+    """What a plugin prints goes to the log; the server has no stdout of its own."""
+    sys.stdout = io.TextIOWrapper(os.fdopen(os.dup(2), "wb", buffering=0), write_through=True)
+    os.dup2(2, 1)

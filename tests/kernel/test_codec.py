@@ -1,0 +1,103 @@
+"""Our own codec against pyroute2's: the same bytes out, the same values in."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pycni.kernel import _pyroute2, codec, netlink
+from pycni.kernel.codec import Reader
+from pycni.kernel.netlink import Message, link_message
+from pycni.testing import Container, Host, Runtime
+
+ROUTED = {
+    "bridge": "br0",
+    "isDefaultGateway": True,
+    "hairpinMode": True,
+    "mtu": 1400,
+    "ipam": {
+        "type": "static",
+        "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}],
+        "routes": [
+            {
+                "dst": "10.9.0.0/16",
+                "mtu": 1300,
+                "advmss": 1200,
+                "priority": 7,
+                "table": 300,
+                "scope": 253,
+                "gw": "0.0.0.0",
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """The messages that the test has sent."""
+    messages: list[Message] = []
+    encode = Message.encode
+
+    def noted(self: Message, sequence: int) -> bytes:
+        messages.append(self)
+        return encode(self, sequence)
+
+    monkeypatch.setattr(Message, "encode", noted)
+    return messages
+
+
+def test_a_whole_life_is_encoded_as_pyroute2_would(sent: list[Message], container: Container) -> None:
+    runtime = Runtime("bridge", container, **ROUTED)
+    runtime.add()
+    runtime.check()
+    runtime.delete()
+    assert len(sent) > 20
+    for message in tuple(sent):
+        assert message.encode(5).hex() == message.encode_in_full(5).hex(), message
+
+
+def test_the_hot_path_needs_no_pyroute2(sent: list[Message], container: Container) -> None:
+    runtime = Runtime("bridge", container, **ROUTED)
+    runtime.add()
+    for message in tuple(sent):
+        flags = message.flags | netlink.REQUEST
+        assert codec.encode(message.type, flags, 1, message.fields, message.attributes) is not None, message
+
+
+def test_what_the_codec_does_not_know_goes_to_pyroute2() -> None:
+    message = link_message(netlink.NEWLINK, [("IFLA_IFNAME", "x0"), ("IFLA_GROUP", 7)])
+    assert codec.encode(message.type, message.flags, 1, message.fields, message.attributes) is None
+    assert b"x0\0" in message.encode(1)
+
+
+def names(table: codec.Table, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, (_, coder) in table.items():
+        if isinstance(coder, tuple):
+            yield (*path, name)
+        else:
+            yield from names(coder, (*path, name))
+
+
+@pytest.mark.parametrize("kind", [netlink.GETLINK, netlink.GETADDR, netlink.GETROUTE])
+def test_answers_are_read_as_pyroute2_does(kind: int, host: Host, container: Container) -> None:
+    Runtime("bridge", container, **ROUTED).add()
+    table = codec._FAMILIES[kind & ~3][2]
+    answers: list[Reader] = []
+    for world in (host, container):
+        answers += world.door.netlink.dump(Message(kind, 0, {}, []))
+    assert len(answers) > 3
+    for answer in answers:
+        whole = answer.in_full()
+        for path in names(table):
+            ours: Any = answer.get_nested(*path) if len(path) > 1 else answer.get_attr(*path)
+            theirs = whole.get_nested(*path) if len(path) > 1 else whole.get_attr(*path)
+            assert ours == theirs, path
+        for field in ("index",) if kind == netlink.GETLINK else ():
+            assert answer[field] == whole[field]
+
+
+def test_other_attributes_of_an_answer_come_from_pyroute2(host: Host) -> None:
+    (answer,) = host.door.netlink.request(link_message(netlink.GETLINK, [("IFLA_IFNAME", "lo")]))
+    assert answer.get_attr("IFLA_GROUP") == 0
+    assert _pyroute2.message_class(16) is type(answer.in_full())
