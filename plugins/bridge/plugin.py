@@ -133,7 +133,7 @@ class Bridge(Plugin[BridgeConfig]):
         if not conf.disable_container_interface:
             container.configure(eth, lease.cidrs, lease.resolved_routes(), dad=conf.enable_dad)
             host.wait_for_carrier(port)  # a frame sent before the port forwards is lost
-            container.announce(eth, [cidr.ip for cidr in lease.cidrs])
+            container.announce(eth)
         return cni.result(*made, lease=lease, on=eth)
 
     def _become_gateway(self, cni: Attachment[BridgeConfig], holder: Link, lease: Lease) -> None:

@@ -21,12 +21,20 @@ _state = click.option(
 @_directory
 @click.option("--only", "types", multiple=True, metavar="TYPE", help="Only this plugin; may be repeated.")
 @_state
-def install(directory: Path, types: tuple[str, ...], state_dir: Path) -> None:
+@click.option(
+    "--socket",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=installation.SOCKET,
+    show_default=True,
+    help="Where the launchers look for `pycni serve`.",
+)
+@click.option("--python", is_flag=True, help="Install Python scripts, which never ask a server.")
+def install(*, directory: Path, types: tuple[str, ...], state_dir: Path, socket: Path, python: bool) -> None:
     """Put a launcher for every registered plugin into DIRECTORY (/opt/cni/bin).
 
     Executables of the same names that are not pycni's are kept aside; `pycni uninstall` gives them back.
     """
-    for path in installation.install(directory, types, state_dir):
+    for path in installation.install(directory, types, state_dir, socket=socket, python=python):
         click.echo(path)
 
 

@@ -9,18 +9,21 @@ import shutil
 import subprocess  # noqa: TID251 - the launchers' interpreter is asked whether it finds the plugins
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+import pycni.server
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
-from pycni.sdk.launcher import Launcher
+from pycni.sdk.launcher import Launcher, compiled
 
 STATE = Path("/var/lib/pycni")
+SOCKET = Path("/run/pycni/pycni.sock")
+_COMPILED = Path(pycni.server.__file__).with_name("launcher")
 _LIBRARIES = ("pycni", "pydantic", "pyroute2")
 _MODE = 0o755
 
@@ -39,18 +42,43 @@ def launchers(only: Iterable[str] = ()) -> list[Launcher]:
     ]
 
 
-def install(directory: Path, only: Iterable[str] = (), state: Path = STATE) -> list[Path]:
-    """Put the launchers into the directory; returns their paths. Raises CniError."""
-    made = []
+def install(
+    directory: Path, only: Iterable[str] = (), state: Path = STATE, *, socket: Path = SOCKET, python: bool = False
+) -> list[Path]:
+    """Put the launchers into the directory; returns their paths. Raises CniError.
+
+    The compiled launcher, one file under all names, asks the server at `socket` and starts the scripts, which are kept
+    below `state`, when there is none. Where it could not be compiled, or with `python`, the scripts take its place.
+    """
+    chosen = launchers(only)
     with _explained(f"cannot install into {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
-        for launcher in launchers(only):
-            target = directory / launcher.type
-            if os.path.lexists(target) and Launcher.read(str(target)) is None:
-                _keep(target, _kept(state, target))
-            _place(target, partial(_write, text=launcher.script()))
-            made.append(target)
-    return made
+        scripts = directory if python or not _COMPILED.exists() else state / "oneshot"
+        scripts.mkdir(parents=True, exist_ok=True)
+        for launcher in chosen:
+            if scripts == directory:
+                _make_room(directory / launcher.type, state)
+            _place(scripts / launcher.type, partial(_write, text=launcher.script()))
+        if scripts != directory:
+            binary = compiled(_COMPILED.read_bytes(), socket=str(socket), oneshot_directory=str(scripts.resolve()))
+            _place_under_all_names([directory / launcher.type for launcher in chosen], binary, state)
+    return [directory / launcher.type for launcher in chosen]
+
+
+def _place_under_all_names(targets: Sequence[Path], binary: bytes, state: Path) -> None:
+    """One file, so that an upgrade of many plugins is never half done for long, and is loaded once."""
+    first, *others = targets
+    _make_room(first, state)
+    _place(first, partial(_write_bytes, data=binary))
+    for target in others:
+        _make_room(target, state)
+        _place(target, partial(_link, first))
+
+
+def _make_room(target: Path, state: Path) -> None:
+    """Keep aside what stands at the target, unless it is ours."""
+    if os.path.lexists(target) and Launcher.read(str(target)) is None:
+        _keep(target, _kept(state, target))
 
 
 def uninstall(directory: Path, state: Path = STATE) -> list[Path]:
@@ -115,6 +143,15 @@ def _keep(target: Path, kept: Path) -> None:
 
 def _write(temporary: Path, *, text: str) -> None:
     temporary.write_text(text)
+
+
+def _write_bytes(temporary: Path, *, data: bytes) -> None:
+    temporary.write_bytes(data)
+
+
+def _link(source: Path, temporary: Path) -> None:
+    temporary.unlink()
+    temporary.hardlink_to(source)
 
 
 def _copy(source: Path, temporary: Path) -> None:

@@ -5,12 +5,18 @@ in process instead of being started.
 """
 
 import json
+import os
 import shlex
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Self
 
 _MARK = "# pycni launcher "
 _READ = 8192  # bytes; a launcher is shorter
+_ELF = b"\x7fELF"
+_BINARY_MAX = 4 << 20
+# What stands before the settings in the compiled launcher (server/launcher.c).
+_SOCKET, _ONESHOT = b"PYCNI-SOCKET=", b"PYCNI-ONESHOT="
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,12 @@ class Launcher:
         try:
             with open(executable, "rb") as file:  # noqa: PTH123 - pathlib would double the cost of a call
                 head = file.read(_READ)
+                status = os.fstat(file.fileno())
         except OSError:
             return None
+        if head.startswith(_ELF):
+            directory = _oneshot_directory(executable, status.st_dev, status.st_ino, status.st_mtime_ns)
+            return cls.read(f"{directory}/{os.path.basename(executable)}") if directory else None  # noqa: PTH119
         _, _, rest = head.partition(b"\n")
         line, _, _ = rest.partition(b"\n")
         if not line.startswith(_MARK.encode()):
@@ -57,3 +67,22 @@ import sys
 {paths}from pycni.oneshot import main
 main({self.type!r}, {self.entry!r}, {self.versions!r})
 """
+
+
+def compiled(binary: bytes, *, socket: str, oneshot_directory: str) -> bytes:
+    """The compiled launcher with these places in it. Raises ValueError for a place that is too long."""
+    for name, room, value in ((_SOCKET, 256, socket), (_ONESHOT, 1024, oneshot_directory)):
+        setting = name + os.fsencode(value) + b"\0"
+        if len(setting) > room:
+            raise ValueError(f"{value} is too long for a launcher")
+        start = binary.index(name)
+        binary = binary[:start] + setting.ljust(room, b"\0") + binary[start + room :]
+    return binary
+
+
+@lru_cache(maxsize=64)
+def _oneshot_directory(executable: str, _device: int, _inode: int, _changed: int) -> str:
+    """Where a compiled launcher finds the scripts; empty if this is some other program."""
+    with open(executable, "rb") as file:  # noqa: PTH123
+        _, found, rest = file.read(_BINARY_MAX).partition(_ONESHOT)
+    return os.fsdecode(rest.partition(b"\0")[0]) if found else ""

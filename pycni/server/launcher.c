@@ -36,9 +36,6 @@
 /* `pycni install` writes the right values over these; the names in front are how it finds them. */
 static volatile char socket_path[256] = "PYCNI-SOCKET=/run/pycni/pycni.sock";
 static volatile char oneshot_dir[1024] = "PYCNI-ONESHOT=/usr/libexec/pycni";
-/* Written by install too, for whoever asks whose launcher this is. */
-static volatile char launcher_mark[256] __attribute__((used)) = "PYCNI-LAUNCHER=";
-
 extern char **environ;
 
 static const char *setting(volatile char *text) { return strchr((const char *)text, '=') + 1; }

@@ -7,7 +7,7 @@ import pytest
 
 from pycni.kernel.nftables import masquerade, nft
 from pycni.kernel.nftables.nft import Library, NftError, NftUnavailableError, Program
-from pycni.kernel.owner import Owner
+from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import parse_cidr
 from pycni.protocol.errors import CniError
 from pycni.testing import Host
@@ -51,15 +51,15 @@ class TestElements:
         masquerade.create(host.door, CIDRS, MINE)
         masquerade.expect(host.door, CIDRS, MINE)
 
-    def test_the_rules_of_a_subnet_go_with_its_last_address(self, host: Host) -> None:
+    def test_gc_removes_the_rules_of_a_subnet_with_its_last_address(self, host: Host) -> None:
         neighbour = [parse_cidr("10.1.0.3/24")]
         masquerade.create(host.door, CIDRS, MINE)
         masquerade.create(host.door, neighbour, OTHER)
-        masquerade.delete(host.door, MINE)
+        masquerade.delete(host.door, Stale("n", [OTHER]))
         assert "subnet-10.1.0.0/24" in host.run("nft list ruleset")
         assert "subnet-fd00" not in host.run("nft list ruleset")
         masquerade.expect(host.door, neighbour, OTHER)
-        masquerade.delete(host.door, OTHER, neighbour)
+        masquerade.delete(host.door, Stale("n", []))
         assert "subnet" not in host.run("nft list ruleset")
 
     def test_deleting_from_no_table_is_fine(self, host: Host) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -116,9 +117,29 @@ class Program:
         return done.stdout
 
 
+class _Kept(threading.local):
+    """A thread's nftables that stays open: to close it after a deletion takes the kernel 10 ms."""
+
+    home: tuple[int, int] | None = None  # the namespace in which it is worth while
+    nft: Nft | None = None
+
+
+_kept = _Kept()
+
+
+def keep_open(home: tuple[int, int]) -> None:
+    """Keep nftables of this namespace open from now on, for this thread; for processes that stay."""
+    _kept.home = home
+
+
 @contextmanager
 def opened(door: Door) -> Iterator[Nft]:
     """Nftables of the namespace behind the door. Raises NftUnavailableError."""
+    if door.identity == _kept.home:
+        if _kept.nft is None:
+            _kept.nft = _open(door)
+        yield _kept.nft
+        return
     nft = _open(door)
     try:
         yield nft
