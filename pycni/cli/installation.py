@@ -42,6 +42,11 @@ def launchers(only: Iterable[str] = ()) -> list[Launcher]:
     ]
 
 
+def has_compiled_launcher() -> bool:
+    """Whether the launcher was compiled with this installation."""
+    return _COMPILED.exists()
+
+
 def install(
     directory: Path, only: Iterable[str] = (), state: Path = STATE, *, socket: Path = SOCKET, python: bool = False
 ) -> list[Path]:
@@ -53,7 +58,7 @@ def install(
     chosen = launchers(only)
     with _explained(f"cannot install into {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
-        scripts = directory if python or not _COMPILED.exists() else state / "oneshot"
+        scripts = directory if python or not has_compiled_launcher() else state / "oneshot"
         scripts.mkdir(parents=True, exist_ok=True)
         for launcher in chosen:
             if scripts == directory:

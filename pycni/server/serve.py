@@ -34,7 +34,7 @@ def serve(path: Path, workers: int) -> None:
         gc.freeze()
         server.start()
         _notify("READY=1")
-        log.info("serving %s at %s", ", ".join(plugins), path)
+        log.info("serving at %s as %d: %s", path, os.getpid(), ", ".join(plugins))
         while not select.select([wakeup], [], [], _LOOK_EVERY)[0]:
             if _fingerprint() != before:
                 log.info("the installation has changed: starting anew")

@@ -1,0 +1,109 @@
+"""Launchers, servers true and false."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.cli import installation
+from pycni.sdk.launcher import Launcher
+from pycni.testing import wait_for
+
+CONFIG = b'{"cniVersion": "1.1.0", "name": "net", "ipam": {"addresses": [{"address": "10.1.0.2/24"}]}}'
+ONESHOT_SAYS = "one-shot"
+
+
+class Stage:
+    """A plugin directory with compiled launchers, whose one-shot scripts only say that they were called."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = directory / "run" / "pycni.sock"
+        self.bin = directory / "bin"
+        self.state = directory / "state"
+        installation.install(self.bin, ["static", "bridge", "host-local"], self.state, socket=self.socket)
+        self.calls = directory / "oneshot.log"
+
+    def replace_oneshots(self) -> None:
+        """Let the scripts say their names, the verb and what came in on stdin, instead of answering."""
+        for script in (self.state / "oneshot").iterdir():
+            script.write_text(f'#!/bin/sh\necho "$CNI_COMMAND" >> {self.calls}\necho {ONESHOT_SAYS}\nwc -c\n')
+
+    def run(self, command: str, stdin: bytes = CONFIG, plugin: str = "static", **env: str) -> Any:
+        """One call."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": "id",
+            "CNI_NETNS": "/nowhere",
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(self.bin),
+            **env,
+        }
+        return subprocess.run(
+            [self.bin / plugin], input=stdin, env=environment, capture_output=True, check=False, timeout=60
+        )
+
+    def serve(self) -> "subprocess.Popen[bytes]":
+        """Start a server and wait until it answers."""
+        said = self.state / "server.log"
+        with said.open("ab") as log:
+            command = [sys.executable, "-m", "pycni", "serve", "--socket", str(self.socket)]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_for(lambda: f"serving at {self.socket} as {process.pid}" in said.read_text(), "the server", seconds=30)
+        return process
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    if not installation.has_compiled_launcher():
+        pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
+    made = Stage(tmp_path)
+    assert Launcher.read(str(made.bin / "static")) is not None
+    return made
+
+
+@pytest.fixture
+def false_server(stage: Stage) -> Iterator[Callable[[Callable[[socket.socket], None]], None]]:
+    """Lets a function of the test be the server: it is given each connection."""
+    stage.replace_oneshots()
+    stage.socket.parent.mkdir()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(stage.socket))
+    listener.listen()
+    threads: list[threading.Thread] = []
+
+    def start(behave: Callable[[socket.socket], None]) -> None:
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    behave(connection)
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+
+    yield start
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    for thread in threads:
+        thread.join(10)
+
+
+@pytest.fixture
+def server(stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
+    """A true server."""
+    process = stage.serve()
+    yield process
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0

@@ -1,0 +1,178 @@
+"""The launcher: whatever the server does, each call is answered once and nothing is done twice."""
+
+import json
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pycni.server import frames
+
+Stage = Any
+FalseServer = Callable[[Callable[[socket.socket], None]], None]
+
+VERBS = ["ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION"]
+
+
+def whole_call(connection: socket.socket) -> frames.Call:
+    connection.settimeout(20)
+    call = frames.receive(connection)
+    call.close()
+    return call
+
+
+def oneshot_was_called(done: Any, size: int | None = None) -> bool:
+    said, count = done.stdout.decode().split()
+    return done.returncode == 0 and said == "one-shot" and size in (None, int(count))
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_without_a_server_the_one_shot_answers(stage: Stage, command: str) -> None:
+    stage.replace_oneshots()
+    assert oneshot_was_called(stage.run(command))
+
+
+def test_the_one_shot_gets_all_of_stdin(stage: Stage) -> None:
+    stage.replace_oneshots()
+    for size in (0, 1, 65535, 65536, 16 << 20, (16 << 20) + 1):
+        assert oneshot_was_called(stage.run("ADD", b"x" * size), size)
+
+
+def test_the_real_one_shot_answers_like_the_server_would(stage: Stage) -> None:
+    done = stage.run("ADD")
+    assert (done.returncode, json.loads(done.stdout)["ips"]) == (0, [{"address": "10.1.0.2/24"}])
+
+
+def test_a_missing_script_is_a_cni_error(stage: Stage) -> None:
+    (stage.state / "oneshot" / "static").unlink()
+    done = stage.run("ADD")
+    assert done.returncode == 1
+    assert "pycni is not installed completely" in json.loads(done.stdout)["msg"]
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_a_refusal_leads_to_the_one_shot(stage: Stage, false_server: FalseServer, command: str) -> None:
+    def refuse(connection: socket.socket) -> None:
+        whole_call(connection)
+        connection.sendall(frames.REFUSED)
+
+    false_server(refuse)
+    assert oneshot_was_called(stage.run(command))
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_a_death_before_acceptance_leads_to_the_one_shot(stage: Stage, false_server: FalseServer, command: str) -> None:
+    false_server(lambda connection: connection.recv(4) and None)
+    assert oneshot_was_called(stage.run(command))
+
+
+def test_a_death_after_acceptance_is_error_11_for_add(stage: Stage, false_server: FalseServer) -> None:
+    def die(connection: socket.socket) -> None:
+        whole_call(connection)
+        connection.sendall(frames.ACCEPTED)
+        assert connection.recv(1) == frames.GO
+
+    false_server(die)
+    done = stage.run("ADD")
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 11)
+    assert not stage.calls.exists()
+
+
+@pytest.mark.parametrize("command", ["CHECK", "DEL", "GC", "STATUS", "VERSION"])
+def test_a_death_after_acceptance_is_made_good_for_verbs_that_may_be_repeated(
+    stage: Stage, false_server: FalseServer, command: str
+) -> None:
+    def die(connection: socket.socket) -> None:
+        whole_call(connection)
+        connection.sendall(frames.ACCEPTED)
+        connection.recv(1)
+        connection.sendall(struct.pack("=III", 0, 100, 0) + b"half")
+
+    false_server(die)
+    assert oneshot_was_called(stage.run(command))
+
+
+@pytest.mark.parametrize("garbage", [b"\0", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64)])
+def test_garbage_in_place_of_acceptance_leads_to_the_one_shot(
+    stage: Stage, false_server: FalseServer, garbage: bytes
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        whole_call(connection)
+        connection.sendall(garbage)
+
+    false_server(answer)
+    assert oneshot_was_called(stage.run("ADD"))
+
+
+def test_garbage_in_place_of_an_answer_is_error_11_for_add(stage: Stage, false_server: FalseServer) -> None:
+    def answer(connection: socket.socket) -> None:
+        whole_call(connection)
+        connection.sendall(frames.ACCEPTED)
+        connection.recv(1)
+        connection.sendall(b"\xff" * 64)
+
+    false_server(answer)
+    done = stage.run("ADD")
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 11)
+
+
+def test_a_hanging_server_is_given_up_before_it_has_accepted(stage: Stage, false_server: FalseServer) -> None:
+    """It may still accept later: without GO nothing is done."""
+    went: list[bytes] = []
+
+    def hang(connection: socket.socket) -> None:
+        connection.settimeout(30)
+        call = frames.receive(connection)
+        call.close()
+        connection.recv(1)  # until the launcher goes away
+        try:
+            connection.sendall(frames.ACCEPTED)
+            went.append(connection.recv(1))
+        except OSError:
+            went.append(b"")
+
+    false_server(hang)
+    assert oneshot_was_called(stage.run("ADD"))
+    assert went in ([], [b""])
+
+
+def test_a_slow_reader_and_a_slow_answer_are_waited_for(stage: Stage, false_server: FalseServer) -> None:
+    def slow(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        call = whole_call(connection)
+        connection.sendall(frames.ACCEPTED)
+        connection.recv(1)
+        answer = struct.pack("=III", 3, len(call.stdin), 4) + call.stdin + b"warn"
+        for start in range(0, len(answer), 70_000):
+            connection.sendall(answer[start : start + 70_000])
+
+    false_server(slow)
+    done = stage.run("ADD", b"y" * (5 << 20))
+    assert (done.returncode, len(done.stdout), done.stderr) == (3, 5 << 20, b"warn")
+
+
+def test_the_call_arrives_whole(stage: Stage, false_server: FalseServer) -> None:
+    calls: list[frames.Call] = []
+
+    def note(connection: socket.socket) -> None:
+        calls.append(whole_call(connection))
+        connection.sendall(frames.ACCEPTED)
+        connection.recv(1)
+        frames.send_answer(connection, 0, b"{}", b"")
+
+    false_server(note)
+    done = stage.run("ADD", plugin="bridge", TRACEPARENT="00-abc", EMPTY="", CNI_ARGS="A=b=c")
+    assert (done.returncode, done.stdout) == (0, b"{}")
+    (call,) = calls
+    assert (call.type, call.stdin[:1]) == ("bridge", b"{")
+    assert (call.env["TRACEPARENT"], call.env["EMPTY"], call.env["CNI_ARGS"]) == ("00-abc", "", "A=b=c")
+    assert call.container is None  # /nowhere cannot be opened
+
+
+def test_a_server_of_another_user_is_not_believed(stage: Stage) -> None:
+    stage.replace_oneshots()
+    (stage.socket.parent).mkdir()
+    stage.socket.write_text("no socket at all")
+    assert oneshot_was_called(stage.run("ADD"))
