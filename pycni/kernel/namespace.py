@@ -49,7 +49,7 @@ class Namespace(Door):
 
     def find_peer_of(self, other_end: Link) -> Link | None:
         """The link here whose cable leads to `other_end`, a veth in another namespace; None if it is not here."""
-        state = next((state for state in links.all_states(self) if state.index == other_end.state.peer), None)
+        state = links.find_state_at(self, other_end.state.peer) if other_end.state.peer else None
         return Link(self, state) if state is not None and state.peer == other_end.index else None
 
     def peer_of(self, other_end: Link) -> Link:

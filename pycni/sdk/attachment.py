@@ -171,14 +171,15 @@ class Attachment(Network[C]):
         """
         if self.host.find_link(self.host_ifname) is not None:
             self.host.delete_link(self.host_ifname)
-            return
-        link = self.container.find_link(self.ifname)
-        if link is None:
-            return
-        peer = self.host.find_peer_of(link)
-        label = peer.state.alias if peer else ""
-        if not is_label(label) or self.owner.owns(label):
+        elif self.find_own_link() is not None:
             self.container.delete_link(self.ifname)
+
+    def find_own_link(self) -> "Link | None":
+        """The container's interface, for DEL; None if it is gone, or if somebody else's label hangs on its cable."""
+        link = self.container.find_link(self.ifname)
+        peer = self.host.find_peer_of(link) if link is not None else None
+        label = peer.state.alias if peer is not None else ""
+        return None if is_label(label) and not self.owner.owns(label) else link
 
     def expect_prev_result(self) -> None:
         """Raise CniError unless every interface, address and route that ADD reported is still there."""
