@@ -36,6 +36,28 @@ def ensure(door: Door, settings: Mapping[str, str]) -> None:
             door.journal.change(f"set sysctl net/{setting} to {value}", partial(_write, setting, value))
 
 
+def change(door: Door, settings: Mapping[str, str]) -> None:
+    """Give each setting its value; it is put back if the call fails. Raises CniError."""
+    for setting, value in settings.items():
+        with door.entered():
+            old = _read_if_allowed(setting)
+        if old is not None and old.split() == value.split():
+            continue
+        undo = None if old is None else partial(_write_in, door, setting, old)
+        door.journal.change(f"set sysctl net/{setting} to {value}", partial(_write_in, door, setting, value), undo)
+
+
+def expect(door: Door, settings: Mapping[str, str]) -> None:
+    """Raise CniError for the first setting that has another value; blanks and tabs between words are the same."""
+    for setting, value in settings.items():
+        with door.entered():
+            found = _read_if_allowed(setting)
+        if found is None:
+            raise CniError(f"sysctl net/{setting} should be {value}, but cannot be read")
+        if found.split() != value.split():
+            raise CniError(f"sysctl net/{setting} should be {value}, but is {' '.join(found.split())}")
+
+
 def prefer(door: Door, settings: Mapping[str, str]) -> None:
     """Give each setting its value where the kernel has it and lets us; what stays as it was is logged."""
     with door.entered():
@@ -44,6 +66,19 @@ def prefer(door: Door, settings: Mapping[str, str]) -> None:
                 _write(setting, value)
             except CniError as error:
                 log.debug("%s", error)
+
+
+def _read_if_allowed(setting: str) -> str | None:
+    """Its value, or None if there is none to read: some settings can only be written."""
+    try:
+        return _read(setting)
+    except OSError:
+        return None
+
+
+def _write_in(door: Door, setting: str, value: str) -> None:
+    with door.entered():
+        _write(setting, value)
 
 
 def _read(setting: str) -> str | None:
