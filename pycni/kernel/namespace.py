@@ -259,9 +259,9 @@ class Namespace(Door):
         """Limit and redirect the link no more."""
         self.journal.attempt(f"shape the traffic of {link} no more", lambda: qdiscs.delete(link))
 
-    def redirect_targets(self, *, besides: Link | None = None) -> set[int]:
-        """The indexes of the links through which passes what other links receive; one link may be left aside."""
-        return qdiscs.targets_of([link for link in self.links() if besides is None or link.index != besides.index])
+    def redirect_targets(self) -> set[int]:
+        """The indexes of the links through which passes what other links receive."""
+        return qdiscs.targets_of(self.links())
 
     def expect_traffic_control(self) -> None:
         """Raise CniError, code 50, unless traffic can be limited."""
@@ -272,6 +272,10 @@ class Namespace(Door):
     def set_sysctls(self, settings: Mapping[str, str]) -> None:
         """Give each setting (a path under /proc/sys/net) its value; it is put back if the call fails."""
         sysctl.change(self, settings)
+
+    def expect_writable_sysctls(self) -> None:
+        """Raise CniError, code 50, if this process may not change settings."""
+        sysctl.probe(self)
 
     def expect_sysctls(self, settings: Mapping[str, str]) -> None:
         """Raise CniError for the first setting that has another value."""

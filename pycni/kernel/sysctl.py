@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from pycni.kernel.door import Door
-from pycni.protocol.errors import CniError
+from pycni.protocol.errors import CniError, Code
 
 log = logging.getLogger(__name__)
 
 _ROOT = "/proc/sys/net"
+_EVERYWHERE = "core/somaxconn"  # every namespace has it
 # What a host lacks where IPv6 is off (ENOENT), and what a container's read-only /proc refuses.
 _OUT_OF_REACH = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -56,6 +57,17 @@ def expect(door: Door, settings: Mapping[str, str]) -> None:
             raise CniError(f"sysctl net/{setting} should be {value}, but cannot be read")
         if found.split() != value.split():
             raise CniError(f"sysctl net/{setting} should be {value}, but is {' '.join(found.split())}")
+
+
+def probe(door: Door) -> None:
+    """Raise CniError, code 50, if this process may not change settings."""
+    with door.entered():
+        if not os.access(f"{_ROOT}/{_EVERYWHERE}", os.W_OK):
+            raise CniError(
+                f"sysctls cannot be set: {_ROOT} is not writable",
+                code=Code.PLUGIN_NOT_AVAILABLE,
+                details="the plugin needs root's rights and a /proc/sys that is not mounted read-only",
+            )
 
 
 def prefer(door: Door, settings: Mapping[str, str]) -> None:

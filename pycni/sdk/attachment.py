@@ -139,10 +139,15 @@ class Attachment(Network[C]):
 
     @property
     def required_prev_result(self) -> Result:
-        """The same, where there must be one."""
-        if self.prev_result is None:
-            raise ConfigError("Required prevResult missing", details="it is the result of the ADD, from the runtime")
-        return self.prev_result
+        """The same, where there must be one. Raises ConfigError."""
+        if self.prev_result is not None:
+            return self.prev_result
+        if self.request.command == "ADD":
+            raise ConfigError(
+                "Required prevResult missing: must be called as chained plugin",
+                details=f"an earlier plugin of the list makes {self.ifname}; its result is the prevResult",
+            )
+        raise ConfigError("Required prevResult missing", details="it is the result of the ADD, from the runtime")
 
     @property
     def prev_ips(self) -> list[IpConfig]:
