@@ -44,8 +44,13 @@ def _class(name: str) -> Any:
 
 def message_class(kind: int) -> Any:
     """The class for messages of this type."""
-    return _CLASSES[kind & ~3]
+    if kind >= _NEWQDISC and kind != _NEWLINKPROP:
+        from pycni.kernel.tcmessage import TcMessage  # 15 ms that few calls need
+
+        return TcMessage
+    return _CLASSES[16 if kind == _NEWLINKPROP else kind & ~3]
 
 
+_NEWQDISC, _NEWLINKPROP = 36, 108
 _leave_unloaded()
 _CLASSES = {16: _class("ifinfmsg"), 20: _class("ifaddrmsg"), 24: _class("rtmsg")}

@@ -120,6 +120,19 @@ def _encode_peer(peer: Mapping[str, Any]) -> bytes:
     return _ATTRIBUTE.pack(len(data) + 4, 1) + data
 
 
+def read(kind: int, data: bytes) -> Any:
+    """A message that the kernel sent."""
+    return Reader(kind, data) if kind & ~3 in _FAMILIES else _in_full(kind, data)
+
+
+def _in_full(kind: int, data: bytes) -> Any:
+    from pycni.kernel import _pyroute2
+
+    message = _pyroute2.message_class(kind)(data)
+    message.decode()
+    return message
+
+
 class Reader:
     """A message that the kernel sent, read as far as it is asked about, with the words of pyroute2's messages."""
 
@@ -154,11 +167,7 @@ class Reader:
 
     def in_full(self) -> Any:
         """The same as pyroute2 reads it, with all that there is."""
-        from pycni.kernel import _pyroute2
-
-        message = _pyroute2.message_class(self._kind)(self._data)
-        message.decode()
-        return message
+        return _in_full(self._kind, self._data)
 
 
 def _split(data: bytes, offset: int, end: int) -> dict[int, tuple[int, int]]:

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pycni.kernel import codec
-from pycni.kernel.codec import Attributes, Reader
+from pycni.kernel.codec import Attributes
 
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
+NEWQDISC, DELQDISC, GETQDISC = 36, 37, 38
+NEWTFILTER, GETTFILTER = 44, 46
+NEWLINKPROP = 108
 
-REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
+REQUEST, ACK, ECHO, DUMP = 0x1, 0x4, 0x8, 0x300
 REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
 
 _ERROR, _DONE = 2, 3
@@ -115,7 +118,7 @@ class RouteSocket:
                 if kind == _ERROR:
                     results[index] = _refusal(body) or answers[index]
                 else:
-                    answers[index].append(Reader(kind, body))
+                    answers[index].append(codec.read(kind, body))
         return [result for result in results if result is not None]
 
     def dump(self, message: Message) -> list[Any]:
@@ -140,7 +143,7 @@ class RouteSocket:
                     raise _refusal(body) or NetlinkError(errno.EIO, "a dump ended without its end")
                 if kind == _DONE:
                     return None if interrupted else answers
-                answers.append(Reader(kind, body))
+                answers.append(codec.read(kind, body))
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         data = self._socket.recv(_RECEIVE)

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
+    from pycni.kernel.owner import Owner
+    from pycni.kernel.ratelimit import RateLimit
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
+    "pycni.kernel.owner": ("Owner",),
+    "pycni.kernel.ratelimit": ("RateLimit",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
     "pycni.sdk.attachment": ("Attachment", "Network"),
@@ -78,7 +82,9 @@ __all__ = [
     "Namespace",
     "NetConf",
     "Network",
+    "Owner",
     "Plugin",
+    "RateLimit",
     "Result",
     "Route",
     "RouteField",
