@@ -11,9 +11,11 @@ def main(name: str, entry: str, versions: tuple[str, ...]) -> NoReturn:
         from pycni.protocol import version
 
         _print_and_exit(version.reply(versions))
+    env = dict(os.environ)
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "true"  # it would look for some in every distribution there is
     from pycni.sdk.main import main_of_entry
 
-    main_of_entry(name, entry)
+    main_of_entry(name, entry, env)
 
 
 def _print_and_exit(text: str) -> NoReturn:

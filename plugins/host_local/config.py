@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from typing import Any
+
+from pydantic import field_validator
 
 from pycni.protocol import version
 from pycni.protocol.address import parse_cidr, parse_ip
@@ -53,6 +56,15 @@ class RuntimeConfig(Model):
 
     ips: tuple[str, ...] = ()
     ip_ranges: tuple[tuple[RangeConfig, ...], ...] = ()
+
+    @field_validator("ip_ranges", mode="before")
+    @classmethod
+    def _ranges_may_stand_alone(cls, value: Any) -> Any:
+        """Containerd sends a flat list: each range is a set of its own."""
+        if not isinstance(value, list):
+            return value
+        sets = ([item] if isinstance(item, dict) else item for item in value)
+        return tuple(tuple(item) if isinstance(item, list) else item for item in sets)
 
 
 class HostLocalConfig(NetConf):
@@ -122,9 +134,8 @@ class HostLocalConfig(NetConf):
         ]
 
 
-_range = lru_cache(maxsize=256)(
-    Range.parse
-)  # a fifth of an ADD in a server that sees the same networks again and again
+# A fifth of an ADD, in a server that sees the same networks again and again.
+_range = lru_cache(maxsize=256)(Range.parse)
 
 
 def _parse_set(i: int, ranges: Sequence[RangeConfig]) -> RangeSet:

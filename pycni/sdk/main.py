@@ -25,19 +25,19 @@ class TerminatedBySignal(BaseException):
 
 def main(name: str, plugin: type[Plugin[Any]]) -> NoReturn:
     """Answer the call that this process was started for, and exit."""
-    _answer_and_exit(name, lambda: plugin)
+    _answer_and_exit(name, lambda: plugin, dict(os.environ))
 
 
-def main_of_entry(name: str, entry: str) -> NoReturn:
-    """The same for a plugin that `module:Class` names."""
-    _answer_and_exit(name, lambda: load_class(entry, f'plugin "{name}"'))
+def main_of_entry(name: str, entry: str, env: dict[str, str]) -> NoReturn:
+    """The same for a plugin that `module:Class` names, with the environment of the call."""
+    _answer_and_exit(name, lambda: load_class(entry, f'plugin "{name}"'), env)
 
 
-def _answer_and_exit(name: str, load: Callable[[], type[Plugin[Any]]]) -> NoReturn:
+def _answer_and_exit(name: str, load: Callable[[], type[Plugin[Any]]], env: dict[str, str]) -> NoReturn:
     stdout = guard_stdout()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        reply = answer(name, load(), dict(os.environ), read_stdin(), invoke)
+        reply = answer(name, load(), env, read_stdin(), invoke)
     except CniError as error:
         reply = Answer(error.to_json(version.NEWEST), 1)
     except (TerminatedBySignal, KeyboardInterrupt):

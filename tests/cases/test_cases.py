@@ -26,13 +26,17 @@ def results_of(tmp_path: Path) -> ResultsOf:
     def run(case: dict[str, Any], directory: Path) -> dict[str, Any]:
         verdicts = tmp_path / "verdicts.json"
         command = [RUNNER, "--bin", directory, "--cnitool", PYCNI, "--only", f"^{case['id']}$", "--json", verdicts]
-        # The runner imports what stands beside it, which PYTHONSAFEPATH (of scripts/test) would forbid.
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=env)
+        done = run_python(*command)
         assert verdicts.exists(), done.stdout + done.stderr
         return json.loads(verdicts.read_text())
 
     return run
+
+
+def run_python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    # The runner imports what stands beside it, which PYTHONSAFEPATH (of scripts/test) would forbid.
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=env)
 
 
 def assert_none_failed(results: list[dict[str, Any]]) -> None:
@@ -56,7 +60,6 @@ def test_the_runner_reports_a_failure(results_of: ResultsOf, tmp_path: Path) -> 
     """The cases mean nothing if the runner is content with everything."""
     case = {"id": "X", "title": "x", "run": "sh", "sh": "echo '{}'", "expect": {"json": {"a": 1}}}
     (tmp_path / "cases.json").write_text(json.dumps({"cases": [case]}))
-    command = [sys.executable, RUNNER, "--bin", tmp_path, "--cases", tmp_path / "cases.json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python(RUNNER, "--bin", tmp_path, "--cases", tmp_path / "cases.json")
     assert done.returncode == 1, done.stderr
     assert "$.a: missing in {}" in done.stdout

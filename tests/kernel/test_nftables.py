@@ -1,5 +1,8 @@
 """nftables in process, and by its program."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
 
 from pycni.kernel.nftables import masquerade, nft
@@ -82,6 +85,27 @@ def test_the_library_works_in_the_namespace_where_it_was_opened(host: Host) -> N
         assert isinstance(opened, Library)
         opened.run("add table inet mine")
     assert "table inet mine" in host.run("nft list tables")
+
+
+def test_reading_goes_on_while_others_change_the_rules(host: Host) -> None:
+    """Twelve pods of one node stopped at the same time: DEL failed with "Interrupted system call"."""
+    masquerade.create(host.door, CIDRS, MINE)
+    enough = Event()
+
+    def change_rules(number: int) -> None:
+        with nft.opened(host.door) as opened:
+            while not enough.is_set():
+                opened.run(f"add chain inet pycni other{number}\ndelete chain inet pycni other{number}")
+
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(change_rules, number) for number in range(4)]
+        try:
+            for _ in range(200):
+                masquerade.expect(host.door, CIDRS, MINE)
+        finally:
+            enough.set()
+        for writer in writers:
+            writer.result()
 
 
 def test_without_nftables_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

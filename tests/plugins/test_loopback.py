@@ -33,10 +33,10 @@ def test_add_sets_lo_up_and_reports_its_addresses(container: Container) -> None:
         ("0.4.0", {"ips": [{"version": "4", "interface": 0, "address": "127.0.0.1/8"}]}),
     ],
 )
-def test_the_result_has_the_shape_of_the_version_asked_for(
+def test_r40_the_result_has_the_shape_of_the_version_asked_for(
     container: Container, version: str, expected: dict[str, object]
 ) -> None:
-    """R-40: the Go plugin answers 0.2.0 to 0.4.0 in the shape of 1.x."""
+    """The Go plugin answers 0.2.0 to 0.4.0 in the shape of 1.x."""
     if "ips" in expected:
         container.run("sysctl -q net.ipv6.conf.lo.disable_ipv6=1")
     result = Runtime("loopback", container, cniVersion=version).add()

@@ -25,8 +25,8 @@ def test_every_family_gets_a_default_route() -> None:
     assert lease.routes == (Route(DEFAULT4, parse_ip("10.1.0.1")), Route(DEFAULT6, parse_ip("fd00::1")))
 
 
-def test_a_default_route_from_ipam_is_not_repeated() -> None:
-    """R-14: with or without a gateway of its own."""
+def test_r14_a_default_route_from_ipam_is_not_repeated() -> None:
+    """With or without a gateway of its own."""
     lease = Lease((V4, V6), (Route(DEFAULT4),)).with_gateways().with_default_routes()
     assert lease.routes == (Route(DEFAULT4), Route(DEFAULT6, parse_ip("fd00::1")))
     assert lease.resolved_routes()[0].gw == parse_ip("10.1.0.1")

@@ -3,7 +3,7 @@
 import ctypes
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
@@ -13,10 +13,14 @@ from pycni.protocol.errors import CniError, Code
 
 _LIBRARY = "libnftables.so.1"
 _JSON_OUTPUT = 1 << 4
+_ATTEMPTS = 32
 
 
 class NftError(CniError):
-    """A transaction was refused: something is `missing`, `exists` already, or is `busy`, that is in use."""
+    """A transaction was refused: something is `missing`, `exists` already, or is `busy`, that is in use.
+
+    Or it was `interrupted`: others changed the ruleset while it read there.
+    """
 
     def __init__(self, script: str, complaint: str) -> None:
         first, *_ = complaint.strip().splitlines() or ["no reason given"]
@@ -26,6 +30,7 @@ class NftError(CniError):
         self.missing = "No such file or directory" in complaint
         self.exists = "File exists" in complaint
         self.busy = "Device or resource busy" in complaint
+        self.interrupted = "Interrupted system call" in complaint
 
 
 class NftUnavailableError(CniError):
@@ -62,6 +67,9 @@ class Library:
 
     def run(self, script: str) -> str:
         """See Nft."""
+        return _uninterrupted(lambda: self._run(script))
+
+    def _run(self, script: str) -> str:
         if self._library.nft_run_cmd_from_buffer(self._context, script.encode()) != 0:
             raise NftError(script, self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace"))
         return str(self._library.nft_ctx_get_output_buffer(self._context).decode(errors="replace"))
@@ -88,11 +96,11 @@ class Program:
 
     def run(self, script: str) -> str:
         """See Nft."""
-        return self._nft(["nft", "-f", "-"], script)
+        return _uninterrupted(lambda: self._nft(["nft", "-f", "-"], script))
 
     def listing(self, command: str) -> list[dict[str, Any]]:
         """See Nft."""
-        return _objects(self._nft(["nft", "-j", *command.split()], ""))
+        return _objects(_uninterrupted(lambda: self._nft(["nft", "-j", *command.split()], "")))
 
     def close(self) -> None:
         """See Nft."""
@@ -133,6 +141,17 @@ def _open(door: Door) -> Nft:
             return Library()
     except OSError:
         return Program(door)
+
+
+def _uninterrupted(run: Callable[[], str]) -> str:
+    """Run it again as long as it is interrupted; libnftables does so when it lists, but not when it gets an element."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return run()
+        except NftError as error:
+            if not error.interrupted:
+                raise
+    return run()
 
 
 def _objects(text: str) -> list[dict[str, Any]]:

@@ -460,3 +460,17 @@ print("pyroute2" in sys.modules)
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
     )
+
+
+def test_a_flat_list_of_ranges_is_a_set_for_each(host_local: Call) -> None:
+    """containerd sends ipRanges so, with the names of Go's fields (CLIENTS 1)."""
+    ranges = [{"Subnet": "10.7.0.0/24", "RangeStart": "", "Gateway": ""}, {"Subnet": "fd00:7::/64"}]
+    result = host_local("ADD", ipam={}, runtimeConfig={"ipRanges": ranges})
+    assert addresses(result) == ["10.7.0.2/24", "fd00:7::2/64"]
+
+
+def test_ranges_that_are_none_are_refused(host_local: Call) -> None:
+    error = refused(host_local, "ADD", ipam={}, runtimeConfig={"ipRanges": "10.7.0.0/24"})
+    assert error.code == 7
+    assert "runtimeConfig.ipRanges" in error.msg
+    assert refused(host_local, "ADD", ipam={}, runtimeConfig={"ipRanges": [7]}).code == 7

@@ -1,0 +1,45 @@
+"""pyroute2 is loaded in part, and whole as soon as somebody wants it."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_netlink_loads_the_messages_alone() -> None:
+    count = "sum(name.startswith('pyroute2') for name in sys.modules)"
+    code = f"import sys, pycni.kernel.netlink; print({count}, 'asyncio' in sys.modules)"
+    count, asyncio = python(code).split()
+    assert int(count) < 40
+    assert asyncio == "False"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from pyroute2 import IPRoute, netns; print(IPRoute.__name__)",
+        "import pyroute2; print(pyroute2.IPRoute.__name__)",
+        "from pyroute2.iproute import IPRoute; print(IPRoute.__name__)",
+        "import pyroute2.netns; print(pyroute2.IPRoute.__name__)",
+    ],
+)
+@pytest.mark.parametrize("first", ["import pycni.kernel.netlink", "pass"])
+def test_a_plugin_that_imports_pyroute2_gets_all_of_it(first: str, use: str) -> None:
+    assert python(f"{first}; {use}; import pycni.kernel.netlink") == "IPRoute"
+
+
+def test_what_it_lacks_is_an_ordinary_import_error() -> None:
+    code = """
+import pycni.kernel.netlink
+try:
+    from pyroute2 import Nonsense
+except ImportError as error:
+    print(error.name)
+"""
+    assert python(code) == "pyroute2"
