@@ -13,8 +13,8 @@ from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 from pycni.kernel import routes
 from pycni.kernel.addresses import FAMILIES
 from pycni.kernel.door import Door
-from pycni.kernel.hostports import UdpPort
 from pycni.kernel.netfilter import ACK, BODY, CONNTRACK, DUMP, NetfilterSocket
+from pycni.kernel.portmappings import UdpPort
 from pycni.protocol.address import parse_ip
 
 _GET, _DELETE = 1, 2
@@ -72,4 +72,3 @@ def _encoded(attributes: list[tuple[str, Any]]) -> bytes:
     message["attrs"] = attributes
     message.encode()
     return bytes(message.data)[BODY:]
-

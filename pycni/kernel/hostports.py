@@ -1,82 +1,52 @@
-"""Host ports: ports of the host that lead to ports of a container, as values that both firewalls read."""
+"""Host ports by the backend of one's choice: nftables unless iptables is asked for by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from pycni.protocol.address import Address, Cidr
+from pycni.kernel import conntrack
+from pycni.kernel.door import Door
+from pycni.kernel.iptables import hostports as by_iptables
+from pycni.kernel.iptables import restore
+from pycni.kernel.nftables import cni_hostport, nft
+from pycni.kernel.nftables import hostports as by_nftables
+from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.portmappings import HostPorts, UdpPort
 
-MARK_BIT = 13  # of a packet that is to be masqueraded, as the Go plugin has it
+_IPTABLES = "iptables"
 
 
-@dataclass(frozen=True, slots=True)
-class PortMapping:
-    """A port of the host and the port of the container it leads to.
+def create(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> None:
+    """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another."""
+    (by_iptables if backend == _IPTABLES else by_nftables).create(door, ports, owner)
+    if udp := ports.udp_ports():
+        door.journal.change("forget UDP flows to these ports", partial(conntrack.forget, door, udp))
 
-    Without `host_ip` it is a port of every address of the host; 0.0.0.0 and :: are every address of their family.
+
+def expect(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> None:
+    """Raise CniError unless these ports lead to the container: by the backend, or by either if none is named.
+
+    (A Go plugin takes iptables if none is named, and this may be its attachment.)
     """
-
-    host_port: int
-    container_port: int
-    protocol: str = "tcp"
-    host_ip: Address | None = None
-
-    def __str__(self) -> str:
-        address = "" if self.one_address is None else f" of {self.one_address}"
-        return f"{self.protocol}/{self.host_port}{address}"
-
-    @property
-    def one_address(self) -> Address | None:
-        """The one address of the host whose port it is; None if it is a port of all."""
-        return None if self.host_ip is None or self.host_ip.is_unspecified else self.host_ip
-
-    def is_of(self, version: int) -> bool:
-        """Whether it is a port of addresses of this family."""
-        return self.host_ip is None or self.host_ip.version == version
+    other = not backend and not by_nftables.has(door, owner) and by_iptables.has(door, owner)
+    (by_iptables if backend == _IPTABLES or other else by_nftables).expect(door, ports, owner)
 
 
-class UdpPort(NamedTuple):
-    """A port of the host whose UDP flows the kernel may remember; None is every address of the family."""
+def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> None:
+    """Remove all host ports of the owner, by whichever backend and plugin; `ports` are those it probably has."""
+    for name, by in (("nftables", by_nftables), ("iptables", by_iptables)):
+        what = f"delete host ports by {name}"
+        door.journal.attempt(what, partial(_delete_and_forget, door, partial(by.delete, door, owner, ports)))
+    if isinstance(owner, Owner):
+        addresses = [str(target.ip) for target in ports.targets] if ports else []
+        door.journal.attempt(
+            "delete host ports of the Go plugin", partial(cni_hostport.delete, door, owner.container_id, addresses)
+        )
 
-    version: int
-    port: int
-    address: Address | None
+
+def probe(door: Door, backend: str = "") -> None:
+    """Raise CniError, code 50, unless the backend works in the namespace."""
+    (restore if backend == _IPTABLES else nft).probe(door)
 
 
-@dataclass(frozen=True)
-class HostPorts:
-    """The ports of the host that lead to one container, its addresses, and whose packets are masqueraded."""
-
-    mappings: Sequence[PortMapping] = ()
-    targets: Sequence[Cidr] = ()  # of each family one
-    snat: bool = True
-    masq_all: bool = False
-    mark_bit: int = MARK_BIT
-    set_mark_chain: str = ""
-    conditions: Mapping[int, Sequence[str]] = field(default_factory=dict)  # by family, as the firewall writes them
-
-    def __bool__(self) -> bool:
-        return any(self.of(target.version) for target in self.targets)
-
-    def of(self, version: int) -> list[PortMapping]:
-        """The mappings of a family, each port once: the first counts. Those of one address precede those of all."""
-        first: dict[str, PortMapping] = {}
-        for mapping in self.mappings:
-            if mapping.is_of(version):
-                first.setdefault(str(mapping), mapping)
-        return sorted(first.values(), key=lambda mapping: mapping.one_address is None)
-
-    def by_family(self) -> Iterator[tuple[Cidr, list[PortMapping]]]:
-        """Each address of the container with the mappings that lead to it."""
-        for target in self.targets:
-            if mappings := self.of(target.version):
-                yield target, mappings
-
-    def udp_ports(self) -> list[UdpPort]:
-        """The ports whose flows must be forgotten when they begin to lead elsewhere."""
-        return [
-            UdpPort(target.version, mapping.host_port, mapping.one_address)
-            for target, mappings in self.by_family()
-            for mapping in mappings
-            if mapping.protocol == "udp"
-        ]
+def _delete_and_forget(door: Door, delete_all: Callable[[], Iterable[UdpPort]]) -> None:
+    conntrack.forget(door, delete_all())

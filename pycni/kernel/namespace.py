@@ -5,13 +5,14 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
-from pycni.kernel import addresses, announce, configure, links, masquerade, netlink, sysctl
+from pycni.kernel import addresses, announce, configure, hostports, links, masquerade, netlink, sysctl
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import Link, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.kernel.nftables import nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.portmappings import HostPorts
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
@@ -254,6 +255,25 @@ class Namespace(Door):
     def delete_spoof_check(self, owner: Owner | Stale) -> None:
         """Guard the owner's port no more."""
         self.journal.attempt("delete spoof check", partial(spoofcheck.delete, self, owner))
+
+    def expect_publishing(self, backend: str = "") -> None:
+        """Raise CniError, code 50, unless the backend works."""
+        hostports.probe(self, backend)
+
+    def create_host_ports(self, ports: HostPorts, owner: Owner, *, backend: str = "") -> None:
+        """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another.
+
+        The backend is "nftables", which is the default, or "iptables".
+        """
+        hostports.create(self, ports, owner, backend)
+
+    def expect_host_ports(self, ports: HostPorts, owner: Owner, *, backend: str = "") -> None:
+        """Raise CniError unless these ports lead to the container: by the backend, or by either if none is named."""
+        hostports.expect(self, ports, owner, backend)
+
+    def delete_host_ports(self, owner: Owner | Stale, ports: HostPorts | None = None) -> None:
+        """Let no port lead to the owner's container, by whichever backend; `ports` are those it probably has."""
+        hostports.delete(self, owner, ports)
 
     # Garbage
 

@@ -80,4 +80,3 @@ class NetfilterSocket:
             length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
             yield kind, sequence, data[offset : offset + length]
             offset += (length + 3) & ~3
-

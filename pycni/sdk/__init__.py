@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
+    from pycni.kernel.portmappings import HostPorts, PortMapping
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
+    "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
     "pycni.sdk.attachment": ("Attachment", "Network"),
@@ -67,6 +69,7 @@ __all__ = [
     "ConfigError",
     "Dns",
     "DnsField",
+    "HostPorts",
     "Ifname",
     "Interface",
     "IpConfig",
@@ -80,6 +83,7 @@ __all__ = [
     "NetConf",
     "Network",
     "Plugin",
+    "PortMapping",
     "Result",
     "Route",
     "RouteField",

@@ -5,7 +5,7 @@ does not grow with the number of attachments.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,7 @@ class Table:
         return _labelled_in(nft.listing(f"list {kind} {self.name} {place}"), (place,))
 
 
-def _labelled_in(listing: Iterable[dict[str, Any]], places: Iterable[str]) -> list[tuple[Element, str]]:
+def _labelled_in(listing: Iterable[dict[str, Any]], places: Collection[str]) -> list[tuple[Element, str]]:
     found = []
     for item in listing:
         place = item.get("set") or item.get("map") or {}

@@ -17,11 +17,11 @@ from typing import TypeVar
 
 from pycni.kernel import routes, sysctl
 from pycni.kernel.door import Door
-from pycni.kernel.hostports import HostPorts, PortMapping, UdpPort
 from pycni.kernel.nftables.elements import Element, Table
 from pycni.kernel.nftables.lookup import Lookup, lookup
 from pycni.kernel.nftables.nft import Nft, NftError, opened
 from pycni.kernel.owner import Owner, Stale, holder, is_of_container
+from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort
 from pycni.protocol.address import Cidr, parse_ip
 from pycni.protocol.errors import CniError, Code
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 _T = "inet pycni"
 _CHAIN = ("inet", "pycni", "hostports")  # if it is there, all is
-_WORD, _ANY = {4: "ip", 6: "ip6"}, {4: "0.0.0.0", 6: "::"}
+_WORD, _ANY = {4: "ip", 6: "ip6"}, {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nobody binds to them
 _MARK = "meta mark set meta mark | 0x2000"
 _ATTEMPTS = 4  # to change what others change at the same time
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what needs no quotes
@@ -150,6 +150,14 @@ class _Plan:
         yield f'create element {_T} publishers {{ "{owner.host_ifname}" comment "{note}" }}'
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What somebody has in the table."""
+
+    elements: Sequence[Element] = ()
+    rules: Sequence[int] = ()  # handles
+
+
 def _elements(mapping: PortMapping, target: Cidr, link: str, *, masq_all: bool) -> Iterator[Element]:
     version, port = target.version, f"{mapping.protocol} . {mapping.host_port}"
     value = f"{target.ip} . {mapping.container_port}"
@@ -164,7 +172,9 @@ def _elements(mapping: PortMapping, target: Cidr, link: str, *, masq_all: bool) 
         yield Element(f"hairpin{version}", f'"{link}" . {place}')
 
 
-def _rules(mapping: PortMapping, target: Cidr, link: str, conditions: Sequence[str], *, masq_all: bool) -> Iterator[str]:
+def _rules(
+    mapping: PortMapping, target: Cidr, link: str, conditions: Sequence[str], *, masq_all: bool
+) -> Iterator[str]:
     word = _WORD[target.version]
     address = "" if mapping.one_address is None else f"{word} daddr {mapping.one_address} "
     port = f"{address}{mapping.protocol} dport {mapping.host_port}"
@@ -175,11 +185,6 @@ def _rules(mapping: PortMapping, target: Cidr, link: str, conditions: Sequence[s
         yield f'{match} iifname "{link}" {_MARK}'
     ip = f"[{target.ip}]" if target.version == 6 else target.ip
     yield f"{match} dnat {word} to {ip}:{mapping.container_port}"
-
-
-def _of_all(element: Element) -> tuple[str, str]:
-    """The map and the key of the port of every address that this port of one address is."""
-    return element.place.removeprefix("hostip_"), element.key.split(" . ", 1)[1]
 
 
 def create(door: Door, ports: HostPorts, owner: Owner) -> None:
@@ -205,7 +210,9 @@ def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
                 if needle not in text:
                     raise CniError(f'the rule for "{needle}" is missing in nftables table {_T}, chain {chain}')
     if plan.localnet and sysctl.read(door, _route_localnet(plan.localnet)) != "1":
-        raise CniError(f"127.0.0.1 does not lead to the container: sysctl net/{_route_localnet(plan.localnet)} is not 1")
+        raise CniError(
+            f"127.0.0.1 does not lead to the container: sysctl net/{_route_localnet(plan.localnet)} is not 1"
+        )
 
 
 def has(door: Door, owner: Owner) -> bool:
@@ -323,14 +330,6 @@ def _taken(element: Element, label: str) -> CniError:
         code=Code.TRY_AGAIN_LATER,
         details="the DEL of that attachment frees it; or choose another hostPort",
     )
-
-
-@dataclass(frozen=True)
-class _Held:
-    """What somebody has in the table."""
-
-    elements: Sequence[Element] = ()
-    rules: Sequence[int] = ()  # handles
 
 
 def _note(kernel: Lookup, owner: Owner) -> str | None:
