@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from pycni.kernel.door import Door
-from pycni.kernel.netfilter import BODY, NFTABLES, NetfilterSocket, attribute, attributes, text
+from pycni.kernel.netfilter import BODY, DUMP, NFTABLES, NetfilterSocket, attribute, attributes, text
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
-_GET_TABLE, _GET_CHAIN, _GET_ELEMENT = 1, 4, 13
-_TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME = 1, 1, 3
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_ELEMENT = 1, 4, 7, 13
+_TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME, _RULE_TABLE, _RULE_CHAIN = 1, 1, 3, 1, 2
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
 _KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
 _VALUE = 1
@@ -55,6 +55,11 @@ class Lookup:
     def has_chain(self, family: str, table: str, chain: str) -> bool:
         """Whether there is such a chain."""
         return self._ask(_GET_CHAIN, family, text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)) is not None
+
+    def rules(self, family: str, table: str, chain: str) -> int:
+        """How many rules the chain has; none if it is missing."""
+        where = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
+        return len(self._socket.ask(NFTABLES, _GET_RULE, FAMILIES[family], where, flags=DUMP))
 
     def element(self, table: str, place: str, key: str) -> Found | None:
         """The element with this key, as nft writes it, in a set or map of the table; None if there is none.
