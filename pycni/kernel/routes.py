@@ -1,17 +1,26 @@
 """Routes of a link: added with all their attributes, and found again in the table where they belong."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pycni.kernel import netlink
 from pycni.kernel.addresses import FAMILIES
 from pycni.kernel.links import Link
 from pycni.kernel.netlink import Message
+from pycni.protocol.address import Address
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
 
 MAIN = 254
 _BOOT, _UNICAST = 3, 1  # RTPROT_BOOT, RTN_UNICAST
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRoute(Route):
+    """A route with the address that packets get which have none of their own yet."""
+
+    source: Address | None = None
 
 
 def addition(index: int, route: Route) -> Message:
@@ -23,6 +32,8 @@ def addition(index: int, route: Route) -> Message:
         attributes.append(("RTA_DST", str(route.dst.network.network_address)))
     if gateway is not None:
         attributes.append(("RTA_GATEWAY", str(gateway)))
+    if isinstance(route, SourceRoute) and route.source is not None:
+        attributes.append(("RTA_PREFSRC", str(route.source)))
     if route.priority:
         attributes.append(("RTA_PRIORITY", route.priority))
     metrics = [(name, value) for name, value in (("RTAX_MTU", route.mtu), ("RTAX_ADVMSS", route.advmss)) if value]

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
+    from pycni.kernel.routes import SourceRoute
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
+    "pycni.kernel.routes": ("SourceRoute",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
     "pycni.sdk.attachment": ("Attachment", "Network"),
@@ -83,4 +85,5 @@ __all__ = [
     "Result",
     "Route",
     "RouteField",
+    "SourceRoute",
 ]
