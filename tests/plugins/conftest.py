@@ -12,8 +12,8 @@ import pytest
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
 from pycni.sdk.invoke import invoke
-from pycni.sdk.respond import answer
-from pycni.testing import Container, Host, wait_for
+from pycni.sdk.respond import Answer, answer
+from pycni.testing import Container, Host, Runtime, wait_for
 
 GO = Path("/usr/lib/cni")  # where Debian has the Go plugins
 
@@ -65,6 +65,34 @@ class GoIpamCaller(IpamCaller):
             [str(GO / self.plugin)], env={**os.environ, **env}, input=stdin, capture_output=True, check=False
         )
         return done.stdout.decode(), done.returncode
+
+
+class GoRuntime(Runtime):
+    """Calls the Go plugin of the type, as Debian has it: up to version 1.0.0."""
+
+    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Answer:
+        env = {
+            **os.environ,
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": self.container.id,
+            "CNI_NETNS": self.netns,
+            "CNI_IFNAME": self.ifname,
+            "CNI_ARGS": self.cni_args,
+            "CNI_PATH": str(GO),
+        }
+        stdin = json.dumps({**self.config, **(extra or {})}).encode()
+        done = subprocess.run([str(GO / self.plugin)], env=env, input=stdin, capture_output=True, check=False)
+        if done.returncode:
+            raise CniError.from_json(json.loads(done.stdout))
+        return Answer(done.stdout.decode())
+
+
+@pytest.fixture
+def go() -> type[GoRuntime]:
+    """The Go plugins, called like ours."""
+    if not GO.is_dir():
+        pytest.skip(f"{GO} is missing: apt-get install containernetworking-plugins")
+    return GoRuntime
 
 
 @pytest.fixture
