@@ -2,7 +2,7 @@
 
 import pytest
 
-from pycni.kernel.nftables import masquerade, nft
+from pycni.kernel.nftables import chains, masquerade, nft
 from pycni.kernel.nftables.nft import Library, NftError, NftUnavailableError, Program
 from pycni.kernel.owner import Owner
 from pycni.protocol.address import parse_cidr
@@ -82,6 +82,16 @@ def test_the_library_works_in_the_namespace_where_it_was_opened(host: Host) -> N
         assert isinstance(opened, Library)
         opened.run("add table inet mine")
     assert "table inet mine" in host.run("nft list tables")
+
+
+@pytest.mark.parametrize(
+    ("table", "chain", "families"), [("nat", "one", [4]), ("nat", "two", [6]), ("nat", "no", []), ("filter", "one", [])]
+)
+def test_a_chain_is_looked_up_by_its_name(host: Host, table: str, chain: str, families: list[int]) -> None:
+    host.run(
+        "nft 'table ip nat { chain one { }; }; table ip6 nat { chain two { }; }; table ip other { chain two { }; }'"
+    )
+    assert [version for version in (4, 6) if chains.exists(host.door, version, table, chain)] == families
 
 
 def test_without_nftables_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
