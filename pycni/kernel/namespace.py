@@ -2,16 +2,17 @@
 
 import errno
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
-from pycni.kernel import addresses, configure, links, netlink, qdiscs, sysctl
+from pycni.kernel import addresses, configure, hostports, links, masquerade, netlink, qdiscs, routes, sysctl
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import UP, Link, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
-from pycni.kernel.nftables import masquerade, nft, spoofcheck
+from pycni.kernel.nftables import nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.portmappings import HostPorts
 from pycni.kernel.ratelimit import RateLimit
 from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
@@ -43,6 +44,13 @@ class Namespace(Door):
         if link is None:
             raise CniError(f'link "{name}" not found')
         return link
+
+    def expect_no_link(self, name: str) -> None:
+        """Raise CniError if there is a link called `name`."""
+        if self.find_link(name) is not None:
+            raise CniError(
+                f'interface "{name}" already exists in {self.path}', details="it needs a DEL before the next ADD"
+            )
 
     def links(self) -> list[Link]:
         """Every link of the namespace."""
@@ -119,7 +127,9 @@ class Namespace(Door):
                 (outcome,) = self.netlink.outcomes(link_message(netlink.NEWLINK, [*attributes, kind], flags=flags))
                 if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:  # a simultaneous ADD was first
                     raise outcome
-            self.link(name).refuse_router_advertisements()
+            bridge = self.link(name)
+            bridge.refuse_router_advertisements()
+            bridge.skip_duplicate_address_detection()
 
         self.journal.change(f"create bridge {name}", do)
         return self.link(name)
@@ -133,6 +143,7 @@ class Namespace(Door):
             port.plug_into(bridge, hairpin=False, isolated=False)
             port.set_port_vlans(untagged=vlan, tagged=(), keep_default=False)
             holder.refuse_router_advertisements()
+            holder.skip_duplicate_address_detection()
         holder.ensure(up=True)
         return holder
 
@@ -190,11 +201,12 @@ class Namespace(Door):
         self.journal.attempt(f"delete link {name}", partial(links.delete, self, name))
 
     def wait_for_carrier(self, link: Link) -> None:
-        """Wait until the link can carry frames (a bridge port: until it forwards). Raises CniError."""
+        """Wait until the link can carry frames (a port of a bridge: until it forwards). Raises CniError."""
         deadline = time.monotonic() + _CARRIER_DEADLINE
         while link.refresh().operstate != "UP":
             if time.monotonic() > deadline:
-                raise CniError(f"bridge port in error state: {link} is {link.state.operstate or 'unknown'}")
+                what = "bridge port" if link.state.master else "link"
+                raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
             time.sleep(_CARRIER_PAUSE)
 
     def set_down(self, name: str) -> None:
@@ -213,9 +225,22 @@ class Namespace(Door):
         """The addresses of the link."""
         return list(addresses.on(link))
 
-    def configure(self, link: Link, cidrs: Sequence[Cidr], routes: Sequence[Route], *, dad: bool = False) -> None:
-        """Give a link of ours its addresses, set it up, add its routes."""
-        configure.configure(link, cidrs, routes, dad=dad)
+    def all_addresses(self) -> list[Cidr]:
+        """Every address of the namespace."""
+        return addresses.in_namespace(self)
+
+    def configure(
+        self, link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False, on_link: bool = True
+    ) -> None:
+        """Give a link of ours its addresses, set it up, add its routes.
+
+        Without `on_link` the rest of the subnets is not behind the link; its routes say where.
+        """
+        configure.configure(link, cidrs, routes_, dad=dad, on_link=on_link)
+
+    def configure_port(self, port: Link, gateways: Sequence[Cidr], routes_: Sequence[Route]) -> None:
+        """Give the host's end of a cable the gateways' addresses, set it up, add the routes to the container."""
+        configure.configure_port(port, gateways, routes_)
 
     def announce(self, link: Link) -> None:
         """Tell the neighbours where the link's addresses live now, by gratuitous ARP and neighbour advertisements.
@@ -238,6 +263,10 @@ class Namespace(Door):
     def expect_address(self, link: Link, cidr: Cidr) -> None:
         """Raise CniError unless the link has the address."""
         addresses.expect(link, cidr)
+
+    def expect_route(self, link: Link, route: Route) -> None:
+        """Raise CniError unless the route is there, over this link."""
+        routes.expect(link, route)
 
     def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
         """Forward packets of the families of these addresses."""
@@ -294,20 +323,32 @@ class Namespace(Door):
     # Firewall
 
     def expect_firewall(self) -> None:
-        """Raise CniError, code 50, unless rules can be written."""
+        """Raise CniError, code 50, unless nftables works."""
         nft.probe(self)
 
-    def create_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
-        """Hide these addresses behind the host's, towards everything outside their own subnets."""
-        masquerade.create(self, cidrs, owner)
+    def expect_masquerading(self, backend: str = "") -> None:
+        """Raise CniError, code 50, unless the backend works."""
+        masquerade.probe(self, backend)
 
-    def expect_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
-        """Raise CniError unless these addresses are masqueraded."""
-        masquerade.expect(self, cidrs, owner)
+    def create_masquerade(self, cidrs: Sequence[Cidr], owner: Owner, *, backend: str = "") -> None:
+        """Hide these addresses behind the host's, towards everything outside their own subnets.
 
-    def delete_masquerade(self, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None) -> None:
-        """Masquerade the owner's addresses no more; which they are is looked up unless `cidrs` says it."""
-        self.journal.attempt("delete masquerading", partial(masquerade.delete, self, owner, cidrs))
+        The backend is "nftables", which is the default, or "iptables".
+        """
+        masquerade.create(self, cidrs, owner, backend)
+
+    def expect_masquerade(self, cidrs: Sequence[Cidr], owner: Owner, *, backend: str = "") -> None:
+        """Raise CniError unless these addresses are masqueraded: by the backend, or by either if none is named."""
+        masquerade.expect(self, cidrs, owner, backend)
+
+    def delete_masquerade(
+        self, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None, *, kept: Collection[Cidr] = ()
+    ) -> None:
+        """Masquerade the owner's addresses no more, by whichever backend; which they are is looked up without `cidrs`.
+
+        What is `kept` are addresses that other interfaces of the container have on the same network.
+        """
+        masquerade.delete(self, owner, cidrs, kept=kept)
 
     def create_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Drop what the bridge port sends from any other hardware address."""
@@ -320,6 +361,25 @@ class Namespace(Door):
     def delete_spoof_check(self, owner: Owner | Stale) -> None:
         """Guard the owner's port no more."""
         self.journal.attempt("delete spoof check", partial(spoofcheck.delete, self, owner))
+
+    def expect_publishing(self, backend: str = "") -> None:
+        """Raise CniError, code 50, unless the backend works."""
+        hostports.probe(self, backend)
+
+    def create_host_ports(self, ports: HostPorts, owner: Owner, *, backend: str = "") -> None:
+        """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another.
+
+        The backend is "nftables", which is the default, or "iptables".
+        """
+        hostports.create(self, ports, owner, backend)
+
+    def expect_host_ports(self, ports: HostPorts, owner: Owner, *, backend: str = "") -> None:
+        """Raise CniError unless these ports lead to the container: by the backend, or by either if none is named."""
+        hostports.expect(self, ports, owner, backend)
+
+    def delete_host_ports(self, owner: Owner | Stale, ports: HostPorts | None = None) -> None:
+        """Let no port lead to the owner's container, by whichever backend; `ports` are those it probably has."""
+        hostports.delete(self, owner, ports)
 
     # Garbage
 
@@ -346,6 +406,10 @@ class NoNamespace:
 
     def set_down(self, name: str) -> None:
         """It went with its namespace."""
+
+    def all_addresses(self) -> list[Cidr]:
+        """There is none."""
+        return []
 
     def close(self) -> None:
         """Nothing is open."""

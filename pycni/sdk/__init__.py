@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.owner import Owner
+    from pycni.kernel.portmappings import HostPorts, PortMapping
     from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.routes import SourceRoute
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
-    from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, Model, NetConf, RouteField
+    from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, MasqBackend, Model, NetConf, RouteField
     from pycni.sdk.lease import Lease
     from pycni.sdk.plugin import Plugin
 
@@ -41,14 +43,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
+    "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
     "pycni.kernel.owner": ("Owner",),
     "pycni.kernel.ratelimit": ("RateLimit",),
+    "pycni.kernel.routes": ("SourceRoute",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
     "pycni.sdk.attachment": ("Attachment", "Network"),
     "pycni.sdk.config": (
         *("Address", "Cidr", "DnsField", "Ifname", "Ipam"),
-        *("Mac", "Model", "NetConf", "RouteField"),
+        *("Mac", "MasqBackend", "Model", "NetConf", "RouteField"),
     ),
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
@@ -71,6 +75,7 @@ __all__ = [
     "ConfigError",
     "Dns",
     "DnsField",
+    "HostPorts",
     "Ifname",
     "Interface",
     "IpConfig",
@@ -78,14 +83,17 @@ __all__ = [
     "Lease",
     "Link",
     "Mac",
+    "MasqBackend",
     "Model",
     "Namespace",
     "NetConf",
     "Network",
     "Owner",
     "Plugin",
+    "PortMapping",
     "RateLimit",
     "Result",
     "Route",
     "RouteField",
+    "SourceRoute",
 ]

@@ -179,6 +179,16 @@ class Attachment(Network[C]):
         elif self.find_own_link() is not None:
             self.container.delete_link(self.ifname)
 
+    def delete_masquerade(self) -> None:
+        """Masquerade the interface's addresses no more: those of the previous result, else all that can be found.
+
+        It comes after the interface itself is gone, so that no packet leaves with the container's own address, and
+        what the container's namespace still has belongs to other interfaces.
+        """
+        known = [ip.address for ip in self.prev_ips]
+        kept = [] if known else self.container.all_addresses()
+        self.host.delete_masquerade(self.owner, known or None, kept=kept)
+
     def find_own_link(self) -> "Link | None":
         """The container's interface, for DEL; None if it is gone, or if somebody else's label hangs on its cable."""
         link = self.container.find_link(self.ifname)
