@@ -156,8 +156,11 @@ def test_rules_are_found_in_either_variant_without_a_process(
     assert len(tables_with(host.door, "nat", "CNI-b")) == (1 if iptables == "legacy" else 0)
 
 
-def test_legacy_tables_are_not_ours_where_its_programs_are_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_legacy_tables_are_not_ours_where_its_programs_are_missing(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A kube-proxy in a container brings its own iptables; DEL must not fail on a host without."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     Table(host.door, 4, "nat", "legacy").apply(["-N KUBE-SERVICES"])
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
