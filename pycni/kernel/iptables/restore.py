@@ -7,7 +7,6 @@ refused is the table listed, under a lock, and what is really there taken into a
 import fcntl
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -124,22 +123,15 @@ class Table:
             if error.line != 0:
                 self.edit(lines_for)
 
-    def is_available(self) -> bool:
-        """Whether the programs are on this machine."""
-        try:
-            self._program("restore")
-        except IptablesUnavailableError:
-            return False
-        return True
-
     def _program(self, suffix: str) -> str:
         names = [f"{_WORD[self.version]}tables-{suffix}"]
         if self.variant:
             names.insert(0, f"{_WORD[self.version]}tables-{self.variant}-{suffix}")
-        path = f"{os.environ.get('PATH', '')}:{_SYSTEM_DIRECTORIES}"
+        directories = f"{os.environ.get('PATH', '')}:{_SYSTEM_DIRECTORIES}".split(":")
         for name in names:
-            if program := shutil.which(name, path=path):
-                return program
+            for directory in filter(None, directories):
+                if os.access(program := f"{directory}/{name}", os.X_OK):  # shutil.which would cost 5 ms to import
+                    return program
         raise IptablesUnavailableError(names[-1])
 
     def _run(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
