@@ -1,0 +1,230 @@
+"""iptables by iptables-restore: a script is one process and one transaction, and never is there a process a rule.
+
+The usual change is made blindly, by a script that holds where nothing unusual is there (`Table.change`). Only if it is
+refused is the table listed, under a lock, and what is really there taken into account.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pycni.kernel.door import Door
+from pycni.kernel.iptables.listing import Listing, deletion
+from pycni.kernel.nftables.nft import NftError, NftUnavailableError, opened
+from pycni.protocol.errors import CniError, Code
+
+PATIENCE = 30  # seconds to wait for whoever else is changing iptables
+_PAUSE = 0.002  # seconds between two attempts at our own lock
+
+_WORD = {4: "ip", 6: "ip6"}
+_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}  # of the legacy tables of a namespace, under /proc/net
+_SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"  # which a runtime need not have on its PATH
+_LINE = re.compile(r"\bline:? (\d+)")
+_NOISE = re.compile(r"Try `|Error occurred at line|# Warning")
+
+
+class IptablesError(CniError):
+    """A script was refused as a whole, because of its line number `line` (from 0; None: of no line in particular)."""
+
+    def __init__(self, program: str, lines: Sequence[str], complaint: str) -> None:
+        reason = " ".join(text for line in complaint.splitlines() if (text := line.strip()) and not _NOISE.match(text))
+        number = _LINE.search(complaint)
+        line = int(number[1]) - 2 if number else -1  # before our first line stands the table's name
+        self.line = line if 0 <= line < len(lines) else None
+        about = "" if self.line is None else f' "{lines[self.line]}"'
+        super().__init__(f"{program} refused{about}: {reason or 'no reason given'}")
+
+
+class IptablesUnavailableError(CniError):
+    """The programs of iptables are not on this machine (code 50)."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            f"iptables is not available: the program {program} was not found",
+            code=Code.PLUGIN_NOT_AVAILABLE,
+            details="install the package iptables, or let the configuration name the backend nftables",
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of iptables (`version` 4) or ip6tables (6) in a namespace.
+
+    `variant` is "nft" or "legacy"; empty is what the machine has chosen, and where new rules go.
+    """
+
+    door: Door
+    version: int
+    name: str
+    variant: str = ""
+
+    def apply(self, lines: Sequence[str]) -> None:
+        """Run the lines as one transaction. Raises IptablesError; CniError, code 11, if iptables stays locked."""
+        program = self._program("restore")
+        script = "\n".join((f"*{self.name}", *lines, "COMMIT", ""))
+        done = self._run([program, "--noflush", "-w", str(PATIENCE)], script)
+        if done.returncode == 0:
+            return
+        if "xtables lock" in done.stderr:
+            raise CniError(
+                f"another program has kept the xtables lock for {PATIENCE} s",
+                code=Code.TRY_AGAIN_LATER,
+                details=f"{Path(program).name} waits for /run/xtables.lock; `fuser -v` on it names who has it",
+            )
+        raise IptablesError(Path(program).name, lines, done.stderr)
+
+    def listing(self) -> Listing:
+        """What is in the table. Raises IptablesError."""
+        program = self._program("save")
+        done = self._run([program, "-t", self.name], "")
+        if done.returncode != 0:
+            raise IptablesError(Path(program).name, (), done.stderr)
+        return Listing.parse(done.stdout)
+
+    def first_missing(self, rules: Sequence[str]) -> str | None:
+        """The first of these rules that is not in the table, if any is not; asked at once, without a listing."""
+        try:
+            self.apply([f"-C{rule[2:]}" for rule in rules])
+        except IptablesError as error:
+            if error.line is None:
+                raise
+            return rules[error.line]
+        return None
+
+    def edit(self, lines_for: Callable[[Listing], Sequence[str]]) -> None:
+        """Run the lines that suit what is in the table, while nobody else of ours edits; none: nothing is run."""
+        with locked(self.door):
+            lines = lines_for(self.listing())
+            if lines:
+                self.apply(lines)
+
+    def change(self, usual: Sequence[str], lines_for: Callable[[Listing], Sequence[str]]) -> None:
+        """Run the `usual` lines, which must fail where they do not suit; there, edit.
+
+        `-N CHAIN` fails where the chain exists, `-C` and `-D` where the rule does not: a script that begins so either
+        finds what it expects or changes nothing.
+        """
+        try:
+            self.apply(usual)
+        except IptablesError:
+            self.edit(lines_for)
+
+    def delete_chain(self, chain: str, rules: Sequence[str], lines_for: Callable[[Listing], Sequence[str]]) -> None:
+        """Remove the chain with the rules that lead to it, if those are all; else edit. Gone is fine."""
+        try:
+            self.apply([f"-F {chain}", *map(deletion, rules), f"-X {chain}"])
+        except IptablesError as error:
+            if error.line != 0:
+                self.edit(lines_for)
+
+    def is_available(self) -> bool:
+        """Whether the programs are on this machine."""
+        try:
+            self._program("restore")
+        except IptablesUnavailableError:
+            return False
+        return True
+
+    def _program(self, suffix: str) -> str:
+        names = [f"{_WORD[self.version]}tables-{suffix}"]
+        if self.variant:
+            names.insert(0, f"{_WORD[self.version]}tables-{self.variant}-{suffix}")
+        path = f"{os.environ.get('PATH', '')}:{_SYSTEM_DIRECTORIES}"
+        for name in names:
+            if program := shutil.which(name, path=path):
+                return program
+        raise IptablesUnavailableError(names[-1])
+
+    def _run(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
+        pipe = subprocess.PIPE
+        with self.door.entered():
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
+        with process:
+            stdout, stderr = process.communicate(stdin)
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+@contextmanager
+def locked(door: Door) -> Iterator[None]:
+    """Keep others of ours from editing iptables in the namespace. Raises CniError, code 11, if they never end.
+
+    What is locked (flock) is the file of the namespace itself, so there is no file to leave behind, and namespaces do
+    not wait for each other. /run/xtables.lock would not do: iptables itself takes it for each process, and only the
+    legacy variant does.
+    """
+    fd = os.open(f"/proc/thread-self/fd/{door.fd}", os.O_RDONLY | os.O_CLOEXEC)  # opened anew: our threads compete too
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not _take(fd):
+            if time.monotonic() > deadline:
+                raise CniError(
+                    f"another plugin has been changing iptables for {PATIENCE} s",
+                    code=Code.TRY_AGAIN_LATER,
+                    details="it holds the lock on the host's network namespace; `lslocks` names it",
+                )
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def tables_with(door: Door, name: str, chain: str) -> list[Table]:
+    """The tables called `name` in which the chain may be, in both families and both variants; without a process.
+
+    The nft variant keeps its chains in nftables, where one can be looked up by name (0.05 ms, however many there are).
+    Of the legacy one the kernel tells which tables the namespace has ever used.
+    """
+    return [
+        *_nft_tables(door, name, chain),
+        *(Table(door, version, name, "legacy") for version in _WORD if name in _legacy_tables(door, version)),
+    ]
+
+
+def _nft_tables(door: Door, name: str, chain: str) -> Iterator[Table]:
+    try:
+        with opened(door) as nft:
+            for version, family in _WORD.items():
+                try:
+                    nft.run(f"list chain {family} {name} {chain}")
+                except NftError as error:
+                    if error.missing:
+                        continue
+                    raise
+                yield Table(door, version, name, "nft")
+    except NftUnavailableError:
+        # It cannot be looked up. The machine's own choice is asked then, if there is one.
+        for version in _WORD:
+            table = Table(door, version, name)
+            if table.is_available():
+                yield table
+
+
+def _legacy_tables(door: Door, version: int) -> list[str]:
+    try:
+        with door.entered():
+            return Path(f"/proc/thread-self/net/{_NAMES[version]}").read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return []
+
+
+def probe(door: Door) -> None:
+    """Raise CniError, code 50, unless iptables works in the namespace."""
+    try:
+        Table(door, 4, "nat").apply([])
+    except CniError as error:
+        raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE, details=error.details) from None

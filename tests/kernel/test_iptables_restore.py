@@ -1,0 +1,215 @@
+"""iptables by scripts: what is applied, refused, listed and waited for, with both variants."""
+
+import fcntl
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pycni.kernel.door import OWN, Door
+from pycni.kernel.iptables import restore
+from pycni.kernel.iptables.listing import Listing, deletion, option, quoted, words
+from pycni.kernel.iptables.restore import IptablesError, IptablesUnavailableError, Table, tables_with
+from pycni.kernel.journal import Journal
+from pycni.protocol.errors import CniError
+from pycni.testing import Host
+
+JUMP = f"-A POSTROUTING -m comment --comment {quoted('a shared rule')} -j SHARED"
+
+
+@pytest.fixture(params=[4, 6])
+def table(request: pytest.FixtureRequest, host: Host, iptables: str) -> Table:
+    return Table(host.door, request.param, "nat")
+
+
+def test_a_script_is_applied_and_listed(table: Table) -> None:
+    rule = r'-A CNI-a -m comment --comment "name: \"n\" id: \"i\"" -j RETURN'
+    table.apply(["-N CNI-a", rule, "-A POSTROUTING -j CNI-a"])
+    listing = table.listing()
+    assert listing.chains["CNI-a"] == [rule]
+    assert listing.chains["POSTROUTING"] == ["-A POSTROUTING -j CNI-a"]
+    assert list(listing.rules_to("CNI-a")) == ["-A POSTROUTING -j CNI-a"]
+    assert "CNI-b" not in listing
+
+
+def test_a_script_is_applied_as_a_whole_or_not_at_all(table: Table) -> None:
+    with pytest.raises(IptablesError) as caught:
+        table.apply(["-N CNI-a", "-A POSTROUTING -j CNI-a", "-D POSTROUTING -j RETURN"])
+    assert caught.value.line == 2
+    assert 'refused "-D POSTROUTING -j RETURN": ' in str(caught.value)
+    assert "CNI-a" not in table.listing()
+
+
+def test_nonsense_is_an_error_with_the_words_of_iptables(table: Table) -> None:
+    with pytest.raises(IptablesError, match=r'tables.*-restore refused "-A POSTROUTING --nonsense": .*nonsense'):
+        table.apply(["-A POSTROUTING --nonsense"])
+
+
+def test_the_first_missing_rule_is_named_without_a_listing(table: Table) -> None:
+    table.apply(["-N SHARED", JUMP, "-A SHARED -j RETURN"])
+    assert table.first_missing([JUMP, "-A SHARED -j RETURN"]) is None
+    assert table.first_missing([JUMP, "-A SHARED -j ACCEPT", "-A GONE -j ACCEPT"]) == "-A SHARED -j ACCEPT"
+    assert table.first_missing(["-A GONE -j ACCEPT"]) == "-A GONE -j ACCEPT"
+
+
+def test_the_usual_script_needs_no_listing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Table, "listing", lambda _: pytest.fail("the table was listed"))
+    table.change(["-N CNI-a", "-A CNI-a -j RETURN"], lambda _: [])
+    table.delete_chain("CNI-a", [], lambda _: [])
+    table.delete_chain("CNI-a", [], lambda _: [])
+
+
+def test_what_is_unusual_is_looked_at_first(table: Table) -> None:
+    table.apply(["-N CNI-a"])
+    table.change(
+        ["-N CNI-a", "-A CNI-a -j RETURN"],
+        lambda before: [f"-A {chain} -j RETURN" for chain in before.chains if chain == "CNI-a"],
+    )
+    assert table.listing().chains["CNI-a"] == ["-A CNI-a -j RETURN"]
+
+
+def test_a_chain_that_others_lead_to_is_not_simply_deleted(table: Table) -> None:
+    table.apply(["-N SHARED", JUMP, "-A OUTPUT -j SHARED"])
+    seen: list[Listing] = []
+    table.delete_chain("SHARED", [JUMP], lambda before: seen.append(before) or [])
+    assert list(seen[0].rules_to("SHARED")) == ["-A OUTPUT -j SHARED", JUMP]
+
+
+def test_duplicates_of_shared_rules_are_repaired_on_sight(table: Table) -> None:
+    table.apply(["-N SHARED", JUMP, "-A POSTROUTING -j RETURN", JUMP, JUMP])
+    table.edit(lambda before: before.once(JUMP))
+    assert table.listing().chains["POSTROUTING"] == ["-A POSTROUTING -j RETURN", JUMP]
+
+
+def test_a_shared_rule_may_have_to_come_first(table: Table) -> None:
+    table.apply(["-N SHARED", "-A POSTROUTING -j RETURN"])
+    table.edit(lambda before: before.once(JUMP, at_head=True))
+    assert table.listing().chains["POSTROUTING"] == [JUMP, "-A POSTROUTING -j RETURN"]
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_r16_sixteen_parallel_first_edits_leave_one_of_each_shared_rule(table: Table, round_: int) -> None:
+    def ensure(before: Listing) -> Sequence[str]:
+        chain = [] if "SHARED" in before else ["-N SHARED"]
+        return [*chain, *before.once(JUMP), *before.once("-A OUTPUT -j SHARED", at_head=True)]
+
+    def first_add(number: int) -> None:
+        own = f"CNI-{number}"
+        table.change(
+            [f"-C{JUMP[2:]}", f"-N {own}", f"-A SHARED -s {_address(table, number)} -j {own}"],
+            lambda before: [*ensure(before), f"-N {own}", f"-A SHARED -s {_address(table, number)} -j {own}"],
+        )
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(first_add, range(16)))
+    listing = table.listing()
+    assert len(listing.chains["SHARED"]) == 16
+    assert listing.chains["POSTROUTING"] == [JUMP]
+    assert listing.chains["OUTPUT"] == ["-A OUTPUT -j SHARED"]
+
+
+def _address(table: Table, number: int) -> str:
+    return f"10.1.0.{number}/32" if table.version == 4 else f"fd00::{number}/128"
+
+
+def test_the_lock_of_iptables_is_waited_for_with_a_deadline(
+    host: Host, iptables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if iptables == "nft":
+        pytest.skip("the nft variant knows no lock")
+    monkeypatch.setattr(restore, "PATIENCE", 1)
+    with (tmp_path / "xtables.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(CniError, match="another program has kept the xtables lock for 1 s") as caught:
+            Table(host.door, 4, "nat").apply(["-N CNI-a"])
+    assert caught.value.code == 11
+    assert "/run/xtables.lock" in caught.value.details
+
+
+def test_our_own_lock_is_waited_for_with_a_deadline(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore, "PATIENCE", 0.01)
+    with restore.locked(host.door):
+        with pytest.raises(CniError, match="another plugin has been changing iptables for 0.01 s") as caught:
+            Table(host.door, 4, "nat").edit(lambda _: [])
+        assert caught.value.code == 11
+    Table(host.door, 4, "nat").edit(lambda _: [])
+
+
+def test_namespaces_do_not_wait_for_each_other(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore, "PATIENCE", 0.01)
+    other = Host(tmp_path)
+    with restore.locked(host.door), restore.locked(other.door):
+        pass
+    other.close()
+
+
+def test_rules_are_found_in_either_variant_without_a_process(
+    host: Host, iptables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tables_with(host.door, "nat", "CNI-a") == []
+    Table(host.door, 6, "nat").apply(["-N CNI-a"])
+    monkeypatch.setattr(Table, "_run", lambda *_: pytest.fail("a process was started"))
+    (found,) = tables_with(host.door, "nat", "CNI-a")
+    assert (found.version, found.variant) == (6, iptables)
+    # Of the legacy variant it is known only that the table is in use.
+    assert len(tables_with(host.door, "nat", "CNI-b")) == (1 if iptables == "legacy" else 0)
+
+
+def test_the_namespace_is_the_doors_and_not_the_threads(host: Host, iptables: str, tmp_path: Path) -> None:
+    other = Host(tmp_path)
+    Table(other.door, 4, "nat").apply(["-N CNI-a"])
+    assert len(tables_with(other.door, "nat", "CNI-a")) == 1
+    assert tables_with(host.door, "nat", "CNI-a") == []
+    assert "CNI-a" in Table(other.door, 4, "nat").listing()
+    assert "CNI-a" not in Table(host.door, 4, "nat").listing()
+    other.close()
+
+
+def test_without_iptables_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    with pytest.raises(IptablesUnavailableError, match="the program ip6tables-restore was not found") as caught:
+        Table(host.door, 6, "nat").apply(["-N CNI-a"])
+    assert caught.value.code == 50
+    assert "install the package iptables" in caught.value.details
+    with pytest.raises(CniError, match="iptables is not available") as caught_by_probe:
+        restore.probe(host.door)
+    assert caught_by_probe.value.code == 50
+
+
+def test_the_system_directories_are_searched_whatever_the_runtimes_path(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    restore.probe(host.door)
+
+
+def test_a_rule_is_words() -> None:
+    rule = r'-A POSTROUTING -s 10.0.0.1/32 -m comment --comment "name: \"a\\b\" id: \"c\"" -j CNI-a'
+    assert words(rule)[7:9] == [r'name: "a\b" id: "c"', "-j"]
+    assert (option(rule, "-s"), option(rule, "-j"), option(rule, "-d")) == ("10.0.0.1/32", "CNI-a", "")
+    assert quoted(r'name: "a\b" id: "c"') in rule
+    assert deletion(rule).startswith("-D POSTROUTING -s")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*nat\nCOMMIT\n", '-A X -m comment --comment "open\n', "# Table `nat' is incompatible"]
+)
+def test_any_listing_can_be_read(text: str) -> None:
+    listing = Listing.parse(text)
+    assert list(listing.rules_to("CNI-a")) == []
+    assert listing.once("-A X -j CNI-a") == ["-A X -j CNI-a"]
+
+
+def test_the_lock_goes_with_a_process_that_dies(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setattr(restore, "PATIENCE", 2)
+    pid = os.fork()
+    if pid == 0:
+        with restore.locked(Door(OWN, Journal())):
+            os._exit(0)
+    os.waitpid(pid, 0)
+    with restore.locked(host.door):
+        pass
