@@ -34,6 +34,20 @@ def acme_bin_directory(acme_site: Path, tmp_path_factory: pytest.TempPathFactory
     return _installed(tmp_path_factory.mktemp("acme") / "bin", PYTHONPATH=str(acme_site))
 
 
+@pytest.fixture(params=["nft", "legacy"])
+def iptables(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both variants of iptables, each as the one that the machine has chosen."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for family in ("iptables", "ip6tables"):
+        for suffix in ("", "-restore", "-save"):
+            (programs / f"{family}{suffix}").symlink_to(f"/usr/sbin/xtables-{request.param}-multi")
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    # The legacy one takes a lock for the whole machine.
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    return str(request.param)
+
+
 def _installed(directory: Path, **env: str) -> Path:
     command = [sys.executable, "-m", "pycni", "install", directory, "--state-dir", directory.with_name("state")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})

@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pycni.sdk import Attachment, Ifname, Lease, Link, Mac, Model, NetConf, Network, Plugin, Result
+from pycni.sdk import Attachment, Ifname, Lease, Link, Mac, MasqBackend, Model, NetConf, Network, Plugin, Result
 
 from .vlans import VlanRange
 
@@ -34,7 +34,7 @@ class BridgeConfig(NetConf):
     is_default_gateway: bool = False
     force_address: bool = False
     ip_masq: bool = False
-    ip_masq_backend: str = ""
+    ip_masq_backend: MasqBackend = ""
     hairpin_mode: bool = False
     promisc_mode: bool = False
     port_isolation: bool = False
@@ -53,13 +53,6 @@ class BridgeConfig(NetConf):
         if not 0 <= vlan <= 4094:
             raise ValueError(f"invalid VLAN ID {vlan} (must be between 0 and 4094)")
         return vlan
-
-    @field_validator("ip_masq_backend")
-    @classmethod
-    def _backend_exists(cls, backend: str) -> str:
-        if backend not in ("", "nftables"):
-            raise ValueError(f'unknown ipmasq backend "{backend}": this version knows nftables, which is the default')
-        return backend
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
@@ -129,7 +122,7 @@ class Bridge(Plugin[BridgeConfig]):
             made += [holder] if conf.vlan else []
             self._become_gateway(cni, holder, lease)
         if lease.ips and conf.ip_masq:
-            host.create_masquerade(lease.cidrs, cni.owner)
+            host.create_masquerade(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
         if not conf.disable_container_interface:
             container.configure(eth, lease.cidrs, lease.resolved_routes(), dad=conf.enable_dad)
             host.wait_for_carrier(port)  # a frame sent before the port forwards is lost
@@ -163,17 +156,20 @@ class Bridge(Plugin[BridgeConfig]):
             for gateway in Lease(tuple(cni.prev_ips)).gateways:
                 host.expect_address(holder, gateway)
         if conf.ip_masq and cni.prev_ips:
-            host.expect_masquerade([ip.address for ip in cni.prev_ips], cni.owner)
+            cidrs = [ip.address for ip in cni.prev_ips]
+            host.expect_masquerade(cidrs, cni.owner, backend=conf.ip_masq_backend)
 
     def delete(self, cni: Attachment[BridgeConfig]) -> None:
         """Remove the cable and what the firewall knows of it; the bridge stays for the others."""
         cni.delete_veth()
         cni.host.delete_spoof_check(cni.owner)
-        cni.host.delete_masquerade(cni.owner, [ip.address for ip in cni.prev_ips] or None)
+        cni.delete_masquerade()
         cni.ipam.delete()
 
     def status(self, cni: Network[BridgeConfig]) -> None:
         """Ready if IPAM is, and the firewall if it is needed."""
-        if cni.config.ip_masq or cni.config.mac_spoof_check:
+        if cni.config.ip_masq:
+            cni.host.expect_masquerading(cni.config.ip_masq_backend)
+        if cni.config.mac_spoof_check:
             cni.host.expect_firewall()
         cni.ipam.status()

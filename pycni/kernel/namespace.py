@@ -2,15 +2,15 @@
 
 import errno
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
-from pycni.kernel import addresses, announce, configure, links, netlink, sysctl
+from pycni.kernel import addresses, announce, configure, links, masquerade, netlink, sysctl
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import Link, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
-from pycni.kernel.nftables import masquerade, nft, spoofcheck
+from pycni.kernel.nftables import nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
@@ -189,6 +189,10 @@ class Namespace(Door):
         """The addresses of the link."""
         return list(addresses.on(link))
 
+    def all_addresses(self) -> list[Cidr]:
+        """Every address of the namespace."""
+        return addresses.in_namespace(self)
+
     def configure(self, link: Link, cidrs: Sequence[Cidr], routes: Sequence[Route], *, dad: bool = False) -> None:
         """Give a link of ours its addresses, set it up, add its routes."""
         configure.configure(link, cidrs, routes, dad=dad)
@@ -212,20 +216,32 @@ class Namespace(Door):
     # Firewall
 
     def expect_firewall(self) -> None:
-        """Raise CniError, code 50, unless rules can be written."""
+        """Raise CniError, code 50, unless nftables works."""
         nft.probe(self)
 
-    def create_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
-        """Hide these addresses behind the host's, towards everything outside their own subnets."""
-        masquerade.create(self, cidrs, owner)
+    def expect_masquerading(self, backend: str = "") -> None:
+        """Raise CniError, code 50, unless the backend works."""
+        masquerade.probe(self, backend)
 
-    def expect_masquerade(self, cidrs: Sequence[Cidr], owner: Owner) -> None:
-        """Raise CniError unless these addresses are masqueraded."""
-        masquerade.expect(self, cidrs, owner)
+    def create_masquerade(self, cidrs: Sequence[Cidr], owner: Owner, *, backend: str = "") -> None:
+        """Hide these addresses behind the host's, towards everything outside their own subnets.
 
-    def delete_masquerade(self, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None) -> None:
-        """Masquerade the owner's addresses no more; which they are is looked up unless `cidrs` says it."""
-        self.journal.attempt("delete masquerading", partial(masquerade.delete, self, owner, cidrs))
+        The backend is "nftables", which is the default, or "iptables".
+        """
+        masquerade.create(self, cidrs, owner, backend)
+
+    def expect_masquerade(self, cidrs: Sequence[Cidr], owner: Owner, *, backend: str = "") -> None:
+        """Raise CniError unless these addresses are masqueraded: by the backend, or by either if none is named."""
+        masquerade.expect(self, cidrs, owner, backend)
+
+    def delete_masquerade(
+        self, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None, *, kept: Collection[Cidr] = ()
+    ) -> None:
+        """Masquerade the owner's addresses no more, by whichever backend; which they are is looked up without `cidrs`.
+
+        What is `kept` are addresses that other interfaces of the container have on the same network.
+        """
+        masquerade.delete(self, owner, cidrs, kept=kept)
 
     def create_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Drop what the bridge port sends from any other hardware address."""
@@ -264,6 +280,10 @@ class NoNamespace:
 
     def set_down(self, name: str) -> None:
         """It went with its namespace."""
+
+    def all_addresses(self) -> list[Cidr]:
+        """There is none."""
+        return []
 
     def close(self) -> None:
         """Nothing is open."""

@@ -38,6 +38,10 @@ class Owner:
         """The name of its interface on the host."""
         return f"veth{_digest(self.key)[:11]}"
 
+    def container_name(self, prefix: str, length: int) -> str:
+        """A name for what the container has on the network by all its interfaces, as the Go plugins derive it."""
+        return (prefix + _digest(self.network + self.container_id))[:length]
+
     def owns(self, label: str) -> bool:
         """Whether `label` is on something of this attachment."""
         return label.startswith(self.key)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
-    from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, Model, NetConf, RouteField
+    from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, MasqBackend, Model, NetConf, RouteField
     from pycni.sdk.lease import Lease
     from pycni.sdk.plugin import Plugin
 
@@ -44,7 +44,7 @@ _HOMES = {
     "pycni.sdk.attachment": ("Attachment", "Network"),
     "pycni.sdk.config": (
         *("Address", "Cidr", "DnsField", "Ifname", "Ipam"),
-        *("Mac", "Model", "NetConf", "RouteField"),
+        *("Mac", "MasqBackend", "Model", "NetConf", "RouteField"),
     ),
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
@@ -74,6 +74,7 @@ __all__ = [
     "Lease",
     "Link",
     "Mac",
+    "MasqBackend",
     "Model",
     "Namespace",
     "NetConf",

@@ -180,6 +180,16 @@ class Attachment(Network[C]):
         if not is_label(label) or self.owner.owns(label):
             self.container.delete_link(self.ifname)
 
+    def delete_masquerade(self) -> None:
+        """Masquerade the interface's addresses no more: those of the previous result, else all that can be found.
+
+        It comes after the interface itself is gone, so that no packet leaves with the container's own address, and
+        what the container's namespace still has belongs to other interfaces.
+        """
+        known = [ip.address for ip in self.prev_ips]
+        kept = [] if known else self.container.all_addresses()
+        self.host.delete_masquerade(self.owner, known or None, kept=kept)
+
     def expect_prev_result(self) -> None:
         """Raise CniError unless every interface, address and route that ADD reported is still there."""
         from pycni.kernel import addresses, routes

@@ -30,6 +30,7 @@ Address = Annotated[address.Address, PlainValidator(address.parse_ip)]
 Cidr = Annotated[address.Cidr, PlainValidator(address.parse_cidr)]
 Ifname = Annotated[str, AfterValidator(lambda text: _checked(text, check_ifname))]
 Mac = Annotated[str, AfterValidator(lambda text: _checked(text.lower().replace("-", ":"), _check_mac))]
+MasqBackend = Annotated[str, AfterValidator(lambda text: _checked_backend(text, ("", "nftables", "iptables")))]
 RouteField = Annotated[Route, PlainValidator(Route.from_document)]
 DnsField = Annotated[Dns, PlainValidator(Dns.from_document)]
 
@@ -46,6 +47,12 @@ def _checked(text: str, check: Callable[[str], None]) -> str:
     except CniError as error:
         raise ValueError(f'{error}: "{text}"') from None
     return text
+
+
+def _checked_backend(backend: str, known: tuple[str, ...]) -> str:
+    if backend not in known:
+        raise ValueError(f'unknown ipmasq backend "{backend}": there are nftables, which is the default, and iptables')
+    return backend
 
 
 def _check_mac(text: str) -> None:

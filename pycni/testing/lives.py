@@ -24,7 +24,9 @@ def live_a_life(runtime: Runtime) -> None:
     runtime.add()
     runtime.delete()
     before = snapshot.of_host(runtime.container.host)
-    own = [line for line in before - untouched if runtime.owner.key in line or runtime.owner.host_ifname in line]
+    owner = runtime.owner
+    names = (owner.key, owner.host_ifname, owner.container_name("CNI-", 28))
+    own = [line for line in before - untouched if any(name in line for name in names)]
     assert not own, f"DEL left {own}"
     runtime.result = previous
     runtime.add()

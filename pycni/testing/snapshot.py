@@ -1,14 +1,17 @@
 """What is in a namespace, as a set of lines that can be compared."""
 
 import json
+import re
 from pathlib import Path
 
 from pycni.kernel.nftables.nft import NftUnavailableError, opened
 from pycni.testing.world import Host, Netns
 
+_COUNTERS = re.compile(r"counter packets \d+ bytes \d+ | \[\d+:\d+\]$")
+
 
 def of_namespace(netns: Netns) -> set[str]:
-    """Its links, addresses, routes, rules and nftables."""
+    """Its links, addresses, routes, rules, nftables and (legacy) iptables."""
     lines = set()
     for link in netns.json("ip -j -d addr show"):
         addresses = link.pop("addr_info", [])
@@ -26,7 +29,7 @@ def of_namespace(netns: Netns) -> set[str]:
             if route.get("protocol") != "kernel":
                 lines.add(f"route {family} {json.dumps(route, sort_keys=True)}")
         lines |= {f"rule {family} {json.dumps(r, sort_keys=True)}" for r in netns.json(f"ip -j {family} rule show")}
-    return lines | _nftables(netns)
+    return lines | _nftables(netns) | _legacy_iptables(netns)
 
 
 def of_host(host: Host) -> set[str]:
@@ -42,7 +45,7 @@ def _nftables(netns: Netns) -> set[str]:
     except NftUnavailableError:
         return set()
     for line in ruleset.splitlines():
-        text = line.strip()
+        text = _COUNTERS.sub("", line.strip())
         if text.startswith(("table", "chain", "set", "map")):
             place = text
             lines.add(f"nft {text}")
@@ -50,6 +53,18 @@ def _nftables(netns: Netns) -> set[str]:
         for part in text.removeprefix("elements = {").removesuffix("}").split('",'):
             lines.add(f"nft {place} {part.strip()}")
     return {line for line in lines if not line.endswith(("}", " "))}
+
+
+def _legacy_iptables(netns: Netns) -> set[str]:
+    """What the legacy variant has in the tables that are in use; the other one's rules are in nftables."""
+    lines = set()
+    for family in ("ip", "ip6"):
+        for table in netns.run(f"cat /proc/thread-self/net/{family}_tables_names", check=False).split():
+            listing = netns.run(f"{family}tables-legacy-save -t {table}")
+            lines |= {
+                f"{family}tables {table} {_COUNTERS.sub('', line)}" for line in listing.splitlines() if line[0] in ":-"
+            }
+    return lines
 
 
 def _files(directory: Path) -> list[Path]:

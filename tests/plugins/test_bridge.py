@@ -104,10 +104,11 @@ def test_force_address_replaces_it(host: Host, container: Container) -> None:
     assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64", "fd00:7::1/64"}
 
 
-def test_masquerading_hides_the_container_from_the_world(containers: list[Container]) -> None:
+@pytest.mark.parametrize("backend", ["", "nftables", "iptables"])
+def test_masquerading_hides_the_container_from_the_world(containers: list[Container], backend: str) -> None:
     container, world, neighbour = containers
     host = container.host
-    attach(container, 2, isDefaultGateway=True, ipMasq=True)
+    attach(container, 2, isDefaultGateway=True, ipMasq=True, ipMasqBackend=backend).check()
     attach(neighbour, 3, isDefaultGateway=True)
     uplink(host, world)
     # The world has no route back to 10.1.0.0/24: only masqueraded packets are answered.
@@ -269,7 +270,8 @@ def test_preserve_default_vlan_keeps_the_ports_first_vlan(container: Container) 
     assert [entry["vlan"] for entry in port["vlans"]] == [1, 100]
 
 
-def test_parallel_first_adds_share_one_bridge(host: Host) -> None:
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_parallel_first_adds_share_one_bridge(host: Host, backend: str) -> None:
     """Issue 966 of clearlinux: parallel first ADDs must not trip over each other's bridge and gateway."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -278,13 +280,20 @@ def test_parallel_first_adds_share_one_bridge(host: Host) -> None:
 
     def add(numbered: tuple[int, Container]) -> Runtime:
         own.enter_for_good()  # a thread starts where the process is
-        return attach(numbered[1], numbered[0] + 2, isDefaultGateway=True, ipMasq=True, macspoofchk=True)
+        options = {"isDefaultGateway": True, "ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True}
+        return attach(numbered[1], numbered[0] + 2, **options)
 
     with ThreadPoolExecutor(16) as pool:
         runtimes = list(pool.map(add, enumerate(made)))
     assert len({(runtime.result or {})["interfaces"][0]["mac"] for runtime in runtimes}) == 1
     assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64"}
-    assert host.run("nft list chain inet pycni postrouting").count("vmap") == 2
+    if backend == "nftables":
+        assert host.run("nft list chain inet pycni postrouting").count("vmap") == 2
+    else:
+        assert host.run("iptables-save -t nat").count("-A POSTROUTING") == 16
+        assert host.run("ip6tables-save -t nat").count("-A POSTROUTING") == 16
     assert all(container.pings("10.1.0.2") for container in made[1:])
+    for runtime in runtimes:
+        runtime.check()
     for container in made:
         container.close()

@@ -12,6 +12,7 @@ CASES: dict[str, dict[str, Any]] = {
     "addresses": {"ipam": DUAL},
     "gateway": {"ipam": DUAL, "isGateway": True},
     "default gateway and masquerade": {"ipam": DUAL, "isDefaultGateway": True, "ipMasq": True},
+    "iptables": {"ipam": DUAL, "isDefaultGateway": True, "ipMasq": True, "ipMasqBackend": "iptables"},
     "spoof check": {"ipam": DUAL, "isGateway": True, "macspoofchk": True},
     "hairpin": {"hairpinMode": True},
     "promiscuous": {"promiscMode": True},
@@ -43,6 +44,6 @@ def test_a_failed_add_leaves_nothing_behind(container: Container, name: str) -> 
     assert fail_at_every_change(lambda: Runtime("bridge", container, bridge="br0", **CASES[name])) > 1
 
 
-@pytest.mark.parametrize("name", ["layer 2", "all at once"])
+@pytest.mark.parametrize("name", ["layer 2", "iptables", "all at once"])
 def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container, name: str) -> None:
     assert die_at_every_change(lambda: Runtime("bridge", container, bridge="br0", **CASES[name])) > 1

@@ -142,35 +142,92 @@ def test_r06_an_ipam_that_gives_no_address_is_told_to_release(container: Contain
     assert verbs(container.host) == ["ADD", "DEL"]
 
 
-def test_r07_deleting_one_of_two_interfaces_leaves_the_others_nat(container: Container) -> None:
-    first, second = routed(container, 2, "eth0"), routed(container, 3, "eth1", isDefaultGateway=False, isGateway=True)
+def nat(host: Host) -> list[str]:
+    """The lines of iptables, nat, that name the network."""
+    lines = [*host.run("iptables-save -t nat").splitlines(), *host.run("ip6tables-save -t nat").splitlines()]
+    return [line for line in lines if r"name: \"test\"" in line or line.startswith(":CNI-")]
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_r07_deleting_one_of_two_interfaces_leaves_the_others_nat(
+    container: Container, backend: str, *, remembered: bool
+) -> None:
+    first = routed(container, 2, "eth0", ipMasqBackend=backend)
+    second = routed(container, 3, "eth1", ipMasqBackend=backend, isDefaultGateway=False, isGateway=True)
     first.add()
     second.add()
+    if not remembered:
+        first.forget()
     first.delete()
     second.check()
-    assert len(elements(container.host)) == 4
+    sources = [line for line in nat(container.host) if "-A POSTROUTING" in line]
+    assert len(sources) == (2 if backend == "iptables" else 0)
+    assert len(elements(container.host)) == (2 if backend == "iptables" else 4)
+    second.delete()
+    assert nat(container.host) == elements(container.host) == []
 
 
-def test_r08_masquerading_goes_even_if_the_address_was_flushed(container: Container) -> None:
-    runtime = routed(container)
+@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_r08_masquerading_goes_even_if_the_address_was_flushed(
+    container: Container, backend: str, *, remembered: bool
+) -> None:
+    runtime = routed(container, ipMasqBackend=backend)
     runtime.add()
     container.run("ip addr flush dev eth0")
+    if not remembered:
+        runtime.forget()
     runtime.delete()
-    assert elements(container.host) == []
+    assert nat(container.host) == elements(container.host) == []
+
+
+def test_the_backend_may_be_changed_while_a_container_lives(container: Container) -> None:
+    runtime = routed(container, ipMasqBackend="iptables")
+    runtime.add()
+    runtime.config["ipMasqBackend"] = "nftables"
+    with pytest.raises(CniError, match="is missing in nftables"):
+        runtime.check()
+    runtime.delete()
+    assert nat(container.host) == elements(container.host) == []
+
+
+def test_gc_removes_what_iptables_has_of_containers_that_are_gone(containers: list[Container]) -> None:
+    alive, dead, _ = (routed(each, last, ipMasqBackend="iptables") for last, each in enumerate(containers, start=2))
+    alive.add()
+    dead.add()
+    alive.gc(alive)
+    alive.check()
+    assert len([line for line in nat(dead.container.host) if "-A POSTROUTING" in line]) == 2
+
+
+def test_status_says_if_the_backend_does_not_work(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pycni.kernel.iptables import restore
+
+    runtime = routed(container, ipMasqBackend="iptables", macspoofchk=False)
+    runtime.status()
+    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(CniError, match="iptables is not available") as caught:
+        runtime.status()
+    assert caught.value.code == 50
+    runtime.config["ipMasqBackend"] = ""
+    runtime.status()
 
 
 @pytest.mark.parametrize("remembered", [True, False])
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/hostname"])
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_r09_r10_the_hosts_state_goes_without_the_namespace(
-    container: Container, netns: str, *, remembered: bool
+    container: Container, netns: str, backend: str, *, remembered: bool
 ) -> None:
-    runtime = routed(container, ipam=executable_ipam(container.host, GIVES_AN_ADDRESS))
+    runtime = routed(container, ipam=executable_ipam(container.host, GIVES_AN_ADDRESS), ipMasqBackend=backend)
     runtime.add()
     if not remembered:
         runtime.forget()
     runtime.netns = netns
     runtime.delete()
-    assert elements(container.host) == []
+    assert nat(container.host) == elements(container.host) == []
     assert runtime.owner.host_ifname not in container.host.run("ip -br link")
     assert verbs(container.host) == ["ADD", "DEL"]
 

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.elements import Element, Table
+from pycni.kernel.nftables.foreign import ForeignChain
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import Cidr
+from pycni.protocol.errors import CniError
 
 _MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 _WORD = {4: "ip", 6: "ip6"}
@@ -28,6 +30,7 @@ add rule inet pycni postrouting ip6 saddr vmap @masquerade6
 """,
     ("masquerade4", "masquerade6"),
 )
+_GO_CHAIN = ForeignChain("inet cni_plugins_masquerade", "masq_checks")  # its comments begin with the owner's key too
 
 
 def create(door: Door, cidrs: Sequence[Cidr], owner: Owner) -> None:
@@ -37,13 +40,24 @@ def create(door: Door, cidrs: Sequence[Cidr], owner: Owner) -> None:
 
 
 def expect(door: Door, cidrs: Sequence[Cidr], owner: Owner) -> None:
-    """Raise CniError unless these addresses are masqueraded."""
-    _TABLE.expect(door, _elements(cidrs), owner, what="masquerading")
+    """Raise CniError unless these addresses are masqueraded, by us or by what a Go plugin made."""
+    try:
+        _TABLE.expect(door, _elements(cidrs), owner, what="masquerading")
+    except CniError:
+        if not {str(cidr.ip) for cidr in cidrs} <= _masqueraded_by_go(door, owner):
+            raise
 
 
 def delete(door: Door, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None) -> None:
     """Masquerade the owner's addresses no more; which they are is looked up unless `cidrs` says it."""
     _TABLE.delete(door, owner, None if cidrs is None else _elements(cidrs))
+    _GO_CHAIN.delete(door, owner.owns)
+
+
+def _masqueraded_by_go(door: Door, owner: Owner) -> set[str]:
+    """The source addresses of the rules that a Go plugin made for the owner."""
+    matches = [part.get("match", {}) for rule in _GO_CHAIN.rules(door, owner.owns) for part in rule["expr"]]
+    return {match["right"] for match in matches if match.get("left", {}).get("payload", {}).get("field") == "saddr"}
 
 
 def _elements(cidrs: Iterable[Cidr]) -> list[Element]:

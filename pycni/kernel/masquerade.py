@@ -1,0 +1,56 @@
+"""Masquerading by the backend of one's choice: nftables unless iptables is asked for by name."""
+
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from pycni.kernel.door import Door
+from pycni.kernel.iptables import masquerade as by_iptables
+from pycni.kernel.iptables import restore
+from pycni.kernel.nftables import masquerade as by_nftables
+from pycni.kernel.nftables import nft
+from pycni.kernel.owner import Owner, Stale
+from pycni.protocol.address import Cidr
+from pycni.protocol.errors import CniError
+
+_IPTABLES = "iptables"
+
+
+def create(door: Door, cidrs: Sequence[Cidr], owner: Owner, backend: str = "") -> None:
+    """Hide these addresses behind the host's, towards everything outside their own subnets."""
+    (by_iptables if backend == _IPTABLES else by_nftables).create(door, cidrs, owner)
+
+
+def expect(door: Door, cidrs: Sequence[Cidr], owner: Owner, backend: str = "") -> None:
+    """Raise CniError unless these addresses are masqueraded: by the backend, or by either if none is named.
+
+    (A Go plugin takes iptables if none is named, and this may be its attachment.)
+    """
+    if backend == _IPTABLES:
+        by_iptables.expect(door, cidrs, owner)
+        return
+    try:
+        by_nftables.expect(door, cidrs, owner)
+    except CniError as missing:
+        if backend or not _held_by_iptables(door, cidrs, owner):
+            raise missing from None
+
+
+def delete(
+    door: Door, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None, *, kept: Collection[Cidr] = ()
+) -> None:
+    """Masquerade the owner's addresses no more: a configuration may have changed since, so both backends are asked."""
+    door.journal.attempt("delete masquerading by nftables", partial(by_nftables.delete, door, owner, cidrs))
+    door.journal.attempt("delete masquerading by iptables", partial(by_iptables.delete, door, owner, cidrs, kept=kept))
+
+
+def probe(door: Door, backend: str = "") -> None:
+    """Raise CniError, code 50, unless the backend works in the namespace."""
+    (restore if backend == _IPTABLES else nft).probe(door)
+
+
+def _held_by_iptables(door: Door, cidrs: Sequence[Cidr], owner: Owner) -> bool:
+    try:
+        by_iptables.expect(door, cidrs, owner)
+    except CniError:
+        return False
+    return True
