@@ -25,6 +25,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pycni.kernel.firewall import Firewall
+    from pycni.kernel.isolation import Fence
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
     from pycni.protocol.errors import CniError, Code, ConfigError
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
 _HOMES = {
+    "pycni.kernel.firewall": ("Firewall",),
+    "pycni.kernel.isolation": ("Fence",),
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
@@ -67,6 +71,8 @@ __all__ = [
     "ConfigError",
     "Dns",
     "DnsField",
+    "Fence",
+    "Firewall",
     "Ifname",
     "Interface",
     "IpConfig",
