@@ -44,9 +44,10 @@ def expect(door: Door, ips: Sequence[Address], admin_chain: str) -> None:
         rules = [_JUMP, *_Rules(own, admin_chain).all]
         tables = [table for table in tables_with(door, FILTER, _CHAIN) if table.version == version]
         missing = [table.first_missing(rules) for table in tables]
-        if None not in missing:
-            _, chain, words = (missing[0] if missing else f"-A {_CHAIN} {own[0]}").split(" ", 2)
-            raise CniError(f"expected rule [{words}] not found", details=f"it is of iptables, chain {chain}")
+        if None in missing:
+            continue
+        _, chain, words = (next(filter(None, missing), None) or _JUMP).split(" ", 2)
+        raise CniError(f"expected rule [{words}] not found", details=f"it is of iptables, chain {chain}")
 
 
 def delete(door: Door, owner: Owner | Stale, ips: Sequence[Address] | None = None) -> None:

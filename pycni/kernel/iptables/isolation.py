@@ -97,10 +97,9 @@ class _Rules:
 
 def _removal(in_use: InUse, before: Listing) -> list[str]:
     """The lines that remove the rules of all bridges that are not in use."""
-    bridges = {
-        option(rule, name) for chain, name in ((_FIRST, "-i"), (_SECOND, "-o")) for rule in _rules(before, chain)
-    }
-    gone = bridges - {""} - set(in_use()) if bridges - {""} else set()
+    stages = ((_FIRST, "-i"), (_SECOND, "-o"))
+    bridges = {option(rule, name) for chain, name in stages for rule in _rules(before, chain)} - {""}
+    gone = bridges - set(in_use()) if bridges else bridges
     return [deletion(rule) for rule in _of_bridges(before, gone)]
 
 
