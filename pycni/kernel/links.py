@@ -2,9 +2,9 @@
 
 import errno
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,12 +13,13 @@ from pycni.kernel.door import Door
 from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.protocol.errors import CniError
 
-UP, PROMISC = 0x1, 0x100  # IFF_UP, IFF_PROMISC
+UP, PROMISC, ALLMULTI = 0x1, 0x100, 0x200  # IFF_UP, IFF_PROMISC, IFF_ALLMULTI
 _SKIP_STATISTICS = ("IFLA_EXT_MASK", 8)
 _MISSING = frozenset({errno.ENODEV, errno.ENXIO})
-_ATTRIBUTES = {"mtu": "IFLA_MTU", "mac": "IFLA_ADDRESS", "alias": "IFLA_IFALIAS"}
-_FLAGS = {"up": UP, "promisc": PROMISC}
+_ATTRIBUTES = {"mtu": "IFLA_MTU", "mac": "IFLA_ADDRESS", "alias": "IFLA_IFALIAS", "txqlen": "IFLA_TXQLEN"}
+_FLAGS = {"up": UP, "promisc": PROMISC, "allmulti": ALLMULTI}
 _AF_BRIDGE = 7
+Value = int | str | bool | None  # of a property of a link; None leaves it as it is
 _VLAN_PVID, _VLAN_UNTAGGED = 2, 4
 
 
@@ -49,6 +50,8 @@ class LinkState:
     mtu: int = 0
     up: bool = False
     promisc: bool = False
+    allmulti: bool = False
+    txqlen: int = 0  # packets that wait for the device, at most
     master: int = 0
     alias: str = ""
     operstate: str = ""
@@ -70,6 +73,8 @@ class LinkState:
             mtu=attribute("IFLA_MTU") or 0,
             up=bool(flags & UP),
             promisc=bool(flags & PROMISC),
+            allmulti=bool(flags & ALLMULTI),
+            txqlen=attribute("IFLA_TXQLEN") or 0,
             master=attribute("IFLA_MASTER") or 0,
             alias=attribute("IFLA_IFALIAS") or "",
             operstate=attribute("IFLA_OPERSTATE") or "",
@@ -88,8 +93,17 @@ def _phrase(key: str, value: object) -> str:
 
 def find_state(door: Door, name: str) -> LinkState | None:
     """What the kernel says about the link called `name`; None if there is none."""
+    return _answer(door, question(name))
+
+
+def find_state_at(door: Door, index: int) -> LinkState | None:
+    """What the kernel says about the link with this index; None if there is none."""
+    return _answer(door, link_message(netlink.GETLINK, [_SKIP_STATISTICS], index=index))
+
+
+def _answer(door: Door, asked: netlink.Message) -> LinkState | None:
     try:
-        (answer,) = door.netlink.request(question(name))
+        (answer,) = door.netlink.request(asked)
     except NetlinkError as error:
         if error.errno in _MISSING:
             return None
@@ -151,23 +165,46 @@ class Link:
         self.state = state
         return state
 
-    def set(self, **wanted: int | str | bool | None) -> None:
-        """Change mtu, mac, up, promisc or alias, whatever is given; it is put back if the call fails."""
+    def set(self, **wanted: Value) -> None:
+        """Change mtu, mac, up, promisc, allmulti, txqlen or alias, as given; it is put back if the call fails."""
         self._set(wanted, undone=True)
 
-    def ensure(self, **wanted: int | str | bool | None) -> None:
+    def ensure(self, **wanted: Value) -> None:
         """The same for a link that is shared: what was changed stays."""
         self._set(wanted, undone=False)
 
-    def _set(self, wanted: Mapping[str, int | str | bool | None], *, undone: bool) -> None:
+    def _set(self, wanted: Mapping[str, Value], *, undone: bool) -> None:
         before = self.refresh()
         changes = {key: value for key, value in wanted.items() if value not in (None, getattr(before, key))}
         if not changes:
             return
         old = {key: getattr(before, key) for key in changes}
         words = ", ".join(_phrase(key, value) for key, value in changes.items())
-        self._change(f"set {self.name} {words}", [self._setting(changes)], [self._setting(old)] if undone else None)
+
+        def do() -> None:
+            try:
+                self._apply(changes)
+            except CniError:
+                if undone:
+                    with suppress(CniError):
+                        self._apply(old)  # what the kernel had accepted before it refused
+                raise
+
+        self.door.journal.change(f"set {self.name} {words}", do, (lambda: self._apply(old)) if undone else None)
         self.refresh()
+
+    def _apply(self, values: Mapping[str, Value]) -> None:
+        """Set each property by a message of its own: of one that it refuses the kernel may do half."""
+        outcomes = self.door.netlink.outcomes(*[self._setting(key, value) for key, value in values.items()])
+        for (key, value), outcome in zip(values.items(), outcomes, strict=True):
+            if not isinstance(outcome, NetlinkError):
+                continue
+            with explained(f"cannot set {self.name} {_phrase(key, value)}"):
+                if key != "mac" or outcome.errno != errno.EBUSY:
+                    raise outcome
+                # Some devices take another address only while they are down, and lose their routes by it.
+                down, up = self._setting("up", False), self._setting("up", True)
+                self.door.netlink.request(down, self._setting(key, value), up)
 
     def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> None:
         """Make it a port of the bridge and set it up; port flags are written either way."""
@@ -222,18 +259,15 @@ class Link:
         info = ("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags})
         return link_message(kind, [("IFLA_AF_SPEC", {"attrs": [info]})], family=_AF_BRIDGE, index=self.index)
 
-    def _setting(self, values: Mapping[str, int | str | bool | None]) -> netlink.Message:
-        attributes = [(_ATTRIBUTES[key], value) for key, value in values.items() if key in _ATTRIBUTES]
-        flags = {_FLAGS[key]: bool(value) for key, value in values.items() if key in _FLAGS}
-        on = sum(flag for flag, value in flags.items() if value)
-        return link_message(netlink.NEWLINK, attributes, index=self.index, flags_=on, change=sum(flags))
+    def _setting(self, key: str, value: Value) -> netlink.Message:
+        if key in _ATTRIBUTES:
+            return link_message(netlink.NEWLINK, [(_ATTRIBUTES[key], value)], index=self.index)
+        flag = _FLAGS[key]
+        return link_message(netlink.NEWLINK, [], index=self.index, flags_=flag if value else 0, change=flag)
 
-    def _change(self, what: str, do: list[netlink.Message], undo: list[netlink.Message] | None = None) -> None:
-        def act(messages: list[netlink.Message]) -> Callable[[], None]:
-            def send() -> None:
-                with explained(f"cannot {what}"):
-                    self.door.netlink.request(*messages)
+    def _change(self, what: str, messages: list[netlink.Message]) -> None:
+        def send() -> None:
+            with explained(f"cannot {what}"):
+                self.door.netlink.request(*messages)
 
-            return send
-
-        self.door.journal.change(what, act(do), act(undo) if undo else None)
+        self.door.journal.change(what, send)

@@ -2,18 +2,32 @@
 
 import errno
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
-from pycni.kernel import addresses, announce, configure, forward, isolation, links, masquerade, netlink, sysctl
+from pycni.kernel import (
+    addresses,
+    announce,
+    configure,
+    forward,
+    hostports,
+    isolation,
+    links,
+    masquerade,
+    netlink,
+    qdiscs,
+    sysctl,
+)
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.firewall import Firewall
 from pycni.kernel.isolation import Fence
 from pycni.kernel.journal import Journal
-from pycni.kernel.links import Link, explained, random_mac
+from pycni.kernel.links import UP, Link, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.kernel.nftables import nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.portmappings import HostPorts
+from pycni.kernel.ratelimit import RateLimit
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
@@ -51,7 +65,7 @@ class Namespace(Door):
 
     def find_peer_of(self, other_end: Link) -> Link | None:
         """The link here whose cable leads to `other_end`, a veth in another namespace; None if it is not here."""
-        state = next((state for state in links.all_states(self) if state.index == other_end.state.peer), None)
+        state = links.find_state_at(self, other_end.state.peer) if other_end.state.peer else None
         return Link(self, state) if state is not None and state.peer == other_end.index else None
 
     def peer_of(self, other_end: Link) -> Link:
@@ -163,6 +177,29 @@ class Namespace(Door):
 
         self.journal.change(f"filter VLANs on bridge {bridge}", do)
 
+    def create_ifb(self, name: str, *, mtu: int, alias: str = "", also_called: str = "") -> Link:
+        """A link that gives back what is redirected to it, up; `also_called` is a second name, if it is free."""
+        flags = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
+        kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
+        creation = link_message(
+            netlink.NEWLINK,
+            [("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_TXQLEN", 0), kind],
+            flags=flags,
+        )
+        naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], flags_=UP, change=UP)
+        second = ("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", also_called)]})
+        properties = link_message(netlink.NEWLINKPROP, [("IFLA_IFNAME", name), second], flags=flags)
+
+        def do() -> Link:
+            links.delete(self, name)  # left by an ADD of the same attachment that was killed half-way
+            with explained(f"cannot create ifb {name}"):
+                (state,) = self.netlink.request(creation, naming, links.question(name))
+            if also_called:
+                self.netlink.outcomes(properties)
+            return Link(self, links.LinkState.of(state))
+
+        return self.journal.change(f"create ifb {name}", do, lambda: links.delete(self, name))
+
     def delete_link(self, name: str) -> None:
         """Remove the link; a veth takes its other end along."""
         self.journal.attempt(f"delete link {name}", partial(links.delete, self, name))
@@ -214,6 +251,54 @@ class Namespace(Door):
     def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
         """Forward packets of the families of these addresses."""
         sysctl.ensure(self, {_FORWARDING[version]: "1" for version in sorted({cidr.version for cidr in cidrs})})
+
+    # Traffic control
+
+    def expect_unshaped(self, link: Link) -> None:
+        """Raise CniError if the link is limited or redirected already."""
+        qdiscs.refuse_taken(link)
+
+    def create_limit(self, link: Link, limit: RateLimit) -> None:
+        """Let the link send no faster than the limit."""
+        qdiscs.create_limit(link, limit)
+
+    def expect_limit(self, link: Link, limit: RateLimit) -> None:
+        """Raise CniError unless the link is limited so, in rate, burst and latency."""
+        qdiscs.expect_limit(link, limit)
+
+    def create_redirect(self, link: Link, to: Link) -> None:
+        """Let everything that the link receives pass through `to` first."""
+        qdiscs.create_redirect(link, to)
+
+    def expect_redirect(self, link: Link, to: Link) -> None:
+        """Raise CniError unless what the link receives passes through `to`."""
+        qdiscs.expect_redirect(link, to)
+
+    def delete_shaping(self, link: Link) -> None:
+        """Limit and redirect the link no more."""
+        self.journal.attempt(f"shape the traffic of {link} no more", lambda: qdiscs.delete(link))
+
+    def redirect_targets(self) -> set[int]:
+        """The indexes of the links through which passes what other links receive."""
+        return qdiscs.targets_of(self.links())
+
+    def expect_traffic_control(self) -> None:
+        """Raise CniError, code 50, unless traffic can be limited."""
+        qdiscs.probe(self.link("lo"))
+
+    # Settings
+
+    def set_sysctls(self, settings: Mapping[str, str]) -> None:
+        """Give each setting (a path under /proc/sys/net) its value; it is put back if the call fails."""
+        sysctl.change(self, settings)
+
+    def expect_writable_sysctls(self) -> None:
+        """Raise CniError, code 50, if this process may not change settings."""
+        sysctl.probe(self)
+
+    def expect_sysctls(self, settings: Mapping[str, str]) -> None:
+        """Raise CniError for the first setting that has another value."""
+        sysctl.expect(self, settings)
 
     # Firewall
 
@@ -282,6 +367,25 @@ class Namespace(Door):
     def delete_spoof_check(self, owner: Owner | Stale) -> None:
         """Guard the owner's port no more."""
         self.journal.attempt("delete spoof check", partial(spoofcheck.delete, self, owner))
+
+    def expect_publishing(self, backend: str = "") -> None:
+        """Raise CniError, code 50, unless the backend works."""
+        hostports.probe(self, backend)
+
+    def create_host_ports(self, ports: HostPorts, owner: Owner, *, backend: str = "") -> None:
+        """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another.
+
+        The backend is "nftables", which is the default, or "iptables".
+        """
+        hostports.create(self, ports, owner, backend)
+
+    def expect_host_ports(self, ports: HostPorts, owner: Owner, *, backend: str = "") -> None:
+        """Raise CniError unless these ports lead to the container: by the backend, or by either if none is named."""
+        hostports.expect(self, ports, owner, backend)
+
+    def delete_host_ports(self, owner: Owner | Stale, ports: HostPorts | None = None) -> None:
+        """Let no port lead to the owner's container, by whichever backend; `ports` are those it probably has."""
+        hostports.delete(self, owner, ports)
 
     # Garbage
 

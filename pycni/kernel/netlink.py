@@ -16,8 +16,11 @@ from pycni.kernel._pyroute2 import ifaddrmsg, ifinfmsg, rtmsg
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
+NEWQDISC, DELQDISC, GETQDISC = 36, 37, 38
+NEWTFILTER, GETTFILTER = 44, 46
+NEWLINKPROP = 108
 
-REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
+REQUEST, ACK, ECHO, DUMP = 0x1, 0x4, 0x8, 0x300
 REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
 
 _ERROR, _DONE = 2, 3
@@ -68,8 +71,12 @@ def link_message(kind: int, attributes: Attributes, *, flags: int = ACK, **field
 
 
 def _message_class(kind: int) -> Any:
-    if kind < NEWADDR:
+    if kind < NEWADDR or kind == NEWLINKPROP:
         return ifinfmsg
+    if kind >= NEWQDISC:
+        from pycni.kernel.tcmessage import TcMessage  # 15 ms that few calls need
+
+        return TcMessage
     return ifaddrmsg if kind < NEWROUTE else rtmsg
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from hashlib import sha512
 
 _LABEL = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16},")
+_HOLDER = re.compile(r"net: (?P<network>.*), if: (?P<ifname>\S+), id: (?P<id>.*)")
 _COMMENT_MAX = 128  # what nftables takes as a comment
 
 
@@ -33,6 +34,10 @@ class Owner:
         text = f"{self.key}, net: {self.network}, if: {self.ifname}, id: {self.container_id}"
         return text.replace('"', "")[:_COMMENT_MAX]
 
+    def label_with(self, note: str) -> str:
+        """The label with a note in it, behind the key."""
+        return f"{self.key}, {note}{self.label[len(self.key) :]}"[:_COMMENT_MAX]
+
     @cached_property
     def host_ifname(self) -> str:
         """The name of its interface on the host."""
@@ -45,6 +50,18 @@ class Owner:
     def owns(self, label: str) -> bool:
         """Whether `label` is on something of this attachment."""
         return label.startswith(self.key)
+
+
+def holder(label: str) -> str:
+    """The attachment on whose thing the label is, in words."""
+    found = _HOLDER.search(label)
+    return f'{found["ifname"]} of container {found["id"]} (network "{found["network"]}")' if found else f'"{label}"'
+
+
+def is_of_container(label: str, container_id: str) -> bool:
+    """Whether the label is on something of this container, by whatever interface and network."""
+    found = _HOLDER.search(label)
+    return found is not None and bool(found["id"]) and container_id.startswith(found["id"])
 
 
 def network_key(network: str) -> str:

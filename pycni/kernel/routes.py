@@ -1,16 +1,20 @@
 """Routes of a link: added with all their attributes, and found again in the table where they belong."""
 
+import errno
 from typing import Any
 
 from pycni.kernel import netlink
 from pycni.kernel.addresses import FAMILIES
+from pycni.kernel.door import Door
 from pycni.kernel.links import Link
-from pycni.kernel.netlink import Message
+from pycni.kernel.netlink import Message, NetlinkError, link_message
+from pycni.protocol.address import Address
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
 
 MAIN = 254
-_BOOT, _UNICAST = 3, 1  # RTPROT_BOOT, RTN_UNICAST
+_BOOT, _UNICAST, _LOCAL = 3, 1, 2  # RTPROT_BOOT, RTN_UNICAST, RTN_LOCAL
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
 
@@ -70,3 +74,30 @@ def _gateways(answer: Any) -> list[str]:
     """The gateways of a route; IPv6 merges routes of one destination into one with several."""
     hops = answer.get_attr("RTA_MULTIPATH") or []
     return [hop.get_attr("RTA_GATEWAY") for hop in (answer, *hops)]
+
+
+def is_local(door: Door, address: Address) -> bool:
+    """Whether the address is one of the namespace's own."""
+    answer = _way(door, address)
+    return answer is not None and answer["type"] == _LOCAL
+
+
+def interface_to(door: Door, address: Address) -> str | None:
+    """The name of the interface by which packets to the address leave; None if there is no way to it."""
+    answer = _way(door, address)
+    if answer is None or answer["type"] != _UNICAST:
+        return None
+    (link,) = door.netlink.request(link_message(netlink.GETLINK, [], index=answer.get_attr("RTA_OIF")))
+    return str(link.get_attr("IFLA_IFNAME"))
+
+
+def _way(door: Door, address: Address) -> Any:
+    """The kernel's answer to where packets to the address go; None if nowhere."""
+    fields = {"family": FAMILIES[address.version], "dst_len": address.max_prefixlen}
+    try:
+        (answer,) = door.netlink.request(Message(netlink.GETROUTE, netlink.ACK, fields, [("RTA_DST", str(address))]))
+    except NetlinkError as error:
+        if error.errno in _NO_WAY:
+            return None
+        raise
+    return answer

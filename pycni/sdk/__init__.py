@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from pycni.kernel.isolation import Fence
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
+    from pycni.kernel.owner import Owner
+    from pycni.kernel.portmappings import HostPorts, PortMapping
+    from pycni.kernel.ratelimit import RateLimit
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
@@ -43,6 +46,9 @@ _HOMES = {
     "pycni.kernel.isolation": ("Fence",),
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
+    "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
+    "pycni.kernel.owner": ("Owner",),
+    "pycni.kernel.ratelimit": ("RateLimit",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
     "pycni.sdk.attachment": ("Attachment", "Network"),
@@ -73,6 +79,7 @@ __all__ = [
     "DnsField",
     "Fence",
     "Firewall",
+    "HostPorts",
     "Ifname",
     "Interface",
     "IpConfig",
@@ -85,7 +92,10 @@ __all__ = [
     "Namespace",
     "NetConf",
     "Network",
+    "Owner",
     "Plugin",
+    "PortMapping",
+    "RateLimit",
     "Result",
     "Route",
     "RouteField",

@@ -139,10 +139,15 @@ class Attachment(Network[C]):
 
     @property
     def required_prev_result(self) -> Result:
-        """The same, where there must be one."""
-        if self.prev_result is None:
-            raise ConfigError("Required prevResult missing", details="it is the result of the ADD, from the runtime")
-        return self.prev_result
+        """The same, where there must be one. Raises ConfigError."""
+        if self.prev_result is not None:
+            return self.prev_result
+        if self.request.command == "ADD":
+            raise ConfigError(
+                "Required prevResult missing: must be called as chained plugin",
+                details=f"an earlier plugin of the list makes {self.ifname}; its result is the prevResult",
+            )
+        raise ConfigError("Required prevResult missing", details="it is the result of the ADD, from the runtime")
 
     @property
     def prev_ips(self) -> list[IpConfig]:
@@ -171,13 +176,7 @@ class Attachment(Network[C]):
         """
         if self.host.find_link(self.host_ifname) is not None:
             self.host.delete_link(self.host_ifname)
-            return
-        link = self.container.find_link(self.ifname)
-        if link is None:
-            return
-        peer = self.host.find_peer_of(link)
-        label = peer.state.alias if peer else ""
-        if not is_label(label) or self.owner.owns(label):
+        elif self.find_own_link() is not None:
             self.container.delete_link(self.ifname)
 
     def delete_masquerade(self) -> None:
@@ -189,6 +188,13 @@ class Attachment(Network[C]):
         known = [ip.address for ip in self.prev_ips]
         kept = [] if known else self.container.all_addresses()
         self.host.delete_masquerade(self.owner, known or None, kept=kept)
+
+    def find_own_link(self) -> "Link | None":
+        """The container's interface, for DEL; None if it is gone, or if somebody else's label hangs on its cable."""
+        link = self.container.find_link(self.ifname)
+        peer = self.host.find_peer_of(link) if link is not None else None
+        label = peer.state.alias if peer is not None else ""
+        return None if is_label(label) and not self.owner.owns(label) else link
 
     def expect_prev_result(self) -> None:
         """Raise CniError unless every interface, address and route that ADD reported is still there."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 
 from pycni.kernel.journal import watching
 from pycni.protocol.errors import CniError
@@ -45,12 +46,13 @@ def fail_at_every_change(make: Callable[[], Runtime]) -> int:
     return _at_every_change(make, _fails)
 
 
-def die_at_every_change(make: Callable[[], Runtime]) -> int:
+def die_at_every_change(make: Callable[[], Runtime], *, gc: bool = True) -> int:
     """Kill ADD at change 0, 1, 2 … in turn: each time GC, or the DEL that runtimes send, leaves all as before.
 
-    Needs a plugin that knows GC. Returns how many died.
+    Without `gc` only DEL comes, for plugins that change what another one made: that goes with GC of the other.
+    Returns how many died.
     """
-    return _at_every_change(make, _dies)
+    return _at_every_change(make, partial(_dies, gc=gc))
 
 
 def _at_every_change(make: Callable[[], Runtime], ends: Callable[[Runtime, int], bool]) -> int:
@@ -81,7 +83,7 @@ def _fails(runtime: Runtime, number: int) -> bool:
     return False
 
 
-def _dies(runtime: Runtime, number: int) -> bool:
+def _dies(runtime: Runtime, number: int, *, gc: bool) -> bool:
     """The same for an ADD that is killed there, in a process of its own; DEL or GC comes after, turn by turn."""
     pid = os.fork()
     if pid == 0:
@@ -92,7 +94,7 @@ def _dies(runtime: Runtime, number: int) -> bool:
     _, status = os.waitpid(pid, 0)
     ended = os.waitstatus_to_exitcode(status)
     assert ended in (0, 9), "ADD failed in a process of its own"
-    if ended == 9 and number % 2:
+    if ended == 9 and gc and number % 2:
         runtime.gc()
     else:
         runtime.delete()

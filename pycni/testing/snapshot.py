@@ -11,14 +11,14 @@ _COUNTERS = re.compile(r"counter packets \d+ bytes \d+ | \[\d+:\d+\]$")
 
 
 def of_namespace(netns: Netns) -> set[str]:
-    """Its links, addresses, routes, rules, nftables and (legacy) iptables."""
+    """Its links, addresses, routes, rules, queueing disciplines, nftables and (legacy) iptables."""
     lines = set()
     for link in netns.json("ip -j -d addr show"):
         addresses = link.pop("addr_info", [])
         kept = {"ifname", "address", "ifalias", "master"}
         kind = link.get("linkinfo", {}).get("info_kind", "")
-        up = "UP" in link["flags"]
-        lines.add(f"link {kind} up={up} {json.dumps({k: v for k, v in link.items() if k in kept}, sort_keys=True)}")
+        flags = ",".join(flag for flag in ("UP", "PROMISC", "ALLMULTI") if flag in link["flags"])
+        lines.add(f"link {kind} {flags} {json.dumps({k: v for k, v in link.items() if k in kept}, sort_keys=True)}")
         lines |= {
             f"address {link['ifname']} {address['local']}/{address['prefixlen']}"
             for address in addresses
@@ -29,6 +29,7 @@ def of_namespace(netns: Netns) -> set[str]:
             if route.get("protocol") != "kernel":
                 lines.add(f"route {family} {json.dumps(route, sort_keys=True)}")
         lines |= {f"rule {family} {json.dumps(r, sort_keys=True)}" for r in netns.json(f"ip -j {family} rule show")}
+    lines |= {f"qdisc {json.dumps(q, sort_keys=True)}" for q in netns.json("tc -j qdisc show") if q["handle"] != "0:"}
     return lines | _nftables(netns) | _legacy_iptables(netns)
 
 

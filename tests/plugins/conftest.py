@@ -12,10 +12,42 @@ import pytest
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
 from pycni.sdk.invoke import invoke
-from pycni.sdk.respond import answer
-from pycni.testing import Host
+from pycni.sdk.respond import Answer, answer
+from pycni.testing import Host, Runtime
 
 GO = Path("/usr/lib/cni")  # where Debian has the Go plugins
+
+
+class GoRuntime(Runtime):
+    """A runtime that starts the Go plugin of the same name, in 1.0.0, the newest version that Debian's knows."""
+
+    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Answer:
+        env = {
+            **os.environ,
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": self.container.id,
+            "CNI_NETNS": self.netns,
+            "CNI_IFNAME": self.ifname,
+            "CNI_ARGS": self.cni_args,
+            "CNI_PATH": str(GO),
+        }
+        document = {**self.config, **(extra or {}), "cniVersion": "1.0.0"}
+        if document.get("prevResult"):
+            document["prevResult"] = {**document["prevResult"], "cniVersion": "1.0.0"}
+        done = subprocess.run(
+            [str(GO / self.plugin)], env=env, input=json.dumps(document).encode(), capture_output=True, check=False
+        )
+        if done.returncode:
+            raise CniError.from_json(json.loads(done.stdout))
+        return Answer(done.stdout.decode())
+
+
+@pytest.fixture
+def go() -> type[Runtime]:
+    """The runtime that starts Go plugins."""
+    if not GO.is_dir():
+        pytest.skip(f"{GO} is missing: apt-get install containernetworking-plugins")
+    return GoRuntime
 
 
 class IpamCaller:

@@ -5,7 +5,7 @@ does not grow with the number of attachments.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,12 +130,20 @@ class Table:
     def held(self, nft: Nft) -> list[tuple[Element, str]]:
         """Every element that has a label, with it: all are read."""
         family, _, table = self.name.partition(" ")
-        found = []
-        for item in nft.listing(f"list table {family} {table}"):
-            place = item.get("set") or item.get("map") or {}
-            if place.get("name") in self.places:
-                found += [_labelled(place["name"], place["type"], entry) for entry in place.get("elem", [])]
-        return [pair for pair in found if pair[1]]
+        return _labelled_in(nft.listing(f"list table {family} {table}"), self.places)
+
+    def held_in(self, nft: Nft, place: str, *, kind: str) -> list[tuple[Element, str]]:
+        """The same of one place, whose kind is "set" or "map"."""
+        return _labelled_in(nft.listing(f"list {kind} {self.name} {place}"), (place,))
+
+
+def _labelled_in(listing: Iterable[dict[str, Any]], places: Collection[str]) -> list[tuple[Element, str]]:
+    found = []
+    for item in listing:
+        place = item.get("set") or item.get("map") or {}
+        if place.get("name") in places:
+            found += [_labelled(place["name"], place["type"], entry) for entry in place.get("elem", [])]
+    return [pair for pair in found if pair[1]]
 
 
 def _labelled(place: str, kind: str | list[str], entry: Any) -> tuple[Element, str]:
@@ -147,6 +155,6 @@ def _labelled(place: str, kind: str | list[str], entry: Any) -> tuple[Element, s
     parts = value["concat"] if isinstance(value, dict) else [value]
     kinds = [kind] if isinstance(kind, str) else kind
     words = [f'"{part}"' if of == "ifname" else str(part) for part, of in zip(parts, kinds, strict=True)]
-    target = verdict.get("goto", {}).get("target", "")
+    target = verdict.get("goto", {}).get("target", "") if isinstance(verdict, dict) else ""
     element = Element(place, " . ".join(words), f"goto {target}" if target else "")
     return element, key["elem"].get("comment", "")

@@ -1,0 +1,52 @@
+"""Host ports by the backend of one's choice: nftables unless iptables is asked for by name."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from pycni.kernel import conntrack
+from pycni.kernel.door import Door
+from pycni.kernel.iptables import hostports as by_iptables
+from pycni.kernel.iptables import restore
+from pycni.kernel.nftables import cni_hostport, nft
+from pycni.kernel.nftables import hostports as by_nftables
+from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.portmappings import HostPorts, UdpPort
+
+_IPTABLES = "iptables"
+
+
+def create(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> None:
+    """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another."""
+    (by_iptables if backend == _IPTABLES else by_nftables).create(door, ports, owner)
+    if udp := ports.udp_ports():
+        door.journal.change("forget UDP flows to these ports", partial(conntrack.forget, door, udp))
+
+
+def expect(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> None:
+    """Raise CniError unless these ports lead to the container: by the backend, or by either if none is named.
+
+    (A Go plugin takes iptables if none is named, and this may be its attachment.)
+    """
+    other = not backend and not by_nftables.has(door, owner) and by_iptables.has(door, owner)
+    (by_iptables if backend == _IPTABLES or other else by_nftables).expect(door, ports, owner)
+
+
+def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> None:
+    """Remove all host ports of the owner, by whichever backend and plugin; `ports` are those it probably has."""
+    for name, by in (("nftables", by_nftables), ("iptables", by_iptables)):
+        what = f"delete host ports by {name}"
+        door.journal.attempt(what, partial(_delete_and_forget, door, partial(by.delete, door, owner, ports)))
+    if isinstance(owner, Owner):
+        addresses = [str(target.ip) for target in ports.targets] if ports else []
+        door.journal.attempt(
+            "delete host ports of the Go plugin", partial(cni_hostport.delete, door, owner.container_id, addresses)
+        )
+
+
+def probe(door: Door, backend: str = "") -> None:
+    """Raise CniError, code 50, unless the backend works in the namespace."""
+    (restore if backend == _IPTABLES else nft).probe(door)
+
+
+def _delete_and_forget(door: Door, delete_all: Callable[[], Iterable[UdpPort]]) -> None:
+    conntrack.forget(door, delete_all())

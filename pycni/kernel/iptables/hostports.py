@@ -1,0 +1,276 @@
+"""Host ports by iptables: a chain a container on a network, and jumps to it by port, as the Go plugin makes them.
+
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT                        shared; OUTPUT has it too
+-A CNI-HOSTPORT-DNAT -p tcp … -m multiport --dports 8080,8081 -j CNI-DN-d97612…        one for 15 ports of a protocol
+-A CNI-DN-d97612… -s 10.1.0.0/24 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK    hairpin; 127.0.0.1 the same
+-A CNI-DN-d97612… -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.1.0.2:80
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_interface
+
+from pycni.kernel import routes, sysctl
+from pycni.kernel.door import Door
+from pycni.kernel.iptables.listing import Listing, deletion, option, quoted, words
+from pycni.kernel.iptables.restore import Table, tables_with
+from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort
+from pycni.protocol.address import Cidr, parse_ip
+from pycni.protocol.errors import CniError, Code
+
+_NAT, _DNAT, _SETMARK, _MASQ = "nat", "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"
+_CHAIN = re.compile(r"CNI-[DS]N-[0-9a-f]{21}")
+_HOLDER = re.compile(r'dnat name: "(?P<network>.*)" id: "(?P<id>[^"]*)')
+_COMMENT_MAX = 255
+_PORTS_MAX = 15  # of one multiport match
+_LENGTH = {4: 32, 6: 128}
+_GUARD = f"-m comment --comment {quoted('CNI portfwd: 127.0.0.0/8 is not of this link')} -j DROP"
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """The chain of a container on a network in one family, and the lines that make and remove it."""
+
+    name: str
+    comment: str
+    ports: HostPorts
+    target: Cidr
+
+    @classmethod
+    def all_of(cls, ports: HostPorts, owner: Owner) -> "Iterator[_Chain]":
+        """The chain in each family that has mappings."""
+        comment = f'dnat name: "{owner.network}" id: "{owner.container_id}"'
+        if len(comment) > _COMMENT_MAX:
+            comment = f"{comment[: _COMMENT_MAX - 2]}..."[:_COMMENT_MAX]
+        for target, _ in ports.by_family():
+            yield cls(_name(owner), f"-m comment --comment {quoted(comment)}", ports, target)
+
+    @property
+    def version(self) -> int:
+        return self.target.version
+
+    @property
+    def mappings(self) -> list[PortMapping]:
+        return self.ports.of(self.version)
+
+    def shared(self) -> dict[str, list[str]]:
+        """The shared chains, each with the rules that it needs: its own and the jumps to it."""
+        local = f"-m addrtype --dst-type LOCAL -j {_DNAT}"
+        chains = {_DNAT: [f"-A PREROUTING {local}", f"-A OUTPUT {local}"]}
+        if self.ports.snat and not self.ports.set_mark_chain:
+            mark = f"{1 << self.ports.mark_bit:#x}"
+            about, needs = quoted("CNI portfwd masquerade mark"), quoted("CNI portfwd requiring masquerade")
+            set_mark = f"-m comment --comment {about} -j MARK --set-xmark {mark}/{mark}"
+            chains[_SETMARK] = [f"-A {_SETMARK} {set_mark}"]
+            chains[_MASQ] = [
+                f"-A {_MASQ} -m mark --mark {mark}/{mark} -j MASQUERADE",
+                f"-A POSTROUTING -m comment --comment {needs} -j {_MASQ}",
+            ]
+        return chains
+
+    def jumps(self) -> list[str]:
+        """The rules that lead to it: of each protocol all ports that were asked for, in whatever family."""
+        conditions = "".join(f"{_word(word)} " for word in self.ports.conditions.get(self.version, ()))
+        lines = []
+        for protocol in sorted({mapping.protocol for mapping in self.ports.mappings}):
+            numbers = [str(m.host_port) for m in self.ports.mappings if m.protocol == protocol]
+            for start in range(0, len(numbers), _PORTS_MAX):
+                match = f"-m multiport --dports {','.join(numbers[start : start + _PORTS_MAX])}"
+                lines.append(f"-A {_DNAT} -p {protocol} {self.comment} {match} {conditions}-j {self.name}")
+        return lines
+
+    def rules(self) -> list[str]:
+        """Its rules."""
+        return [rule for mapping in self.mappings for rule in self._rules_of(mapping)]
+
+    def _rules_of(self, mapping: PortMapping) -> Iterator[str]:
+        here = "" if mapping.one_address is None else f"-d {mapping.one_address}/{_LENGTH[self.version]} "
+        port = f"{here}-p {mapping.protocol} -m {mapping.protocol} --dport {mapping.host_port}"
+        if self.ports.snat:
+            for source in self._masqueraded():
+                yield f"-A {self.name} {source}{port} -j {self.ports.set_mark_chain or _SETMARK}"
+        ip = f"[{self.target.ip}]" if self.version == 6 else self.target.ip
+        yield f"-A {self.name} {port} -j DNAT --to-destination {ip}:{mapping.container_port}"
+
+    def _masqueraded(self) -> list[str]:
+        if self.ports.masq_all:
+            return [""]
+        return [f"-s {self.target.network} ", *(["-s 127.0.0.1/32 "] if self.version == 4 else [])]
+
+    def addition(self, before: Listing) -> list[str]:
+        """The lines that add it. Raises CniError if a port leads to another container already, code 11."""
+        chain = self.ports.set_mark_chain
+        if self.ports.snat and chain and chain not in before:
+            family = "iptables" if self.version == 4 else "ip6tables"
+            raise CniError(
+                f'externalSetMarkChain "{chain}" does not exist in table nat of {family}',
+                details="whoever else marks packets to be masqueraded, such as kube-proxy, has to make it first",
+            )
+        lines = [line for name in self._leftovers(before) for line in _removal(name, before)]
+        for name, rules in self.shared().items():
+            lines += [] if name in before else [f"-N {name}"]
+            lines += [line for rule in rules for line in before.once(rule, at_head="POSTROUTING" in rule)]
+        lines += [*map(deletion, before.rules_to(self.name)), f"-F {self.name}"] if self.name in before else []
+        lines += [] if self.name in before else [f"-N {self.name}"]
+        return [*lines, *self.rules(), *self.jumps()]
+
+    def _leftovers(self, before: Listing) -> set[str]:
+        """Chains in the way that lead to our own address: IPAM has given it to us since."""
+        leftovers = set()
+        for jump in before.chains.get(_DNAT, ()):
+            name = option(jump, "-j")
+            if name == self.name or self.comment.partition("id: ")[2] in jump or self._is_conditional(jump):
+                continue
+            for rule in before.chains.get(name, ()):
+                if mapping := self._rival(rule):
+                    if _leads_to(rule, self.target):
+                        leftovers.add(name)
+                    else:
+                        raise _taken(mapping, jump)
+        return leftovers
+
+    def _is_conditional(self, jump: str) -> bool:
+        plain = len(words(jump)) == len(words(f"-A x -p x {self.comment} -m x --dports x -j x"))
+        return bool(self.ports.conditions.get(self.version)) or not plain
+
+    def _rival(self, rule: str) -> PortMapping | None:
+        """The mapping of ours whose port the rule has sent elsewhere."""
+        if option(rule, "-j") != "DNAT":
+            return None
+        address = option(rule, "-d")
+        for mapping in self.mappings:
+            if (option(rule, "-p"), option(rule, "--dport")) == (mapping.protocol, str(mapping.host_port)):
+                one = mapping.one_address
+                if not address or one is None or ip_interface(address).ip == one:
+                    return mapping
+        return None
+
+    def removal(self, before: Listing) -> list[str]:
+        """The lines that remove it, if it leads to this address: it may be of another interface of the container."""
+        rules = [rule for rule in before.chains.get(self.name, ()) if option(rule, "-j") == "DNAT"]
+        if rules and not any(_leads_to(rule, self.target) for rule in rules):
+            return []
+        return _removal(self.name, before)
+
+
+def create(door: Door, ports: HostPorts, owner: Owner) -> None:
+    """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another."""
+    for chain in _Chain.all_of(ports, owner):
+        table = Table(door, chain.version, _NAT)
+        numbers = ", ".join(map(str, chain.mappings))
+        door.journal.change(
+            f"publish {numbers} by iptables",
+            partial(table.edit, chain.addition),
+            partial(table.edit, partial(_removal, chain.name)),
+        )
+        link = routes.interface_to(door, chain.target.ip) if chain.version == 4 and ports.snat else None
+        if link is not None:
+            _open_localnet(door, link)
+
+
+def _open_localnet(door: Door, link: str) -> None:
+    """Let 127.0.0.1 lead over the link, but nobody there speak as or to 127.0.0.1. It stays, as with the Go plugin."""
+    guards = [f"-A PREROUTING -{which} 127.0.0.0/8 -i {link} {_GUARD}" for which in ("s", "d")]
+    door.journal.change(
+        f"guard 127.0.0.0/8 on {link}",
+        partial(
+            Table(door, 4, "raw").change,
+            [f"-C{guard[2:]}" for guard in guards],
+            lambda before: [line for guard in guards for line in before.once(guard)],
+        ),
+    )
+    sysctl.ensure(door, {sysctl.link_setting(4, link, "route_localnet"): "1"})
+
+
+def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
+    """Raise CniError unless these ports of the host lead to the container."""
+    for chain in _Chain.all_of(ports, owner):
+        shared = [rule for rules in chain.shared().values() for rule in rules]
+        tables = [t for t in tables_with(door, _NAT, chain.name) if t.version == chain.version]
+        missing = [table.first_missing([*chain.rules(), *chain.jumps(), *shared]) for table in tables]
+        if None not in missing:
+            what = f'"{missing[0]}"' if missing else f"chain {chain.name}"
+            raise CniError(f"host port {chain.mappings[0]} is missing in iptables: there is no {what}")
+
+
+def has(door: Door, owner: Owner) -> bool:
+    """Whether the container has host ports by iptables on the network."""
+    tables = tables_with(door, _NAT, _name(owner))
+    return any(table.variant != "legacy" or _name(owner) in table.listing() for table in tables)
+
+
+def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> list[UdpPort]:
+    """Remove all host ports of the owner; `ports` are those it probably has. Returns those that were UDP ports."""
+    udp: list[UdpPort] = []
+    if isinstance(owner, Stale):
+        for table in tables_with(door, _NAT, _DNAT):
+            table.edit(partial(_removal_of_stale, owner))
+        return udp
+    known = {chain.version: chain for chain in _Chain.all_of(ports, owner)} if ports else {}
+    for table in tables_with(door, _NAT, _name(owner)):
+        table.edit(partial(_remember_and_remove, owner, known.get(table.version), table.version, udp))
+    old = owner.container_name("CNI-SN-", 28)  # before 2017
+    for table in tables_with(door, _NAT, old):
+        table.edit(partial(_removal, old))
+    return udp
+
+
+def _remember_and_remove(
+    owner: Owner, chain: _Chain | None, version: int, udp: list[UdpPort], before: Listing
+) -> list[str]:
+    name = _name(owner)
+    lines = _removal(name, before) if chain is None else chain.removal(before)
+    if lines:
+        udp += _udp_ports(before.chains.get(name, ()), version)
+    return lines
+
+
+def _udp_ports(rules: Iterable[str], version: int) -> Iterator[UdpPort]:
+    for rule in rules:
+        if option(rule, "-j") == "DNAT" and option(rule, "-p") == "udp":
+            address = option(rule, "-d").partition("/")[0]
+            yield UdpPort(version, int(option(rule, "--dport")), parse_ip(address) if address else None)
+
+
+def _removal(name: str, before: Listing) -> list[str]:
+    """The lines that remove a chain and all that leads to it."""
+    if name not in before:
+        return []
+    return [*map(deletion, before.rules_to(name)), f"-F {name}", f"-X {name}"]
+
+
+def _removal_of_stale(stale: Stale, before: Listing) -> list[str]:
+    """The lines that remove every chain of the network that no valid container has."""
+    valid = {_name(owner) for owner in stale.valid}
+    lines = []
+    for name in filter(_CHAIN.fullmatch, before.chains):
+        holders = [_HOLDER.search(option(jump, "--comment")) for jump in before.rules_to(name)]
+        if name not in valid and any(found and found["network"] == stale.network for found in holders):
+            lines += _removal(name, before)
+    return lines
+
+
+def _name(owner: Owner) -> str:
+    return owner.container_name("CNI-DN-", 28)
+
+
+def _word(text: str) -> str:
+    return text if re.fullmatch(r"[\w!./:,@%+=-]+", text) else quoted(text)
+
+
+def _leads_to(rule: str, target: Cidr) -> bool:
+    address = option(rule, "--to-destination").rpartition(":")[0].strip("[]")
+    return address == str(target.ip)
+
+
+def _taken(mapping: PortMapping, jump: str) -> CniError:
+    found = _HOLDER.search(option(jump, "--comment"))
+    who = f'container {found["id"]} (network "{found["network"]}")' if found else f'"{jump}"'
+    return CniError(
+        f"host port {mapping} is taken: it leads to {who}",
+        code=Code.TRY_AGAIN_LATER,
+        details="the DEL of that attachment frees it; or choose another hostPort",
+    )

@@ -1,0 +1,432 @@
+"""Host ports by nftables: a mapping is an element of a map, the rules are few and never change.
+
+map hostports4 { tcp . 8080 : 10.1.0.2 . 80 }                     a port of every address of the host
+map hostip_hostports4 { 192.0.2.1 . tcp . 8081 : 10.1.0.2 . 80 }  a port of one
+map more_hostports4 { tcp . 8080 : 10.2.0.2 . 80 }                the same port by the container's second network
+set hairpin4 { "cni0" . 0.0.0.0 . tcp . 8080 }                    whose answers would not pass the host: masqueraded
+set masqueraded4 { 0.0.0.0 . tcp . 8080 }                         masqueraded from wherever they come
+map localnets { "veth3f9c…" : "localnet-cni0" }                   who is reached from 127.0.0.1, by which interface
+set publishers { "veth3f9c…" }                                    which attachments have any of this, and how much
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha512
+from typing import TypeVar
+
+from pycni.kernel import routes, sysctl
+from pycni.kernel.door import Door
+from pycni.kernel.nftables.elements import Element, Table
+from pycni.kernel.nftables.lookup import Lookup, lookup
+from pycni.kernel.nftables.nft import Nft, NftError, opened
+from pycni.kernel.owner import Owner, Stale, holder, is_of_container
+from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort
+from pycni.protocol.address import Cidr, parse_ip
+from pycni.protocol.errors import CniError, Code
+
+T = TypeVar("T")
+
+_T = "inet pycni"
+_CHAIN = ("inet", "pycni", "hostports")  # if it is there, all is
+_WORD, _ANY = {4: "ip", 6: "ip6"}, {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nobody binds to them
+_MARK = "meta mark set meta mark | 0x2000"
+_ATTEMPTS = 4  # to change what others change at the same time
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what needs no quotes
+_COUNT = re.compile(r"(\d+) elements \+ (\d+) rules")
+_TO = re.compile(r"(\w+) dport (\d+) dnat (?:ip6? )?to (\S+)")
+
+
+def _maps(version: int) -> str:
+    address = f"ipv{version}_addr"
+    port = "inet_proto . inet_service"
+    return f"""
+    map hostports{version} {{ type {port} : {address} . inet_service; }}
+    map hostip_hostports{version} {{ type {address} . {port} : {address} . inet_service; }}
+    map more_hostports{version} {{ type {port} : {address} . inet_service; }}
+    map more_hostip_hostports{version} {{ type {address} . {port} : {address} . inet_service; }}
+    set hairpin{version} {{ type ifname . {address} . {port}; }}
+    set masqueraded{version} {{ type {address} . {port}; }}
+"""
+
+
+def _translations(version: int) -> str:
+    word, here = _WORD[version], f"{_WORD[version]} daddr"
+    port, every = "meta l4proto . th dport", f"{here} & {_ANY[version]}"
+    rules = (
+        *(f"iifname . {address} . {port} @hairpin{version} {_MARK}" for address in (here, every)),
+        *(f"{address} . {port} @masqueraded{version} {_MARK}" for address in (here, every)),
+        f"dnat {word} to {here} . {port} map @hostip_hostports{version}",
+        f"dnat {word} to {here} . {port} map @more_hostip_hostports{version}",
+        f"meta nfproto ipv{version} dnat {word} to {port} map @hostports{version}",
+        f"meta nfproto ipv{version} dnat {word} to {port} map @more_hostports{version}",
+    )
+    return "".join(f"add rule {_T} hostports {rule}\n" for rule in rules)
+
+
+_PLACES = tuple(
+    f"{place}{version}"
+    for version in (4, 6)
+    for place in ("hostports", "hostip_hostports", "more_hostports", "more_hostip_hostports", "hairpin", "masqueraded")
+)
+# Only what is sent to an address of the host's own is translated (CVE-2025-67499), and never ::1, whose packets cannot
+# leave the host. The mark is the Go plugin's; it does not outlive the masquerading.
+_TABLE = Table(
+    _T,
+    f"""
+table {_T} {{{_maps(4)}{_maps(6)}
+    map localnets {{ type ifname : counter; }}
+    set guarded {{ type ifname; }}
+    set publishers {{ type ifname; }}
+    chain hostport-conditions {{ }}
+    chain hostports {{ }}
+    chain hostport-prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
+    chain hostport-output {{ type nat hook output priority -100; policy accept; }}
+    chain hostport-postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
+    chain martians {{ type filter hook prerouting priority raw; policy accept; }}
+}}
+flush chain {_T} hostports
+flush chain {_T} hostport-prerouting
+flush chain {_T} hostport-output
+flush chain {_T} hostport-postrouting
+flush chain {_T} martians
+add rule {_T} hostport-prerouting fib daddr type local jump hostports
+add rule {_T} hostport-output fib daddr type local jump hostports
+add rule {_T} hostports ip6 daddr ::1 return
+add rule {_T} hostports jump hostport-conditions
+{_translations(4)}{_translations(6)}
+add rule {_T} hostport-postrouting meta mark & 0x2000 == 0x2000 meta mark set meta mark & 0xffffdfff masquerade
+add rule {_T} hostport-postrouting ct status dnat ip saddr 127.0.0.0/8 oifname != "lo" masquerade
+add rule {_T} martians iifname @guarded ip saddr 127.0.0.0/8 drop
+add rule {_T} martians iifname @guarded ip daddr 127.0.0.0/8 drop
+""",
+    (*_PLACES, "localnets", "publishers"),
+)
+_STATIC = ("hostports", "hostport-prerouting", "hostport-output", "hostport-postrouting", "martians")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the host ports of an attachment are in nftables."""
+
+    elements: Sequence[Element]
+    rules: Sequence[str]  # of those that have conditions
+    localnet: str = ""  # the interface by which the container is reached from 127.0.0.1
+
+    @classmethod
+    def of(cls, door: Door, ports: HostPorts, owner: Owner) -> "_Plan":
+        elements: list[Element] = []
+        rules: list[str] = []
+        localnet = ""
+        for target, mappings in ports.by_family():
+            link = (ports.snat and routes.interface_to(door, target.ip)) or ""
+            for mapping in mappings:
+                if conditions := ports.conditions.get(target.version):
+                    rules += _rules(mapping, target, link, conditions, masq_all=ports.snat and ports.masq_all)
+                else:
+                    elements += _elements(mapping, target, link, masq_all=ports.snat and ports.masq_all)
+            localnet = link if target.version == 4 else localnet
+        if localnet:
+            elements.append(Element("localnets", f'"{owner.host_ifname}"', f'"{_counter(localnet)}"'))
+        return cls(elements, rules, localnet)
+
+    def additions(self, owner: Owner, localnet_before: str) -> Iterator[str]:
+        """The lines that make it."""
+        if self.localnet:
+            yield f"add counter {_T} {_counter(self.localnet)}"
+            yield f'add element {_T} guarded {{ "{self.localnet}" comment "route_localnet was {localnet_before}" }}'
+        for element in self.elements:
+            yield f"create element {_T} {element.place} {{ {element.labelled(owner.label)} }}"
+        for rule in self.rules:
+            yield f'add rule {_T} hostport-conditions {rule} comment "{owner.label}"'
+        note = owner.label_with(f"{len(self.elements)} elements + {len(self.rules)} rules")
+        yield f'create element {_T} publishers {{ "{owner.host_ifname}" comment "{note}" }}'
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What somebody has in the table."""
+
+    elements: Sequence[Element] = ()
+    rules: Sequence[int] = ()  # handles
+
+
+def _elements(mapping: PortMapping, target: Cidr, link: str, *, masq_all: bool) -> Iterator[Element]:
+    version, port = target.version, f"{mapping.protocol} . {mapping.host_port}"
+    value = f"{target.ip} . {mapping.container_port}"
+    if mapping.one_address is None:
+        yield Element(f"hostports{version}", port, value)
+    else:
+        yield Element(f"hostip_hostports{version}", f"{mapping.one_address} . {port}", value)
+    place = f"{mapping.one_address or _ANY[version]} . {port}"
+    if masq_all:
+        yield Element(f"masqueraded{version}", place)
+    elif link:
+        yield Element(f"hairpin{version}", f'"{link}" . {place}')
+
+
+def _rules(
+    mapping: PortMapping, target: Cidr, link: str, conditions: Sequence[str], *, masq_all: bool
+) -> Iterator[str]:
+    word = _WORD[target.version]
+    address = "" if mapping.one_address is None else f"{word} daddr {mapping.one_address} "
+    port = f"{address}{mapping.protocol} dport {mapping.host_port}"
+    match = f"meta nfproto ipv{target.version} {' '.join(conditions)} {port}"
+    if masq_all:
+        yield f"{match} {_MARK}"
+    elif link:
+        yield f'{match} iifname "{link}" {_MARK}'
+    ip = f"[{target.ip}]" if target.version == 6 else target.ip
+    yield f"{match} dnat {word} to {ip}:{mapping.container_port}"
+
+
+def create(door: Door, ports: HostPorts, owner: Owner) -> None:
+    """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another."""
+    plan = _Plan.of(door, ports, owner)
+    words = ", ".join(sorted({str(mapping) for _, mappings in ports.by_family() for mapping in mappings}))
+    door.journal.change(f"publish {words}", lambda: _add(door, plan, owner), lambda: delete(door, owner))
+    if plan.localnet:
+        sysctl.ensure(door, {_route_localnet(plan.localnet): "1"})
+
+
+def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
+    """Raise CniError unless these ports of the host lead to the container."""
+    plan = _Plan.of(door, ports, owner)
+    with opened(door) as nft, lookup(door) as kernel:
+        for element in plan.elements:
+            _expect_element(kernel, element, owner)
+        if plan.rules:
+            _expect_rules(nft, plan.rules, owner)
+        for chain in _STATIC:
+            wanted, there = _TABLE.script.count(f"add rule {_T} {chain} "), kernel.rules("inet", "pycni", chain)
+            if there < wanted:
+                raise CniError(f"chain {chain} of nftables table {_T} has {there} of its {wanted} rules")
+    if plan.localnet and sysctl.read(door, _route_localnet(plan.localnet)) != "1":
+        raise CniError(
+            f"127.0.0.1 does not lead to the container: sysctl net/{_route_localnet(plan.localnet)} is not 1"
+        )
+
+
+def has(door: Door, owner: Owner) -> bool:
+    """Whether the attachment has host ports by nftables."""
+    with lookup(door) as kernel:
+        return _note(kernel, owner) is not None
+
+
+def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> list[UdpPort]:
+    """Remove all host ports of the owner; `ports` are those it probably has. Returns which of them were UDP ports."""
+    with opened(door) as nft, lookup(door) as kernel:
+        if not kernel.has_chain(*_CHAIN):
+            return []
+        held = _until_alone(lambda: _delete_once(door, nft, kernel, owner, ports))
+        if any(element.place == "localnets" for element in held.elements):
+            _leave_unused_localnets(door, nft)
+        return [udp for element in held.elements if (udp := _udp_port(element)) is not None]
+
+
+def _delete_once(door: Door, nft: Nft, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> _Held:
+    expected = _Plan.of(door, ports, owner).elements if ports and isinstance(owner, Owner) else ()
+    held = _held(nft, kernel, owner, expected)
+    if removals := _removals(held):
+        nft.run("\n".join(removals))
+    return held
+
+
+def _add(door: Door, plan: _Plan, owner: Owner) -> None:
+    with opened(door) as nft, lookup(door) as kernel:
+        _until_alone(lambda: _add_once(door, nft, kernel, plan, owner))
+        try:
+            for element in plan.elements:
+                _refuse_if_one_address_is_taken(nft, element, owner)
+        except CniError:
+            delete(door, owner)
+            raise
+
+
+def _until_alone(change: Callable[[], T]) -> T:
+    """Do it again while others change at the same time what it has read."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return change()
+        except NftError as error:
+            if not error.exists and not error.missing:
+                raise
+    return change()
+
+
+def _add_once(door: Door, nft: Nft, kernel: Lookup, plan: _Plan, owner: Owner) -> None:
+    script = "" if kernel.has_chain(*_CHAIN) else _TABLE.script
+    removals = _removals(_held(nft, kernel, owner, plan.elements))
+    elements, claims = [], []
+    for element in plan.elements:
+        settled, lines = _settle(kernel, element, owner)
+        elements += [] if settled is None else [settled]
+        claims += lines
+    before = (sysctl.read(door, _route_localnet(plan.localnet)) or "0") if plan.localnet else ""
+    nft.run(script + "\n".join((*removals, *claims, *replace(plan, elements=elements).additions(owner, before))))
+
+
+def _settle(kernel: Lookup, element: Element, owner: Owner) -> tuple[Element | None, list[str]]:
+    """The element as it can be among those of others, and the lines that make room for it. Raises CniError, code 11.
+
+    A container on several networks is given the same ports on each: the first leads to it, the second stands by.
+    """
+    lines = []
+    of_all = _of_all(element) if element.place.startswith("hostip_") else None
+    for place, key in filter(None, ((element.place, element.key), of_all)):
+        found = kernel.element(_T, place, key)
+        if found is None or owner.owns(found.comment):
+            lines += _claim(place, key) if (place, key) == of_all else []
+        elif is_of_container(found.comment, owner.container_id):
+            return _standing_by(kernel, element), []
+        elif found.data and found.address_and_port.split()[0] == element.value.split()[0]:
+            lines.append(f"delete element {_T} {place} {{ {key} }}")  # a leftover: IPAM has given us the address since
+        elif found.data:
+            raise _taken(element, found.comment)
+        else:
+            lines.append(f"delete element {_T} {place} {{ {key} }}")  # it went with such a port
+    return element, lines
+
+
+def _claim(place: str, key: str) -> list[str]:
+    """The lines that fail if somebody has the port of all addresses by then."""
+    nobody = f"{_ANY[int(place[-1])]} . 0"
+    return [f"create element {_T} {place} {{ {key} : {nobody} }}", f"delete element {_T} {place} {{ {key} }}"]
+
+
+def _standing_by(kernel: Lookup, element: Element) -> Element | None:
+    second = replace(element, place=f"more_{element.place}")
+    if second.place not in _PLACES or kernel.element(_T, second.place, second.key) is not None:
+        return None
+    return second
+
+
+def _of_all(element: Element) -> tuple[str, str]:
+    """The map and the key of the port of every address that this port of one address is too."""
+    return element.place.removeprefix("hostip_"), element.key.split(" . ", 1)[1]
+
+
+def _refuse_if_one_address_is_taken(nft: Nft, element: Element, owner: Owner) -> None:
+    """Raise CniError if the port of all addresses is another container's port of one."""
+    if not element.place.startswith("hostports"):
+        return
+    for other, label in _TABLE.held_in(nft, f"hostip_{element.place}", kind="map"):
+        if _of_all(other)[1] == element.key and not is_of_container(label, owner.container_id):
+            raise _taken(element, label)
+
+
+def _taken(element: Element, label: str) -> CniError:
+    port = element.key.replace(" . ", "/") if element.place.startswith("hostports") else element.key
+    return CniError(
+        f"host port {port} is taken: it leads to {holder(label)}",
+        code=Code.TRY_AGAIN_LATER,
+        details="the DEL of that attachment frees it; or choose another hostPort",
+    )
+
+
+def _note(kernel: Lookup, owner: Owner) -> str | None:
+    """What is noted about the attachment's host ports; None if it has none."""
+    found = kernel.element(_T, "publishers", f'"{owner.host_ifname}"')
+    return found.comment if found is not None and owner.owns(found.comment) else None
+
+
+def _held(nft: Nft, kernel: Lookup, owner: Owner | Stale, expected: Iterable[Element]) -> _Held:
+    """What the owner has; everything is read only if the expected elements are not all."""
+    if isinstance(owner, Stale):
+        return _Held(*_owned(nft, owner))
+    note = _note(kernel, owner)
+    if note is None:
+        return _Held()
+    count = _COUNT.search(note)
+    elements = [Element("publishers", f'"{owner.host_ifname}"'), *_those_of(kernel, owner, expected)]
+    if count is None or int(count[1]) != len(elements) - 1:
+        return _Held(*_owned(nft, owner))
+    return _Held(elements, _rule_handles(nft, owner) if int(count[2]) else ())
+
+
+def _those_of(kernel: Lookup, owner: Owner, expected: Iterable[Element]) -> Iterator[Element]:
+    for element in expected:
+        for place in (element.place, f"more_{element.place}"):
+            found = kernel.element(_T, place, element.key)
+            if found is not None and owner.owns(found.comment):
+                yield replace(element, place=place)
+
+
+def _owned(nft: Nft, owner: Owner | Stale) -> tuple[list[Element], list[int]]:
+    elements = [element for element, label in _TABLE.held(nft) if owner.owns(label)]
+    return elements, _rule_handles(nft, owner)
+
+
+def _rule_handles(nft: Nft, owner: Owner | Stale) -> list[int]:
+    rules = [item["rule"] for item in nft.listing(f"list chain {_T} hostport-conditions") if "rule" in item]
+    return [rule["handle"] for rule in rules if owner.owns(rule.get("comment", ""))]
+
+
+def _removals(held: _Held) -> list[str]:
+    return [
+        *(f"delete element {_T} {element.place} {{ {element.key} }}" for element in held.elements),
+        *(f"delete rule {_T} hostport-conditions handle {handle}" for handle in held.rules),
+    ]
+
+
+def _counter(link: str) -> str:
+    """The counter whose users are who is reached from 127.0.0.1 by the link: nftables keeps it while there are any."""
+    return f"localnet-{link}" if _NAME.fullmatch(link) else f"localnet-{sha512(link.encode()).hexdigest()[:16]}"
+
+
+def _route_localnet(link: str) -> str:
+    return sysctl.link_setting(4, link, "route_localnet")
+
+
+def _leave_unused_localnets(door: Door, nft: Nft) -> None:
+    """Where nobody is reached from 127.0.0.1 any more, route_localnet goes back to what it was, and then its guard.
+
+    An ADD that comes between finds the guard, and makes the counter anew: the guard goes only while there is none.
+    """
+    for guard, note in _TABLE.held_in(nft, "guarded", kind="set"):
+        link = guard.key.strip('"')
+        counter = f"counter {_T} {_counter(link)}"
+        try:
+            nft.run(f"delete {counter}")
+        except NftError as error:
+            if error.busy or error.missing:
+                continue
+            raise
+        sysctl.prefer(door, {_route_localnet(link): note[-1:]})
+        try:
+            nft.run(f"create {counter}\ndelete {counter}\ndelete element {_T} guarded {{ {guard.key} }}")
+        except NftError as error:
+            if not error.exists:
+                raise
+            sysctl.prefer(door, {_route_localnet(link): "1"})
+
+
+def _udp_port(element: Element) -> UdpPort | None:
+    """The port that an element of a map of ports is, if it is one of UDP."""
+    if "hostports" not in element.place or "udp . " not in element.key:
+        return None
+    *address, _, port = element.key.split(" . ")
+    return UdpPort(int(element.place[-1]), int(port), parse_ip(address[0]) if address else None)
+
+
+def _expect_element(kernel: Lookup, element: Element, owner: Owner) -> None:
+    places = [element.place, f"more_{element.place}"]
+    found = [kernel.element(_T, place, element.key) for place in places]
+    own = next((one for one in found if one is not None and owner.owns(one.comment)), None)
+    if own is None:
+        label = next((one.comment for one in found if one is not None), "")
+        if is_of_container(label, owner.container_id):
+            return  # by its other network, and it stands by twice
+        held = f"it is of {holder(label)}" if label else "nobody has it"
+        raise CniError(f"{element.key} is missing in nftables table {_T}, {element.place}: {held}")
+    if own.data and own.address_and_port != element.value:
+        raise CniError(f"host port {element.key} leads to {own.address_and_port}, not to {element.value}")
+
+
+def _expect_rules(nft: Nft, rules: Iterable[str], owner: Owner) -> None:
+    listed = [line for line in nft.run(f"list chain {_T} hostport-conditions").splitlines() if owner.key in line]
+    found = {match.groups() for line in listed if (match := _TO.search(line))}
+    for rule in rules:
+        match = _TO.search(rule)
+        if match is not None and match.groups() not in found:
+            raise CniError(f"the rule for {match[1]}/{match[2]} to {match[3]} is missing in nftables table {_T}")

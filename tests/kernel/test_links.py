@@ -1,0 +1,70 @@
+"""Changing links."""
+
+import errno
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pycni.kernel.journal import Journal
+from pycni.kernel.links import Link, LinkState
+from pycni.kernel.namespace import Namespace
+from pycni.kernel.netlink import Message, NetlinkError
+from pycni.protocol.errors import CniError
+from pycni.testing import Host
+
+
+@pytest.fixture
+def namespace(host: Host) -> Iterator[Namespace]:
+    """The throwaway host with a cable, v0 to v1."""
+    host.run("ip link add v0 type veth peer name v1")
+    namespace = Namespace.own(Journal())
+    yield namespace
+    namespace.close()
+
+
+def v0(host: Host) -> dict[str, Any]:
+    (link,) = host.json("ip -j link show v0")
+    return {key: value for key, value in link.items() if key != "qdisc"}  # noop until it is up for the first time
+
+
+def test_a_refused_change_is_not_half_done(host: Host, namespace: Namespace) -> None:
+    """The kernel sets the MAC before it looks at the MTU."""
+    before = v0(host)
+    with pytest.raises(CniError, match="cannot set v0 mtu 10: invalid argument"):
+        namespace.link("v0").set(mac="02:00:00:00:00:01", mtu=10, promisc=True)
+    assert v0(host) == before
+
+
+def test_what_was_changed_is_put_back(host: Host, namespace: Namespace) -> None:
+    before = v0(host)
+    wanted = {"mac": "02:00:00:00:00:01", "mtu": 1400, "promisc": True, "allmulti": True, "txqlen": 0, "up": True}
+    namespace.link("v0").set(**wanted)
+    namespace.link("v0").expect(**wanted)
+    assert namespace.journal.undo() == []
+    assert v0(host) == before
+
+
+def test_a_device_that_must_be_down_for_another_mac_goes_down_for_it() -> None:
+    """No kind of link that can be made here is like that, some network cards are."""
+    sent: list[Message] = []
+
+    def outcomes(*messages: Message) -> list[Any]:
+        return [NetlinkError(errno.EBUSY, "") for _ in messages]
+
+    def request(*messages: Message) -> list[Any]:
+        sent.extend(messages)
+        return []
+
+    door: Any = SimpleNamespace(netlink=SimpleNamespace(outcomes=outcomes, request=request))
+    Link(door, LinkState(7, "nic0"))._apply({"mac": "02:00:00:00:00:01"})
+    down, mac, up = sent
+    assert (down.fields["flags"], down.fields["change"]) == (0, 1)
+    assert mac.attributes == [("IFLA_ADDRESS", "02:00:00:00:00:01")]
+    assert (up.fields["flags"], up.fields["change"]) == (1, 1)
+
+
+def test_the_peer_of_a_cable_is_found_by_its_index(namespace: Namespace) -> None:
+    assert namespace.peer_of(namespace.link("v0")).name == "v1"
+    assert namespace.find_peer_of(namespace.link("lo")) is None

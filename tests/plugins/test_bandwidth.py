@@ -1,0 +1,254 @@
+"""bandwidth: each option and its effect, seen from outside and by real traffic."""
+
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime, wait_for
+
+IPAM = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
+GATEWAYS, ADDRESSES = {4: "10.1.0.1", 6: "fd00:1::1"}, {4: "10.1.0.2", 6: "fd00:1::2"}
+KBIT8 = 8000  # bits a second: a thousand bytes
+FRAMES, FRAME = 100, 1000  # many more than the bursts below let through
+UNLIMITED = [4294967295, 34359738359]  # bits: what containerd and others send for "any burst"
+
+
+def bridged(container: Container, ifname: str = "eth0", **config: Any) -> dict[str, Any]:
+    """The result of a bridge's ADD."""
+    return Runtime(
+        "bridge", container, ifname=ifname, **{"bridge": "br0", "isGateway": True, "ipam": IPAM, **config}
+    ).add()
+
+
+def limited(container: Container, **config: Any) -> Runtime:
+    """A runtime for a bridged container, before the ADD of bandwidth."""
+    return Runtime("bandwidth", container, prevResult=bridged(container), **config)
+
+
+def port_of(runtime: Runtime) -> str:
+    return runtime.owner.host_ifname
+
+
+def ifb_of(runtime: Runtime) -> str:
+    assert runtime.result is not None
+    return str(runtime.result["interfaces"][-1]["name"])
+
+
+def tbf(host: Host, device: str) -> dict[str, Any]:
+    """The tbf of a device with its counters."""
+    (found,) = [qdisc for qdisc in host.json(f"tc -s -j qdisc show dev {device}") if qdisc["kind"] == "tbf"]
+    return dict(found)
+
+
+def flood(sender: Host | Container, address: str, frames: int) -> None:
+    """Send that many frames of FRAME bytes at once, as UDP."""
+    with sender.door.entered():
+        socket_ = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    headers = 62 if ":" in address else 42
+    with socket_:
+        for _ in range(frames):
+            socket_.sendto(bytes(FRAME - headers), (address, 9))
+
+
+def assert_limited(host: Host, device: str, flow: Any) -> None:
+    """What `flow` sends passes the device up to the burst, and no faster than the rate from then on."""
+    started = time.monotonic()
+    before = tbf(host, device)
+    flow()
+
+    def arrived() -> bool:
+        now = tbf(host, device)
+        return bool(now["packets"] + now["drops"] + now["qlen"] >= before["packets"] + FRAMES)
+
+    wait_for(arrived, f"{FRAMES} frames reach {device}")
+    now = tbf(host, device)
+    elapsed = time.monotonic() - started
+    assert now["drops"] > 0
+    assert now["overlimits"] > 0
+    assert now["bytes"] >= 16_000 - FRAME
+    assert now["bytes"] - before["bytes"] <= 16_000 + elapsed * 1000
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_the_container_receives_is_limited(host: Host, container: Container, version: int) -> None:
+    runtime = limited(container, ingressRate=KBIT8, ingressBurst=128_000)
+    assert container.pings(GATEWAYS[version])
+    runtime.add()
+    assert_limited(host, port_of(runtime), lambda: flood(host, ADDRESSES[version], FRAMES))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_the_container_sends_is_limited(host: Host, container: Container, version: int) -> None:
+    runtime = limited(container, egressRate=KBIT8, egressBurst=128_000)
+    assert container.pings(GATEWAYS[version])
+    runtime.add()
+    assert_limited(host, ifb_of(runtime), lambda: flood(container, GATEWAYS[version], FRAMES))
+
+
+@pytest.mark.parametrize("burst", UNLIMITED)
+def test_an_unlimited_burst_is_one(host: Host, container: Container, burst: int) -> None:
+    """As the Go plugin writes it, in ticks, the kernel makes 4.3 seconds of it: here, four of a hundred frames."""
+    limits = {"ingressRate": KBIT8, "ingressBurst": burst, "egressRate": KBIT8, "egressBurst": burst}
+    runtime = limited(container, runtimeConfig={"bandwidth": limits})
+    assert container.pings(GATEWAYS[4])
+    runtime.add()
+    runtime.check()
+    flood(host, ADDRESSES[4], FRAMES)
+    flood(container, GATEWAYS[4], FRAMES)
+    for device in (port_of(runtime), ifb_of(runtime)):
+        wait_for(lambda device=device: tbf(host, device)["packets"] >= FRAMES, f"{FRAMES} frames pass {device}")
+        counters = tbf(host, device)
+        assert (counters["drops"], counters["backlog"]) == (0, 0)
+
+
+def test_rate_burst_and_latency_are_the_configured_ones(host: Host, container: Container) -> None:
+    runtime = limited(container, ingressRate=1_000_000, ingressBurst=80_000, egressRate=2_000_000, egressBurst=160_000)
+    runtime.add()
+    shown = host.run("tc qdisc show")
+    assert f"qdisc tbf 1: dev {port_of(runtime)} root refcnt 3 rate 1Mbit burst 10000b lat 25ms" in shown
+    assert f"qdisc tbf 1: dev {ifb_of(runtime)} root refcnt 2 rate 2Mbit burst 20000b lat 25ms" in shown
+
+
+def test_rates_beyond_32_bits(host: Host, container: Container) -> None:
+    runtime = limited(container, ingressRate=10**15, ingressBurst=UNLIMITED[0])  # the most that kubelet allows
+    runtime.add()
+    assert tbf(host, port_of(runtime))["options"]["rate"] == 10**15 // 8
+    runtime.check()
+
+
+def test_the_result_has_the_ifb_as_well(host: Host, container: Container) -> None:
+    runtime = limited(container, egressRate=KBIT8, egressBurst=KBIT8)
+    previous = runtime.config["prevResult"]
+    result = runtime.add()
+    (ifb,) = host.json("ip -j -d link show type ifb")
+    assert result["interfaces"] == [*previous["interfaces"], {"name": ifb["ifname"], "mac": ifb["address"]}]
+    assert result["ips"] == previous["ips"]
+    assert (ifb["mtu"], ifb.get("txqlen", 0), "UP" in ifb["flags"]) == (1500, 0, True)
+    assert ifb["ifalias"] == runtime.owner.label
+
+
+def test_one_direction_leaves_the_other_alone(host: Host, container: Container) -> None:
+    runtime = limited(container, egressRate=KBIT8, egressBurst=KBIT8)
+    runtime.add()
+    assert [q["kind"] for q in host.json(f"tc -j qdisc show dev {port_of(runtime)}")] == ["noqueue", "ingress"]
+
+
+def test_the_ifb_has_the_mtu_of_the_cable(host: Host, container: Container) -> None:
+    made = bridged(container, mtu=9000)
+    Runtime("bandwidth", container, prevResult=made, egressRate=KBIT8, egressBurst=800_000).add()
+    (ifb,) = host.json("ip -j link show type ifb")
+    assert ifb["mtu"] == 9000
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0},
+        {"runtimeConfig": {"bandwidth": None}},
+        {"ingressRate": 0, "runtimeConfig": {"bandwidth": {"egressRate": KBIT8, "egressBurst": KBIT8}}},
+        {"ingressRate": 0, "runtimeConfig": {"bandwidth": {"egressRate": KBIT8}}},  # hidden, so not wrong either
+    ],
+)
+def test_with_nothing_to_limit_nothing_is_done(host: Host, container: Container, config: dict[str, Any]) -> None:
+    """A 0 at the top level hides what the runtime asks for (BW-01)."""
+    runtime = limited(container, **config)
+    previous, before = runtime.config["prevResult"], host.run("tc qdisc show; ip link")
+    assert runtime.add() == previous
+    assert host.run("tc qdisc show; ip link") == before
+    runtime.check()
+    runtime.delete()
+
+
+@pytest.mark.parametrize("key", ["ingressRate", "IngressRate", "INGRESSRATE"])
+def test_the_runtimes_keys_come_in_any_case(host: Host, container: Container, key: str) -> None:
+    asked = {key: KBIT8, "IngressBurst": KBIT8, "egressRate": None}
+    runtime = limited(container, runtimeConfig={"bandwidth": asked})
+    runtime.add()
+    assert tbf(host, port_of(runtime))["options"]["rate"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"ingressRate": 10}, "ingress: if rate is set, burst must also be set"),
+        ({"egressBurst": 10}, "egress: if burst is set, rate must also be set"),
+        ({"ingressRate": 10, "ingressBurst": 2**35 - 8}, "ingress: burst cannot be more than 4GB"),
+        ({"ingressRate": 7, "ingressBurst": 80}, "rate 7 and burst 80 are in bits, and less than a byte"),
+        ({"ingressRate": -1}, "ingressRate: Input should be greater than or equal to 0, not -1"),
+        ({"ingressRate": "10M"}, 'ingressRate: Input should be a valid integer, not "10M"'),
+        ({"runtimeConfig": {"bandwidth": {"egressRate": 8}}}, "egress: if rate is set, burst must also be set"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_refused(container: Container, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(CniError, match=message) as caught:
+        Runtime("bandwidth", container, prevResult={"cniVersion": "1.1.0"}, **config).add()
+    assert caught.value.code == 7
+
+
+@pytest.mark.parametrize(
+    ("previous", "message"),
+    [
+        ({}, "no interfaces provided"),
+        ({"interfaces": [{"name": "zzz"}]}, "no veth peer of container interface found in host ns"),
+    ],
+)
+def test_a_previous_result_without_the_hosts_end_is_refused(
+    container: Container, previous: dict[str, Any], message: str
+) -> None:
+    bridged(container)
+    with pytest.raises(CniError, match=message):
+        Runtime("bandwidth", container, prevResult=previous, ingressRate=800, ingressBurst=800).add()
+
+
+def test_an_interface_without_a_cable_is_refused(host: Host, container: Container) -> None:
+    host.run("ip link add up0 type bridge && ip link set up0 up")
+    host.run(f"ip link add link up0 name mac0 type macvlan && ip link set mac0 netns {container.path} name eth0")
+    previous = {"interfaces": [{"name": "eth0", "sandbox": container.path}]}
+    with pytest.raises(CniError, match="container interface eth0 has no veth peer; it is .macvlan."):
+        Runtime("bandwidth", container, prevResult=previous, ingressRate=800, ingressBurst=800).add()
+
+
+CHECKED = {"ingressRate": 80_000, "ingressBurst": 80_000, "egressRate": 160_000, "egressBurst": 160_000}
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ("tc qdisc change dev {port} root tbf rate 90kbit burst 10000b lat 25ms", "rate is 11250 bytes/s, not 10000"),
+        ("tc qdisc change dev {port} root tbf rate 80kbit burst 30000b lat 25ms", "burst is 30000 bytes, not 10000"),
+        ("tc qdisc change dev {port} root tbf rate 80kbit burst 10000b lat 50ms", "latency is 50 ms, not 25"),
+        ("tc qdisc del dev {port} root", "not limited to 10000 bytes/s.*it has no qdisc tbf"),
+        ("tc qdisc change dev {ifb} root tbf rate 90kbit burst 20000b lat 25ms", "rate is 11250 bytes/s, not 20000"),
+        ("tc qdisc change dev {ifb} root tbf rate 160kbit burst 60000b lat 25ms", "burst is 60000 bytes, not 20000"),
+        ("tc qdisc change dev {ifb} root tbf rate 160kbit burst 20000b lat 90ms", "latency is 90 ms, not 25"),
+        ("tc qdisc del dev {ifb} root", "not limited to 20000 bytes/s"),
+        ("tc filter del dev {port} ingress protocol all prio 1", "is not redirected to bwp"),
+        ("tc qdisc del dev {port} ingress", "is not redirected to bwp"),
+        ("ip link set {ifb} down", "should have up True"),
+        ("ip link del {ifb}", "the ifb through which eth0 sends, is gone"),
+    ],
+)
+def test_check_notices(host: Host, container: Container, damage: str, complaint: str) -> None:
+    runtime = limited(container, **CHECKED)
+    runtime.add()
+    runtime.check()
+    host.run(damage.format(port=port_of(runtime), ifb=ifb_of(runtime)))
+    with pytest.raises(CniError, match=complaint):
+        runtime.check()
+
+
+def test_status_is_ready_and_changes_nothing(host: Host, container: Container) -> None:
+    before = host.run("tc qdisc show; ip link")
+    Runtime("bandwidth", container).status()
+    assert host.run("tc qdisc show; ip link") == before
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_versions_without_chains_are_refused(container: Container, version: str) -> None:
+    with pytest.raises(CniError, match="incompatible CNI versions") as caught:
+        Runtime("bandwidth", container, cniVersion=version).add()
+    assert caught.value.code == 1
