@@ -4,18 +4,15 @@ The rules are static and shared. An attachment adds elements and removes them ag
 does not grow with the number of attachments.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pycni.kernel.door import Door
+from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import Nft, NftError, NftUnavailableError, opened
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
-
-_COMMENT = re.compile(r'comment "([^"]*)"')
-_TARGET = re.compile(r": goto (\S+)")
 
 
 @dataclass(frozen=True)
@@ -60,21 +57,20 @@ class Table:
 
     def expect(self, door: Door, elements: Iterable[Element], owner: Owner, *, what: str) -> None:
         """Raise CniError unless every element is there and the owner's."""
-        with opened(door) as nft:
-            for element in elements:
-                found = self._look_up(nft, element)
-                place = f"nftables table {self.name}, {element.place}"
-                if found is None or not owner.owns(found[1]):
-                    holder = "nobody" if found is None else found[1]
-                    raise CniError(f"{what} of {element.key} is missing in {place} (held by {holder})")
-                if found[0].value != element.value:
-                    raise CniError(f'{what} of {element.key} is "{found[0].value}" in {place}, not "{element.value}"')
+        for element in elements:
+            place = f"nftables table {self.name}, {element.place}"
+            found = self.found(door, [element])
+            label = found[0][1] if found else "nobody"
+            if not owner.owns(label):
+                raise CniError(f"{what} of {element.key} is missing in {place} (held by {label})")
+            if found[0][0].value != element.value:
+                raise CniError(f'{what} of {element.key} is "{found[0][0].value}" in {place}, not "{element.value}"')
 
     def delete(self, door: Door, owner: Owner | Stale, elements: Iterable[Element] | None = None) -> None:
         """Remove what the owner has: of `elements` if they are known, else of all that there is."""
         try:
             with opened(door) as nft:
-                held = self.held(nft) if elements is None else self.found(nft, elements)
+                held = self.held(nft) if elements is None else self.found(door, elements)
                 doomed = [element for element, label in held if owner.owns(label)]
                 if doomed:
                     nft.run("\n".join(f"delete element {self.name} {e.place} {{ {e.key} }}" for e in doomed))
@@ -103,29 +99,24 @@ class Table:
                 if not error.missing and not error.exists:
                     raise
                 rules = "".join({element.rules for element in elements})
-                self._add_over(nft, elements, self.script + rules + additions)
+                leftovers = [element for element, _ in self.found(door, elements)]
+                self._add_over(nft, leftovers, self.script + rules + additions)
 
-    def _add_over(self, nft: Nft, elements: Sequence[Element], script: str) -> None:
+    def _add_over(self, nft: Nft, leftovers: Sequence[Element], script: str) -> None:
         """Run the script in place of elements that somebody left behind: the keys are ours now, IPAM says so."""
-        leftovers = [element for element, _ in self.found(nft, elements)]
         removals = "".join(f"delete element {self.name} {e.place} {{ {e.key} }}\n" for e in leftovers)
         nft.run(removals + script)
         self._delete_unused_chains(nft, leftovers)
 
-    def found(self, nft: Nft, elements: Iterable[Element]) -> list[tuple[Element, str]]:
+    def found(self, door: Door, elements: Iterable[Element]) -> list[tuple[Element, str]]:
         """Those of the elements that are there, with the value and the label that they have there."""
-        return [found for element in elements if (found := self._look_up(nft, element)) is not None]
-
-    def _look_up(self, nft: Nft, element: Element) -> tuple[Element, str] | None:
-        try:
-            text = nft.run(f"get element {self.name} {element.place} {{ {element.key} }}")
-        except NftError as error:
-            if error.missing:
-                return None
-            raise
-        comment, target = _COMMENT.search(text), _TARGET.search(text)
-        value = f"goto {target[1]}" if target else ""
-        return replace(element, value=value), comment[1] if comment else ""
+        with lookup(door) as kernel:
+            answers = [(element, kernel.element(self.name, element.place, element.key)) for element in elements]
+        return [
+            (replace(element, value=f"goto {there.chain}" if there.chain else ""), there.comment)
+            for element, there in answers
+            if there is not None
+        ]
 
     def held(self, nft: Nft) -> list[tuple[Element, str]]:
         """Every element that has a label, with it: all are read."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.elements import Element, Table
 from pycni.kernel.nftables.forward import SCRIPT, TABLE, expect_rules
-from pycni.kernel.nftables.nft import NftError, opened
+from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
 
@@ -54,14 +54,10 @@ def expect(door: Door, bridge: str, owner: Owner, *, strict: bool) -> None:
     elements = _elements(bridge, owner, strict=strict)
     _TABLE.expect(door, elements, owner, what="the fence")
     expect_rules(door)
-    with opened(door) as nft:
+    with lookup(door) as kernel:
         for place, key in {pair for element in elements for pair in _members(element).items()}:
-            try:
-                nft.run(f"get element {TABLE} {place} {{ {key} }}")
-            except NftError as error:
-                if not error.missing:
-                    raise
-                raise CniError(f"the fence of {bridge} has a hole: {key} is missing in {place}") from None
+            if kernel.element(TABLE, place, key) is None:
+                raise CniError(f"the fence of {bridge} has a hole: {key} is missing in set {place} of {TABLE}")
 
 
 def delete(door: Door, owner: Owner | Stale, bridge: str = "") -> None:

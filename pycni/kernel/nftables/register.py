@@ -36,9 +36,11 @@ def create(door: Door, backend: str, ips: Sequence[Address], owner: Owner) -> No
 
 def entries(door: Door, backend: str, ips: Sequence[Address] | None = None) -> list[Entry]:
     """What is written down for the backend, of these addresses or of all."""
+    if ips is not None:
+        return [(ip_address(e.key), label) for e, label in _TABLE.found(door, _elements(backend, ips))]
     try:
         with opened(door) as nft:
-            found = _TABLE.held(nft) if ips is None else _TABLE.found(nft, _elements(backend, ips))
+            found = _TABLE.held(nft)
     except NftUnavailableError:
         return []
     except NftError as error:
