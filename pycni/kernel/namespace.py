@@ -5,8 +5,23 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
-from pycni.kernel import addresses, announce, configure, hostports, links, masquerade, netlink, qdiscs, routes, sysctl
+from pycni.kernel import (
+    addresses,
+    announce,
+    configure,
+    forward,
+    hostports,
+    isolation,
+    links,
+    masquerade,
+    netlink,
+    qdiscs,
+    routes,
+    sysctl,
+)
 from pycni.kernel.door import OWN, Door
+from pycni.kernel.firewall import Firewall
+from pycni.kernel.isolation import Fence
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import UP, Link, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
@@ -339,6 +354,32 @@ class Namespace(Door):
         What is `kept` are addresses that other interfaces of the container have on the same network.
         """
         masquerade.delete(self, owner, cidrs, kept=kept)
+
+    def create_forward_rules(self, ips: Sequence[Address], owner: Owner, firewall: Firewall) -> None:
+        """Let through what comes from these addresses, and what belongs to it."""
+        forward.create(self, ips, owner, firewall)
+
+    def expect_forward_rules(self, ips: Sequence[Address], owner: Owner, firewall: Firewall) -> None:
+        """Raise CniError unless these addresses are let through: by the backend, or by any if none is named."""
+        forward.expect(self, ips, owner, firewall)
+
+    def delete_forward_rules(
+        self, owner: Owner | Stale, firewall: Firewall, ips: Sequence[Address] | None = None
+    ) -> None:
+        """Let the owner's addresses through no more, by whichever backend; they are looked up without `ips`."""
+        forward.delete(self, owner, firewall, ips)
+
+    def create_isolation(self, fence: Fence, owner: Owner, firewall: Firewall) -> None:
+        """Keep the bridge apart from all others that are kept apart, and its ports from each other if it is strict."""
+        isolation.create(self, fence, owner, firewall)
+
+    def expect_isolation(self, fence: Fence, owner: Owner, firewall: Firewall) -> None:
+        """Raise CniError unless the bridge is kept apart: by the backend, or by any if none is named."""
+        isolation.expect(self, fence, owner, firewall)
+
+    def delete_isolation(self, owner: Owner | Stale, fence: Fence | None = None) -> None:
+        """Let go of the fence, by whichever backend; it goes with the last who needs it."""
+        isolation.delete(self, owner, fence)
 
     def create_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Drop what the bridge port sends from any other hardware address."""

@@ -25,6 +25,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pycni.kernel.firewall import Firewall
+    from pycni.kernel.isolation import Fence
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.owner import Owner
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
 _HOMES = {
+    "pycni.kernel.firewall": ("Firewall",),
+    "pycni.kernel.isolation": ("Fence",),
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
     "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
@@ -75,6 +79,8 @@ __all__ = [
     "ConfigError",
     "Dns",
     "DnsField",
+    "Fence",
+    "Firewall",
     "HostPorts",
     "Ifname",
     "Interface",

@@ -19,6 +19,11 @@ from pycni.sdk.plugin import Plugin
 
 log = logging.getLogger(__name__)
 
+# The release of the Go reference plugins that ours stand in for. Callers ask for it: nerdctl reads
+# "CNI firewall plugin vX.Y.Z" as a semantic version, and wants 1.7.1 or more for ingressPolicy "isolated".
+# What follows the + is build metadata, which does not count when versions are compared.
+_LEVEL = "1.9.1"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -31,7 +36,8 @@ class Answer:
 
 def about(plugin: str, versions: tuple[str, ...]) -> str:
     """What a plugin says of itself when it is started by hand."""
-    return f"CNI {plugin} plugin v{__version__} (pycni)\nCNI protocol versions supported: {', '.join(versions)}\n"
+    name = f"CNI {plugin} plugin v{_LEVEL}+pycni.{__version__}"
+    return f"{name}\nCNI protocol versions supported: {', '.join(versions)}\n"
 
 
 def answer(name: str, plugin: type[Plugin[Any]], env: Mapping[str, str], stdin: bytes, invoke: Invoke) -> Answer:

@@ -4,17 +4,15 @@ The rules are static and shared. An attachment adds elements and removes them ag
 does not grow with the number of attachments.
 """
 
-import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pycni.kernel.door import Door
+from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import Nft, NftError, NftUnavailableError, opened
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
-
-_COMMENT = re.compile(r'comment "([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,22 @@ class Element:
         return f'{self.key} comment "{label}"' + (f" : {self.value}" if self.value else "")
 
 
+def _nothing_else(_element: Element) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table of ours: its family and name, the script that makes it, and its sets and maps."""
+    """A table of ours: its family and name, the script that makes it, and its sets and maps.
+
+    A chain goes with the last element that leads to it, and with it what the script `with_chain` removes: either both
+    are there or neither, whatever happens at the same time.
+    """
 
     name: str
     script: str
     places: tuple[str, ...]
+    with_chain: Callable[[Element], str] = _nothing_else
 
     def create(self, door: Door, elements: Sequence[Element], owner: Owner, *, what: str) -> None:
         """Add the owner's elements; they are taken out again if the call fails."""
@@ -50,19 +57,20 @@ class Table:
 
     def expect(self, door: Door, elements: Iterable[Element], owner: Owner, *, what: str) -> None:
         """Raise CniError unless every element is there and the owner's."""
-        with opened(door) as nft:
-            for element in elements:
-                label = self._label(nft, element)
-                if label is None or not owner.owns(label):
-                    holder = "nobody" if label is None else label
-                    place = f"nftables table {self.name}, {element.place}"
-                    raise CniError(f"{what} of {element.key} is missing in {place} (held by {holder})")
+        for element in elements:
+            place = f"nftables table {self.name}, {element.place}"
+            found = self.found(door, [element])
+            label = found[0][1] if found else "nobody"
+            if not owner.owns(label):
+                raise CniError(f"{what} of {element.key} is missing in {place} (held by {label})")
+            if found[0][0].value != element.value:
+                raise CniError(f'{what} of {element.key} is "{found[0][0].value}" in {place}, not "{element.value}"')
 
     def delete(self, door: Door, owner: Owner | Stale, elements: Iterable[Element] | None = None) -> None:
         """Remove what the owner has: of `elements` if they are known, else of all that there is."""
         try:
             with opened(door) as nft:
-                held = self.held(nft) if elements is None else self._found(nft, elements)
+                held = self.held(nft) if elements is None else self.found(door, elements)
                 doomed = [element for element, label in held if owner.owns(label)]
                 if doomed:
                     nft.run("\n".join(f"delete element {self.name} {e.place} {{ {e.key} }}" for e in doomed))
@@ -75,9 +83,9 @@ class Table:
 
     def _delete_unused_chains(self, nft: Nft, gone: Iterable[Element]) -> None:
         """Remove the chains that these elements led to, unless others lead there too."""
-        for chain in sorted({element.chain for element in gone if element.chain}):
+        for chain, element in sorted({element.chain: element for element in gone if element.chain}.items()):
             try:
-                nft.run(f"flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
+                nft.run(f"{self.with_chain(element)}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
             except NftError as error:
                 if not error.busy and not error.missing:
                     raise
@@ -88,33 +96,27 @@ class Table:
             try:
                 nft.run(additions)
             except NftError as error:
-                if error.missing:
-                    rules = "".join({element.rules for element in elements})
-                    self._add_over(nft, elements, self.script + rules + additions)
-                elif error.exists:
-                    self._add_over(nft, elements, additions)
-                else:
+                if not error.missing and not error.exists:
                     raise
+                rules = "".join({element.rules for element in elements})
+                leftovers = [element for element, _ in self.found(door, elements)]
+                self._add_over(nft, leftovers, self.script + rules + additions)
 
-    def _add_over(self, nft: Nft, elements: Sequence[Element], script: str) -> None:
+    def _add_over(self, nft: Nft, leftovers: Sequence[Element], script: str) -> None:
         """Run the script in place of elements that somebody left behind: the keys are ours now, IPAM says so."""
-        leftovers = [element for element, _ in self._found(nft, elements)]
         removals = "".join(f"delete element {self.name} {e.place} {{ {e.key} }}\n" for e in leftovers)
         nft.run(removals + script)
+        self._delete_unused_chains(nft, leftovers)
 
-    def _found(self, nft: Nft, elements: Iterable[Element]) -> list[tuple[Element, str]]:
-        labels = [(element, self._label(nft, element)) for element in elements]
-        return [(element, label) for element, label in labels if label is not None]
-
-    def _label(self, nft: Nft, element: Element) -> str | None:
-        try:
-            text = nft.run(f"get element {self.name} {element.place} {{ {element.key} }}")
-        except NftError as error:
-            if error.missing:
-                return None
-            raise
-        comment = _COMMENT.search(text)
-        return comment[1] if comment else ""
+    def found(self, door: Door, elements: Iterable[Element]) -> list[tuple[Element, str]]:
+        """Those of the elements that are there, with the value and the label that they have there."""
+        with lookup(door) as kernel:
+            answers = [(element, kernel.element(self.name, element.place, element.key)) for element in elements]
+        return [
+            (replace(element, value=f"goto {there.chain}" if there.chain else ""), there.comment)
+            for element, there in answers
+            if there is not None
+        ]
 
     def held(self, nft: Nft) -> list[tuple[Element, str]]:
         """Every element that has a label, with it: all are read."""

@@ -5,6 +5,7 @@ libnftables reads whole tables to answer such questions, and twice that if the a
 """
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_ELEMENT = 1, 4, 7, 13
 _TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME, _RULE_TABLE, _RULE_CHAIN = 1, 1, 3, 1, 2
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
 _KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
-_VALUE = 1
+_VALUE, _VERDICT, _VERDICT_CHAIN = 1, 2, 2
 _COMMENT = 0  # of userdata: a byte of type, a byte of length, a string
 _IFNAME = 16
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 # What the kernel answers where the thing is missing, and where all of nftables is.
 _MISSING = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})
@@ -34,6 +36,7 @@ class Found:
     comment: str = ""
     data: bytes = b""
     object: str = ""  # of a map of objects: the name of the object
+    chain: str = ""  # of a map of verdicts: where it leads
 
     @property
     def address_and_port(self) -> str:
@@ -64,7 +67,7 @@ class Lookup:
     def element(self, table: str, place: str, key: str) -> Found | None:
         """The element with this key, as nft writes it, in a set or map of the table; None if there is none.
 
-        A key is made of addresses, protocols, ports and the names of interfaces: `"cni0" . 10.1.0.2 . tcp . 80`.
+        A key is made of addresses, MACs, protocols, ports and the names of interfaces: `"cni0" . 10.1.0.2 . tcp . 80`.
         """
         family, _, name = table.partition(" ")
         parts = b"".join(map(_encoded, key.split(" . ")))
@@ -97,6 +100,8 @@ def _encoded(part: str) -> bytes:
     """One part of a key as the kernel's registers hold it: in multiples of four bytes."""
     if part.startswith('"'):
         return part.strip('"').encode().ljust(_IFNAME, b"\0")
+    if _MAC.fullmatch(part):
+        return bytes.fromhex(part.replace(":", "")) + b"\0\0"
     if part in PROTOCOLS:
         return bytes([PROTOCOLS[part], 0, 0, 0])
     if part.isdecimal():
@@ -107,9 +112,10 @@ def _encoded(part: str) -> bytes:
 def _found(answer: bytes) -> Found:
     elements = dict(attributes(answer[BODY:]))[_LIST_ELEMENTS]
     fields = dict(attributes(dict(attributes(elements))[_LIST_ELEMENT]))
-    data = dict(attributes(fields.get(_DATA, b""))).get(_VALUE, b"")
-    name = fields.get(_OBJECT, b"").rstrip(b"\0").decode()
-    return Found(_comment(fields.get(_USERDATA, b"")), data, name)
+    data = dict(attributes(fields.get(_DATA, b"")))
+    verdict = dict(attributes(data.get(_VERDICT, b"")))
+    name, chain = (text.rstrip(b"\0").decode() for text in (fields.get(_OBJECT, b""), verdict.get(_VERDICT_CHAIN, b"")))
+    return Found(_comment(fields.get(_USERDATA, b"")), data.get(_VALUE, b""), name, chain)
 
 
 def _comment(userdata: bytes) -> str:

@@ -1,0 +1,36 @@
+"""Which firewall lets an attachment's packets through: nftables, iptables or firewalld."""
+
+from dataclasses import dataclass, replace
+
+from pycni.kernel import firewalld
+from pycni.kernel.door import Door
+from pycni.kernel.iptables import restore
+from pycni.kernel.nftables import nft
+
+BACKENDS = ("nftables", "iptables", "firewalld")
+ADMIN_CHAIN, ZONE = "CNI-ADMIN", "trusted"
+
+
+@dataclass(frozen=True)
+class Firewall:
+    """A firewall as it is configured; a `backend` that is empty is the host's choice."""
+
+    backend: str = ""
+    admin_chain: str = ADMIN_CHAIN
+    zone: str = ZONE
+
+    def chosen(self, door: Door) -> "Firewall":
+        """The same with a backend: firewalld where it is running, else nftables."""
+        if self.backend:
+            return self
+        return replace(self, backend="firewalld" if firewalld.is_running(door) else "nftables")
+
+    def probe(self, door: Door) -> None:
+        """Raise CniError, code 50, unless it works in the namespace."""
+        match self.chosen(door).backend:
+            case "iptables":
+                restore.probe(door)
+            case "firewalld":
+                firewalld.probe(door)
+            case _:
+                nft.probe(door)
