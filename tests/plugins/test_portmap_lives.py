@@ -64,3 +64,9 @@ def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(
     container: Container, made: dict[str, Any], case: dict[str, Any]
 ) -> None:
     assert die_at_every_change(lambda: runtime(container, made, case)) > 1
+
+
+def test_a_life_with_the_legacy_iptables(container: Container, made: dict[str, Any], iptables: str) -> None:
+    live_a_life(runtime(container, made, {"backend": "iptables"}))
+    tables = container.host.run("cat /proc/thread-self/net/ip_tables_names").split()
+    assert ("nat" in tables) == (iptables == "legacy")
