@@ -119,6 +119,32 @@ def test_adding_twice_leaves_one_of_each(pod: MakePod, backend: str) -> None:
     assert (sorted(rules(one.host)), sorted(elements(one.host))) == once
 
 
+AS_GO_1_9 = """
+-A FORWARD -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j CNI-ISOLATION-STAGE-1
+-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD
+-A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN
+-A CNI-FORWARD -d {ip} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A CNI-FORWARD -s {ip} -j ACCEPT
+-A CNI-ISOLATION-STAGE-1 -i br1 -o br1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: isolated)" -j DROP
+-A CNI-ISOLATION-STAGE-1 -i br1 ! -o br1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: isolated)" -j CNI-ISOLATION-STAGE-2
+-A CNI-ISOLATION-STAGE-1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j RETURN
+-A CNI-ISOLATION-STAGE-2 -o br1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j DROP
+-A CNI-ISOLATION-STAGE-2 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j RETURN
+"""  # noqa: E501 - as iptables-save writes it
+
+
+@pytest.mark.usefixtures("iptables")
+def test_the_rules_of_iptables_are_those_of_the_go_plugin_1_9(pod: MakePod) -> None:
+    one = pod(1, 2, backend="iptables", ingressPolicy="isolated")
+    for family, ip in (("ip", "10.1.0.2/32"), ("ip6", "fd00:1::2/128")):
+        lines = one.host.run(f"{family}tables-save -t filter").splitlines()
+        wanted = AS_GO_1_9.format(ip=ip).split("\n")[1:-1]
+        assert sorted(line for line in lines if line.startswith("-A")) == sorted(wanted)
+        for chain in ("FORWARD", "CNI-FORWARD", "CNI-ISOLATION-STAGE-1", "CNI-ISOLATION-STAGE-2"):
+            start = f"-A {chain} "
+            assert [line for line in lines if line.startswith(start)] == [r for r in wanted if r.startswith(start)]
+
+
 @pytest.mark.parametrize("policy", ["", "same-bridge", "isolated"])
 @pytest.mark.usefixtures("iptables")
 def test_r16_sixteen_first_adds_at_once_make_one_of_each_shared_rule(pod: MakePod, policy: str) -> None:
