@@ -4,10 +4,13 @@ All of it happens in network and mount namespaces of this process: the machine's
 """
 
 import os
+import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +28,8 @@ from pycni.testing import Container, Host, snapshot, wait_for
 CONFLIST = Path(__file__).with_name("10-mynet.conflist")
 screen = Console(highlight=False, width=100)
 failures: list[str] = []
+HOST_PORT = 8080
+GREETING = b"hello from blue"
 T = TypeVar("T")
 
 
@@ -54,7 +59,11 @@ def tell(place: Path) -> None:
     before = snapshot.of_namespace(host)
 
     runtime = Runtime([str(binaries)], cache_dir=place / "cache")
-    wanted = {name: RuntimeConf(name, netns.path) for name, netns in (("blue", blue), ("green", green))}
+    published = {"portMappings": [{"hostPort": HOST_PORT, "containerPort": 80, "protocol": "tcp"}]}
+    wanted = {
+        "blue": RuntimeConf("blue", blue.path, capability_args=published),
+        "green": RuntimeConf("green", green.path),
+    }
     results: dict[str, Result] = {}
     for name, parameters in wanted.items():
         answer = step(f"ADD {name}", partial(runtime.add_network_list, network, parameters))
@@ -62,6 +71,10 @@ def tell(place: Path) -> None:
             results[name] = answer.result
     draw(results)
     ping_all({"blue": blue, "green": green}, results)
+    with greeting(blue):
+        for address in ("192.0.2.1", "2001:db8::1"):
+            where = f"[{address}]:{HOST_PORT}" if ":" in address else f"{address}:{HOST_PORT}"
+            step(f"outside asks {where}", partial(expect_greeting, outside, address))
     for name, parameters in wanted.items():
         step(f"CHECK {name}", partial(runtime.check_network_list, network, parameters))
     for name, parameters in wanted.items():
@@ -74,7 +87,7 @@ def step(what: str, do: Callable[[], T]) -> T | None:
     started = time.perf_counter()
     try:
         result = do()
-    except (CniError, AssertionError) as error:
+    except (CniError, AssertionError, OSError) as error:
         failures.append(what)
         screen.print(f"[red]✗[/] {what}: {error}")
         return None
@@ -85,6 +98,8 @@ def step(what: str, do: Callable[[], T]) -> T | None:
 def connect(host: Host, outside: Container) -> None:
     """A cable from the host to a world that knows no way back to the containers: only masquerading lets it answer."""
     host.run(f"ip link add up0 type veth peer name eth0 netns {outside.path}")
+    host.run("sysctl -q net.ipv6.conf.up0.accept_dad=0")
+    outside.run("sysctl -q net.ipv6.conf.eth0.accept_dad=0")
     host.run("ip addr add 192.0.2.1/30 dev up0 && ip addr add 2001:db8::1/126 dev up0 nodad && ip link set up0 up")
     outside.run("ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad")
     outside.run("ip link set eth0 up")
@@ -133,6 +148,36 @@ def ping_all(containers: dict[str, Container], results: dict[str, Result]) -> No
             took = f"[green]✓[/] {(time.perf_counter() - started) * 1000:.0f} ms" if answered else "[red]✗ none[/]"
             table.add_row(name, whom, address, took)
     screen.print(table)
+
+
+@contextmanager
+def greeting(container: Container) -> Iterator[None]:
+    """Let something listen at port 80 of the container, and greet whoever connects."""
+    with container.door.entered():  # a socket stays where it was opened
+        listener = socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(GREETING)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def expect_greeting(outside: Container, address: str) -> None:
+    """Raise AssertionError unless the published port of the host is answered by the container."""
+    with outside.door.entered(), socket.create_connection((address, HOST_PORT), timeout=3) as connection:
+        answer = connection.recv(100)
+    assert answer == GREETING, f"the answer was {answer!r}"
 
 
 def expect_nothing(before: set[str], host: Host, place: Path) -> None:

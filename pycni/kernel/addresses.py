@@ -16,19 +16,20 @@ from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
+_NODAD, _DADFAILED, _TENTATIVE, _NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
 _DAD_DEADLINE, _DAD_PAUSE = 5.0, 0.02  # seconds
 
 
-def addition(index: int, cidr: Cidr, *, dad: bool = False) -> Message:
+def addition(index: int, cidr: Cidr, *, dad: bool = False, on_link: bool = True) -> Message:
     """The request that gives an address to the link with this index.
 
-    Without `dad` an IPv6 address is usable at once: IPAM has made sure that it is nobody else's.
+    Without `dad` an IPv6 address is usable at once: IPAM has made sure that it is nobody else's. Without `on_link` the
+    rest of its subnet is not behind the link, so the kernel makes no route to it.
     """
     attributes: list[tuple[str, Any]] = [("IFA_LOCAL", str(cidr.ip)), ("IFA_ADDRESS", str(cidr.ip))]
     if isinstance(cidr, IPv4Interface) and cidr.network.prefixlen < 31:
         attributes.append(("IFA_BROADCAST", str(cidr.network.broadcast_address)))
-    flags = _NODAD if cidr.version == 6 and not dad else 0
+    flags = (_NODAD if cidr.version == 6 and not dad else 0) | (0 if on_link else _NOPREFIXROUTE)
     if flags:
         attributes.append(("IFA_FLAGS", flags))
     return _message(netlink.NEWADDR, netlink.CREATE | netlink.EXCLUSIVE, index, cidr, attributes)

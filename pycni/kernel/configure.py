@@ -1,4 +1,4 @@
-"""Making a container's interface usable: its settings, addresses and routes, in one batch."""
+"""Making an interface usable: its settings, addresses and routes, in one batch."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,37 @@ from pycni.protocol.address import Cidr
 from pycni.protocol.result import Route
 
 
-def configure(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False) -> None:
+def configure(
+    link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False, on_link: bool = True
+) -> None:
     """Give the link its addresses, set it up and add the routes.
 
-    With `dad` IPv6 addresses go through duplicate address detection, which takes one to two seconds.
+    With `dad` IPv6 addresses go through duplicate address detection, which takes one to two seconds. Without `on_link`
+    the rest of the subnets is not behind the link.
     """
     words = ", ".join(map(str, cidrs)) or "no addresses"
 
     def do() -> None:
         sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad))
-        _send(link, cidrs, routes_, dad=dad)
+        _send(link, cidrs, routes_, dad=dad, on_link=on_link)
         if dad:
             addresses.wait_until_usable(link, cidrs)
 
     link.door.journal.change(f"configure {link} with {words}", do)
+
+
+def configure_port(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route]) -> None:
+    """The same for the host's end of a cable: nothing but the link's own settings is touched."""
+    words = ", ".join(map(str, cidrs))
+
+    def do() -> None:
+        link.refuse_router_advertisements()
+        link.skip_duplicate_address_detection()
+        if any(cidr.version == 6 for cidr in cidrs):
+            sysctl.prefer(link.door, {sysctl.link_setting(6, link.name, "disable_ipv6"): "0"})
+        _send(link, cidrs, routes_)
+
+    link.door.journal.change(f"make {link} the container's gateway with {words}", do)
 
 
 def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool) -> dict[str, str]:
@@ -40,9 +57,12 @@ def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool) -> dict[str, str]:
     return settings
 
 
-def _send(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool) -> None:
+def _send(
+    link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False, on_link: bool = True
+) -> None:
     steps: list[tuple[str, Message]] = [
-        (f"cannot give {cidr} to {link}", addresses.addition(link.index, cidr, dad=dad)) for cidr in cidrs
+        (f"cannot give {cidr} to {link}", addresses.addition(link.index, cidr, dad=dad, on_link=on_link))
+        for cidr in cidrs
     ]
     up = link_message(netlink.NEWLINK, [], index=link.index, flags_=UP, change=UP)
     steps.append((f"cannot set {link} up", up))

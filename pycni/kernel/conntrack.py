@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from typing import Any
 
-from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
-
 from pycni.kernel import routes
 from pycni.kernel.addresses import FAMILIES
 from pycni.kernel.door import Door
@@ -43,7 +41,7 @@ def _flows(socket: NetfilterSocket, port: UdpPort) -> Iterator[Any]:
     tuple_ = {"attrs": [("CTA_TUPLE_IP", ip), ("CTA_TUPLE_PROTO", proto)]}
     question = [("CTA_TUPLE_ORIG", tuple_), ("CTA_FILTER", {"attrs": [("CTA_FILTER_ORIG_FLAGS", flags)]})]
     for answer in socket.ask(CONNTRACK, _GET, FAMILIES[port.version], _encoded(question), flags=DUMP):
-        message = nfct_msg(answer)
+        message = _message(answer)
         message.decode()
         flow = message.get_attr("CTA_TUPLE_ORIG")
         of = flow.get_attr("CTA_TUPLE_PROTO")
@@ -68,7 +66,14 @@ def _plain(value: Any) -> Any:
 
 
 def _encoded(attributes: list[tuple[str, Any]]) -> bytes:
-    message = nfct_msg()
+    message = _message()
     message["attrs"] = attributes
     message.encode()
     return bytes(message.data)[BODY:]
+
+
+def _message(*data: bytes) -> Any:
+    """A message of pyroute2's, whose module brings asyncio along: it is loaded for UDP ports alone."""
+    from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
+
+    return nfct_msg(*data)

@@ -224,6 +224,13 @@ class Link:
         """Let nobody on the link steer the host that owns it (CVE-2020-10749); to be said before it is up."""
         sysctl.prefer(self.door, {sysctl.link_setting(6, self.name, "accept_ra"): "0"})
 
+    def skip_duplicate_address_detection(self) -> None:
+        """Let its link-local address, made of a random MAC, be usable at once; to be said before it is up.
+
+        Until it is, the host asks for no neighbour on behalf of those it forwards for: IPv6 would not reach containers.
+        """
+        sysctl.prefer(self.door, {sysctl.link_setting(6, self.name, "accept_dad"): "0"})
+
     def set_port_vlans(self, *, untagged: int, tagged: tuple[int, ...], keep_default: bool) -> None:
         """The VLANs of a bridge port: `untagged` is its own, `tagged` are its trunk."""
         present = [] if keep_default else [vlan for vlan in self.port_vlans() if vlan != untagged]

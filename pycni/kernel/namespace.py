@@ -16,6 +16,7 @@ from pycni.kernel import (
     masquerade,
     netlink,
     qdiscs,
+    routes,
     sysctl,
 )
 from pycni.kernel.door import OWN, Door
@@ -58,6 +59,13 @@ class Namespace(Door):
         if link is None:
             raise CniError(f'link "{name}" not found')
         return link
+
+    def expect_no_link(self, name: str) -> None:
+        """Raise CniError if there is a link called `name`."""
+        if self.find_link(name) is not None:
+            raise CniError(
+                f'interface "{name}" already exists in {self.path}', details="it needs a DEL before the next ADD"
+            )
 
     def links(self) -> list[Link]:
         """Every link of the namespace."""
@@ -134,7 +142,9 @@ class Namespace(Door):
                 (outcome,) = self.netlink.outcomes(link_message(netlink.NEWLINK, [*attributes, kind], flags=flags))
                 if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:  # a simultaneous ADD was first
                     raise outcome
-            self.link(name).refuse_router_advertisements()
+            bridge = self.link(name)
+            bridge.refuse_router_advertisements()
+            bridge.skip_duplicate_address_detection()
 
         self.journal.change(f"create bridge {name}", do)
         return self.link(name)
@@ -148,6 +158,7 @@ class Namespace(Door):
             port.plug_into(bridge, hairpin=False, isolated=False)
             port.set_port_vlans(untagged=vlan, tagged=(), keep_default=False)
             holder.refuse_router_advertisements()
+            holder.skip_duplicate_address_detection()
         holder.ensure(up=True)
         return holder
 
@@ -205,11 +216,12 @@ class Namespace(Door):
         self.journal.attempt(f"delete link {name}", partial(links.delete, self, name))
 
     def wait_for_carrier(self, link: Link) -> None:
-        """Wait until the link can carry frames (a bridge port: until it forwards). Raises CniError."""
+        """Wait until the link can carry frames (a port of a bridge: until it forwards). Raises CniError."""
         deadline = time.monotonic() + _CARRIER_DEADLINE
         while link.refresh().operstate != "UP":
             if time.monotonic() > deadline:
-                raise CniError(f"bridge port in error state: {link} is {link.state.operstate or 'unknown'}")
+                what = "bridge port" if link.state.master else "link"
+                raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
             time.sleep(_CARRIER_PAUSE)
 
     def set_down(self, name: str) -> None:
@@ -232,9 +244,18 @@ class Namespace(Door):
         """Every address of the namespace."""
         return addresses.in_namespace(self)
 
-    def configure(self, link: Link, cidrs: Sequence[Cidr], routes: Sequence[Route], *, dad: bool = False) -> None:
-        """Give a link of ours its addresses, set it up, add its routes."""
-        configure.configure(link, cidrs, routes, dad=dad)
+    def configure(
+        self, link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False, on_link: bool = True
+    ) -> None:
+        """Give a link of ours its addresses, set it up, add its routes.
+
+        Without `on_link` the rest of the subnets is not behind the link; its routes say where.
+        """
+        configure.configure(link, cidrs, routes_, dad=dad, on_link=on_link)
+
+    def configure_port(self, port: Link, gateways: Sequence[Cidr], routes_: Sequence[Route]) -> None:
+        """Give the host's end of a cable the gateways' addresses, set it up, add the routes to the container."""
+        configure.configure_port(port, gateways, routes_)
 
     def announce(self, link: Link, ips: Iterable[Address]) -> None:
         """Tell the neighbours where these addresses live now."""
@@ -247,6 +268,10 @@ class Namespace(Door):
     def expect_address(self, link: Link, cidr: Cidr) -> None:
         """Raise CniError unless the link has the address."""
         addresses.expect(link, cidr)
+
+    def expect_route(self, link: Link, route: Route) -> None:
+        """Raise CniError unless the route is there, over this link."""
+        routes.expect(link, route)
 
     def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
         """Forward packets of the families of these addresses."""

@@ -29,7 +29,7 @@ _SOL_NETLINK, _EXT_ACK, _STRICT_CHECK = 270, 11, 12
 _HEADER = struct.Struct("=IHHII")
 _EXT_ACK_TEXT = 1
 _RECEIVE = 1 << 18
-_DUMP_ATTEMPTS = 8
+_DUMP_ATTEMPTS = 64
 
 Attributes = Sequence[tuple[str, Any]]
 

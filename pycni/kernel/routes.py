@@ -1,6 +1,7 @@
 """Routes of a link: added with all their attributes, and found again in the table where they belong."""
 
 import errno
+from dataclasses import dataclass
 from typing import Any
 
 from pycni.kernel import netlink
@@ -18,6 +19,13 @@ _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
 
+@dataclass(frozen=True, slots=True)
+class SourceRoute(Route):
+    """A route with the address that packets get which have none of their own yet."""
+
+    source: Address | None = None
+
+
 def addition(index: int, route: Route) -> Message:
     """The request that adds the route to the link with this index."""
     table = MAIN if route.table is None else route.table
@@ -27,6 +35,8 @@ def addition(index: int, route: Route) -> Message:
         attributes.append(("RTA_DST", str(route.dst.network.network_address)))
     if gateway is not None:
         attributes.append(("RTA_GATEWAY", str(gateway)))
+    if isinstance(route, SourceRoute) and route.source is not None:
+        attributes.append(("RTA_PREFSRC", str(route.source)))
     if route.priority:
         attributes.append(("RTA_PRIORITY", route.priority))
     metrics = [(name, value) for name, value in (("RTAX_MTU", route.mtu), ("RTAX_ADVMSS", route.advmss)) if value]

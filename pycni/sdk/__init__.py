@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pycni.kernel.owner import Owner
     from pycni.kernel.portmappings import HostPorts, PortMapping
     from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.routes import SourceRoute
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
@@ -49,6 +50,7 @@ _HOMES = {
     "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
     "pycni.kernel.owner": ("Owner",),
     "pycni.kernel.ratelimit": ("RateLimit",),
+    "pycni.kernel.routes": ("SourceRoute",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
     "pycni.sdk.attachment": ("Attachment", "Network"),
@@ -99,4 +101,5 @@ __all__ = [
     "Result",
     "Route",
     "RouteField",
+    "SourceRoute",
 ]

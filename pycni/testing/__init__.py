@@ -12,6 +12,17 @@ Everything happens in namespaces of the test's own, so it needs root, or `unshar
 
 from pycni.testing.lives import die_at_every_change, fail_at_every_change, live_a_life
 from pycni.testing.runtime import Runtime
+from pycni.testing.traffic import asked, serving
 from pycni.testing.world import Container, Host, wait_for
 
-__all__ = ["Container", "Host", "Runtime", "die_at_every_change", "fail_at_every_change", "live_a_life", "wait_for"]
+__all__ = [
+    "Container",
+    "Host",
+    "Runtime",
+    "asked",
+    "die_at_every_change",
+    "fail_at_every_change",
+    "live_a_life",
+    "serving",
+    "wait_for",
+]

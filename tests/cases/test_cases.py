@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-ResultsOf = Callable[[dict[str, Any], Path], list[dict[str, Any]]]
+ResultsOf = Callable[..., list[dict[str, Any]]]
 
 RUNNER = Path(__file__).with_name("run_cases.py")
 CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())["cases"]
+TYPICAL = ("bridge", "static")  # one with links, one without
 PYCNI = f"{sys.executable} -m pycni"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, or `unshare -Urnm`")
@@ -23,10 +24,10 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, or `unsha
 def results_of(tmp_path: Path) -> ResultsOf:
     """What the runner says of one case with the plugins of a directory."""
 
-    def run(case: dict[str, Any], directory: Path) -> dict[str, Any]:
+    def run(case: dict[str, Any], directory: Path, *options: str) -> dict[str, Any]:
         verdicts = tmp_path / "verdicts.json"
         command = [RUNNER, "--bin", directory, "--cnitool", PYCNI, "--only", f"^{case['id']}$", "--json", verdicts]
-        done = run_python(*command)
+        done = run_python(*command, *options)
         assert verdicts.exists(), done.stdout + done.stderr
         return json.loads(verdicts.read_text())
 
@@ -46,12 +47,34 @@ def assert_none_failed(results: list[dict[str, Any]]) -> None:
         pytest.skip("; ".join(sorted({result["message"] for result in results})) or "there is no plugin for it")
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.get("run") != "cnitool"], ids=lambda case: case["id"])
+def cases(wanted: Callable[[dict[str, Any]], bool]) -> pytest.MarkDecorator:
+    chosen = [case for case in CASES if wanted(case)]
+    return pytest.mark.parametrize("case", chosen, ids=[case["id"] for case in chosen])
+
+
+def is_of_every_plugin(case: dict[str, Any]) -> bool:
+    """Whether it is about what all plugins have in common: the protocol."""
+    return case.get("plugins") == "*"
+
+
+@cases(lambda case: case.get("run") != "cnitool" and not is_of_every_plugin(case))
 def test_a_plugin_case(case: dict[str, Any], results_of: ResultsOf, bin_directory: Path) -> None:
     assert_none_failed(results_of(case, bin_directory))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.get("run") == "cnitool"], ids=lambda case: case["id"])
+@cases(is_of_every_plugin)
+def test_a_case_of_the_protocol(case: dict[str, Any], results_of: ResultsOf, bin_directory: Path) -> None:
+    assert_none_failed(results_of(case, bin_directory, "--plugins", ",".join(TYPICAL)))
+
+
+@pytest.mark.exhaustive
+@cases(is_of_every_plugin)
+def test_a_case_of_the_protocol_by_all_others(case: dict[str, Any], results_of: ResultsOf, bin_directory: Path) -> None:
+    others = sorted({path.name for path in bin_directory.iterdir()} - set(TYPICAL))
+    assert_none_failed(results_of(case, bin_directory, "--plugins", ",".join(others)))
+
+
+@cases(lambda case: case.get("run") == "cnitool")
 def test_a_runtime_case(case: dict[str, Any], results_of: ResultsOf, tmp_path: Path) -> None:
     assert_none_failed(results_of(case, tmp_path))
 

@@ -61,7 +61,8 @@ def test_the_demo_of_the_readme_succeeds() -> None:
     done = run(EXAMPLES / "demo.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing of the containers is left" in done.stdout
-    assert done.stdout.count("✓") >= 19
+    assert done.stdout.count("✓") >= 21
+    assert "outside asks 192.0.2.1:8080" in done.stdout
     assert "✗" not in done.stdout
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,24 @@ def test_what_somebody_left_is_made_whole_by_the_next_add(host: Host) -> None:
     masquerade.create(host.door, MINE, FIRST)
     masquerade.expect(host.door, MINE, FIRST)
     assert sorted(saved(host)) == sorted(SHAPE_4)
+
+
+def test_two_hundred_parallel_adds_end_without_error_or_duplicate(host: Host) -> None:
+    own = host.door
+
+    def add(number: int) -> None:
+        own.enter_for_good()  # a thread starts where the process is
+        call = Door(OWN, Journal())
+        masquerade.create(
+            call, cidrs(f"10.22.0.{number}/16", f"fd00:22::{number}/64"), Owner("mynet", str(number), "eth0")
+        )
+        call.close()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(add, range(200)))
+    for version in (4, 6):
+        rules = saved(host, version)
+        assert len(rules) == len(set(rules)) == 600
 
 
 @pytest.mark.parametrize(

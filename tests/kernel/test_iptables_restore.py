@@ -156,6 +156,27 @@ def test_rules_are_found_in_either_variant_without_a_process(
     assert len(tables_with(host.door, "nat", "CNI-b")) == (1 if iptables == "legacy" else 0)
 
 
+def test_legacy_tables_are_not_ours_where_its_programs_are_missing(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kube-proxy in a container brings its own iptables; DEL must not fail on a host without."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    Table(host.door, 4, "nat", "legacy").apply(["-N KUBE-SERVICES"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    assert tables_with(host.door, "nat", "CNI-a") == []
+
+
+def test_root_of_a_user_namespace_is_not_told_which_legacy_tables_there_are(
+    host: Host, iptables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, encoding: str) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert len(tables_with(host.door, "nat", "CNI-a")) == (2 if iptables == "legacy" else 0)
+
+
 def test_the_namespace_is_the_doors_and_not_the_threads(host: Host, iptables: str, tmp_path: Path) -> None:
     other = Host(tmp_path)
     Table(other.door, 4, "nat").apply(["-N CNI-a"])

@@ -6,6 +6,7 @@ from threading import Event
 import pytest
 
 from pycni.kernel.nftables import masquerade, nft
+from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import Library, NftError, NftUnavailableError, Program
 from pycni.kernel.owner import Owner
 from pycni.protocol.address import parse_cidr
@@ -106,6 +107,18 @@ def test_reading_goes_on_while_others_change_the_rules(host: Host) -> None:
             enough.set()
         for writer in writers:
             writer.result()
+
+
+@pytest.mark.parametrize(
+    ("table", "chain", "families"),
+    [("nat", "one", ["ip"]), ("nat", "two", ["ip6"]), ("nat", "no", []), ("filter", "one", [])],
+)
+def test_a_chain_is_looked_up_by_its_name(host: Host, table: str, chain: str, families: list[str]) -> None:
+    host.run(
+        "nft 'table ip nat { chain one { }; }; table ip6 nat { chain two { }; }; table ip other { chain two { }; }'"
+    )
+    with lookup(host.door) as kernel:
+        assert [family for family in ("ip", "ip6") if kernel.has_chain(family, table, chain)] == families
 
 
 def test_without_nftables_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pycni.protocol.errors import CniError
 from pycni.sdk import registry
 from pycni.sdk.invoke import invoke
 from pycni.sdk.respond import Answer, answer
-from pycni.testing import Host, Runtime
+from pycni.testing import Container, Host, Runtime, wait_for
 
 GO = Path("/usr/lib/cni")  # where Debian has the Go plugins
 
@@ -148,3 +148,16 @@ def without_vlan_filtering(host: Host) -> None:
     """The kernel lacks bridge VLAN filtering."""
     if _filters_vlans(host):
         pytest.skip("needs a kernel without bridge VLAN filtering")
+
+
+@pytest.fixture
+def outside(host: Host) -> Iterator[Container]:
+    """The world outside the host, 192.0.2.2 and 2001:db8::2; it has no route to anything behind the host."""
+    world = Container(host)
+    host.run(f"ip link add up0 type veth peer name eth0 netns {world.path}")
+    host.run("sysctl -q net.ipv6.conf.up0.accept_dad=0")
+    host.run("ip addr add 192.0.2.1/30 dev up0 && ip addr add 2001:db8::1/126 dev up0 nodad && ip link set up0 up")
+    world.run("ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad && ip link set eth0 up")
+    wait_for(lambda: "state UP" in host.run("ip link show up0") and "state UP" in world.run("ip link show eth0"), "up0")
+    yield world
+    world.close()

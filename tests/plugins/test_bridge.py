@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime, wait_for
+from pycni.testing import Container, Host, Runtime
 
 STATIC = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
 
@@ -105,25 +105,16 @@ def test_force_address_replaces_it(host: Host, container: Container) -> None:
 
 
 @pytest.mark.parametrize("backend", ["", "nftables", "iptables"])
+@pytest.mark.usefixtures("outside")
 def test_masquerading_hides_the_container_from_the_world(containers: list[Container], backend: str) -> None:
-    container, world, neighbour = containers
-    host = container.host
+    container, neighbour, _ = containers
     attach(container, 2, isDefaultGateway=True, ipMasq=True, ipMasqBackend=backend).check()
     attach(neighbour, 3, isDefaultGateway=True)
-    uplink(host, world)
     # The world has no route back to 10.1.0.0/24: only masqueraded packets are answered.
     assert container.pings("192.0.2.2")
     assert container.pings("2001:db8::2")
     assert not neighbour.pings("192.0.2.2")
     assert container.pings("10.1.0.3")
-
-
-def uplink(host: Host, world: Container) -> None:
-    """A cable from the host to the world outside: 192.0.2.0/30 and 2001:db8::/126."""
-    host.run(f"ip link add up0 type veth peer name eth0 netns {world.path}")
-    host.run("ip addr add 192.0.2.1/30 dev up0 && ip addr add 2001:db8::1/126 dev up0 nodad && ip link set up0 up")
-    world.run("ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad && ip link set eth0 up")
-    wait_for(lambda: link(host, "up0")["operstate"] == link(world, "eth0")["operstate"] == "UP", "the uplink")
 
 
 def test_hairpin_mode_lets_a_frame_return(container: Container) -> None:

@@ -419,6 +419,16 @@ def test_r54_the_neighbours_hear_of_the_address_once_the_port_forwards(container
         wait_for(both, "an ARP and a neighbour advertisement")
 
 
+def test_r52_what_comes_from_outside_reaches_the_first_container_of_a_bridge_at_once(
+    container: Container, outside: Container
+) -> None:
+    """The host does not ask for neighbours on a new bridge before the bridge's own address is usable."""
+    outside.run("ip route add 10.1.0.0/24 via 192.0.2.1 && ip route add fd00:1::/64 via 2001:db8::1")
+    routed(container, ipMasq=False).add()
+    assert outside.pings("fd00:1::2")
+    assert outside.pings("10.1.0.2")
+
+
 def router_advertisement(mac: bytes, source: str) -> bytes:
     """A frame that offers its sender as default router for half an hour."""
     body = struct.pack("!BBHII", 64, 0, 1800, 0, 0)

@@ -19,7 +19,7 @@ print(reply.stdout, reply.status, "pyroute2" in sys.modules)
 """
 
 
-@pytest.mark.parametrize("plugin", ["bandwidth", "tuning"])
+@pytest.mark.parametrize("plugin", ["bandwidth", "portmap", "tuning"])
 def test_add_passes_the_result_on_without_loading_pyroute2(plugin: str) -> None:
     previous = {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]}
     document = {"cniVersion": "1.1.0", "name": "n", "type": plugin, "prevResult": previous}

@@ -7,7 +7,6 @@ refused is the table listed, under a lock, and what is really there taken into a
 import fcntl
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -124,23 +123,25 @@ class Table:
             if error.line != 0:
                 self.edit(lines_for)
 
-    def is_available(self) -> bool:
-        """Whether the programs are on this machine."""
-        try:
-            self._program("restore")
-        except IptablesUnavailableError:
-            return False
-        return True
+    def find_program(self, suffix: str) -> str | None:
+        """The path of its "restore" or "save", if this machine has it."""
+        directories = f"{os.environ.get('PATH', '')}:{_SYSTEM_DIRECTORIES}".split(":")
+        for name in self._program_names(suffix):
+            for directory in filter(None, directories):
+                if os.access(program := f"{directory}/{name}", os.X_OK):  # shutil.which would cost 5 ms to import
+                    return program
+        return None
 
     def _program(self, suffix: str) -> str:
-        names = [f"{_WORD[self.version]}tables-{suffix}"]
-        if self.variant:
-            names.insert(0, f"{_WORD[self.version]}tables-{self.variant}-{suffix}")
-        path = f"{os.environ.get('PATH', '')}:{_SYSTEM_DIRECTORIES}"
-        for name in names:
-            if program := shutil.which(name, path=path):
-                return program
-        raise IptablesUnavailableError(names[-1])
+        program = self.find_program(suffix)
+        if program is None:
+            raise IptablesUnavailableError(self._program_names(suffix)[-1])
+        return program
+
+    def _program_names(self, suffix: str) -> list[str]:
+        word = _WORD[self.version]
+        own = [f"{word}tables-{self.variant}-{suffix}"] if self.variant else []
+        return [*own, f"{word}tables-{suffix}"]
 
     def _run(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
         pipe = subprocess.PIPE
@@ -189,10 +190,7 @@ def tables_with(door: Door, name: str, chain: str) -> list[Table]:
     The nft variant keeps its chains in nftables, where one can be looked up by name, however many there are.
     Of the legacy one the kernel tells which tables the namespace has ever used.
     """
-    return [
-        *_nft_tables(door, name, chain),
-        *(Table(door, version, name, "legacy") for version in _WORD if name in _legacy_tables(door, version)),
-    ]
+    return [*_nft_tables(door, name, chain), *_legacy_tables(door, name)]
 
 
 def _nft_tables(door: Door, name: str, chain: str) -> Iterator[Table]:
@@ -202,12 +200,24 @@ def _nft_tables(door: Door, name: str, chain: str) -> Iterator[Table]:
                 yield Table(door, version, name, "nft")
 
 
-def _legacy_tables(door: Door, version: int) -> list[str]:
+def _legacy_tables(door: Door, name: str) -> Iterator[Table]:
+    for version in _WORD:
+        table = Table(door, version, name, "legacy")
+        # Without the programs what is there is not ours: a container may have brought its own.
+        if name in _names_in_use(door, version, unknown=name) and table.find_program("restore"):
+            yield table
+
+
+def _names_in_use(door: Door, version: int, *, unknown: str) -> list[str]:
+    """The legacy tables that the namespace has used; `unknown` if the kernel does not tell and it may be so."""
     try:
         with door.entered():
             return Path(f"/proc/thread-self/net/{_NAMES[version]}").read_text(encoding="ascii").split()
     except FileNotFoundError:
         return []
+    except PermissionError:  # it is for root alone, and we are root of a user namespace
+        chosen = Table(door, version, unknown).find_program("restore")
+        return [unknown] if "legacy" in os.path.realpath(chosen or "") else []
 
 
 def probe(door: Door) -> None:

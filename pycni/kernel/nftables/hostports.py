@@ -18,7 +18,7 @@ from typing import TypeVar
 from pycni.kernel import routes, sysctl
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.elements import Element, Table
-from pycni.kernel.nftables.lookup import Lookup, lookup
+from pycni.kernel.nftables.lookup import Found, Lookup, lookup
 from pycni.kernel.nftables.nft import Nft, NftError, opened
 from pycni.kernel.owner import Owner, Stale, holder, is_of_container
 from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort
@@ -274,18 +274,26 @@ def _settle(kernel: Lookup, element: Element, owner: Owner) -> tuple[Element | N
     lines = []
     of_all = _of_all(element) if element.place.startswith("hostip_") else None
     for place, key in filter(None, ((element.place, element.key), of_all)):
-        found = kernel.element(_T, place, key)
+        taken_in, found = _whoever_has(kernel, place, key)
         if found is None or owner.owns(found.comment):
             lines += _claim(place, key) if (place, key) == of_all else []
         elif is_of_container(found.comment, owner.container_id):
-            return _standing_by(kernel, element), []
-        elif found.data and found.address_and_port.split()[0] == element.value.split()[0]:
-            lines.append(f"delete element {_T} {place} {{ {key} }}")  # a leftover: IPAM has given us the address since
-        elif found.data:
+            if taken_in == place:
+                return _standing_by(kernel, element), []
+        elif found.data and found.address_and_port.split()[0] != element.value.split()[0]:
             raise _taken(element, found.comment)
-        else:
-            lines.append(f"delete element {_T} {place} {{ {key} }}")  # it went with such a port
+        else:  # a leftover: IPAM has given us the address since; or what went with such a port
+            lines.append(f"delete element {_T} {taken_in} {{ {key} }}")
     return element, lines
+
+
+def _whoever_has(kernel: Lookup, place: str, key: str) -> tuple[str, Found | None]:
+    """The element that has the key in the place or, if nobody has, stands by; and where it is."""
+    for there in (place, f"more_{place}"):
+        found = kernel.element(_T, there, key)
+        if found is not None:
+            return there, found
+    return place, None
 
 
 def _claim(place: str, key: str) -> list[str]:

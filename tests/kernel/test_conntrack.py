@@ -1,0 +1,56 @@
+"""UDP flows are forgotten exactly."""
+
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from pycni.kernel import conntrack, routes
+from pycni.kernel.portmappings import UdpPort
+from pycni.testing import Host
+
+FLOWS = {("10.1.0.1", 53), ("127.0.0.1", 53), ("10.1.0.1", 54), ("10.1.0.7", 53), ("192.0.2.9", 53), ("fd00:1::1", 53)}
+
+
+@pytest.fixture(autouse=True)
+def flows(host: Host) -> None:
+    host.run("ip link add br0 type bridge && ip addr add 10.1.0.1/24 dev br0 && ip addr add fd00:1::1/64 dev br0 nodad")
+    host.run("ip link set br0 up && ip route add default via 10.1.0.2")
+    host.run("nft 'add table inet t; add chain inet t c { type filter hook output priority 0; }'")
+    host.run("nft 'add rule inet t c ct state new accept'")
+    for address, port in FLOWS:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"x", (address, port))
+    assert remembered(host) == FLOWS
+
+
+def remembered(host: Host) -> set[tuple[str, int]]:
+    found = set()
+    for line in host.run("grep udp /proc/thread-self/net/nf_conntrack").splitlines():
+        fields = dict(reversed([word.split("=") for word in line.split() if "=" in word]))  # the original direction
+        found.add((str(ip_address(fields["dst"])), int(fields["dport"])))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ports", "forgotten"),
+    [
+        ([UdpPort(4, 53, None)], {("10.1.0.1", 53), ("127.0.0.1", 53)}),
+        ([UdpPort(4, 53, ip_address("10.1.0.1"))], {("10.1.0.1", 53)}),
+        ([UdpPort(6, 53, None), UdpPort(4, 54, None)], {("fd00:1::1", 53), ("10.1.0.1", 54)}),
+        ([UdpPort(4, 55, None)], set()),
+        ([], set()),
+    ],
+)
+def test_flows_to_these_ports_of_the_hosts_own_addresses_and_no_others(
+    host: Host, ports: list[UdpPort], forgotten: set[tuple[str, int]]
+) -> None:
+    conntrack.forget(host.door, ports)
+    assert remembered(host) == FLOWS - forgotten
+
+
+def test_the_way_to_an_address(host: Host) -> None:
+    assert routes.interface_to(host.door, ip_address("10.1.0.7")) == "br0"
+    assert routes.interface_to(host.door, ip_address("fd00:1::7")) == "br0"
+    assert routes.interface_to(host.door, ip_address("10.1.0.1")) is None  # it is here
+    assert routes.interface_to(host.door, ip_address("2001:db8::1")) is None

@@ -1,0 +1,62 @@
+"""Single objects of nftables, asked for by name or key."""
+
+import pytest
+
+from pycni.kernel.nftables.lookup import lookup
+from pycni.testing import Host
+
+TABLE = """
+table inet pycni {
+    map ports6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+    set links { type ifname . ipv4_addr . inet_proto . inet_service; }
+    map users { type ifname : counter; }
+    counter of-br0 { }
+    chain busy { ip daddr 10.0.0.1 drop; ip daddr 10.0.0.2 drop; }
+}
+add element inet pycni ports6 { 2001:db8::1 . udp . 65535 comment "mine, and long" : fd00::2 . 80 }
+add element inet pycni links { "br0" . 0.0.0.0 . sctp . 1 comment "yours" }
+add element inet pycni links { "br1" . 10.0.0.1 . tcp . 1 }
+add element inet pycni users { "veth1" : "of-br0" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def table(host: Host) -> None:
+    host.run(f"nft -f - <<'EOF'\n{TABLE}EOF")
+
+
+def test_an_element_has_its_comment_its_data_and_its_object(host: Host) -> None:
+    with lookup(host.door) as kernel:
+        port = kernel.element("inet pycni", "ports6", "2001:db8::1 . udp . 65535")
+        assert port is not None
+        assert (port.comment, port.address_and_port) == ("mine, and long", "fd00::2 . 80")
+        link = kernel.element("inet pycni", "links", '"br0" . 0.0.0.0 . sctp . 1')
+        assert link is not None
+        assert (link.comment, link.data) == ("yours", b"")
+        user = kernel.element("inet pycni", "users", '"veth1"')
+        assert user is not None
+        assert (user.comment, user.object) == ("", "of-br0")
+
+
+@pytest.mark.parametrize(
+    ("table", "place", "key"),
+    [
+        ("inet pycni", "ports6", "2001:db8::2 . udp . 65535"),
+        ("inet pycni", "nowhere", '"veth1"'),
+        ("inet other", "users", '"veth1"'),
+        ("ip pycni", "users", '"veth1"'),
+    ],
+)
+def test_what_is_missing_is_none(host: Host, table: str, place: str, key: str) -> None:
+    with lookup(host.door) as kernel:
+        assert kernel.element(table, place, key) is None
+
+
+def test_tables_chains_and_their_rules(host: Host) -> None:
+    with lookup(host.door) as kernel:
+        assert kernel.has_table("inet", "pycni")
+        assert not kernel.has_table("ip6", "pycni")
+        assert kernel.has_chain("inet", "pycni", "busy")
+        assert not kernel.has_chain("inet", "pycni", "idle")
+        assert kernel.rules("inet", "pycni", "busy") == 2
+        assert kernel.rules("inet", "pycni", "idle") == 0

@@ -1,0 +1,601 @@
+"""portmap: the stories behind what goes wrong elsewhere, each told once."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from pycni.kernel.nftables import nft
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime, asked, serving, wait_for
+
+WEB = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
+DNS = {"hostPort": 5353, "containerPort": 53, "protocol": "udp"}
+by_backend = pytest.mark.parametrize("backend", ["nftables", "iptables"])
+SHARED = {
+    "-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+    "-A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+    '-A POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ',
+    '-A CNI-HOSTPORT-SETMARK -m comment --comment "CNI portfwd masquerade mark" -j MARK --set-xmark 0x2000/0x2000',
+    "-A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE",
+}
+
+
+def result(container: Container, last: int = 2, *, ifname: str = "eth0", net: int = 1) -> dict[str, Any]:
+    """What a plugin before portmap may have made."""
+    return {
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": ifname, "sandbox": container.path}],
+        "ips": [
+            {"address": f"10.{net}.0.{last}/24", "interface": 0},
+            {"address": f"fd00:{net}::{last}/64", "interface": 0},
+        ],
+    }
+
+
+def mapped(
+    container: Container,
+    *mappings: dict[str, Any],
+    last: int = 2,
+    ifname: str = "eth0",
+    net: int = 1,
+    by: type[Runtime] = Runtime,
+    **config: Any,
+) -> Runtime:
+    """A runtime of portmap, before its ADD; the container's addresses end in `last`."""
+    container.host.run(
+        "ip link add br0 type bridge && ip addr add 10.1.0.1/24 dev br0 && ip link set br0 up", check=False
+    )
+    made = result(container, last, ifname=ifname, net=net)
+    of = by(
+        "portmap",
+        container,
+        ifname=ifname,
+        **{"runtimeConfig": {"portMappings": list(mappings)}, "prevResult": made, **config},
+    )
+    of.result = made
+    return of
+
+
+def rules(host: Host, container: Container) -> list[str]:
+    """The lines of both firewalls that are this container's."""
+    lines = host.run("nft list ruleset; iptables-save; ip6tables-save").splitlines()
+    chain = Runtime("portmap", container).owner.container_name("CNI-DN-", 28)
+    return [line for line in lines if container.id in line or chain in line]
+
+
+def without_mappings(runtime: Runtime) -> None:
+    runtime.config["runtimeConfig"] = {}
+    runtime.forget()
+    runtime.config.pop("prevResult", None)
+
+
+@by_backend
+def test_r01_gc_takes_back_the_ports_of_attachments_that_are_no_more(containers: list[Container], backend: str) -> None:
+    host = containers[0].host
+    _, dead, elsewhere = containers
+    runtimes = [mapped(c, {**WEB, "hostPort": 8080 + n}, last=2 + n, backend=backend) for n, c in enumerate(containers)]
+    runtimes[2].config["name"] = "other"
+    for runtime in runtimes:
+        runtime.add()
+    runtimes[0].gc(runtimes[0])
+    assert rules(host, dead) == []
+    assert rules(host, elsewhere)
+    runtimes[0].check()
+    runtimes[2].check()
+
+
+@by_backend
+def test_r03_a_refused_add_leaves_nothing_and_takes_nothing(containers: list[Container], backend: str) -> None:
+    """Issue 1538 of CRI-O: the second silently won, or left a rule."""
+    first, second, _ = containers
+    holder = mapped(first, WEB, backend=backend)
+    holder.add()
+    late = mapped(second, {**WEB, "hostPort": 9090}, WEB, last=3, backend=backend)
+    with pytest.raises(
+        CniError, match=rf"host port tcp/8080 is taken: .*container {first.id}.*network \"test\""
+    ) as caught:
+        late.add()
+    assert caught.value.code == 11
+    assert rules(first.host, second) == []
+    holder.check()
+    holder.delete()
+    late.add()
+    late.check()
+
+
+@by_backend
+@pytest.mark.parametrize(("first", "second"), [("", "10.1.0.1"), ("10.1.0.1", ""), ("10.1.0.1", "0.0.0.0")])
+def test_a_port_of_all_addresses_and_one_of_one_address_are_in_each_others_way(
+    containers: list[Container], first: str, second: str, backend: str
+) -> None:
+    holder = mapped(containers[0], {**WEB, "hostIP": first}, backend=backend)
+    holder.add()
+    late = mapped(containers[1], {**WEB, "hostIP": second}, last=3, backend=backend)
+    with pytest.raises(CniError, match=rf"is taken: .*container {containers[0].id}"):
+        late.add()
+    assert rules(containers[1].host, containers[1]) == []
+    holder.check()
+
+
+@by_backend
+def test_the_same_port_of_another_address_protocol_or_family_is_free(containers: list[Container], backend: str) -> None:
+    mapped(containers[0], {**WEB, "hostIP": "10.1.0.1"}, backend=backend).add()
+    others = [{**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, {**WEB, "hostIP": "::"}]
+    late = mapped(containers[1], *others, last=3, backend=backend)
+    late.add()
+    late.check()
+
+
+@by_backend
+def test_a_second_add_of_the_same_attachment_replaces_the_first(container: Container, backend: str) -> None:
+    """R-39: the Go plugin makes every rule twice."""
+    mapped(container, WEB, DNS, backend=backend).add()
+    before = rules(container.host, container)
+    again = mapped(container, {**WEB, "hostPort": 8081}, DNS, backend=backend)
+    again.add()
+    again.check()
+    after = rules(container.host, container)
+    assert len(after) == len(before)
+    assert not any("8080" in line for line in after)
+    again.delete()
+    assert rules(container.host, container) == []
+
+
+@by_backend
+def test_a_leftover_that_leads_to_our_own_address_gives_way(containers: list[Container], backend: str) -> None:
+    """IPAM has handed the address out again although a DEL was lost."""
+    lost, new = (mapped(c, WEB, backend=backend) for c in containers[:2])
+    lost.add()
+    new.add()
+    new.check()
+    lost.delete()
+    new.check()
+
+
+def test_a_container_on_two_networks_has_its_ports_on_each(containers: list[Container]) -> None:
+    """Podman gives every network of a container all its ports; the second stands by for the first."""
+    container, other, _ = containers
+    first = mapped(container, WEB, name="one")
+    second = mapped(container, WEB, name="two", ifname="eth1", net=2)
+    first.add()
+    second.add()
+    first.check()
+    second.check()
+    late = mapped(other, WEB, last=3)
+    with pytest.raises(CniError, match="is taken"):
+        late.add()
+    first.delete()
+    second.check()
+    with pytest.raises(CniError, match="is taken"):
+        late.add()
+    second.delete()
+    assert rules(container.host, container) == []
+    late.add()
+
+
+@by_backend
+def test_r16_sixteen_first_adds_at_once_make_each_shared_rule_once(host: Host, backend: str) -> None:
+    made = [Container(host) for _ in range(16)]
+    runtimes = [mapped(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(made)]
+    at_once([runtime.add for runtime in runtimes], host)
+    for runtime in runtimes:
+        runtime.check()
+    assert_shared_once(host, backend)
+    at_once([runtime.delete for runtime in runtimes], host)
+    assert not any(rules(host, container) for container in made)
+    assert_shared_once(host, backend)
+    for container in made:
+        container.close()
+
+
+@by_backend
+def test_r16_two_hundred_adds_at_once_end_without_error_or_duplicate(host: Host, backend: str) -> None:
+    made = [Container(host) for _ in range(200)]
+    runtimes = [mapped(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(made)]
+    at_once([runtime.add for runtime in runtimes], host)
+    assert_shared_once(host, backend)
+    if backend == "nftables":
+        assert host.run("nft list map inet pycni hostports4").count("comment") == 200
+    else:
+        assert host.run("iptables-save -t nat").count("-j DNAT") == 200
+    for container in made:
+        container.close()
+
+
+def at_once(calls: list[Any], host: Host) -> None:
+    def call(one: Any) -> None:
+        host.door.enter_for_good()  # a thread starts where the process is
+        one()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(call, calls))
+
+
+def assert_shared_once(host: Host, backend: str) -> None:
+    if backend == "nftables":
+        assert host.run("nft list chain inet pycni hostport-prerouting").count("jump hostports") == 1
+        assert host.run("nft list chain inet pycni hostports").count("@hostports4") == 1
+        return
+    for program in ("iptables-save", "ip6tables-save"):
+        lines = host.run(f"{program} -t nat").splitlines()
+        assert {line: lines.count(line) for line in SHARED} == dict.fromkeys(SHARED, 1)
+
+
+@by_backend
+def test_the_same_port_at_once_is_one_containers(containers: list[Container], backend: str) -> None:
+    one, other, _ = containers
+    wanted = [mapped(one, WEB, backend=backend), mapped(other, {**WEB, "hostIP": "10.1.0.1"}, last=3, backend=backend)]
+
+    def attempt(runtime: Runtime) -> bool:
+        one.host.door.enter_for_good()
+        try:
+            runtime.add()
+        except CniError as error:
+            if "is taken" not in str(error):
+                raise
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            outcomes = list(pool.map(attempt, wanted))
+            assert sorted(outcomes) == [False, True]
+            for runtime in wanted:
+                runtime.delete()
+
+
+@by_backend
+@pytest.mark.parametrize("now", ["nftables", "iptables", ""])
+def test_r38_del_finds_what_is_there_whatever_the_configuration_says(
+    container: Container, backend: str, now: str
+) -> None:
+    """Mappings, previous result and backend are not those of the ADD any more."""
+    runtime = mapped(container, WEB, DNS, backend=backend)
+    runtime.add()
+    without_mappings(runtime)
+    runtime.config["backend"] = now
+    runtime.delete()
+    assert rules(container.host, container) == []
+
+
+@by_backend
+def test_r38_del_with_other_mappings_removes_those_that_were_made(container: Container, backend: str) -> None:
+    runtime = mapped(container, WEB, DNS, backend=backend)
+    runtime.add()
+    runtime.config["runtimeConfig"] = {"portMappings": [WEB, {**WEB, "hostPort": 9999}]}
+    runtime.delete()
+    assert rules(container.host, container) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"runtimeConfig": {"portMappings": [{**WEB, "hostPort": 0}]}},
+        {"runtimeConfig": {"portMappings": "none"}},
+        {"backend": "gone"},
+        {"markMasqBit": 99},
+        {"externalSetMarkChain": "X", "markMasqBit": 1},
+        {"backend": "nftables", "conditionsV4": ["-s", "10.0.0.0/8"]},
+        {"prevResult": {"cniVersion": "1.1.0", "ips": "none"}},
+    ],
+)
+def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
+    container: Container, damage: dict[str, Any]
+) -> None:
+    runtime = mapped(container, WEB)
+    runtime.add()
+    runtime.config |= damage
+    runtime.forget()
+    runtime.delete()
+    assert rules(container.host, container) == []
+
+
+def test_r39_conditions_are_of_one_container_alone(containers: list[Container]) -> None:
+    """The last ADD's conditions applied to every container."""
+    plain, strict, _ = containers
+    first = mapped(plain, WEB)
+    first.add()
+    second = mapped(strict, {**WEB, "hostPort": 8081}, last=3, conditionsV4=["ip", "saddr", "10.9.0.0/16"])
+    second.add()
+    for line in plain.host.run("nft list ruleset").splitlines():
+        assert ("10.9.0.0/16" in line) == (strict.id in line and "saddr 10.9" in line)
+    second.delete()
+    first.check()
+    assert "10.9.0.0/16" not in plain.host.run("nft list ruleset")
+
+
+@by_backend
+def test_r39_del_of_one_network_leaves_the_ports_of_the_other(container: Container, backend: str) -> None:
+    first = mapped(container, WEB, name="one", backend=backend)
+    second = mapped(container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2, backend=backend)
+    first.add()
+    second.add()
+    first.delete()
+    second.check()
+
+
+def test_r48_by_nftables_no_process_is_started(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process was started")
+
+    runtime = mapped(container, WEB, DNS)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    runtime.add()
+    runtime.check()
+    runtime.delete()
+
+
+def test_r48_what_others_have_is_not_read(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transactions of a whole life are the same however many ports others have."""
+
+    def life() -> list[str]:
+        scripts: list[str] = []
+        with monkeypatch.context() as context:
+            real = nft.Library.run
+            context.setattr(nft.Library, "run", lambda self, script: scripts.append(script) or real(self, script))
+            for step in (runtime.add, runtime.check, runtime.delete):
+                runtime.result = runtime.config["prevResult"]
+                step()
+        return scripts
+
+    runtime = mapped(container, WEB, DNS)
+    runtime.add()
+    runtime.delete()
+    alone = life()
+    others = "".join(
+        f"create element inet pycni hostports4 {{ tcp . {n} : 10.7.0.7 . 7 }}\n" for n in range(20000, 22000)
+    )
+    with nft.opened(container.host.door) as opened:
+        opened.run(others)
+    assert life() == alone
+    assert not any("list table" in script or "list map inet pycni hostports" in script for script in alone)
+
+
+@by_backend
+def test_r49_nothing_is_written_to_stderr(
+    container: Container, capfd: pytest.CaptureFixture[str], backend: str
+) -> None:
+    runtime = mapped(container, WEB, DNS, backend=backend)
+    runtime.add()
+    runtime.check()
+    runtime.delete()
+    runtime.delete()
+    assert capfd.readouterr().err == ""
+
+
+DAMAGE = [
+    ("nftables", "nft delete element inet pycni hostports4 '{ tcp . 8080 }'", r"tcp \. 8080 is missing .*hostports4"),
+    ("nftables", "nft delete element inet pycni hostports6 '{ udp . 5353 }'", r"udp \. 5353 is missing .*hostports6"),
+    ("nftables", "nft flush set inet pycni hairpin4", r"is missing .*hairpin4"),
+    ("nftables", "nft flush chain inet pycni hostports", "chain hostports .* has 0 of its"),
+    ("nftables", "nft flush chain inet pycni hostport-postrouting", "chain hostport-postrouting .* has 0 of its 2"),
+    ("nftables", "nft flush chain inet pycni martians", "chain martians .* has 0 of its 2 rules"),
+    ("nftables", "nft delete table inet pycni", "is missing"),
+    ("nftables", "sysctl -q net.ipv4.conf.br0.route_localnet=0", "route_localnet is not 1"),
+    (
+        "nftables",
+        """nft 'delete element inet pycni hostports4 { tcp . 8080 }
+        add element inet pycni hostports4 { tcp . 8080 comment "LABEL" : 10.1.0.77 . 80 }'""",
+        r"host port tcp \. 8080 leads to 10\.1\.0\.77 \. 80, not to 10\.1\.0\.2 \. 80",
+    ),
+    ("iptables", "iptables -t nat -F CHAIN", "missing in iptables: there is no .*8080"),
+    ("iptables", "ip6tables -t nat -F CHAIN", "missing in iptables: there is no .*8080"),
+    ("iptables", "iptables -t nat -F CNI-HOSTPORT-DNAT", "there is no .*multiport"),
+    ("iptables", "iptables -t nat -F PREROUTING", "there is no .*PREROUTING"),
+    ("iptables", "iptables -t nat -F CNI-HOSTPORT-MASQ", "there is no .*MASQUERADE"),
+    (
+        "iptables",
+        "iptables -t nat -R CHAIN 3 -p tcp --dport 8080 -j DNAT --to-destination 10.1.0.77:80",
+        "there is no .*10.1.0.2:80",
+    ),
+]
+
+
+@pytest.mark.parametrize(("backend", "damage", "message"), DAMAGE)
+def test_check_finds_what_is_really_wrong(container: Container, backend: str, damage: str, message: str) -> None:
+    container.host.run("ip -6 route add fd00:1::/64 dev lo")
+    runtime = mapped(container, WEB, DNS, backend=backend)
+    runtime.add()
+    runtime.result = runtime.config["prevResult"]
+    runtime.check()
+    names = {"CHAIN": runtime.owner.container_name("CNI-DN-", 28), "LABEL": runtime.owner.label}
+    for placeholder, name in names.items():
+        damage = damage.replace(placeholder, name)
+    container.host.run(damage)
+    with pytest.raises(CniError, match=message):
+        runtime.check()
+
+
+def test_check_finds_a_lost_conditional_rule(container: Container) -> None:
+    runtime = mapped(container, WEB, conditionsV4=["ip", "saddr", "10.0.0.0/8"])
+    runtime.add()
+    runtime.check()
+    container.host.run("nft flush chain inet pycni hostport-conditions")
+    with pytest.raises(CniError, match=r"the rule for tcp/8080 to 10\.1\.0\.2:80 is missing"):
+        runtime.check()
+
+
+@by_backend
+def test_status_is_ready_where_the_firewall_is(container: Container, backend: str) -> None:
+    mapped(container, backend=backend).status()
+
+
+@by_backend
+def test_status_names_the_package_that_is_missing(
+    container: Container, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    runtime = mapped(container, backend=backend)
+    monkeypatch.setattr(nft, "_open", nft.Program)
+    monkeypatch.setattr("pycni.kernel.iptables.restore._SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(CniError, match=f"{backend} is not available") as caught:
+        runtime.status()
+    assert caught.value.code == 50
+
+
+@pytest.fixture
+def world(host: Host, containers: list[Container]) -> Container:
+    """A world outside with the addresses 192.0.2.2 and 198.51.100.2, and the host between."""
+    world = containers[2]
+    host.run(f"ip link add up0 type veth peer name eth0 netns {world.path}")
+    host.run("ip addr add 192.0.2.1/29 dev up0 && ip link set up0 up && sysctl -q net.ipv4.ip_forward=1")
+    world.run("ip addr add 192.0.2.2/29 dev eth0 && ip addr add 198.51.100.2/32 dev eth0 && ip link set eth0 up")
+    host.run("ip route add 198.51.100.0/24 via 192.0.2.2")
+    wait_for(lambda: world.pings("192.0.2.1"), "the uplink")
+    return world
+
+
+def bridged(container: Container, last: int) -> dict[str, Any]:
+    ipam = {"type": "static", "addresses": [{"address": f"10.1.0.{last}/24"}]}
+    return Runtime("bridge", container, bridge="br0", isDefaultGateway=True, ipam=ipam).add()
+
+
+def flows(host: Host) -> str:
+    return host.run("cat /proc/thread-self/net/nf_conntrack")
+
+
+@by_backend
+def test_a_udp_flow_that_began_before_is_no_black_hole_and_others_survive(
+    containers: list[Container], world: Container, backend: str
+) -> None:
+    """Issues 123 and 705 of the Go plugins: a client that keeps its port, and flows that have nothing to do with it."""
+    (container, *_), host = containers, world.host
+    host.run("nft 'table ip watch { chain flows { type filter hook prerouting priority 0; ct state new accept; }\n }'")
+    client = {"protocol": "udp", "source": ("192.0.2.2", 4000)}
+    assert asked(world, "192.0.2.1", 5353, **client, seconds=0.1) == ""
+    asked(world, "192.0.2.1", 5354, **client, seconds=0.1)  # another port
+    asked(world, "192.0.2.1", 5353, source=("192.0.2.2", 4000), seconds=0.1)  # another protocol
+    asked(host, "198.51.100.7", 5353, protocol="udp", seconds=0.1)  # the same port of somebody else
+    before = flows(host)
+    assert all(text in before for text in ("dport=5353", "dport=5354", "dst=198.51.100.7"))
+    result = bridged(container, 2)
+    runtime = Runtime("portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=result, backend=backend)
+    with serving(container, 53, "dns", protocol="udp"):
+        runtime.add()
+        assert "dst=192.0.2.1 sport=4000 dport=5354" in flows(host)
+        assert "dst=198.51.100.7" in flows(host)
+        assert asked(world, "192.0.2.1", 5353, **client) == "dns 192.0.2.2"
+
+
+@by_backend
+def test_a_udp_flow_follows_its_port_to_the_next_container(
+    containers: list[Container], world: Container, backend: str
+) -> None:
+    """Issue 1190 of the Go plugins: DEL forgets the flows too, and the next container is reached by the same client."""
+    old, new, _ = containers
+    client = {"protocol": "udp", "source": ("192.0.2.2", 4000)}
+    for name, container, last in (("old", old, 2), ("new", new, 3)):
+        made = bridged(container, last)
+        runtime = Runtime("portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=made, backend=backend)
+        with serving(container, 53, name, protocol="udp"):
+            runtime.add()
+            assert asked(world, "192.0.2.1", 5353, **client) == f"{name} 192.0.2.2"
+            without_mappings(runtime)
+            runtime.delete()
+            assert "dport=5353" not in flows(world.host)
+            assert asked(world, "192.0.2.1", 5353, **client, seconds=0.1) == ""
+
+
+def test_a_late_del_leaves_the_flows_of_the_ports_new_holder(containers: list[Container], world: Container) -> None:
+    old, new, _ = containers
+    first = mapped(old, DNS)
+    first.add()
+    first.delete()
+    made = bridged(new, 3)
+    with serving(new, 53, "new", protocol="udp"):
+        Runtime("portmap", new, runtimeConfig={"portMappings": [DNS]}, prevResult=made).add()
+        assert asked(world, "192.0.2.1", 5353, protocol="udp") == "new 192.0.2.2"
+        first.delete()
+        assert "dport=5353" in flows(world.host)
+
+
+class TestGo:
+    """What the Go plugin made ours checks and removes, and the other way round; it knows iptables alone."""
+
+    def test_ours_checks_and_removes_what_go_made(self, container: Container, go: type[Runtime]) -> None:
+        made = bridged(container, 2) | {"cniVersion": "1.0.0"}
+        theirs = go("portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=made)
+        theirs.add()
+        ours = Runtime("portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=made)
+        ours.config["cniVersion"] = "1.0.0"
+        ours.result = made
+        ours.check()
+        ours.config["backend"] = "iptables"
+        ours.check()
+        without_mappings(ours)
+        ours.delete()
+        assert rules(container.host, container) == []
+
+    def test_go_removes_what_ours_made(self, container: Container, go: type[Runtime]) -> None:
+        made = bridged(container, 2) | {"cniVersion": "1.0.0"}
+        mappings = {"runtimeConfig": {"portMappings": [WEB, DNS, {**WEB, "hostPort": 8081, "hostIP": "10.1.0.1"}]}}
+        ours = Runtime("portmap", container, prevResult=made, backend="iptables", **mappings)
+        ours.config["cniVersion"] = "1.0.0"
+        ours.add()
+        theirs = go("portmap", container, prevResult=made, **mappings)
+        theirs.result = made
+        theirs.delete()  # its CHECK asks ip6tables for rules of IPv4, until 1.3
+        assert rules(container.host, container) == []
+
+    def test_both_make_the_same_rules(self, containers: list[Container], go: type[Runtime]) -> None:
+        container, host = containers[0], containers[0].host
+        made = bridged(container, 2) | {"cniVersion": "1.0.0"}
+        mappings = [
+            WEB,
+            DNS,
+            *({**WEB, "hostPort": 9000 + number} for number in range(20)),
+            {**WEB, "hostPort": 1, "hostIP": "10.1.0.1"},
+        ]
+        config: dict[str, Any] = {"runtimeConfig": {"portMappings": mappings}, "prevResult": made}
+        saved = []
+        for of in (go("portmap", container, **config), Runtime("portmap", container, backend="iptables", **config)):
+            of.config["cniVersion"] = "1.0.0"
+            of.result = made
+            of.add()
+            lines = host.run("iptables-save -t nat").splitlines()
+            saved.append([line for line in lines if line.startswith("-A") and "CNI-" in line])
+            of.delete()
+        theirs, ours = saved
+        assert ours == theirs
+
+    def test_gc_removes_what_go_left(self, containers: list[Container], go: type[Runtime]) -> None:
+        for last, container in enumerate(containers[:2], start=2):
+            made = bridged(container, last) | {"cniVersion": "1.0.0"}
+            mapping = {**WEB, "hostPort": 8080 + last}
+            go("portmap", container, runtimeConfig={"portMappings": [mapping]}, prevResult=made).add()
+        alive = Runtime("portmap", containers[0])
+        alive.gc(alive)
+        assert rules(containers[0].host, containers[0])
+        assert rules(containers[0].host, containers[1]) == []
+
+    def test_r39_rules_of_gos_nftables_go_with_their_own_network(self, container: Container) -> None:
+        """They tell the container alone, as Go's newest plugin makes them."""
+        host = container.host
+        leading = {8080: "10.1.0.2", 8081: "10.2.0.2", 8082: "10.1.0.9"}
+        host.run("nft 'add table ip cni_hostport; add chain ip cni_hostport hostports'")
+        host.run("nft 'add chain ip cni_hostport masquerading { type nat hook postrouting priority srcnat; }'")
+        for port, ip in leading.items():
+            comment = f'comment \\"{"somebody" if port == 8082 else container.id}\\"'
+            host.run(f'nft "add rule ip cni_hostport hostports tcp dport {port} dnat to {ip}:80 {comment}"')
+            host.run(f'nft "add rule ip cni_hostport masquerading ip saddr {ip} ip daddr {ip} masquerade {comment}"')
+        unknown = mapped(container)
+        unknown.forget()
+        unknown.config.pop("prevResult")
+        unknown.delete()
+        assert len(rules(host, container)) == 4  # which network's they are is not known
+        mapped(container, WEB).delete()
+        assert len(rules(host, container)) == 2
+        assert "10.1.0.2" not in host.run("nft list ruleset")
+        unknown.delete()
+        assert rules(host, container) == []
+        assert "somebody" in host.run("nft list ruleset")
+
+    def test_the_chain_of_before_2017_goes_too(self, container: Container) -> None:
+        host, runtime = container.host, mapped(container, WEB)
+        name = runtime.owner.container_name("CNI-SN-", 28)
+        host.run(f"iptables -t nat -N CNI-HOSTPORT-SNAT && iptables -t nat -N {name}")
+        host.run(f"iptables -t nat -A CNI-HOSTPORT-SNAT -j {name}")
+        runtime.delete()
+        assert name not in host.run("iptables-save -t nat")

@@ -1,0 +1,173 @@
+"""Lives that change hands between the Go plugins and ours: what one has made, the other checks and removes.
+
+Debian's Go plugins end at version 1.0.0 and masquerade by iptables alone, whatever the configuration says.
+"""
+
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime
+from pycni.testing.snapshot import of_host, of_namespace
+
+DUAL = {
+    "type": "host-local",
+    "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
+    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+}
+OTHER_SUBNETS = {"type": "host-local", "ranges": [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]}
+CONFIG: dict[str, dict[str, Any]] = {
+    "bridge": {"bridge": "br0", "isGateway": True, "ipMasq": True},
+    "ptp": {"ipMasq": True},
+}
+
+pytestmark = pytest.mark.usefixtures("iptables")
+both_plugins = pytest.mark.parametrize("plugin", ["bridge", "ptp"])
+
+
+def runtime(kind: type[Runtime], plugin: str, container: Container, ifname: str = "eth0", **config: Any) -> Runtime:
+    """A runtime of either kind for a masqueraded attachment.
+
+    A second interface has no default routes, and with ptp, where Go's fails with two in one subnet, another subnet.
+    """
+    second = OTHER_SUBNETS if plugin == "ptp" else {**DUAL, "routes": []}
+    ipam = DUAL if ifname == "eth0" else second
+    options = {"cniVersion": "1.0.0", **CONFIG[plugin], "ipam": ipam, **config}
+    return kind(plugin, container, ifname=ifname, **options)
+
+
+def settled(kind: type[Runtime], plugin: str, container: Container) -> set[str]:
+    """The host after a life has made what is shared: the bridge, the tables of the firewall."""
+    for each in (kind, Runtime):
+        first = runtime(each, plugin, container, ipMasqBackend="iptables")
+        first.add()
+        first.delete()
+    return of_host(container.host)
+
+
+def handed_over(giver: Runtime, taker: Runtime) -> Runtime:
+    """The taker with what the giver's runtime remembers."""
+    taker.result = giver.result
+    return taker
+
+
+@both_plugins
+@pytest.mark.parametrize("backend", [{}, {"ipMasqBackend": "iptables"}])
+def test_a_go_add_is_checked_and_removed_by_ours(
+    container: Container, go: type[Runtime], plugin: str, backend: dict[str, str], outside: Container
+) -> None:
+    before, inside = settled(go, plugin, container), of_namespace(container)
+    theirs = runtime(go, plugin, container, **backend)
+    theirs.add()
+    assert container.pings("192.0.2.2")
+    ours = handed_over(theirs, runtime(Runtime, plugin, container, **backend))
+    ours.check()
+    ours.delete()
+    assert of_host(container.host) == before
+    assert of_namespace(container) == inside
+    ours.delete()
+
+
+@both_plugins
+def test_our_add_is_checked_and_removed_by_go(
+    container: Container, go: type[Runtime], plugin: str, outside: Container
+) -> None:
+    before, inside = settled(go, plugin, container), of_namespace(container)
+    ours = runtime(Runtime, plugin, container, ipMasqBackend="iptables")
+    ours.add()
+    assert container.pings("192.0.2.2")
+    theirs = handed_over(ours, runtime(go, plugin, container, ipMasqBackend="iptables"))
+    theirs.check()
+    theirs.delete()
+    assert of_host(container.host) == before
+    assert of_namespace(container) == inside
+
+
+@both_plugins
+@pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
+def test_r09_what_go_made_goes_without_the_namespace_and_without_a_result(
+    container: Container, go: type[Runtime], plugin: str, netns: str
+) -> None:
+    before = settled(go, plugin, container)
+    runtime(go, plugin, container).add()
+    ours = runtime(Runtime, plugin, container)
+    ours.netns = netns
+    ours.delete()
+    # Without the namespace nobody can tell which cable on the host it was; the kernel removes it with the namespace.
+    left = of_host(container.host) - before
+    assert [line for line in left if not line.startswith(("link veth", "address veth", "route"))] == []
+
+
+@both_plugins
+def test_gc_removes_what_go_has_in_iptables_of_containers_that_are_gone(
+    containers: list[Container], go: type[Runtime], plugin: str
+) -> None:
+    alive, dead, _ = (runtime(go, plugin, each) for each in containers)
+    alive.add()
+    dead.add()
+    ours = handed_over(alive, runtime(Runtime, plugin, containers[0], cniVersion="1.1.0"))
+    ours.gc(ours)
+    host = containers[0].host
+    assert dead.owner.container_name("CNI-", 28) not in host.run("iptables-save -t nat; ip6tables-save -t nat")
+    ours.check()
+
+
+@both_plugins
+def test_r07_of_two_interfaces_by_go_ours_removes_one(container: Container, go: type[Runtime], plugin: str) -> None:
+    first, second = runtime(go, plugin, container), runtime(go, plugin, container, "eth1")
+    first.add()
+    second.add()
+    handed_over(second, runtime(Runtime, plugin, container, "eth1")).delete()
+    ours = handed_over(first, runtime(Runtime, plugin, container))
+    ours.check()
+    ours.delete()
+    assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
+
+
+def test_the_second_interface_may_be_the_other_sides(container: Container, go: type[Runtime]) -> None:
+    theirs = runtime(go, "ptp", container)
+    ours = runtime(Runtime, "ptp", container, "eth1", ipMasqBackend="iptables")
+    theirs.add()
+    ours.add()
+    handed_over(theirs, runtime(Runtime, "ptp", container)).check()
+    ours.check()
+    ours.delete()
+    handed_over(theirs, runtime(Runtime, "ptp", container)).check()
+    theirs.delete()
+    assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
+
+
+def test_where_nftables_is_named_what_go_made_in_iptables_does_not_count(
+    container: Container, go: type[Runtime]
+) -> None:
+    theirs = runtime(go, "ptp", container, ipMasqBackend="nftables")
+    theirs.add()
+    ours = handed_over(theirs, runtime(Runtime, "ptp", container, ipMasqBackend="nftables"))
+    with pytest.raises(CniError, match="is missing in nftables"):
+        ours.check()
+    ours.delete()
+    assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
+
+
+def test_both_make_the_same_rules(containers: list[Container], go: type[Runtime], host: Host) -> None:
+    theirs = runtime(go, "bridge", containers[0])
+    theirs.add()
+    made = _rules(host, theirs)
+    theirs.delete()
+    ours = runtime(Runtime, "bridge", containers[0], ipMasqBackend="iptables", ipam=_fixed(theirs))
+    ours.add()
+    assert _rules(host, ours) == made
+
+
+def _fixed(theirs: Runtime) -> dict[str, Any]:
+    addresses = [{"address": ip["address"], "gateway": ip["gateway"]} for ip in (theirs.result or {})["ips"]]
+    return {"type": "static", "addresses": addresses}
+
+
+def _rules(host: Host, of: Runtime) -> list[str]:
+    lines = host.run("iptables-save -t nat; ip6tables-save -t nat").splitlines()
+    rules = [line for line in lines if line.startswith(("-A", ":CNI-"))]
+    assert len(rules) == 8
+    assert all(of.owner.container_name("CNI-", 28) in rule for rule in rules)
+    return rules
