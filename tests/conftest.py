@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,17 +35,27 @@ def acme_bin_directory(acme_site: Path, tmp_path_factory: pytest.TempPathFactory
     return _installed(tmp_path_factory.mktemp("acme") / "bin", PYTHONPATH=str(acme_site))
 
 
+@pytest.fixture
+def use_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a variant of iptables, "nft" or "legacy", the one that the machine has chosen."""
+
+    def use(variant: str) -> None:
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        for family in ("iptables", "ip6tables"):
+            for suffix in ("", "-restore", "-save"):
+                (programs / f"{family}{suffix}").symlink_to(f"/usr/sbin/xtables-{variant}-multi")
+        monkeypatch.setenv("PATH", str(programs), prepend=":")
+        # The legacy one takes a lock for the whole machine.
+        monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+
+    return use
+
+
 @pytest.fixture(params=["nft", "legacy"])
-def iptables(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def iptables(request: pytest.FixtureRequest, use_iptables: Callable[[str], None]) -> str:
     """Both variants of iptables, each as the one that the machine has chosen."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for family in ("iptables", "ip6tables"):
-        for suffix in ("", "-restore", "-save"):
-            (programs / f"{family}{suffix}").symlink_to(f"/usr/sbin/xtables-{request.param}-multi")
-    monkeypatch.setenv("PATH", str(programs), prepend=":")
-    # The legacy one takes a lock for the whole machine.
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    use_iptables(request.param)
     return str(request.param)
 
 

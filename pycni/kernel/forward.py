@@ -44,17 +44,21 @@ def expect(door: Door, ips: Sequence[Address], owner: Owner, firewall: Firewall)
 def delete(door: Door, owner: Owner | Stale, firewall: Firewall, ips: Sequence[Address] | None = None) -> None:
     """Let the owner's addresses through no more: the configuration may have changed, so all backends are asked.
 
-    Which addresses they are is looked up unless `ips` says it.
+    Which addresses they are is looked up unless `ips` says it. Where nftables has none of them, a Go plugin may have
+    made them, whose rules say nothing but the address.
     """
+    by_go = bool(ips) and not by_nftables.holds(door, owner, ips or ())
     attempt = door.journal.attempt
     attempt("delete forwarding by nftables", partial(by_nftables.delete, door, owner, ips))
-    attempt("delete forwarding by iptables", partial(by_iptables.delete, door, owner, ips))
-    attempt("delete forwarding by firewalld", partial(_delete_from_firewalld, door, owner, firewall, ips))
+    attempt("delete forwarding by iptables", partial(by_iptables.delete, door, owner, ips, unregistered=by_go))
+    attempt("delete forwarding by firewalld", partial(_delete_from_firewalld, door, owner, firewall, ips, by_go=by_go))
 
 
-def _delete_from_firewalld(door: Door, owner: Owner | Stale, firewall: Firewall, ips: Sequence[Address] | None) -> None:
-    by_go = bool(ips) and firewall.chosen(door).backend == "firewalld"
-    firewalld.delete(door, owner, ips, zone=firewall.zone, unregistered=by_go)
+def _delete_from_firewalld(
+    door: Door, owner: Owner | Stale, firewall: Firewall, ips: Sequence[Address] | None, *, by_go: bool
+) -> None:
+    asked = by_go and firewall.chosen(door).backend == "firewalld"
+    firewalld.delete(door, owner, ips, zone=firewall.zone, unregistered=asked)
 
 
 def _expect(door: Door, ips: Sequence[Address], owner: Owner, firewall: Firewall) -> None:

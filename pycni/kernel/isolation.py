@@ -1,6 +1,6 @@
 """Which containers cannot reach each other: bridges kept apart, and ports of one bridge."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ def create(door: Door, fence: Fence, owner: Owner, firewall: Firewall) -> None:
     """Put the fence up."""
     ports = _ports(door, fence)
     if firewall.backend == "iptables":
-        in_use = partial(_in_use, door, owner, fence.ports)
+        in_use = partial(_in_use, door, owner, fence)
         by_iptables.create(door, fence.bridge, sorted(fence.versions), in_use, strict=fence.strict)
     else:
         by_nftables.create(door, fence.bridge, owner, strict=fence.strict)
@@ -74,7 +74,7 @@ def delete(door: Door, owner: Owner | Stale, fence: Fence | None = None) -> None
     attempt = door.journal.attempt
     attempt("delete isolation by nftables", partial(by_nftables.delete, door, owner, bridge))
     attempt("delete isolation of bridge ports", partial(portisolation.delete, door, owner, ports))
-    in_use = partial(_in_use, door, owner, ports or ())
+    in_use = partial(_in_use, door, owner, fence)
     attempt("delete isolation by iptables", partial(by_iptables.delete, door, in_use))
 
 
@@ -114,9 +114,11 @@ def _is_bridged_traffic_filtered(door: Door, fence: Fence) -> bool:
     return all(setting.strip() == "1" for setting in settings)
 
 
-def _in_use(door: Door, owner: Owner | Stale, ports: Iterable[str]) -> Collection[str]:
+def _in_use(door: Door, owner: Owner | Stale, fence: Fence | None) -> Collection[str]:
     """The bridges with ports that are not the owner's, and the links that are no bridges and not the owner's."""
-    own = {*ports, owner.host_ifname if isinstance(owner, Owner) else ""}
+    own = {fence.bridge, *fence.ports} if fence else set()
+    if isinstance(owner, Owner):
+        own.add(owner.host_ifname)
     states = links.all_states(door)
     names = {state.index: state.name for state in states}
     others = [state for state in states if state.name not in own and not owner.owns(state.alias)]

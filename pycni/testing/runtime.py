@@ -15,14 +15,24 @@ from pycni.testing.world import Container
 class Runtime:
     """Calls one plugin for one attachment. Keyword arguments are keys of the network configuration.
 
+    `previous` is the result of the plugins before it in the chain, which ADD is given as prevResult.
     host-local keeps its addresses in a directory of the test, unless the configuration names one.
     """
 
-    def __init__(self, plugin: str, container: Container, *, ifname: str = "eth0", **config: Any) -> None:
+    def __init__(
+        self,
+        plugin: str,
+        container: Container,
+        *,
+        ifname: str = "eth0",
+        previous: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> None:
         self.plugin = plugin
         self.container = container
         self.netns = container.path
         self.ifname = ifname
+        self.previous = previous
         self.cni_args = ""
         self.config = {"cniVersion": "1.1.0", "name": "test", "type": plugin, **config}
         self.result: dict[str, Any] | None = None
@@ -37,7 +47,8 @@ class Runtime:
 
     def add(self) -> dict[str, Any]:
         """ADD; returns the result. Raises CniError."""
-        reply: dict[str, Any] = json.loads(self._call("ADD").stdout)
+        before = {} if self.previous is None else {"prevResult": self.previous}
+        reply: dict[str, Any] = json.loads(self._call("ADD", before).stdout)
         self.result = reply
         return reply
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -135,7 +136,10 @@ def test_no_command_says_what_the_plugin_is() -> None:
     reply = answer("odd", Odd, {}, b"", invoke)
     assert (reply.status, reply.stdout) == (0, "")
     first, second = reply.stderr.splitlines()
-    assert first.startswith("CNI odd plugin v")
+    # nerdctl reads all that follows "plugin " as a semantic version, which has to be 1.7.1 or more.
+    release = re.fullmatch(r"CNI odd plugin v(\d+)\.(\d+)\.(\d+)\+pycni\.[0-9A-Za-z.-]+", first)
+    assert release is not None, first
+    assert tuple(map(int, release.groups())) >= (1, 7, 1)
     assert second == f"CNI protocol versions supported: {', '.join(version.ALL)}"
 
 

@@ -84,6 +84,12 @@ def test_nobody_loads_what_is_for_people(bin_directory: Path, tmp_path: Path) ->
         assert not packages(modules) & {"click", "rich", "pytest"}
 
 
+def test_firewall_speaks_to_no_bus_where_there_is_none(bin_directory: Path) -> None:
+    if Path("/run/dbus/system_bus_socket").exists():
+        pytest.skip("there is a system bus on this machine")
+    assert "jeepney" not in packages(modules_of(bin_directory / "firewall", "STATUS", CONFIG | {"ipam": {}}))
+
+
 def test_nothing_is_written_into_the_plugin_directory(bin_directory: Path) -> None:
     """CRI-O asks every plugin for its versions again after any write there."""
     modules_of(bin_directory / "static", "VERSION", {})

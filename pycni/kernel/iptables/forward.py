@@ -50,15 +50,17 @@ def expect(door: Door, ips: Sequence[Address], admin_chain: str) -> None:
         raise CniError(f"expected rule [{words}] not found", details=f"it is of iptables, chain {chain}")
 
 
-def delete(door: Door, owner: Owner | Stale, ips: Sequence[Address] | None = None) -> None:
-    """Let the owner's addresses through no more: `ips` but for those that others have by now, else those registered."""
+def delete(
+    door: Door, owner: Owner | Stale, ips: Sequence[Address] | None = None, *, unregistered: bool = False
+) -> None:
+    """Let the owner's addresses through no more: those registered.
+
+    With `unregistered`, those of `ips` too that nobody is registered for: a Go plugin may have made their rules.
+    """
     entries = register.entries(door, _BACKEND, ips)
-    if ips is None:
-        own = [ip for ip, label in entries if owner.owns(label)]
-    else:
-        others = {ip for ip, label in entries if not owner.owns(label)}
-        own = [ip for ip in ips if ip not in others]
-    _delete(door, own)
+    own = [ip for ip, label in entries if owner.owns(label)]
+    known = {ip for ip, _ in entries}
+    _delete(door, [*own, *(ip for ip in ips or () if unregistered and ip not in known)])
     register.delete(door, _BACKEND, owner, own)
 
 

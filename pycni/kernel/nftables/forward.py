@@ -72,6 +72,11 @@ def delete(door: Door, owner: Owner | Stale, ips: Sequence[Address] | None = Non
     _TABLE.delete(door, owner, None if ips is None else _elements(ips, ""))
 
 
+def holds(door: Door, owner: Owner | Stale, ips: Iterable[Address]) -> bool:
+    """Whether any of these addresses is let through for the owner."""
+    return any(owner.owns(label) for _, label in _TABLE.found(door, _elements(ips, "")))
+
+
 def expect_rules(door: Door, chains: Mapping[str, Sequence[str]] = _RULES) -> None:
     """Raise CniError unless these chains have as many rules as they should; to read them would take reading all."""
     family, _, table = TABLE.partition(" ")

@@ -1,0 +1,226 @@
+"""firewall: each option and its effect, seen by packets that must pass and packets that must not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime
+from pycni.testing.snapshot import of_host
+
+from .conftest import OUTSIDE, Pod, World
+
+MakePod = Callable[..., Pod]
+
+NFT_POLICY = "nft 'add table inet pycni; add chain inet pycni forward {{ {forward}; policy drop; }}'"
+NFT_RULE = "nft 'add rule inet pycni {chain} ip {way}addr {v4} {verdict}"
+DROP_BY_DEFAULT = {
+    "nftables": NFT_POLICY.format(forward="type filter hook forward priority filter"),
+    "iptables": "iptables -P FORWARD DROP && ip6tables -P FORWARD DROP",
+    "firewalld": "true",  # it rejects what it does not know
+}
+ADMIN_RULE = {
+    "nftables": NFT_RULE + "; add rule inet pycni {chain} ip6 {way}addr {v6} {verdict}'",
+    "iptables": "iptables -A {chain} -{way} {v4} -j {VERDICT} && ip6tables -A {chain} -{way} {v6} -j {VERDICT}",
+}
+
+
+@pytest.fixture(params=["nftables", "iptables", "firewalld"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == "firewalld":
+        request.getfixturevalue("firewalld")
+    return str(request.param)
+
+
+def admin_rule(host: Host, backend: str, chain: str, way: str, verdict: str) -> None:
+    """The administrator's word about packets from ("s") or to ("d") the world outside."""
+    host.run(
+        ADMIN_RULE[backend].format(
+            chain=chain, way=way, v4=OUTSIDE[4], v6=OUTSIDE[6], verdict=verdict, VERDICT=verdict.upper()
+        )
+    )
+
+
+def test_what_comes_from_a_pod_passes_and_what_belongs_to_it(
+    host: Host, pod: MakePod, world: World, backend: str
+) -> None:
+    """In a host that drops by default."""
+    host.run(DROP_BY_DEFAULT[backend])
+    let_through, other = pod(1, 2, backend=backend), pod(1, 3, walled=False)
+    assert let_through.reaches(OUTSIDE)
+    assert not other.reaches(OUTSIDE)
+    assert not world.reaches(let_through.addresses)
+    let_through.firewall.check()
+    let_through.firewall.delete()
+    assert not let_through.reaches(OUTSIDE)
+
+
+@pytest.mark.parametrize("name", ["", "MY-ADMIN"])
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_the_administrators_chain_comes_first(host: Host, pod: MakePod, world: World, backend: str, name: str) -> None:
+    chain = name or "CNI-ADMIN"
+    one = pod(1, 2, backend=backend, iptablesAdminChainName=name)
+    assert one.reaches(OUTSIDE)
+    admin_rule(host, backend, chain, "d", "drop")
+    assert not one.reaches(OUTSIDE)
+    two = pod(1, 3, backend=backend, iptablesAdminChainName=name)
+    assert not two.reaches(OUTSIDE), "the next ADD has flushed the chain"
+    two.leave()
+    one.leave()
+    pod(1, 4, backend=backend, iptablesAdminChainName=name)
+    assert OUTSIDE[4] in host.run("nft list ruleset"), "the last DEL has flushed the chain"
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_the_administrator_may_let_in_what_else_would_be_dropped(
+    host: Host, pod: MakePod, world: World, backend: str
+) -> None:
+    host.run(DROP_BY_DEFAULT[backend])
+    one = pod(1, 2, backend=backend)
+    assert not world.reaches(one.addresses)
+    admin_rule(host, backend, "CNI-ADMIN", "s", "accept")
+    assert world.reaches(one.addresses)
+
+
+def test_the_chain_may_be_there_before_the_first_add(host: Host, pod: MakePod, world: World) -> None:
+    host.run("nft 'table inet pycni { chain CNI-ADMIN { ip daddr 192.0.2.2 drop; ip6 daddr 2001:db8::2 drop; }; }'")
+    assert not pod(1, 2, backend="nftables").reaches(OUTSIDE)
+
+
+POLICIES = {"open": (True, True), "same-bridge": (False, True), "isolated": (False, False)}
+
+
+@pytest.mark.parametrize("bridged_packets", ["seen by iptables", "not seen"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_ingress_policy_tells_who_reaches_whom(
+    host: Host, pod: MakePod, world: World, backend: str, policy: str, bridged_packets: str
+) -> None:
+    seen = int(bridged_packets == "seen by iptables")
+    host.run(f"sysctl -qw net.bridge.bridge-nf-call-iptables={seen} net.bridge.bridge-nf-call-ip6tables={seen}")
+    across, within = POLICIES[policy]
+    config = {"backend": backend, "ingressPolicy": policy}
+    one, neighbour, other = pod(1, 2, **config), pod(1, 3, **config), pod(2, 2, **config)
+    assert one.reaches(other.addresses) == across
+    assert one.reaches(neighbour.addresses) == within
+    assert one.reaches(one.gateways)
+    assert one.reaches(OUTSIDE)
+    if backend != "firewalld":  # which lets nobody in who is not asked for
+        assert world.reaches(one.addresses)
+    for each in (one, neighbour, other):
+        each.firewall.check()
+    other.leave()
+    assert one.reaches(neighbour.addresses) == within
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_isolated_pods_do_not_meet_at_the_gateway(host: Host, pod: MakePod, backend: str) -> None:
+    """One sends what is for the other to the bridge itself, which would forward it there."""
+    config = {"backend": backend, "ingressPolicy": "isolated"}
+    one, two = pod(1, 2, **config), pod(1, 3, **config)
+    mac = host.json("ip -j link show br1")[0]["address"]
+    for here, there in ((one, two), (two, one)):
+        for version, address in there.addresses.items():
+            here.container.run(f"ip -{version} neigh replace {address} lladdr {mac} dev eth0")
+    assert not one.reaches(two.addresses)
+    pod(1, 4, backend=backend).reaches(one.gateways)
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_a_pod_without_policy_is_not_kept_apart(pod: MakePod, backend: str) -> None:
+    one, two = pod(1, 2, backend=backend, ingressPolicy="same-bridge"), pod(2, 2, backend=backend)
+    assert one.reaches(two.addresses)
+    assert two.reaches(one.addresses)
+
+
+def test_an_address_that_ipam_does_not_know_of_is_fenced_too(pod: MakePod) -> None:
+    """Two that work together cannot get around the fence."""
+    one, two = pod(1, 2, ingressPolicy="same-bridge"), pod(2, 2, ingressPolicy="same-bridge")
+    one.container.run("ip addr add 10.1.0.77/24 dev eth0 && ip addr add fd00:1::77/64 dev eth0 nodad")
+    two.container.run("ip addr add 10.2.0.77/24 dev eth0 && ip addr add fd00:2::77/64 dev eth0 nodad")
+    assert not _reaches_from(one, {4: "10.1.0.77", 6: "fd00:1::77"}, {4: "10.2.0.77", 6: "fd00:2::77"})
+
+
+def _reaches_from(pod: Pod, source: dict[int, str], there: dict[int, str]) -> bool:
+    return any(
+        "1 received" in pod.container.run(f"ping -c1 -W0.5 -I {source[version]} {there[version]}", check=False)
+        for version in (4, 6)
+    )
+
+
+@pytest.mark.usefixtures("firewalld")
+def test_firewalld_zone_is_where_the_addresses_go(host: Host, pod: MakePod) -> None:
+    dropped, trusted = pod(1, 2, firewalldZone="drop"), pod(1, 3)
+    assert host.run("firewall-cmd --zone=drop --list-sources").split() == ["10.1.0.2/32", "fd00:1::2/128"]
+    assert host.run("firewall-cmd --zone=trusted --list-sources").split() == ["10.1.0.3/32", "fd00:1::3/128"]
+    assert not dropped.reaches(dropped.gateways)
+    assert trusted.reaches(trusted.gateways)
+    dropped.firewall.check()
+
+
+def test_the_result_is_that_of_the_plugin_before(pod: MakePod) -> None:
+    one = pod(1, 2)
+    assert one.firewall.result == one.firewall.previous
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"backend": "ebpf"}, 'backend: unknown firewall backend "ebpf": there are nftables, iptables and firewalld'),
+        ({"backend": "NFTABLES"}, 'unknown firewall backend "NFTABLES"'),
+        ({"ingressPolicy": "closed"}, 'ingressPolicy: unknown ingress policy: "closed"'),
+        ({"iptablesAdminChainName": "two words"}, '"two words" cannot be the name of the administrator\'s chain'),
+        ({"iptablesAdminChainName": "forward"}, '"forward" cannot be the name'),
+        ({"iptablesAdminChainName": "A" * 29}, "at most 28"),
+        ({"backend": 7}, "backend: .*valid string, not 7"),
+    ],
+)
+def test_a_wrong_configuration_is_named_and_nothing_is_touched(
+    pod: MakePod, config: dict[str, Any], message: str
+) -> None:
+    made = pod(1, 2, walled=False)
+    before = of_host(made.host)
+    runtime = Runtime("firewall", made.container, previous=made.network.result, **config)
+    with pytest.raises(CniError, match=message) as caught:
+        runtime.add()
+    assert caught.value.code == 7
+    assert of_host(made.host) == before
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+def test_without_a_plugin_before_it_has_nothing_to_do(container: Container, command: str) -> None:
+    with pytest.raises(CniError, match="^missing prevResult from earlier plugin") as caught:
+        Runtime("firewall", container)._call(command)
+    assert caught.value.code == 999
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "0.3.0", "0.2.0", "0.1.0"])
+def test_versions_before_0_4_0_are_refused(container: Container, version: str) -> None:
+    with pytest.raises(CniError, match="incompatible CNI versions") as caught:
+        Runtime("firewall", container, cniVersion=version).add()
+    assert caught.value.code == 1
+    assert 'plugin supports ["0.4.0" "1.0.0" "1.1.0"]' in caught.value.details
+
+
+MACVLAN = {
+    "interfaces": [{"name": "eth0", "sandbox": "/run/netns/c"}],
+    "ips": [{"address": "10.1.0.2/24", "interface": 0}],
+}
+ODD = [
+    ({"ips": [{"address": "10.1.0.2/24"}]}, 'interface needs to be set for ingress policy "isolated"'),
+    (MACVLAN, 'first interface of prevResult is "eth0", which is not on the host'),
+    ({"interfaces": [{"name": "br9"}]}, '"br9": there is no such link'),
+    ({"interfaces": [{"name": "br1"}]}, "its port is not known"),
+]
+
+
+@pytest.mark.parametrize(("previous", "message"), ODD)
+def test_a_policy_that_cannot_be_kept_is_refused(host: Host, pod: MakePod, previous: Any, message: str) -> None:
+    container = pod(1, 9, walled=False).container
+    runtime = Runtime("firewall", container, previous={"cniVersion": "1.1.0", **previous}, ingressPolicy="isolated")
+    with pytest.raises(CniError, match=message):
+        runtime.add()
+    assert "10.1.0.2" not in host.run("nft list ruleset")
+    runtime.config["ingressPolicy"] = "open"
+    runtime.add()
+    runtime.delete()
