@@ -49,10 +49,11 @@ def test_only_some_if_that_is_asked(directory: Path, state: Path) -> None:
 
 def test_installing_again_replaces_ours(directory: Path, state: Path) -> None:
     installation.install(directory, ["static"], state)
-    (directory / "static").write_text((directory / "static").read_text() + "# older\n")
+    with (directory / "static").open("ab") as file:
+        file.write(b"# older\n")
     installation.install(directory, ["static"], state)
-    assert "# older" not in (directory / "static").read_text()
-    assert not state.exists()
+    assert b"# older" not in (directory / "static").read_bytes()
+    assert not (state / "displaced").exists()
 
 
 def test_strangers_are_kept_aside_and_given_back(directory: Path, state: Path) -> None:

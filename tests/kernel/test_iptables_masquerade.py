@@ -219,6 +219,9 @@ def test_the_backends_choice(host: Host) -> None:
         choice.delete(host.door, owner)
     assert host.door.journal.failures == []
     assert chains(host) == set()
+    assert "10.22.0.2" not in host.run("nft list ruleset")
+    assert "10.22.0.3" not in host.run("nft list ruleset")
+    choice.delete(host.door, Stale("mynet", []))
     assert "10.22.0" not in host.run("nft list ruleset")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pycni.cli import installation
 from pycni.sdk import registry
 from pycni.sdk.launcher import Launcher
 
@@ -15,6 +16,14 @@ CONFIG: dict[str, Any] = {
     "name": "net",
     "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2/24"}], "ranges": [[{"subnet": "10.1.0.0/24"}]]},
 }
+
+
+@pytest.fixture(scope="module")
+def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every plugin as the Python script that it is without the compiled launcher."""
+    directory = tmp_path_factory.mktemp("scripts") / "bin"
+    installation.install(directory, state=directory.with_name("state"), python=True)
+    return directory
 
 
 def modules_of(executable: Path, command: str, config: dict[str, object]) -> set[str]:

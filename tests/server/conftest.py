@@ -50,11 +50,11 @@ class Stage:
             [self.bin / plugin], input=stdin, env=environment, capture_output=True, check=False, timeout=60
         )
 
-    def serve(self) -> "subprocess.Popen[bytes]":
+    def serve(self, *options: str) -> "subprocess.Popen[bytes]":
         """Start a server and wait until it answers."""
         said = self.state / "server.log"
         with said.open("ab") as log:
-            command = [sys.executable, "-m", "pycni", "serve", "--socket", str(self.socket)]
+            command = [sys.executable, "-m", "pycni", "serve", "--socket", str(self.socket), *options]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_for(lambda: f"serving at {self.socket} as {process.pid}" in said.read_text(), "the server", seconds=30)
         return process

@@ -4,7 +4,7 @@ The rules are static and shared. An attachment adds elements and removes them ag
 does not grow with the number of attachments.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,15 +43,15 @@ class Table:
     """A table of ours: its family and name, the script that makes it, and its sets and maps.
 
     A chain goes with the last element that leads to it, and with it what the script `with_chain` removes: either both
-    are there or neither, whatever happens at the same time. With `keeps_chains` it stays for the next one until GC
-    comes: to remove a chain takes the kernel 10 ms.
+    are there or neither, whatever happens at the same time. Chains whose names begin with one of `kept_chains` stay
+    for the next one until GC comes: to remove a chain takes the kernel 10 ms.
     """
 
     name: str
     script: str
     places: tuple[str, ...]
     with_chain: Callable[[Element], str] = _nothing_else
-    keeps_chains: bool = False
+    kept_chains: tuple[str, ...] = ()
 
     def create(self, door: Door, elements: Sequence[Element], owner: Owner, *, what: str) -> None:
         """Add the owner's elements; they are taken out again if the call fails."""
@@ -76,19 +76,26 @@ class Table:
                 doomed = [element for element, label in held if owner.owns(label)]
                 if doomed:
                     nft.run("\n".join(f"delete element {self.name} {e.place} {{ {e.key} }}" for e in doomed))
-                    if isinstance(owner, Stale) or not self.keeps_chains:
-                        self._delete_unused_chains(nft, doomed)
+                    if not self.kept_chains:
+                        self._delete_unused_chains(nft, {e.chain: self.with_chain(e) for e in doomed if e.chain})
+                if self.kept_chains and isinstance(owner, Stale):
+                    self._delete_unused_chains(nft, dict.fromkeys(self._kept(nft), ""))
         except NftUnavailableError:
             return  # then there is nothing of ours either
         except NftError as error:
             if not error.missing:
                 raise
 
-    def _delete_unused_chains(self, nft: Nft, gone: Iterable[Element]) -> None:
-        """Remove the chains that these elements led to, unless others lead there too."""
-        for chain, element in sorted({element.chain: element for element in gone if element.chain}.items()):
+    def _kept(self, nft: Nft) -> list[str]:
+        family, _, table = self.name.partition(" ")
+        chains = [item["chain"] for item in nft.listing(f"list table {family} {table}") if "chain" in item]
+        return [chain["name"] for chain in chains if chain["name"].startswith(self.kept_chains)]
+
+    def _delete_unused_chains(self, nft: Nft, chains: Mapping[str, str]) -> None:
+        """Remove these chains, each with what its script removes, unless elements lead there."""
+        for chain, script in sorted(chains.items()):
             try:
-                nft.run(f"{self.with_chain(element)}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
+                nft.run(f"{script}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
             except NftError as error:
                 if not error.busy and not error.missing:
                     raise
@@ -109,7 +116,7 @@ class Table:
         """Run the script in place of elements that somebody left behind: the keys are ours now, IPAM says so."""
         removals = "".join(f"delete element {self.name} {e.place} {{ {e.key} }}\n" for e in leftovers)
         nft.run(removals + script)
-        self._delete_unused_chains(nft, leftovers)
+        self._delete_unused_chains(nft, {e.chain: self.with_chain(e) for e in leftovers if e.chain})
 
     def found(self, door: Door, elements: Iterable[Element]) -> list[tuple[Element, str]]:
         """Those of the elements that are there, with the value and the label that they have there."""

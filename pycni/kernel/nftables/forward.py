@@ -51,7 +51,7 @@ table inet pycni {
     for chain, rules in _RULES.items()
 )
 
-_TABLE = Table(TABLE, SCRIPT, ("from4", "from6", "to4", "to6"), keeps_chains=True)
+_TABLE = Table(TABLE, SCRIPT, ("from4", "from6", "to4", "to6"), kept_chains=("from-", "to-"))
 
 
 def create(door: Door, ips: Sequence[Address], owner: Owner, admin_chain: str) -> None:

@@ -29,7 +29,7 @@ add rule inet pycni postrouting ip saddr vmap @masquerade4
 add rule inet pycni postrouting ip6 saddr vmap @masquerade6
 """,
     ("masquerade4", "masquerade6"),
-    keeps_chains=True,
+    kept_chains=("subnet-",),
 )
 _GO_CHAIN = ForeignChain("inet cni_plugins_masquerade", "masq_checks")  # its comments begin with the owner's key too
 

@@ -35,12 +35,13 @@ nothing() {
   if out=$(grep -E -- "$regex" <<<"$out"); then bad "$name :: $(head -8 <<<"$out")"; else ok "$name"; fi
 }
 
-# Whether every attachment is gone without a trace. Containers have addresses in 10.88/15 and fd88:, fd89:.
+# Whether every attachment is gone without a trace. Containers have addresses in 10.88/15 and fd88:, fd89:; what
+# stands for a whole subnet may stay, as the bridge does.
 nothing_is_left() {
   nothing "no interface left" '^(veth|bwp)' ip -br link
   nothing "no lease left" '/networks/.*/[0-9a-f]+[.:][0-9a-f.:]*$' find /var/lib/cni -type f
   nothing "no cached result left" '/results/' find /var/lib/cni -type f
-  nothing "no rule left" '10\.8[89]\.|fd8[89]:' nft list ruleset
+  nothing "no rule left" '(10\.8[89]\.[0-9.]+|fd8[89]:[0-9a-f:]+)([^0-9a-f:./]|$)' nft list ruleset
   nothing "no shaping left" 'tbf' tc qdisc show
   nothing "no namespace left" '^(cni|netns)-' ip netns list
 }
