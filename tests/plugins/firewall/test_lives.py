@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pycni.testing import Runtime, die_at_every_change, fail_at_every_change, live_a_life
+from pycni.testing import Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life
 
 from .conftest import Pod
 
@@ -36,27 +36,36 @@ def make(pod: MakePod) -> Callable[..., Runtime]:
     return again
 
 
+def no_source_is_left(host: Host, backend: str) -> bool:
+    """Snapshots do not look into firewalld."""
+    return backend != "firewalld" or not host.run("firewall-cmd --zone=trusted --list-sources").split()
+
+
 @by_policy
-def test_it_leaves_nothing_behind(make: Callable[..., Runtime], backend: str, policy: str) -> None:
+def test_it_leaves_nothing_behind(make: Callable[..., Runtime], host: Host, backend: str, policy: str) -> None:
     live_a_life(make(backend=backend, ingressPolicy=policy))
+    assert no_source_is_left(host, backend)
 
 
 @by_policy
-def test_a_failed_add_leaves_nothing_behind(make: Callable[..., Runtime], backend: str, policy: str) -> None:
+def test_a_failed_add_leaves_nothing_behind(
+    make: Callable[..., Runtime], host: Host, backend: str, policy: str
+) -> None:
     assert fail_at_every_change(lambda: make(backend=backend, ingressPolicy=policy)) >= 1
+    assert no_source_is_left(host, backend)
 
 
 @by_policy
 def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(
-    make: Callable[..., Runtime], backend: str, policy: str
+    make: Callable[..., Runtime], host: Host, backend: str, policy: str
 ) -> None:
     assert die_at_every_change(lambda: make(backend=backend, ingressPolicy=policy)) >= 1
+    assert no_source_is_left(host, backend)
 
 
 @pytest.mark.usefixtures("firewalld")
 @pytest.mark.parametrize("seen", ["by ADD", "never"])
 def test_sources_of_firewalld_go_without_prev_result(pod: MakePod, make: Callable[..., Runtime], seen: str) -> None:
-    """Snapshots do not look into firewalld."""
     runtime = make(firewalldZone="work")
     host = runtime.container.host
     runtime.add()
