@@ -152,6 +152,7 @@ def test_what_somebody_left_is_made_whole_by_the_next_add(host: Host) -> None:
     assert sorted(saved(host)) == sorted(SHAPE_4)
 
 
+@pytest.mark.exhaustive
 def test_two_hundred_parallel_adds_end_without_error_or_duplicate(host: Host) -> None:
     own = host.door
 

@@ -37,6 +37,7 @@ def test_a_failed_add_leaves_nothing_behind(container: Container, made: dict[str
 
 
 @by_case
+@pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del(
     container: Container, made: dict[str, Any], case: dict[str, Any]
 ) -> None:

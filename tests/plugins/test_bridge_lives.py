@@ -45,5 +45,6 @@ def test_a_failed_add_leaves_nothing_behind(container: Container, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["layer 2", "iptables", "all at once"])
+@pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container, name: str) -> None:
     assert die_at_every_change(lambda: Runtime("bridge", container, bridge="br0", **CASES[name])) > 1

@@ -191,6 +191,7 @@ def test_r16_sixteen_first_adds_at_once_make_each_shared_rule_once(host: Host, b
 
 
 @by_backend
+@pytest.mark.exhaustive
 def test_r16_two_hundred_adds_at_once_end_without_error_or_duplicate(host: Host, backend: str) -> None:
     made = [Container(host) for _ in range(200)]
     runtimes = [mapped(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(made)]

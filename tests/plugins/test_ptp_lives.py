@@ -31,6 +31,7 @@ def test_a_failed_add_leaves_nothing_behind(container: Container, case: dict[str
 
 
 @by_case
+@pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container, case: dict[str, Any]) -> None:
     assert die_at_every_change(lambda: Runtime("ptp", container, ipam=DUAL, **case)) > 3
 

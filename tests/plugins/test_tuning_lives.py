@@ -65,6 +65,7 @@ def test_a_failed_add_leaves_nothing_behind(
 
 
 @by_case_of_link
+@pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del(
     container: Container, made: dict[str, Any], data_dir: str, case: dict[str, Any]
 ) -> None:

@@ -22,7 +22,7 @@ CONFIG: dict[str, dict[str, Any]] = {
     "ptp": {"ipMasq": True},
 }
 
-pytestmark = pytest.mark.usefixtures("iptables")
+pytestmark = [pytest.mark.usefixtures("iptables"), pytest.mark.exhaustive]
 both_plugins = pytest.mark.parametrize("plugin", ["bridge", "ptp"])
 
 

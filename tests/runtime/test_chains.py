@@ -82,6 +82,7 @@ def running(directory: Path) -> Runtime:
     return Runtime(["/nowhere"], cache_dir=directory / "cache", in_process=True)
 
 
+@pytest.mark.exhaustive
 def test_two_hundred_adds_end_without_error_or_duplicate(host: Host, tmp_path: Path) -> None:
     containers = [Container(host) for _ in range(200)]
     network, runtime = chain(tmp_path / "state", "nftables"), running(tmp_path)

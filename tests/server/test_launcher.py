@@ -118,6 +118,7 @@ def test_garbage_in_place_of_an_answer_is_error_11_for_add(stage: Stage, false_s
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 11)
 
 
+@pytest.mark.exhaustive
 def test_a_hanging_server_is_given_up_before_it_has_accepted(stage: Stage, false_server: FalseServer) -> None:
     """It may still accept later: without GO nothing is done."""
     went: list[bytes] = []

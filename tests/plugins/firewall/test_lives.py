@@ -11,6 +11,7 @@ from .conftest import Pod
 
 MakePod = Callable[..., Pod]
 
+pytestmark = pytest.mark.exhaustive
 POLICIES = ["open", "same-bridge", "isolated"]
 by_policy = pytest.mark.parametrize("policy", POLICIES)
 
@@ -56,6 +57,7 @@ def test_a_failed_add_leaves_nothing_behind(
 
 
 @by_policy
+@pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(
     make: Callable[..., Runtime], host: Host, backend: str, policy: str
 ) -> None:

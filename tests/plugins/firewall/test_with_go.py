@@ -15,7 +15,7 @@ MakePod = Callable[..., Pod]
 Go = Callable[..., None]
 by_policy = pytest.mark.parametrize("policy", ["", "same-bridge"])  # Debian's release has no "isolated"
 
-pytestmark = pytest.mark.usefixtures("iptables")
+pytestmark = [pytest.mark.usefixtures("iptables"), pytest.mark.exhaustive]
 
 
 @pytest.fixture

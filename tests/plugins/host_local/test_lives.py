@@ -1,5 +1,7 @@
 """host-local: whole lives and failures, as every plugin's."""
 
+import pytest
+
 from pycni.testing import Container, Runtime, die_at_every_change, fail_at_every_change, live_a_life
 
 DUAL = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
@@ -13,5 +15,6 @@ def test_a_failed_add_leaves_nothing_behind(container: Container) -> None:
     assert fail_at_every_change(lambda: Runtime("host-local", container, ipam=DUAL)) == 1
 
 
+@pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container) -> None:
     assert die_at_every_change(lambda: Runtime("host-local", container, ipam=DUAL)) == 1
