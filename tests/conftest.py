@@ -1,15 +1,67 @@
-"""What tests of executables share."""
+"""What tests of executables share, and what they ask of the kernel."""
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
+from errno import EOPNOTSUPP
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from pycni.kernel import netlink
+from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.testing.world import Netns
+
 ACME = Path(__file__).with_name("third_party") / "acme_mtu"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only tests with needs_kernel are wanted, import no file without: in the guest that takes its time."""
+    if config.option.markexpr == "needs_kernel" and collection_path.name.startswith("test_"):
+        return "needs_kernel" not in collection_path.read_text() or None
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this kernel cannot do; scripts/test --guest does it in one that can."""
+    for marker in item.iter_markers("needs_kernel"):
+        if missing := [feature for feature in marker.args if not _kernel_has(feature)]:
+            pytest.skip(f"needs a kernel with {', '.join(missing)}")
+
+
+@pytest.fixture
+def kernel_has() -> Callable[[str], bool]:
+    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", or "sctp"."""
+    return _kernel_has
+
+
+@cache
+def _kernel_has(feature: str) -> bool:
+    if feature == "sctp":
+        return _has_sctp()
+    with closing(Netns()) as netns:
+        if feature == "bridge VLAN filtering":
+            netns.run("ip link add br0 type bridge; ip link set br0 type bridge vlan_filtering 1", check=False)
+            (bridge,) = netns.json("ip -j -d link show br0")
+            return bool(bridge["linkinfo"]["info_data"]["vlan_filtering"])
+        kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", feature)]})
+        creation = link_message(netlink.NEWLINK, [kind], flags=netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE)
+        (outcome,) = netns.door.netlink.outcomes(creation)
+        # A kind that is known may still be refused: this one lacks a master, a number, a table.
+        return not (isinstance(outcome, NetlinkError) and outcome.errno == EOPNOTSUPP)
+
+
+def _has_sctp() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """iptables by scripts: what is applied, refused, listed and waited for, with both variants."""
 
 import fcntl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,10 +114,9 @@ def _address(table: Table, number: int) -> str:
 
 
 def test_the_lock_of_iptables_is_waited_for_with_a_deadline(
-    host: Host, iptables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, use_iptables: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if iptables == "nft":
-        pytest.skip("the nft variant knows no lock")
+    use_iptables("legacy")  # the other one knows no lock
     monkeypatch.setattr(restore, "PATIENCE", 1)
     with (tmp_path / "xtables.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -233,7 +233,7 @@ def test_a_kernel_without_vlan_filtering_says_so(container: Container, option: d
     assert "CONFIG_BRIDGE_VLAN_FILTERING" in caught.value.details
 
 
-@pytest.mark.usefixtures("with_vlan_filtering")
+@pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_vlans_tell_containers_apart(containers: list[Container]) -> None:
     attach(containers[0], 2, vlan=100)
     attach(containers[1], 3, vlan=100)
@@ -245,7 +245,30 @@ def test_vlans_tell_containers_apart(containers: list[Container]) -> None:
     runtime.check()
 
 
-@pytest.mark.usefixtures("with_vlan_filtering")
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_the_trunk_of_a_port_carries_tagged_frames_and_the_rest_goes_to_vlan_1(containers: list[Container]) -> None:
+    trunk = attach(containers[0], 2, vlanTrunk=[{"id": 300}])
+    attach(containers[1], 3, vlan=300)
+    attach(containers[2], 4)
+    containers[0].run("ip link add link eth0 name eth0.300 type vlan id 300")
+    containers[0].run("ip addr add 10.3.0.1/24 dev eth0.300 && ip link set eth0.300 up")
+    containers[1].run("ip addr add 10.3.0.2/24 dev eth0")
+    assert containers[0].pings("10.3.0.2")
+    assert containers[0].pings("10.1.0.4")
+    assert not containers[0].pings("10.1.0.3")
+    trunk.check()
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_check_finds_a_lost_vlan(container: Container) -> None:
+    runtime = attach(container, vlan=100, vlanTrunk=[{"id": 300}])
+    port = runtime.owner.host_ifname
+    container.host.run(f"bridge vlan del dev {port} vid 300")
+    with pytest.raises(CniError, match=f"{port} has lost VLAN 300"):
+        runtime.check()
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_the_gateway_of_a_vlan_is_a_link_in_it(host: Host, container: Container) -> None:
     runtime = attach(container, vlan=100, isGateway=True)
     assert addresses(host, "br0.100") == {"10.1.0.1/24", "fd00:1::1/64"}
@@ -254,7 +277,7 @@ def test_the_gateway_of_a_vlan_is_a_link_in_it(host: Host, container: Container)
     runtime.check()
 
 
-@pytest.mark.usefixtures("with_vlan_filtering")
+@pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_preserve_default_vlan_keeps_the_ports_first_vlan(container: Container) -> None:
     runtime = attach(container, vlan=100, preserveDefaultVlan=True)
     (port,) = container.host.json(f"bridge -j vlan show dev {runtime.owner.host_ifname}")

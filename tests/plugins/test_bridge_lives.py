@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
         "mtu": 1400,
     },
 }
+VLANS: dict[str, Any] = {"vlan": 100, "vlanTrunk": [{"minID": 200, "maxID": 210}], "ipam": DUAL, "isGateway": True}
 SLOW = {"dad"}
 by_case = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
 
@@ -48,3 +49,13 @@ def test_a_failed_add_leaves_nothing_behind(container: Container, name: str) -> 
 @pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container, name: str) -> None:
     assert die_at_every_change(lambda: Runtime("bridge", container, bridge="br0", **CASES[name])) > 1
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_a_life_in_vlans_leaves_nothing_behind(container: Container) -> None:
+    live_a_life(Runtime("bridge", container, bridge="br0", **VLANS))
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_a_failed_add_in_vlans_leaves_nothing_behind(container: Container) -> None:
+    assert fail_at_every_change(lambda: Runtime("bridge", container, bridge="br0", **VLANS)) > 3

@@ -259,7 +259,7 @@ def test_r13_an_existing_bridge_that_cannot_filter_vlans_is_refused(host: Host, 
         Runtime("bridge", container, bridge="br0", vlan=7).add()
 
 
-@pytest.mark.usefixtures("with_vlan_filtering")
+@pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_r13_an_existing_bridge_is_made_to_filter_vlans(host: Host, container: Container) -> None:
     host.run("ip link add br0 type bridge")
     Runtime("bridge", container, bridge="br0", vlan=7).add()

@@ -1,0 +1,37 @@
+"""The report of a native and a guest run is strict about what was skipped in both."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SKIPPED = Path(__file__).with_name("skipped.py")
+
+
+def report(path: Path, **tests: str) -> Path:
+    cases = [
+        f'<testcase classname="m" name="{name}">{f"""<skipped message="{reason}"/>""" if reason else ""}</testcase>'
+        for name, reason in tests.items()
+    ]
+    path.write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
+    return path
+
+
+def compared(native: Path, guest: Path) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, SKIPPED, native, guest], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def test_a_test_skipped_in_both_is_named_with_its_reason(tmp_path: Path) -> None:
+    native = report(tmp_path / "native.xml", a="", b="needs a kernel with vlan", c="needs a kernel with vlan")
+    guest = report(tmp_path / "guest.xml", b="", c="needs a kernel with vlan")
+    status, said = compared(native, guest)
+    assert status == 1
+    assert "1 in neither" in said
+    assert "m.c: needs a kernel with vlan" in said
+    assert "m.b" not in said
+
+
+def test_everything_has_run_somewhere(tmp_path: Path) -> None:
+    native = report(tmp_path / "native.xml", a="", b="needs a kernel with vlan")
+    status, said = compared(native, report(tmp_path / "guest.xml", b=""))
+    assert (status, said) == (0, "2 tests were run: 1 natively, 1 in the guest; 0 in neither\n")
