@@ -23,7 +23,8 @@ ACME = Path(__file__).with_name("third_party") / "acme_mtu"
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where only tests with needs_kernel are wanted, import no file without: in the guest that takes its time."""
     if config.option.markexpr == "needs_kernel" and collection_path.name.startswith("test_"):
-        return "needs_kernel" not in collection_path.read_text() or None
+        sources = [source for source in (collection_path, collection_path.with_name("conftest.py")) if source.exists()]
+        return None if any("needs_kernel" in source.read_text() for source in sources) else True
     return None
 
 
@@ -36,7 +37,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def kernel_has() -> Callable[[str], bool]:
-    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", or "sctp"."""
+    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", "sctp", "selinux"."""
     return _kernel_has
 
 
@@ -44,6 +45,8 @@ def kernel_has() -> Callable[[str], bool]:
 def _kernel_has(feature: str) -> bool:
     if feature == "sctp":
         return _has_sctp()
+    if feature == "selinux":
+        return Path("/sys/fs/selinux").is_dir()
     with closing(Netns()) as netns:
         if feature == "bridge VLAN filtering":
             netns.run("ip link add br0 type bridge; ip link set br0 type bridge vlan_filtering 1", check=False)

@@ -8,15 +8,9 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pycni.sdk import Attachment, Ifname, Lease, Link, Mac, MasqBackend, Model, NetConf, Network, Plugin, Result
+from pycni.sdk import Attachment, Ifname, Lease, Link, MacSource, MasqBackend, Model, NetConf, Network, Plugin, Result
 
 from .vlans import VlanRange
-
-
-class MacSource(Model):
-    """Where a MAC may be asked for: runtimeConfig and args.cni."""
-
-    mac: Mac = ""
 
 
 class Args(Model):

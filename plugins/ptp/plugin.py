@@ -5,9 +5,7 @@ eth0 ──── veth pair ──── veth3f9c… ── (routing, masquerade
 10.1.0.2/24              10.1.0.1/32
 """
 
-from typing import Self
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pycni.sdk import Attachment, Lease, MasqBackend, NetConf, Network, Plugin, Result
 
@@ -17,15 +15,11 @@ from . import wiring
 class PtpConfig(NetConf):
     """The options of ptp; README.md explains them."""
 
+    needs_addresses = "without addresses nothing can be routed to the container"
+
     ip_masq: bool = False
     ip_masq_backend: MasqBackend = ""
     mtu: int = Field(0, ge=0, le=65535)
-
-    @model_validator(mode="after")
-    def _there_are_addresses(self) -> Self:
-        if not self.ipam.type:
-            raise ValueError("ipam.type is missing: without addresses nothing can be routed to the container")
-        return self
 
 
 class Ptp(Plugin[PtpConfig]):

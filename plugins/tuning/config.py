@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from pycni.sdk import Mac, Model, NetConf
+from pycni.sdk import Mac, MacSource, Model, NetConf
 
 T = TypeVar("T")
 
@@ -27,12 +27,6 @@ class Settings(Model):
         always = {"mac": self.mac or None, "promisc": self.promisc or None, "mtu": self.mtu or None}
         wanted = {**always, "allmulti": self.allmulti, "txqlen": self.txqlen}
         return {key: value for key, value in wanted.items() if value is not None}
-
-
-class MacSource(Model):
-    """Where else a MAC may be asked for: runtimeConfig and CNI_ARGS."""
-
-    mac: Mac = ""
 
 
 class Args(Model):

@@ -24,7 +24,7 @@ def _number(layout: str) -> _Coder:
     return packer.pack, lambda data: packer.unpack(data)[0]
 
 
-U8, U32 = _number("=B"), _number("=I")
+U8, U16, U32 = _number("=B"), _number("=H"), _number("=I")
 TEXT: _Coder = (lambda text: text.encode() + b"\0", lambda data: data.rstrip(b"\0").decode())
 MAC: _Coder = (lambda text: bytes.fromhex(text.replace(":", "")), lambda data: data.hex(":"))
 IP: _Coder = (lambda text: ip_address(text).packed, lambda data: str(ip_address(data)))
@@ -32,7 +32,17 @@ STATE: _Coder = (lambda name: bytes([_STATES.index(name)]), lambda data: _STATES
 
 Table = Mapping[str, tuple[int, "_Coder | Table"]]
 
-_BRIDGE: Table = {"IFLA_BR_VLAN_FILTERING": (7, U8)}
+# What links of one kind alone have: the numbers mean something else for every kind.
+_DATA: Table = {
+    "IFLA_BR_VLAN_FILTERING": (7, U8),
+    "IFLA_IPVLAN_MODE": (1, U16),
+    "IFLA_MACVLAN_BC_QUEUE_LEN": (7, U32),
+    "IFLA_MACVLAN_MODE": (1, U32),
+    "IFLA_TUN_GROUP": (2, U32),
+    "IFLA_TUN_MULTI_QUEUE": (7, U8),
+    "IFLA_TUN_OWNER": (1, U32),
+    "IFLA_VLAN_ID": (1, U16),
+}
 _PORT: Table = {
     "IFLA_BRPORT_STATE": (1, U8),
     "IFLA_BRPORT_MODE": (4, U8),
@@ -40,7 +50,7 @@ _PORT: Table = {
 }
 _INFO: Table = {
     "IFLA_INFO_KIND": (1, TEXT),
-    "IFLA_INFO_DATA": (2, _BRIDGE),
+    "IFLA_INFO_DATA": (2, _DATA),
     "IFLA_INFO_SLAVE_KIND": (4, TEXT),
     "IFLA_INFO_SLAVE_DATA": (5, _PORT),
 }

@@ -10,19 +10,26 @@ from pycni.protocol.result import Route
 
 
 def configure(
-    link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False, on_link: bool = True
+    link: Link,
+    cidrs: Sequence[Cidr],
+    routes_: Sequence[Route],
+    *,
+    dad: bool = False,
+    on_link: bool = True,
+    on_lan: bool = False,
 ) -> None:
     """Give the link its addresses, set it up and add the routes.
 
     With `dad` IPv6 addresses go through duplicate address detection, which takes one to two seconds. Without `on_link`
-    the rest of the subnets is not behind the link.
+    the rest of the subnets is not behind the link. With `on_lan` the link is on a network of others, not of the host:
+    it heeds their routers, and the kernel announces each address as it appears.
     """
     words = ", ".join(map(str, cidrs)) or "no addresses"
 
     def do() -> None:
-        sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad))
-        _send(link, cidrs, routes_, dad=dad, on_link=on_link)
-        if dad:
+        sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad, on_lan=on_lan))
+        _send(link, cidrs, routes_, dad=dad or on_lan, on_link=on_link)
+        if dad or on_lan:
             addresses.wait_until_usable(link, cidrs)
 
     link.door.journal.change(f"configure {link} with {words}", do)
@@ -42,17 +49,18 @@ def configure_port(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route]) 
     link.door.journal.change(f"make {link} the container's gateway with {words}", do)
 
 
-def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool) -> dict[str, str]:
+def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool, on_lan: bool) -> dict[str, str]:
     if not cidrs:
         return {}  # nothing but Ethernet: how the container configures itself is its own business
     settings = {sysctl.link_setting(4, name, "arp_notify"): "1"}
     if any(cidr.version == 6 for cidr in cidrs):
         # lo comes first: where it has no IPv6, no other link of the namespace works with it.
         settings |= {sysctl.link_setting(6, "lo", "disable_ipv6"): "0"}
-        wanted = {"disable_ipv6": "0", "keep_addr_on_down": "1", "accept_ra": "0", "ndisc_notify": "1"}
+        wanted = {"disable_ipv6": "0", "keep_addr_on_down": "1", "ndisc_notify": "1"}
+        wanted |= {} if on_lan else {"accept_ra": "0"}
         wanted |= {"enhanced_dad": "1", "accept_dad": "1"} if dad else {"accept_dad": "0"}
         settings |= {sysctl.link_setting(6, name, key): value for key, value in wanted.items()}
-    elif not dad:
+    elif not dad and not on_lan:
         settings |= {sysctl.link_setting(6, name, key): "0" for key in ("accept_dad", "accept_ra")}
     return settings
 
@@ -60,12 +68,17 @@ def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool) -> dict[str, str]:
 def _send(
     link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False, on_link: bool = True
 ) -> None:
-    steps: list[tuple[str, Message]] = [
-        (f"cannot give {cidr} to {link}", addresses.addition(link.index, cidr, dad=dad, on_link=on_link))
-        for cidr in cidrs
-    ]
+    # Of IPv4 the kernel announces what is there when the link comes up, of IPv6 what appears on a link that is up, once
+    # duplicate address detection has ended or is seen to be off.
+    early = [cidr for cidr in cidrs if cidr.version == 4 or not dad]
+    late = [cidr for cidr in cidrs if cidr not in early]
+
+    def giving(cidrs: Sequence[Cidr]) -> list[tuple[str, Message]]:
+        additions = [addresses.addition(link.index, cidr, dad=dad, on_link=on_link) for cidr in cidrs]
+        return [(f"cannot give {cidr} to {link}", message) for cidr, message in zip(cidrs, additions, strict=True)]
+
     up = link_message(netlink.NEWLINK, [], index=link.index, flags_=UP, change=UP)
-    steps.append((f"cannot set {link} up", up))
+    steps = [*giving(early), (f"cannot set {link} up", up), *giving(late)]
     for route in routes_:
         by = f" via {route.gw}" if route.gw else ""
         steps.append((f"cannot add the route to {route.dst}{by} on {link}", routes.addition(link.index, route)))

@@ -19,6 +19,10 @@ _MISSING = frozenset({errno.ENODEV, errno.ENXIO})
 _ATTRIBUTES = {"mtu": "IFLA_MTU", "mac": "IFLA_ADDRESS", "alias": "IFLA_IFALIAS", "txqlen": "IFLA_TXQLEN"}
 _FLAGS = {"up": UP, "promisc": PROMISC, "allmulti": ALLMULTI}
 _AF_BRIDGE = 7
+MODES = {
+    "macvlan": {1: "private", 2: "vepa", 4: "bridge", 8: "passthru"},
+    "ipvlan": {0: "l2", 1: "l3", 2: "l3s"},
+}
 Value = int | str | bool | None  # of a property of a link; None leaves it as it is
 _VLAN_PVID, _VLAN_UNTAGGED = 2, 4
 
@@ -55,17 +59,27 @@ class LinkState:
     master: int = 0
     alias: str = ""
     operstate: str = ""
-    peer: int = 0  # index of a veth's other end, in the namespace where that is
+    peer: int = 0  # index of a veth's other end, or of what the link stands on, in the namespace where that is
     vlan_filtering: bool = False
     hairpin: bool = False
     isolated: bool = False
+    mode: str = ""  # of a macvlan or an ipvlan, in their words
+    broadcast_queue: int | None = None  # of a macvlan: how many broadcasts may wait
+    vlan: int | None = None  # the id of a vlan
+    user: int | None = None  # who may open a tap; None is root alone, if there is no group either
+    group: int | None = None
+    multi_queue: bool = False
 
     @classmethod
     def of(cls, message: Any) -> Self:
         """Read an RTM_NEWLINK."""
         attribute, flags = message.get_attr, message["flags"]
         kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
-        bridge = message.get_nested if kind == "bridge" else _nothing
+
+        def own(of_kind: str, name: str) -> Any:
+            """What only links of that kind say: attributes of the same numbers mean something else for others."""
+            return message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", name) if kind == of_kind else None
+
         is_port = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_KIND") == "bridge"
         port = message.get_nested if is_port else _nothing
         return cls(
@@ -82,9 +96,15 @@ class LinkState:
             alias=attribute("IFLA_IFALIAS") or "",
             operstate=attribute("IFLA_OPERSTATE") or "",
             peer=attribute("IFLA_LINK") or 0,
-            vlan_filtering=bool(bridge("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_VLAN_FILTERING")),
+            vlan_filtering=bool(own("bridge", "IFLA_BR_VLAN_FILTERING")),
             hairpin=bool(port("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_MODE")),
             isolated=bool(port("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_ISOLATED")),
+            mode=MODES[kind].get(own(kind, f"IFLA_{kind.upper()}_MODE"), "") if kind in MODES else "",
+            broadcast_queue=own("macvlan", "IFLA_MACVLAN_BC_QUEUE_LEN"),
+            vlan=own("vlan", "IFLA_VLAN_ID"),
+            user=own("tun", "IFLA_TUN_OWNER"),
+            group=own("tun", "IFLA_TUN_GROUP"),
+            multi_queue=bool(own("tun", "IFLA_TUN_MULTI_QUEUE")),
         )
 
 

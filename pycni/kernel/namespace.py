@@ -4,10 +4,12 @@ import errno
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from pycni.kernel import (
     addresses,
     configure,
+    containerlink,
     forward,
     hostports,
     isolation,
@@ -17,17 +19,19 @@ from pycni.kernel import (
     qdiscs,
     routes,
     sysctl,
+    taps,
 )
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.firewall import Firewall
 from pycni.kernel.isolation import Fence
 from pycni.kernel.journal import Journal
-from pycni.kernel.links import UP, Link, explained, random_mac
+from pycni.kernel.links import UP, Link, Value, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.kernel.nftables import nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
 from pycni.kernel.portmappings import HostPorts
 from pycni.kernel.ratelimit import RateLimit
+from pycni.kernel.taps import Tap
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
@@ -210,6 +214,43 @@ class Namespace(Door):
 
         return self.journal.change(f"create ifb {name}", do, lambda: links.delete(self, name))
 
+    def find_default_link(self) -> Link | None:
+        """The link of the default route, IPv4's before IPv6's; None if there is none."""
+        state = containerlink.find_default(self)
+        return None if state is None else Link(self, state)
+
+    def create_link(
+        self,
+        name: str,
+        kind: str,
+        owner: Owner,
+        *,
+        master: Link | None = None,
+        mtu: int = 0,
+        mac: str = "",
+        settings: Mapping[str, Value] | None = None,
+    ) -> Link:
+        """A link of the container's own, still down; it stands on its `master`, which may be in another namespace.
+
+        `settings` are what only links of its kind have, by the names of LinkState.
+        """
+        attributes = _size_and_mac(mtu, mac)
+        return containerlink.create(
+            self, name, kind, owner, master=master, attributes=attributes, settings=settings or {}
+        )
+
+    def create_tap(self, name: str, owner: Owner, tap: Tap, *, mtu: int = 0, mac: str = "") -> Link:
+        """A tap, still down, which stays whether or not somebody opens it."""
+        return taps.create(self, name, owner, tap, _size_and_mac(mtu, mac))
+
+    def expect_kind(self, kind: str) -> None:
+        """Raise CniError, code 50, unless the kernel has links of the kind."""
+        containerlink.probe(self, kind)
+
+    def expect_taps(self) -> None:
+        """Raise CniError, code 50, unless taps can be made."""
+        taps.probe()
+
     def delete_link(self, name: str) -> None:
         """Remove the link; a veth takes its other end along."""
         self.journal.attempt(f"delete link {name}", partial(links.delete, self, name))
@@ -244,13 +285,21 @@ class Namespace(Door):
         return addresses.in_namespace(self)
 
     def configure(
-        self, link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False, on_link: bool = True
+        self,
+        link: Link,
+        cidrs: Sequence[Cidr],
+        routes_: Sequence[Route],
+        *,
+        dad: bool = False,
+        on_link: bool = True,
+        on_lan: bool = False,
     ) -> None:
         """Give a link of ours its addresses, set it up, add its routes.
 
-        Without `on_link` the rest of the subnets is not behind the link; its routes say where.
+        Without `on_link` the rest of the subnets is not behind the link; its routes say where. With `on_lan` the link
+        is on a network of others: it heeds their routers, and they hear of each address as it appears.
         """
-        configure.configure(link, cidrs, routes_, dad=dad, on_link=on_link)
+        configure.configure(link, cidrs, routes_, dad=dad, on_link=on_link, on_lan=on_lan)
 
     def configure_port(self, port: Link, gateways: Sequence[Cidr], routes_: Sequence[Route]) -> None:
         """Give the host's end of a cable the gateways' addresses, set it up, add the routes to the container."""
@@ -430,6 +479,10 @@ class Namespace(Door):
                 self.delete_link(link.name)
         self.delete_masquerade(stale)
         self.delete_spoof_check(stale)
+
+
+def _size_and_mac(mtu: int, mac: str) -> list[tuple[str, Any]]:
+    return ([("IFLA_MTU", mtu)] if mtu else []) + ([("IFLA_ADDRESS", mac)] if mac else [])
 
 
 class NoNamespace:

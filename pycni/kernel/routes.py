@@ -86,6 +86,18 @@ def _gateways(answer: Any) -> list[str]:
     return [hop.get_attr("RTA_GATEWAY") for hop in (answer, *hops)]
 
 
+def defaults(door: Door, version: int) -> list[tuple[int, int]]:
+    """The metric and the index of the link of each default route; of one with several hops, the first."""
+    question = Message(netlink.GETROUTE, 0, {"family": FAMILIES[version]}, [("RTA_TABLE", MAIN)])
+    found = []
+    for answer in door.netlink.dump(question):
+        if answer["dst_len"] == 0 and answer["type"] == _UNICAST:
+            hops = answer.get_attr("RTA_MULTIPATH") or []
+            index = answer.get_attr("RTA_OIF") or (hops[0]["oif"] if hops else 0)
+            found.append((answer.get_attr("RTA_PRIORITY") or 0, index))
+    return found
+
+
 def is_local(door: Door, address: Address) -> bool:
     """Whether the address is one of the namespace's own."""
     answer = _way(door, address)

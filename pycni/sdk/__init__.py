@@ -33,10 +33,25 @@ if TYPE_CHECKING:
     from pycni.kernel.portmappings import HostPorts, PortMapping
     from pycni.kernel.ratelimit import RateLimit
     from pycni.kernel.routes import SourceRoute
+    from pycni.kernel.taps import Tap
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
-    from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, MasqBackend, Model, NetConf, RouteField
+    from pycni.sdk.config import (
+        Address,
+        Cidr,
+        DnsField,
+        Ifname,
+        Ipam,
+        Mac,
+        MacSource,
+        MasqBackend,
+        Model,
+        NetConf,
+        OptionalIfname,
+        RouteField,
+    )
+    from pycni.sdk.containerlink import ContainerLink, LinkOnMaster, LinkSettings, MacConf, MasterConf
     from pycni.sdk.lease import Lease
     from pycni.sdk.plugin import Plugin
 
@@ -51,13 +66,15 @@ _HOMES = {
     "pycni.kernel.owner": ("Owner",),
     "pycni.kernel.ratelimit": ("RateLimit",),
     "pycni.kernel.routes": ("SourceRoute",),
+    "pycni.kernel.taps": ("Tap",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
     "pycni.sdk.attachment": ("Attachment", "Network"),
     "pycni.sdk.config": (
         *("Address", "Cidr", "DnsField", "Ifname", "Ipam"),
-        *("Mac", "MasqBackend", "Model", "NetConf", "RouteField"),
+        *("Mac", "MacSource", "MasqBackend", "Model", "NetConf", "OptionalIfname", "RouteField"),
     ),
+    "pycni.sdk.containerlink": ("ContainerLink", "LinkOnMaster", "LinkSettings", "MacConf", "MasterConf"),
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
 }
@@ -77,6 +94,7 @@ __all__ = [
     "CniError",
     "Code",
     "ConfigError",
+    "ContainerLink",
     "Dns",
     "DnsField",
     "Fence",
@@ -88,12 +106,18 @@ __all__ = [
     "Ipam",
     "Lease",
     "Link",
+    "LinkOnMaster",
+    "LinkSettings",
     "Mac",
+    "MacConf",
+    "MacSource",
     "MasqBackend",
+    "MasterConf",
     "Model",
     "Namespace",
     "NetConf",
     "Network",
+    "OptionalIfname",
     "Owner",
     "Plugin",
     "PortMapping",
@@ -102,4 +126,5 @@ __all__ = [
     "Route",
     "RouteField",
     "SourceRoute",
+    "Tap",
 ]

@@ -179,6 +179,17 @@ class Attachment(Network[C]):
         elif self.find_own_link() is not None:
             self.container.delete_link(self.ifname)
 
+    def delete_link(self, kind: str) -> None:
+        """Remove the container's interface, if it is of the kind: not one that carries another attachment's label.
+
+        The path of the namespace may lead to another container by now.
+        """
+        link = self.container.find_link(self.ifname)
+        if link is not None and link.state.kind == kind and self._may_own(link.state.alias):
+            self.container.delete_link(self.ifname)
+        elif link is None:  # an ADD may have been killed before it had given the link its name
+            self.container.delete_link(self.host_ifname)
+
     def delete_masquerade(self) -> None:
         """Masquerade the interface's addresses no more: those of the previous result, else all that can be found.
 
@@ -193,8 +204,11 @@ class Attachment(Network[C]):
         """The container's interface, for DEL; None if it is gone, or if somebody else's label hangs on its cable."""
         link = self.container.find_link(self.ifname)
         peer = self.host.find_peer_of(link) if link is not None else None
-        label = peer.state.alias if peer is not None else ""
-        return None if is_label(label) and not self.owner.owns(label) else link
+        return link if peer is None or self._may_own(peer.state.alias) else None
+
+    def _may_own(self, label: str) -> bool:
+        """Whether nobody else's label is there; what the Go plugins made has none."""
+        return not is_label(label) or self.owner.owns(label)
 
     def expect_prev_result(self) -> None:
         """Raise CniError unless every interface, address and route that ADD reported is still there."""

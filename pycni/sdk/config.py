@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Annotated, Any, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
@@ -29,6 +30,7 @@ from pycni.protocol.result import Dns, Route
 Address = Annotated[address.Address, PlainValidator(address.parse_ip)]
 Cidr = Annotated[address.Cidr, PlainValidator(address.parse_cidr)]
 Ifname = Annotated[str, AfterValidator(lambda text: _checked(text, check_ifname))]
+OptionalIfname = Annotated[str, AfterValidator(lambda text: text and _checked(text, check_ifname))]
 Mac = Annotated[str, AfterValidator(lambda text: _checked(text.lower().replace("-", ":"), _check_mac))]
 MasqBackend = Annotated[str, AfterValidator(lambda text: _checked_backend(text, ("", "nftables", "iptables")))]
 RouteField = Annotated[Route, PlainValidator(Route.from_document)]
@@ -118,14 +120,28 @@ class Ipam(Model):
     type: str = ""
 
 
+class MacSource(Model):
+    """Where a MAC may be asked for, such as runtimeConfig and args.cni."""
+
+    mac: Mac = ""
+
+
 class NetConf(Model):
     """The configuration of a plugin; derive yours from it."""
+
+    needs_addresses: ClassVar[str] = ""  # why, if there must be an IPAM plugin
 
     name: str = ""
     cni_version: str = ""
     type: str = ""
     ipam: Ipam = Ipam()
     dns: DnsField = Dns()
+
+    @model_validator(mode="after")
+    def _there_are_addresses(self) -> Self:
+        if self.needs_addresses and not self.ipam.type:
+            raise ValueError(f"ipam.type is missing: {self.needs_addresses}")
+        return self
 
     def complaints(self) -> Iterator[str]:
         """What ADD would refuse beyond the types of the fields, as `path: what is wrong`; for `pycni validate`.

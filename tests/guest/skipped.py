@@ -1,6 +1,6 @@
 """What two runs of the tests together say, natively and in the guest: no test may have been skipped in both.
 
-    python tests/guest/skipped.py NATIVE.xml GUEST.xml      (JUnit reports)
+python tests/guest/skipped.py NATIVE.xml GUEST.xml      (JUnit reports)
 """
 
 import sys

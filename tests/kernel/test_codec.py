@@ -90,6 +90,8 @@ def test_answers_are_read_as_pyroute2_does(kind: int, host: Host, container: Con
     for answer in answers:
         whole = answer.in_full()
         for path in names(table):
+            if "IFLA_INFO_DATA" in path and not path[-1].startswith("IFLA_BR_"):
+                continue  # of links of other kinds than those that are there
             ours: Any = answer.get_nested(*path) if len(path) > 1 else answer.get_attr(*path)
             theirs = whole.get_nested(*path) if len(path) > 1 else whole.get_attr(*path)
             assert ours == theirs, path

@@ -1,0 +1,95 @@
+"""Links that a container has to itself: macvlan, ipvlan and vlan, which stand on a master, and dummy."""
+
+import errno
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pycni.kernel import links, netlink, routes
+from pycni.kernel.codec import Attributes
+from pycni.kernel.door import Door
+from pycni.kernel.links import MODES, Link, LinkState, Value, explained
+from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.kernel.owner import Owner
+from pycni.protocol.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from pycni.kernel.namespace import Namespace
+
+_NEW = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
+_NO_UNICAST = "01:00:00:00:00:00"
+_SETTINGS = {"vlan": "IFLA_VLAN_ID", "broadcast_queue": "IFLA_MACVLAN_BC_QUEUE_LEN"}
+
+
+def create(
+    container: "Namespace",
+    name: str,
+    kind: str,
+    owner: Owner,
+    *,
+    master: Link | None,
+    attributes: Attributes,
+    settings: Mapping[str, Value],
+) -> Link:
+    """Make a link of the kind, still down; `settings` are what only its kind has, by the names of LinkState.
+
+    One whose master is in another namespace is born under the name of its owner: the kernel takes no name that a link
+    beside the master has, such as eth0.
+    """
+    door: Door = container if master is None else master.door
+    foreign = door is not container
+    born = owner.host_ifname if foreign else name
+    whole = [("IFLA_IFNAME", born), *attributes, ("IFLA_LINKINFO", {"attrs": _info(kind, settings)})]
+    whole += [("IFLA_LINK", master.index)] if master is not None else []
+    whole += [("IFLA_NET_NS_FD", container.fd)] if foreign else []
+    words = f"{kind} {name}" + (f" on {master}" if master is not None else "")
+
+    def do() -> Link:
+        links.delete(container, owner.host_ifname)  # left by an ADD of the same attachment that was killed half-way
+        with explained(f"cannot create {words}"):
+            door.netlink.request(link_message(netlink.NEWLINK, whole, flags=_NEW))
+        try:
+            return finish(container, born, name, owner)
+        except BaseException:
+            links.delete(container, born)
+            raise
+
+    return container.journal.change(f"create {words}", do, lambda: links.delete(container, name))
+
+
+def _info(kind: str, settings: Mapping[str, Value]) -> Attributes:
+    data = [
+        (f"IFLA_{kind.upper()}_MODE", {word: number for number, word in MODES[kind].items()}[str(value)])
+        if key == "mode"
+        else (_SETTINGS[key], value)
+        for key, value in settings.items()
+    ]
+    return [("IFLA_INFO_KIND", kind), *([("IFLA_INFO_DATA", {"attrs": data})] if data else [])]
+
+
+def finish(container: "Namespace", born: str, name: str, owner: Owner, attributes: Attributes = ()) -> Link:
+    """Give a new link its name, its owner's label, and whatever it could not be born with."""
+    (state,) = container.netlink.request(links.question(born))
+    steps: list[Attributes] = [[("IFLA_IFNAME", name), ("IFLA_IFALIAS", owner.label)], *([each] for each in attributes)]
+    changes = [link_message(netlink.NEWLINK, step, index=state["index"]) for step in steps]
+    with explained(f"cannot make {name} of the new link"):
+        (state,) = container.netlink.request(*changes, links.question(name))
+    return Link(container, LinkState.of(state))
+
+
+def probe(door: Door, kind: str) -> None:
+    """Raise CniError, code 50, unless the kernel has links of the kind."""
+    # Never made: no link has such an address. But the kernel looks for the kind first, and loads its module.
+    impossible = [("IFLA_ADDRESS", _NO_UNICAST), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
+    (outcome,) = door.netlink.outcomes(link_message(netlink.NEWLINK, impossible, flags=_NEW))
+    if isinstance(outcome, NetlinkError) and outcome.errno == errno.EOPNOTSUPP:
+        raise CniError(
+            f"this kernel has no {kind} links",
+            code=Code.PLUGIN_NOT_AVAILABLE,
+            details=f"the plugin needs the kernel's module for {kind}",
+        )
+
+
+def find_default(door: Door) -> LinkState | None:
+    """The link of the default route, IPv4's before IPv6's and the best before the others; None if there is none."""
+    found = [(version, metric, index) for version in (4, 6) for metric, index in routes.defaults(door, version)]
+    return links.find_state_at(door, min(found)[2]) if found else None

@@ -1,0 +1,257 @@
+"""macvlan, vlan, ipvlan, dummy and tap: what they have in common."""
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life, wait_for
+
+Attached = Callable[..., Runtime]
+DUAL = {
+    "type": "host-local",
+    "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2"}], [{"subnet": "fd00:1::/64"}]],
+    "routes": [{"dst": "10.9.0.0/16"}, {"dst": "fd00:9::/64"}],
+}
+
+
+def link(netns: Container | Host, name: str = "eth0") -> dict[str, Any]:
+    (found,) = netns.json(f"ip -j -d link show dev {name}")
+    return dict(found)
+
+
+def names(netns: Container | Host) -> set[str]:
+    return {found["ifname"] for found in netns.json("ip -j link")}
+
+
+def failing_ipam(host: Host) -> dict[str, str]:
+    """An IPAM plugin that has no address left."""
+    binary = host.state / "bin" / "empty"
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    answer = json.dumps({"cniVersion": "1.1.0", "code": 50, "msg": "the pool is dry"})
+    binary.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exit\necho '{answer}'\nexit 1\n")
+    binary.chmod(0o755)
+    return {"type": "empty"}
+
+
+def test_it_leaves_nothing_behind(attachment: Attached, plugin: str) -> None:
+    live_a_life(attachment(plugin, ipam=DUAL))
+
+
+def test_a_failed_add_leaves_nothing_behind(attachment: Attached, plugin: str) -> None:
+    assert fail_at_every_change(lambda: attachment(plugin, ipam=DUAL)) > 2
+
+
+@pytest.mark.exhaustive
+def test_an_add_killed_half_way_is_cleaned_up_by_del(attachment: Attached, plugin: str) -> None:
+    """GC cannot: it is told of no namespace."""
+    assert die_at_every_change(lambda: attachment(plugin, ipam=DUAL), gc=False) > 2
+
+
+def test_the_result_is_the_link_with_its_addresses(
+    attachment: Attached, plugin: str, container: Container, kind_of: Callable[[str], str]
+) -> None:
+    runtime = attachment(plugin)
+    result = runtime.add()
+    made = link(container)
+    assert made["linkinfo"]["info_kind"] == kind_of(plugin)
+    assert made["ifalias"] == runtime.owner.label
+    assert result["interfaces"] == [{"name": "eth0", "mac": made["address"], "sandbox": container.path}]
+    assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.2/24", 0), ("fd00:1::2/64", 0)]
+    assert "default via 10.1.0.1" in container.run("ip -4 route")
+    assert "default via fd00:1::1" in container.run("ip -6 route")
+    runtime.check()
+
+
+def test_r04_when_ipam_fails_the_link_goes_and_the_next_add_works(
+    attachment: Attached, plugin: str, host: Host, container: Container
+) -> None:
+    with pytest.raises(CniError, match="the pool is dry") as caught:
+        attachment(plugin, ipam=failing_ipam(host)).add()
+    assert caught.value.code == 50
+    assert "eth0" not in names(container)
+    attachment(plugin).add()
+
+
+def test_r20_an_interface_of_that_name_is_left_alone(attachment: Attached, plugin: str, container: Container) -> None:
+    """Nobody adopts it, and the DEL that follows the failed ADD does not take it away."""
+    container.run("ip link add eth0 type veth peer name other")
+    runtime = attachment(plugin)
+    with pytest.raises(CniError, match='interface "eth0" already exists'):
+        runtime.add()
+    runtime.delete()
+    assert {"eth0", "other"} <= names(container)
+
+
+def test_r20_del_leaves_what_carries_another_attachments_label(
+    attachment: Attached, plugin: str, container: Container
+) -> None:
+    """The path of a namespace may lead to another container by the time of the DEL."""
+    theirs, ours = attachment(plugin), attachment(plugin, name="other")
+    theirs.add()
+    ours.delete()
+    theirs.check()
+
+
+def test_r11_del_without_a_namespace_gives_the_addresses_back(
+    attachment: Attached, plugin: str, host: Host, container: Container
+) -> None:
+    runtime = attachment(plugin, ipam=DUAL)
+    runtime.add()
+    store = host.state / "networks" / "test"
+    assert (store / "10.1.0.2").exists()
+    for netns in ("/nowhere/at/all", ""):
+        runtime.netns = netns
+        runtime.delete()
+        assert not (store / "10.1.0.2").exists()
+
+
+def test_r33_the_dns_of_ipam_is_in_the_result(attachment: Attached, plugin: str) -> None:
+    ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}], "dns": {"nameservers": ["10.1.0.53"]}}
+    runtime = attachment(plugin, ipam=ipam)
+    assert runtime.add()["dns"] == {"nameservers": ["10.1.0.53"]}
+    runtime.delete()
+    runtime = attachment(plugin, ipam=ipam, dns={"nameservers": ["10.1.0.54"]})
+    assert runtime.add()["dns"] == {"nameservers": ["10.1.0.54"]}
+
+
+def test_status_asks_ipam(attachment: Attached, plugin: str, host: Host) -> None:
+    attachment(plugin).status()
+    with pytest.raises(CniError, match="the pool is dry") as caught:
+        attachment(plugin, ipam=failing_ipam(host)).status()
+    assert caught.value.code == 50
+
+
+def test_gc_gives_back_the_addresses_of_containers_that_are_gone(
+    attachment: Attached, plugin: str, host: Host, containers: list[Container]
+) -> None:
+    gone = attachment(plugin, containers[0], ipam=DUAL)
+    gone.add()
+    gone.gc()
+    assert not (host.state / "networks" / "test" / "10.1.0.2").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("ip link set eth0 down", "eth0 should have up True"),
+        ("ip addr del 10.1.0.2/24 dev eth0", "eth0 has lost 10.1.0.2/24"),
+        ("ip addr del fd00:1::2/64 dev eth0", "eth0 has lost fd00:1::2/64"),
+        ("ip route del default", "eth0 has lost the route to 0.0.0.0/0"),
+        ("ip link del eth0", '"eth0" not found'),
+        ("ip link del eth0; ip link add eth0 type veth peer name other", "eth0 should have"),
+    ],
+)
+def test_check_finds_damage(attachment: Attached, container: Container, damage: str, message: str) -> None:
+    runtime = attachment("macvlan")
+    runtime.add()
+    container.run(damage)
+    with pytest.raises(CniError, match=message):
+        runtime.check()
+
+
+def test_status_names_the_kind_that_the_kernel_lacks(host: Host) -> None:
+    from pycni.kernel.journal import Journal
+    from pycni.kernel.namespace import Namespace
+
+    own = Namespace.own(Journal())
+    own.expect_kind("veth")
+    with pytest.raises(CniError, match="this kernel has no perpetuum links") as caught:
+        own.expect_kind("perpetuum")
+    own.close()
+    assert caught.value.code == 50
+    assert names(host) == {"lo"}
+
+
+def test_neighbours_are_reached_and_hear_of_every_address(
+    attachment: Attached, on_master: str, container: Container, heard: socket.socket
+) -> None:
+    runtime = attachment(on_master)
+    result = runtime.add()
+    mac = bytes.fromhex(result["interfaces"][0]["mac"].replace(":", ""))
+    announced: set[str] = set()
+
+    def all_of_them() -> bool:
+        try:
+            announced.add(announcement(heard.recv(2048), mac))
+        except TimeoutError:
+            return False
+        return {"10.1.0.2", "fd00:1::2"} <= announced
+
+    wait_for(all_of_them, "an ARP and a neighbour advertisement")
+    assert container.pings("10.1.0.1")
+    assert container.pings("fd00:1::1")
+
+
+def announcement(frame: bytes, mac: bytes) -> str:
+    """The address that the holder of the MAC announces by the frame; "" if it does not."""
+    if frame[6:12] != mac:
+        return ""
+    if frame[12:14] == b"\x08\x06" and frame[28:32] == frame[38:42]:
+        return socket.inet_ntop(socket.AF_INET, frame[28:32])
+    if frame[12:14] == b"\x86\xdd" and frame[54:55] == b"\x88":
+        return socket.inet_ntop(socket.AF_INET6, frame[62:78])
+    return ""
+
+
+def test_its_addresses_are_usable_at_once_and_routers_are_heeded(
+    attachment: Attached, on_master: str, container: Container
+) -> None:
+    attachment(on_master).add()
+    (found,) = container.json("ip -j addr show dev eth0")
+    assert not [info for info in found["addr_info"] if info.get("tentative")]
+    assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
+
+
+def test_its_mtu_is_the_masters_and_never_more(attachment: Attached, on_master: str, container: Container) -> None:
+    runtime = attachment(on_master)
+    runtime.add()
+    assert link(container)["mtu"] == 1400
+    runtime.delete()
+    attachment(on_master, mtu=1300).add()
+    assert link(container)["mtu"] == 1300
+    with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
+        attachment(on_master, Container(container.host), mtu=1401).add()
+    with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
+        attachment(on_master, mtu=-1).add()
+
+
+def test_r17_del_needs_no_master(attachment: Attached, on_master: str, host: Host, container: Container) -> None:
+    runtime = attachment(on_master, ipam=DUAL)
+    runtime.add()
+    host.run("ip link set eth0 down && ip link set eth0 name wan0")
+    runtime.delete()
+    assert names(container) == {"lo"}
+    host.run("ip link del wan0")
+    runtime.delete()
+
+
+def test_a_master_that_is_not_there_is_named(attachment: Attached, on_master: str, container: Container) -> None:
+    with pytest.raises(CniError, match='master "nic7" not found'):
+        attachment(on_master, master="nic7").add()
+    assert names(container) == {"lo"}
+
+
+@pytest.mark.parametrize("verb", ["add", "check"])
+def test_the_master_may_be_in_the_container(
+    attachment: Attached, on_master: str, container: Container, verb: str
+) -> None:
+    container.run("ip link add nic type veth peer name other && ip link set nic up && ip link set other up")
+    runtime = attachment(on_master, master="nic", linkInContainer=True)
+    runtime.add()
+    assert link(container)["link"] == "nic"
+    runtime.check()
+    runtime.delete()
+    assert names(container) == {"lo", "nic", "other"}
+
+
+def test_check_finds_another_master(attachment: Attached, on_master: str, host: Host) -> None:
+    runtime = attachment(on_master)
+    runtime.add()
+    host.run("ip link set eth0 down && ip link set eth0 name wan0 && ip link set wan0 up")
+    host.run("ip link add eth0 type veth peer name other")
+    with pytest.raises(CniError, match="eth0 should stand on eth0, but stands on another link"):
+        runtime.check()
