@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from pycni.kernel.door import Door
-from pycni.kernel.netfilter import BODY, DUMP, NFTABLES, NetfilterSocket, attribute, attributes, text
+from pycni.kernel.netfilter import BODY, DUMP, NFTABLES, NetfilterSocket, attribute, attributes, connected, text
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -89,11 +89,8 @@ class Lookup:
 @contextmanager
 def lookup(door: Door) -> Iterator[Lookup]:
     """Ask the nftables of the namespace behind the door."""
-    socket = NetfilterSocket(door)
-    try:
+    with connected(door) as socket:
         yield Lookup(socket)
-    finally:
-        socket.close()
 
 
 def _encoded(part: str) -> bytes:
