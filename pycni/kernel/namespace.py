@@ -223,6 +223,11 @@ class Namespace(Door):
                 raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
             time.sleep(_CARRIER_PAUSE)
 
+    def wait_until_reachable(self, link: Link, cidrs: Iterable[Cidr]) -> None:
+        """Wait until the link carries frames and hears who asks for these addresses of its own. Raises CniError."""
+        self.wait_for_carrier(link)
+        addresses.wait_until_heard(link, cidrs)
+
     def set_down(self, name: str) -> None:
         """Set the link down; one that is gone is down enough."""
 
