@@ -30,7 +30,7 @@ def configure(
         sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad, on_lan=on_lan))
         _send(link, cidrs, routes_, dad=dad or on_lan, on_link=on_link)
         if dad or on_lan:
-            addresses.wait_until_usable(link, cidrs)
+            addresses.wait_for_detection(link, cidrs)
 
     link.door.journal.change(f"configure {link} with {words}", do)
 

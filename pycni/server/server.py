@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pycni.kernel import netfilter
 from pycni.kernel.door import OWN, move_this_thread
-from pycni.kernel.nftables import nft
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.respond import Answer, answer
@@ -51,7 +51,7 @@ class Server:
 
     def _work(self) -> None:
         own = os.stat(OWN)
-        nft.keep_open((own.st_dev, own.st_ino))
+        netfilter.keep_open((own.st_dev, own.st_ino))
         with select.epoll() as waiting:
             # A call wakes one thread, not all.
             waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
