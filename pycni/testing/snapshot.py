@@ -3,16 +3,31 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from pycni.testing.world import Host, Netns
 
+_QUESTIONS = {
+    "addresses": "ip -j -d addr show",
+    "routes -4": "ip -j -4 route show table all",
+    "routes -6": "ip -j -6 route show table all",
+    "rules -4": "ip -j -4 rule show",
+    "rules -6": "ip -j -6 rule show",
+    "qdiscs": "tc -j qdisc show",
+    # By a process of its own: how libnftables writes rules of iptables depends on what it has written before.
+    "nftables": "nft list ruleset || :",
+    "tables -4": "cat /proc/thread-self/net/ip_tables_names || :",
+    "tables -6": "cat /proc/thread-self/net/ip6_tables_names || :",
+}
+_NEXT = "-- next answer --"
 _COUNTERS = re.compile(r"counter packets \d+ bytes \d+ | \[\d+:\d+\]$")
 
 
 def of_namespace(netns: Netns) -> set[str]:
     """Its links, addresses, routes, rules, queueing disciplines, nftables and (legacy) iptables."""
+    answers = _answers(netns)
     lines = set()
-    for link in netns.json("ip -j -d addr show"):
+    for link in _parsed(answers["addresses"]):
         addresses = link.pop("addr_info", [])
         kept = {"ifname", "address", "ifalias", "master"}
         kind = link.get("linkinfo", {}).get("info_kind", "")
@@ -24,12 +39,22 @@ def of_namespace(netns: Netns) -> set[str]:
             if address.get("local") and address.get("scope") not in ("link", "host")  # those are the kernel's
         }
     for family in ("-4", "-6"):
-        for route in netns.json(f"ip -j {family} route show table all"):
+        for route in _parsed(answers[f"routes {family}"]):
             if route.get("protocol") != "kernel":
                 lines.add(f"route {family} {json.dumps(route, sort_keys=True)}")
-        lines |= {f"rule {family} {json.dumps(r, sort_keys=True)}" for r in netns.json(f"ip -j {family} rule show")}
-    lines |= {f"qdisc {json.dumps(q, sort_keys=True)}" for q in netns.json("tc -j qdisc show") if q["handle"] != "0:"}
-    return lines | _nftables(netns) | _legacy_iptables(netns)
+        lines |= {f"rule {family} {json.dumps(r, sort_keys=True)}" for r in _parsed(answers[f"rules {family}"])}
+    lines |= {f"qdisc {json.dumps(q, sort_keys=True)}" for q in _parsed(answers["qdiscs"]) if q["handle"] != "0:"}
+    return lines | _nftables(answers["nftables"]) | _legacy_iptables(netns, answers)
+
+
+def _answers(netns: Netns) -> dict[str, str]:
+    """What is said to each question, all asked by one shell: where processes are slow, half as many."""
+    said = netns.run(f" && echo '{_NEXT}' && ".join(_QUESTIONS.values()))
+    return dict(zip(_QUESTIONS, said.split(f"{_NEXT}\n"), strict=True))
+
+
+def _parsed(answer: str) -> Any:
+    return json.loads(answer or "[]")
 
 
 def of_host(host: Host) -> set[str]:
@@ -37,10 +62,8 @@ def of_host(host: Host) -> set[str]:
     return of_namespace(host) | {f"file {path.relative_to(host.state)} {_content(path)}" for path in _files(host.state)}
 
 
-def _nftables(netns: Netns) -> set[str]:
+def _nftables(ruleset: str) -> set[str]:
     lines, place = set(), ""
-    # By a process of its own: how libnftables writes rules of iptables depends on what it has written before.
-    ruleset = netns.run("nft list ruleset", check=False)
     for line in ruleset.splitlines():
         text = _COUNTERS.sub("", line.strip())
         if text.startswith(("table", "chain", "set", "map")):
@@ -52,11 +75,11 @@ def _nftables(netns: Netns) -> set[str]:
     return {line for line in lines if not line.endswith(("}", " "))}
 
 
-def _legacy_iptables(netns: Netns) -> set[str]:
+def _legacy_iptables(netns: Netns, answers: dict[str, str]) -> set[str]:
     """What the legacy variant has in the tables that are in use; the other one's rules are in nftables."""
     lines = set()
-    for family in ("ip", "ip6"):
-        for table in netns.run(f"cat /proc/thread-self/net/{family}_tables_names", check=False).split():
+    for family, tables in (("ip", answers["tables -4"]), ("ip6", answers["tables -6"])):
+        for table in tables.split():
             listing = netns.run(f"{family}tables-legacy-save -t {table}")
             lines |= {
                 f"{family}tables {table} {_COUNTERS.sub('', line)}" for line in listing.splitlines() if line[0] in ":-"

@@ -262,7 +262,7 @@ def test_the_master_may_be_in_the_container(attachment: Attached, on_master: str
 def test_check_finds_another_master(attachment: Attached, on_master: str, host: Host) -> None:
     runtime = attachment(on_master)
     runtime.add()
-    host.run("ip link set eth0 down && ip link set eth0 name wan0 && ip link set wan0 up")
-    host.run("ip link add eth0 type veth peer name other")
-    with pytest.raises(CniError, match="eth0 should stand on eth0, but stands on another link"):
+    host.run("ip link add nic type veth peer name other")
+    runtime.config["master"] = "nic"
+    with pytest.raises(CniError, match="eth0 should stand on nic, but stands on another link"):
         runtime.check()
