@@ -1,7 +1,7 @@
 """Links that a container has to itself: macvlan, ipvlan and vlan, which stand on a master, and dummy."""
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pycni.kernel import links, netlink, routes
@@ -30,25 +30,35 @@ def create(
     attributes: Attributes,
     settings: Mapping[str, Value],
 ) -> Link:
-    """Make a link of the kind, still down; `settings` are what only its kind has, by the names of LinkState.
-
-    One whose master is in another namespace is born under the name of its owner: the kernel takes no name that a link
-    beside the master has, such as eth0.
-    """
+    """Make a link of the kind, still down; `settings` are what only its kind has, by the names of LinkState."""
     door: Door = container if master is None else master.door
-    foreign = door is not container
-    born = owner.host_ifname if foreign else name
-    whole = [("IFLA_IFNAME", born), *attributes, ("IFLA_LINKINFO", {"attrs": _info(kind, settings)})]
+    whole = [("IFLA_IFNAME", owner.host_ifname), *attributes, ("IFLA_LINKINFO", {"attrs": _info(kind, settings)})]
     whole += [("IFLA_LINK", master.index)] if master is not None else []
-    whole += [("IFLA_NET_NS_FD", container.fd)] if foreign else []
+    whole += [("IFLA_NET_NS_FD", container.fd)] if door is not container else []
     words = f"{kind} {name}" + (f" on {master}" if master is not None else "")
 
-    def do() -> Link:
-        links.delete(container, owner.host_ifname)  # left by an ADD of the same attachment that was killed half-way
+    def make() -> None:
         with explained(f"cannot create {words}"):
             door.netlink.request(link_message(netlink.NEWLINK, whole, flags=_NEW))
+
+    return make_and_label(container, name, owner, words, make)
+
+
+def make_and_label(
+    container: "Namespace", name: str, owner: Owner, words: str, make: Callable[[], None], late: Attributes = ()
+) -> Link:
+    """Make a link under its owner's name, then give it the name that it shall have, and a label, at once.
+
+    So nothing unlabelled ever has that name; and the kernel takes no name for a new link that one beside its master
+    has, such as eth0. What is set `late` is what the link cannot be born with.
+    """
+    born = owner.host_ifname
+
+    def do() -> Link:
+        links.delete(container, born)  # left by an ADD of the same attachment that was killed half-way
+        make()
         try:
-            return finish(container, born, name, owner)
+            return _finish(container, born, name, owner, late)
         except BaseException:
             links.delete(container, born)
             raise
@@ -66,13 +76,13 @@ def _info(kind: str, settings: Mapping[str, Value]) -> Attributes:
     return [("IFLA_INFO_KIND", kind), *([("IFLA_INFO_DATA", {"attrs": data})] if data else [])]
 
 
-def finish(container: "Namespace", born: str, name: str, owner: Owner, attributes: Attributes = ()) -> Link:
-    """Give a new link its name, its owner's label, and whatever it could not be born with."""
+def _finish(container: "Namespace", born: str, name: str, owner: Owner, late: Attributes) -> Link:
     (state,) = container.netlink.request(links.question(born))
-    steps: list[Attributes] = [[("IFLA_IFNAME", name), ("IFLA_IFALIAS", owner.label)], *([each] for each in attributes)]
-    changes = [link_message(netlink.NEWLINK, step, index=state["index"]) for step in steps]
+    changes = [link_message(netlink.NEWLINK, [each], index=state["index"]) for each in late]
+    naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", owner.label)], index=state["index"])
     with explained(f"cannot make {name} of the new link"):
-        (state,) = container.netlink.request(*changes, links.question(name))
+        container.netlink.request(*changes)
+        (state,) = container.netlink.request(naming, links.question(name))
     return Link(container, LinkState.of(state))
 
 

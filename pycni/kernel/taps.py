@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pycni.kernel import containerlink, links
+from pycni.kernel import containerlink
 from pycni.kernel.codec import Attributes
 from pycni.kernel.links import Link
 from pycni.kernel.owner import Owner
@@ -39,19 +39,14 @@ class Tap:
 def create(container: "Namespace", name: str, owner: Owner, tap: Tap, attributes: Attributes) -> Link:
     """Make a tap that stays without a process, still down. Whoever opens it says how its frames begin."""
 
-    def do() -> Link:
+    def make() -> None:
         with container.entered():
             if tap.selinux_context:
-                _make_labelled(name, tap)
+                _make_labelled(owner.host_ifname, tap)
             else:
-                _make(name, tap)
-        try:
-            return containerlink.finish(container, name, name, owner, attributes)
-        except BaseException:
-            links.delete(container, name)
-            raise
+                _make(owner.host_ifname, tap)
 
-    return container.journal.change(f"create tap {name}", do, lambda: links.delete(container, name))
+    return containerlink.make_and_label(container, name, owner, f"tap {name}", make, late=attributes)
 
 
 def probe() -> None:
@@ -84,7 +79,7 @@ def _make(name: str, tap: Tap) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise CniError(f"cannot create tap {name}: {os.strerror(error.errno or 0).lower()}") from None
+        raise CniError(f"cannot create a tap: {os.strerror(error.errno or 0).lower()}") from None
 
 
 def _make_labelled(name: str, tap: Tap) -> None:
@@ -95,7 +90,7 @@ def _make_labelled(name: str, tap: Tap) -> None:
     with _next_process_labelled(tap.selinux_context):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CniError(f"cannot create tap {name}: {done.stderr.strip()}", details=f"asked was: {' '.join(command)}")
+        raise CniError(f"cannot create a tap: {done.stderr.strip()}", details=f"asked was: {' '.join(command)}")
 
 
 @contextmanager

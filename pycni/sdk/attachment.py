@@ -179,16 +179,21 @@ class Attachment(Network[C]):
         elif self.find_own_link() is not None:
             self.container.delete_link(self.ifname)
 
-    def delete_link(self, kind: str) -> None:
-        """Remove the container's interface, if it is of the kind: not one that carries another attachment's label.
+    def delete_link(self) -> None:
+        """Remove the container's interface, if it carries this attachment's label.
 
-        The path of the namespace may lead to another container by now.
+        The path of the namespace may lead to another container by now, and an ADD that met somebody else's interface
+        is followed by a DEL as well. What the Go plugins made has no label; it is in their result.
         """
         link = self.container.find_link(self.ifname)
-        if link is not None and link.state.kind == kind and self._may_own(link.state.alias):
-            self.container.delete_link(self.ifname)
-        elif link is None:  # an ADD may have been killed before it had given the link its name
+        if link is None:  # an ADD may have been killed before it had given the link its name
             self.container.delete_link(self.host_ifname)
+        elif self.owner.owns(link.state.alias) or (self._is_reported() and not is_label(link.state.alias)):
+            self.container.delete_link(self.ifname)
+
+    def _is_reported(self) -> bool:
+        result = self.prev_result or Result()
+        return any(interface.name == self.ifname and interface.sandbox for interface in result.interfaces)
 
     def delete_masquerade(self) -> None:
         """Masquerade the interface's addresses no more: those of the previous result, else all that can be found.

@@ -56,7 +56,7 @@ class ContainerLink(Plugin[C]):
     def delete(self, cni: Attachment[C]) -> None:
         """Give the addresses back, while a DHCP client still has the link, and remove it."""
         cni.ipam.delete()
-        cni.delete_link(self.kind)
+        cni.delete_link()
 
     def status(self, cni: Network[C]) -> None:
         """Ready if IPAM is, and the kernel has such links."""

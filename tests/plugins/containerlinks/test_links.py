@@ -101,6 +101,21 @@ def test_r20_an_interface_of_that_name_is_left_alone(attachment: Attached, plugi
     assert {"eth0", "other"} <= names(container)
 
 
+@pytest.mark.parametrize(
+    ("plugin", "strangers"),
+    [("tap", "ip tuntap add dev eth0 mode tap"), ("macvlan", "ip link add eth0 link nic type macvlan")],
+)
+def test_r20_not_even_one_of_the_same_kind_is_taken_away(
+    attachment: Attached, container: Container, plugin: str, strangers: str
+) -> None:
+    container.run(f"ip link add nic type veth peer name other && {strangers}")
+    runtime = attachment(plugin)
+    with pytest.raises(CniError, match='interface "eth0" already exists'):
+        runtime.add()
+    runtime.delete()
+    assert "eth0" in names(container)
+
+
 def test_r20_del_leaves_what_carries_another_attachments_label(
     attachment: Attached, plugin: str, container: Container
 ) -> None:
