@@ -7,14 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from errno import EOPNOTSUPP
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from pycni.kernel import netlink
-from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.kernel import containerlink
+from pycni.protocol.errors import CniError
 from pycni.testing.world import Netns
 
 ACME = Path(__file__).with_name("third_party") / "acme_mtu"
@@ -30,9 +29,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this kernel cannot do; scripts/test --guest does it in one that can."""
-    for marker in item.iter_markers("needs_kernel"):
-        if missing := [feature for feature in marker.args if not _kernel_has(feature)]:
-            pytest.skip(f"needs a kernel with {', '.join(missing)}")
+    wanted = [feature for marker in item.iter_markers("needs_kernel") for feature in marker.args]
+    try:
+        missing = [feature for feature in wanted if not _kernel_has(feature)]
+    except OSError as error:
+        pytest.skip(f"needs root, or `unshare -Urnm`: {error}")
+    if missing:
+        pytest.skip(f"needs a kernel with {', '.join(missing)}")
 
 
 @pytest.fixture
@@ -52,11 +55,11 @@ def _kernel_has(feature: str) -> bool:
             netns.run("ip link add br0 type bridge; ip link set br0 type bridge vlan_filtering 1", check=False)
             (bridge,) = netns.json("ip -j -d link show br0")
             return bool(bridge["linkinfo"]["info_data"]["vlan_filtering"])
-        kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", feature)]})
-        creation = link_message(netlink.NEWLINK, [kind], flags=netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE)
-        (outcome,) = netns.door.netlink.outcomes(creation)
-        # A kind that is known may still be refused: this one lacks a master, a number, a table.
-        return not (isinstance(outcome, NetlinkError) and outcome.errno == EOPNOTSUPP)
+        try:
+            containerlink.probe(netns.door, feature)
+        except CniError:
+            return False
+        return True
 
 
 def _has_sctp() -> bool:
