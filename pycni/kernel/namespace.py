@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,12 @@ from pycni.kernel import (
     hostports,
     isolation,
     links,
+    lock,
     masquerade,
     netlink,
     qdiscs,
     routes,
+    rules,
     sysctl,
 )
 from pycni.kernel.door import OWN, Door
@@ -28,6 +31,8 @@ from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.kernel.nftables import nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
 from pycni.kernel.portmappings import HostPorts
+from pycni.kernel.routes import SourceRoute
+from pycni.kernel.rules import Rule
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
@@ -292,6 +297,37 @@ class Namespace(Door):
         """Raise CniError unless the route is there, over this link."""
         routes.expect(link, route)
 
+    def routes_of(self, link: Link, version: int) -> list[SourceRoute]:
+        """The routes of a family over the link in table main, but for those of IPv6 that never leave the link."""
+        return routes.of(link, version)
+
+    def create_route(self, link: Link, route: Route) -> None:
+        """A route over the link, in the place of one to the same destination in its table."""
+        routes.create(link, route)
+
+    def withdraw_route(self, link: Link, route: Route) -> None:
+        """Take the route away; it comes back if ADD fails."""
+        routes.withdraw(link, route)
+
+    def locked(self, doing: str) -> AbstractContextManager[None]:
+        """Keep others of ours from doing the same in the namespace, `doing` as in "choosing a routing table"."""
+        return lock.locked(self, doing)
+
+    def create_source_rule(self, source: Address, table: int | None = None) -> int:
+        """Route what comes from the address by a table, a free one unless it is named; returns which."""
+        if table is None:
+            table = rules.free_table(self)
+        rules.create(self, Rule(source, table))
+        return table
+
+    def expect_source_rule(self, source: Address, table: int | None = None) -> int:
+        """Raise CniError unless what comes from the address is routed by a table, `table` if named; returns which."""
+        return rules.expect(self, source, table)
+
+    def delete_source_rules(self, sources: Collection[Address], table: int | None = None) -> None:
+        """Route what comes from these addresses as everything else: by the table no more, or by none of its own."""
+        self.journal.attempt("delete rules of source addresses", partial(rules.delete, self, sources, table))
+
     def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
         """Forward packets of the families of these addresses."""
         sysctl.ensure(self, {_FORWARDING[version]: "1" for version in sorted({cidr.version for cidr in cidrs})})
@@ -456,6 +492,9 @@ class NoNamespace:
 
     def set_down(self, name: str) -> None:
         """It went with its namespace."""
+
+    def delete_source_rules(self, sources: Collection[Address], table: int | None = None) -> None:
+        """They went with their namespace."""
 
     def all_addresses(self) -> list[Cidr]:
         """There is none."""
