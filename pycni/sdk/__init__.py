@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
     from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, MasqBackend, Model, NetConf, RouteField
+    from pycni.sdk.delegate import Delegate
     from pycni.sdk.lease import Lease
     from pycni.sdk.plugin import Plugin
+    from pycni.sdk.statefile import StateFile
 
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
@@ -58,8 +60,10 @@ _HOMES = {
         *("Address", "Cidr", "DnsField", "Ifname", "Ipam"),
         *("Mac", "MasqBackend", "Model", "NetConf", "RouteField"),
     ),
+    "pycni.sdk.delegate": ("Delegate",),
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
+    "pycni.sdk.statefile": ("StateFile",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -77,6 +81,7 @@ __all__ = [
     "CniError",
     "Code",
     "ConfigError",
+    "Delegate",
     "Dns",
     "DnsField",
     "Fence",
@@ -102,4 +107,5 @@ __all__ = [
     "Route",
     "RouteField",
     "SourceRoute",
+    "StateFile",
 ]

@@ -1,9 +1,10 @@
 """What a verb is given: the configuration, the two namespaces, IPAM, and what earlier plugins made."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from pycni.kernel.journal import Journal
 from pycni.kernel.owner import Owner, Stale, is_label
@@ -13,6 +14,7 @@ from pycni.protocol.errors import CniError, Code, ConfigError
 from pycni.protocol.request import Request
 from pycni.protocol.result import Interface, IpConfig, Result
 from pycni.sdk.config import NetConf
+from pycni.sdk.delegate import Delegate
 from pycni.sdk.ipam import Invoke, IpamDelegate
 from pycni.sdk.lease import Lease
 
@@ -33,6 +35,7 @@ class Network(Generic[C]):
         self.config = config
         self.request = request
         self.journal = journal
+        self._invoke = invoke
         self.ipam = IpamDelegate(config.ipam.type, request, invoke, journal)
         self._opened: list[Namespace] = []
 
@@ -49,6 +52,10 @@ class Network(Generic[C]):
         host = Namespace.own(self.journal)
         self._opened.append(host)
         return host
+
+    def delegate(self, document: Mapping[str, Any]) -> Delegate:
+        """The plugin that the configuration `document` names as its type; `invoke` decides how it is called."""
+        return Delegate(document, self.request, self._invoke, self.journal)
 
     @cached_property
     def valid_attachments(self) -> list[Owner] | None:
