@@ -11,11 +11,12 @@ def main(name: str, entry: str, versions: tuple[str, ...]) -> NoReturn:
         from pycni.protocol import version
 
         _print_and_exit(version.reply(versions))
+    words = sys.argv[1:] if not os.environ.get("CNI_COMMAND") else []
     env = dict(os.environ)
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "true"  # it would look for some in every distribution there is
     from pycni.sdk.main import main_of_entry
 
-    main_of_entry(name, entry, env)
+    main_of_entry(name, entry, env, words)
 
 
 def _print_and_exit(text: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import errno
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from pycni.kernel import netlink
@@ -14,7 +15,8 @@ from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
 
 MAIN = 254
-_BOOT, _UNICAST, _LOCAL = 3, 1, 2  # RTPROT_BOOT, RTN_UNICAST, RTN_LOCAL
+_KERNEL, _BOOT = 2, 3  # RTPROT_KERNEL, RTPROT_BOOT
+_UNICAST, _LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
@@ -53,10 +55,41 @@ def addition(index: int, route: Route) -> Message:
     return Message(netlink.NEWROUTE, netlink.CREATE | netlink.ACK, fields, attributes)
 
 
+def removal(index: int, route: Route) -> Message:
+    """The request that removes the route from the link with this index."""
+    added = addition(index, route)
+    return Message(netlink.DELROUTE, netlink.ACK, added.fields, added.attributes)
+
+
 def _scope(route: Route, *, on_link: bool) -> int:
     if route.scope is not None:
         return route.scope
     return _SCOPE_LINK if on_link and route.dst.version == 4 else _SCOPE_UNIVERSE
+
+
+def made_on(link: Link) -> list[SourceRoute]:
+    """The IPv4 routes over the link that somebody has made, in all tables; not those that the kernel makes itself."""
+    question = Message(netlink.GETROUTE, 0, {"family": FAMILIES[4]}, [("RTA_OIF", link.index)])
+    return [
+        _read(answer)
+        for answer in link.door.netlink.dump(question)
+        if answer["proto"] != _KERNEL and answer["type"] == _UNICAST and answer.get_attr("RTA_OIF") == link.index
+    ]
+
+
+def _read(answer: Any) -> SourceRoute:
+    attribute = answer.in_full().get_attr
+    gateway, source, metrics = attribute("RTA_GATEWAY"), attribute("RTA_PREFSRC"), attribute("RTA_METRICS")
+    return SourceRoute(
+        ip_interface((attribute("RTA_DST") or 0, answer["dst_len"])),
+        gateway and ip_address(gateway),
+        mtu=(metrics and metrics.get_attr("RTAX_MTU")) or 0,
+        advmss=(metrics and metrics.get_attr("RTAX_ADVMSS")) or 0,
+        priority=attribute("RTA_PRIORITY") or 0,
+        table=attribute("RTA_TABLE") or answer["table"],
+        scope=answer["scope"],
+        source=source and ip_address(source),
+    )
 
 
 def expect(link: Link, route: Route) -> None:

@@ -25,6 +25,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pycni.kernel.datagrams import Datagram, DatagramSocket
     from pycni.kernel.firewall import Firewall
     from pycni.kernel.isolation import Fence
     from pycni.kernel.links import Link
@@ -32,17 +33,21 @@ if TYPE_CHECKING:
     from pycni.kernel.owner import Owner
     from pycni.kernel.portmappings import HostPorts, PortMapping
     from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.readdress import RouteChange
     from pycni.kernel.routes import SourceRoute
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
     from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, MasqBackend, Model, NetConf, RouteField
     from pycni.sdk.lease import Lease
+    from pycni.sdk.patience import waiting
     from pycni.sdk.plugin import Plugin
+    from pycni.sdk.unixsocket import listening
 
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
 _HOMES = {
+    "pycni.kernel.datagrams": ("Datagram", "DatagramSocket"),
     "pycni.kernel.firewall": ("Firewall",),
     "pycni.kernel.isolation": ("Fence",),
     "pycni.kernel.links": ("Link",),
@@ -50,6 +55,7 @@ _HOMES = {
     "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
     "pycni.kernel.owner": ("Owner",),
     "pycni.kernel.ratelimit": ("RateLimit",),
+    "pycni.kernel.readdress": ("RouteChange",),
     "pycni.kernel.routes": ("SourceRoute",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
@@ -60,6 +66,8 @@ _HOMES = {
     ),
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
+    "pycni.sdk.unixsocket": ("listening",),
+    "pycni.sdk.patience": ("waiting",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -77,6 +85,8 @@ __all__ = [
     "CniError",
     "Code",
     "ConfigError",
+    "Datagram",
+    "DatagramSocket",
     "Dns",
     "DnsField",
     "Fence",
@@ -100,6 +110,9 @@ __all__ = [
     "RateLimit",
     "Result",
     "Route",
+    "RouteChange",
     "RouteField",
     "SourceRoute",
+    "listening",
+    "waiting",
 ]

@@ -61,7 +61,7 @@ class Launcher:
 {_MARK}{json.dumps(asdict(self))}
 ''':'
 [ -d /dev/stdin ] && exec </dev/null
-exec {shlex.quote(self.interpreter)} {options} "$0"
+exec {shlex.quote(self.interpreter)} {options} "$0" "$@"
 '''
 import sys
 {paths}from pycni.oneshot import main

@@ -8,11 +8,10 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pycni.sdk import registry
-from pycni.server import frames
+from pycni.sdk import registry, unixsocket
 from pycni.server.server import Server, keep_stdout_clean
 
 log = logging.getLogger(__name__)
@@ -26,7 +25,10 @@ def serve(path: Path, workers: int) -> None:
     """Serve until SIGTERM or SIGINT, or until the installation has changed: then start anew in this process's place."""
     keep_stdout_clean()
     plugins = {name: registry.load(name) for name in registry.names()}
-    with _listening(path) as listener, _signals() as wakeup:
+    with _listening(path) as listener, _signals() as wakeup, ExitStack() as residents:
+        for plugin in plugins.values():
+            # What lives on between calls has its sockets where the server's is: below /run, or what stands in for it.
+            residents.enter_context(plugin.resident(path.absolute().parent.parent))
         before = _fingerprint()
         server = Server(listener, plugins, workers)
         # What stands now stands for ever: the collector need not look at it again.
@@ -40,6 +42,7 @@ def serve(path: Path, workers: int) -> None:
                 log.info("the installation has changed: starting anew")
                 _notify("RELOADING=1")
                 server.drain(_DRAIN)
+                residents.close()
                 _start_anew(listener)
         _notify("STOPPING=1")
         if not server.drain(_DRAIN):
@@ -56,7 +59,7 @@ def _listening(path: Path) -> Iterator[socket.socket]:
             listener.set_inheritable(False)
             yield listener
         return
-    with frames.bound(path) as listener:
+    with unixsocket.listening(path) as listener:
         yield listener
 
 

@@ -1,0 +1,210 @@
+"""A network with a DHCP server on it: Debian's dnsmasq, or ISC's dhcpd, which can grant leases of a few seconds."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.testing import Container, Host, Runtime, wait_for
+from pycni.testing.world import Netns
+
+BRIDGE = "lan0"
+SUBNET = "10.55.0"
+
+
+class Process:
+    """A process of a test with a log."""
+
+    def __init__(self, netns: Netns | None, log: Path, *command: object) -> None:
+        self.log = log
+        with log.open("ab") as output, _inside(netns):
+            self._process = subprocess.Popen(
+                list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it, unless it has ended; its exit status."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return self._process.wait(20)
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+
+def _inside(netns: Netns | None) -> Any:
+    return nullcontext() if netns is None else netns.door.entered()
+
+
+class Lan:
+    """A bridge of the host, and a router behind it with the DHCP server of the test."""
+
+    def __init__(self, host: Host, directory: Path) -> None:
+        self.host, self.directory = host, directory
+        self.router = Netns()
+        self.server: Process | None = None
+        host.run(f"ip link add {BRIDGE} type bridge && ip link set {BRIDGE} up")
+        host.run(f"ip link add srv0 type veth peer name eth0 netns {self.router.path} && ip link set srv0 master {BRIDGE} up")
+        self.router.run(f"ip link set lo up && ip addr add {SUBNET}.1/24 dev eth0 && ip link set eth0 up")
+        wait_for(lambda: "forwarding" in host.run("bridge link show dev srv0"), "srv0 forwards")
+
+    def isc(self, *options: str, seconds: int = 600, pool: str = f"{SUBNET}.100 {SUBNET}.150") -> Process:
+        """(Re)start ISC's dhcpd with leases of so many seconds, and further lines of its subnet's declaration."""
+        program = _found("dhcpd")
+        conf, leases = self.directory / "dhcpd.conf", self.directory / "dhcpd.leases"
+        leases.touch()
+        lines = [
+            f"default-lease-time {seconds}; max-lease-time {seconds}; min-lease-time {seconds};",
+            "authoritative; ping-check off; update-static-leases off; ddns-update-style none;",
+            "option classless code 121 = array of unsigned integer 8;",
+            f"subnet {SUBNET}.0 netmask 255.255.255.0 {{",
+            f"range {pool};",
+            f"option routers {SUBNET}.1;",
+            *options,
+            "}",
+        ]
+        conf.write_text("\n".join(lines) + "\n")
+        return self._serve(
+            "Server starting service",
+            *(program, "-4", "-f", "-d", "-cf", conf, "-lf", leases, "-pf", self.directory / "dhcpd.pid", "eth0"),
+        )
+
+    def dnsmasq(self, *options: str, pool: str = f"{SUBNET}.100,{SUBNET}.150") -> Process:
+        """(Re)start dnsmasq, whose leases last two minutes or longer."""
+        program = _found("dnsmasq")
+        return self._serve(
+            "DHCP, IP range",
+            *(program, "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces"),
+            *("--dhcp-authoritative", f"--dhcp-range={pool},255.255.255.0,2m", "--log-dhcp", "--user=root", "--no-ping"),
+            *(f"--dhcp-leasefile={self.directory}/dnsmasq.leases", f"--pid-file={self.directory}/dnsmasq.pid"),
+            *options,
+        )
+
+    def _serve(self, ready: str, *command: object) -> Process:
+        self.stop_server()
+        log = self.directory / "server.log"
+        log.unlink(missing_ok=True)
+        self.server = Process(self.router, log, *command)
+        wait_for(lambda: ready in self.said() or not self._is_running(), "the DHCP server")
+        assert self._is_running(), self.said()
+        return self.server
+
+    def _is_running(self) -> bool:
+        return self.server is not None and self.server.is_running()
+
+    def said(self) -> str:
+        """What the server has logged since it was started."""
+        assert self.server is not None
+        return self.server.said()
+
+    def stop_server(self) -> None:
+        if self.server is not None:
+            self.server.stop()
+            self.server = None
+
+    def close(self) -> None:
+        self.stop_server()
+        self.router.close()
+
+
+def _found(program: str) -> str:
+    path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if path is None:
+        pytest.skip(f"{program} is missing: scripts/setup test installs it")
+    return path
+
+
+@pytest.fixture
+def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
+    directory = tmp_path / "lan"
+    directory.mkdir()
+    made = Lan(host, directory)
+    yield made
+    made.close()
+
+
+class Keeper:
+    """A keeper of the test's own: `pycni dhcp-daemon` at a socket of the test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = directory / "cni" / "dhcp.sock"
+        self.leases = directory / "cni" / "dhcp.leases"
+        self._log = directory / "keeper.log"
+        self._process: Process | None = None
+
+    def start(self, *flags: str) -> Process:
+        """Start it, and wait until it listens."""
+        command = [sys.executable, "-m", "pycni", "dhcp-daemon", "-socketpath", self.socket, "-lookevery", "100ms"]
+        self._process = Process(None, self._log, *command, *flags)
+        wait_for(lambda: self.socket.exists() or not self.is_running(), "the keeper", seconds=20)
+        assert self.is_running(), self.said()
+        return self._process
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.is_running()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.stop(number)
+            self._process = None
+
+    def restart(self, *flags: str) -> None:
+        self.stop()
+        self.start(*flags)
+
+    def said(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+    def records(self) -> list[dict[str, Any]]:
+        """What it remembers."""
+        return [json.loads(path.read_text()) for path in sorted(self.leases.glob("*.json"))]
+
+
+@pytest.fixture
+def no_keeper(host: Host, tmp_path: Path) -> Iterator[Keeper]:
+    """A keeper that is not started yet."""
+    made = Keeper(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def keeper(no_keeper: Keeper) -> Keeper:
+    no_keeper.start()
+    return no_keeper
+
+
+BridgeOf = Callable[..., Runtime]
+
+
+@pytest.fixture
+def bridge(container: Container, no_keeper: Keeper) -> BridgeOf:
+    """Makes an attachment of the container, or another one, to the bridge; keyword arguments are options of dhcp."""
+
+    def make(*, to: Container | None = None, bridge: dict[str, Any] | None = None, **ipam: Any) -> Runtime:
+        section = {"type": "dhcp", "daemonSocketPath": str(no_keeper.socket), **ipam}
+        return Runtime("bridge", to or container, bridge=BRIDGE, ipam=section, **(bridge or {}))
+
+    return make
+
+
+def address_of(container: Container, ifname: str = "eth0") -> list[str]:
+    """The IPv4 addresses of the interface."""
+    (link,) = container.json(f"ip -j -4 addr show dev {ifname}") or [{"addr_info": []}]
+    return [f"{one['local']}/{one['prefixlen']}" for one in link.get("addr_info", [])]
