@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from pycni.cli import installation
+from pycni.protocol.errors import CniError
+from pycni.sdk.respond import Answer
 from pycni.testing import Container, Host, Runtime, wait_for
 from pycni.testing.world import Netns
 
@@ -58,8 +62,10 @@ class Lan:
         self.host, self.directory = host, directory
         self.router = Netns()
         self.server: Process | None = None
-        host.run(f"ip link add {BRIDGE} type bridge && ip link set {BRIDGE} up")
-        host.run(f"ip link add srv0 type veth peer name eth0 netns {self.router.path} && ip link set srv0 master {BRIDGE} up")
+        host.run(f"ip link add {BRIDGE} address 02:00:00:00:55:01 type bridge && ip link set {BRIDGE} up")
+        host.run(
+            f"ip link add srv0 type veth peer name eth0 netns {self.router.path} && ip link set srv0 master {BRIDGE} up"
+        )
         self.router.run(f"ip link set lo up && ip addr add {SUBNET}.1/24 dev eth0 && ip link set eth0 up")
         wait_for(lambda: "forwarding" in host.run("bridge link show dev srv0"), "srv0 forwards")
 
@@ -90,7 +96,13 @@ class Lan:
         return self._serve(
             "DHCP, IP range",
             *(program, "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces"),
-            *("--dhcp-authoritative", f"--dhcp-range={pool},255.255.255.0,2m", "--log-dhcp", "--user=root", "--no-ping"),
+            *(
+                "--dhcp-authoritative",
+                f"--dhcp-range={pool},255.255.255.0,2m",
+                "--log-dhcp",
+                "--user=root",
+                "--no-ping",
+            ),
             *(f"--dhcp-leasefile={self.directory}/dnsmasq.leases", f"--pid-file={self.directory}/dnsmasq.pid"),
             *options,
         )
@@ -151,12 +163,16 @@ class Keeper:
         """Start it, and wait until it listens."""
         command = [sys.executable, "-m", "pycni", "dhcp-daemon", "-socketpath", self.socket, "-lookevery", "100ms"]
         self._process = Process(None, self._log, *command, *flags)
-        wait_for(lambda: self.socket.exists() or not self.is_running(), "the keeper", seconds=20)
+        wait_for(lambda: self.is_listening() or not self.is_running(), "the keeper", seconds=20)
         assert self.is_running(), self.said()
         return self._process
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.is_running()
+
+    def is_listening(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as channel:
+            return channel.connect_ex(str(self.socket)) == 0
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self._process is not None:
@@ -188,6 +204,77 @@ def no_keeper(host: Host, tmp_path: Path) -> Iterator[Keeper]:
 def keeper(no_keeper: Keeper) -> Keeper:
     no_keeper.start()
     return no_keeper
+
+
+class Installed(Runtime):
+    """A runtime that starts the executables of a plugin directory."""
+
+    directory: Path
+
+    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Answer:
+        env = {
+            **os.environ,
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": self.container.id,
+            "CNI_NETNS": self.netns,
+            "CNI_IFNAME": self.ifname,
+            "CNI_PATH": str(self.directory),
+            # Whatever the server does not answer fails.
+            "PYCNI_ONESHOT_DIR": "/nowhere",
+        }
+        document = json.dumps({**self.config, **(extra or {})}).encode()
+        executable = self.directory / self.plugin
+        done = subprocess.run([executable], env=env, input=document, capture_output=True, check=False, timeout=60)
+        if done.returncode:
+            raise CniError.from_json(json.loads(done.stdout))
+        return Answer(done.stdout.decode())
+
+
+class Served:
+    """A resident server of the test's own, which keeps the leases, and a plugin directory whose calls it answers."""
+
+    def __init__(self, directory: Path) -> None:
+        self.run, self.bin = directory / "run", directory / "bin"
+        self.socket = self.run / "pycni" / "pycni.sock"
+        self.log = directory / "server.log"
+        self._process: Process | None = None
+        installation.install(self.bin, ["bridge", "dhcp", "static"], directory / "install", socket=self.socket)
+
+    def start(self, *options: str) -> None:
+        self._process = Process(
+            None, self.log, sys.executable, "-m", "pycni", "serve", "--socket", self.socket, *options
+        )
+        ready = f"serving at {self.socket} as {self._process.pid}"
+        wait_for(lambda: ready in self.said(), "the server", seconds=30)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.stop(number)
+            self._process = None
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def attachment(self, plugin: str, container: Container, **config: Any) -> Installed:
+        made = Installed(plugin, container, **config)
+        made.directory = self.bin
+        return made
+
+    def bridged(self, container: Container) -> Installed:
+        ipam = {"type": "dhcp", "daemonSocketPath": str(self.run / "cni" / "dhcp.sock")}
+        return self.attachment("bridge", container, bridge=BRIDGE, ipam=ipam)
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in (self.run / "cni" / "dhcp.leases").glob("*.json")]
+
+
+@pytest.fixture
+def served(tmp_path: Path, host: Host) -> Iterator[Served]:
+    if not installation.has_compiled_launcher():
+        pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
+    made = Served(tmp_path)
+    yield made
+    made.stop()
 
 
 BridgeOf = Callable[..., Runtime]
