@@ -6,10 +6,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from pycni.protocol import version
 from pycni.sdk import CniError, Code, Owner
@@ -102,7 +99,7 @@ class Keeper:
                 )
             await caller.promise(self._timing.resend_timeout if request["do"] == "acquire" else _QUICK)
             answer = await verb(caller, request)
-        except (CniError, OSError, ValidationError, KeyError) as error:
+        except (CniError, OSError, ValueError, LookupError, TypeError) as error:
             answer = {"error": json.loads(CniError.from_exception(error).to_json(version.NEWEST))}
         await caller.answer(answer)
 
@@ -162,6 +159,10 @@ class Keeper:
                 f"there is no DHCP lease for {owner.ifname} of container {owner.container_id}",
                 details="its interface was gone, or the keeper has lost its store; delete and add the container",
             )
+        try:
+            binding.expect_alive()
+        except GoneError as gone:
+            raise CniError(f"the interface of the DHCP lease of {binding.lease.cidr} is gone: {gone}") from None
         return {
             "lease": binding.lease.model_dump(mode="json", by_alias=True),
             "incarnation": binding.record.incarnation,
@@ -197,15 +198,12 @@ def _is_good(binding: Binding, client: Client, incarnation: str) -> bool:
     return record.client == client and record.incarnation == incarnation and not record.withdrawn
 
 
-def release_without_keeper(socket_path: str, is_wanted: Callable[[Owner], bool]) -> None:
+def release_without_keeper(store: Store, is_wanted: Callable[[Owner], bool]) -> None:
     """Give back what a keeper that runs no more has left of these attachments. Raises CniError."""
-    store = Store.beside(Path(socket_path))
-    if not any(is_wanted(record.client.owner) for record in store.records()):
-        return
     with store.locked() as free:
         if not free:
             raise CniError(
-                f"the DHCP keeper with the leases of {store.directory} does not listen at {socket_path}",
+                f"the DHCP keeper with the leases of {store.directory} does not listen",
                 code=Code.TRY_AGAIN_LATER,
                 details="start it anew: leases survive that",
             )

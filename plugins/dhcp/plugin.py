@@ -19,6 +19,7 @@ from .client import Client
 from .config import DhcpConfig
 from .conversation import Document, NoKeeperError
 from .lease import Lease
+from .store import Store
 
 
 class Dhcp(Plugin[DhcpConfig]):
@@ -118,9 +119,11 @@ def _collect(cni: Network[DhcpConfig], valid: Collection[Owner]) -> None:
 
 
 def _without_keeper(cni: Network[DhcpConfig], is_wanted: Callable[[Owner], bool]) -> None:
-    from .keeper import release_without_keeper  # 50 ms, for what hardly ever happens
+    store = Store.beside(Path(cni.config.socket))
+    if any(is_wanted(record.client.owner) for record in store.records()):
+        from .keeper import release_without_keeper  # 50 ms, for what hardly ever happens
 
-    release_without_keeper(cni.config.socket, is_wanted)
+        release_without_keeper(store, is_wanted)
 
 
 def _words(owner: Owner) -> list[str]:

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,30 @@ class Process:
 
 def _inside(netns: Netns | None) -> Any:
     return nullcontext() if netns is None else netns.door.entered()
+
+
+class Frame:
+    """An Ethernet frame with IPv4 and UDP in it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.mac = data[:6].hex(":")
+        self.source, self.destination = IPv4Address(data[26:30]), IPv4Address(data[30:34])
+        self.port = int.from_bytes(data[36:38]) if data[23] == 17 else 0
+        payload = data[42:]
+        self.options = {}
+        if self.port == 67:
+            with suppress(ValueError):
+                self.kind, self.options = _told(payload)
+
+
+def _told(payload: bytes) -> tuple[int, dict[int, bytes]]:
+    """Kind and options of a client's message, read from the end of the cookie on."""
+    options, position = {}, payload.index(b"\x63\x82\x53\x63") + 4
+    while payload[position] != 255:
+        length = payload[position + 1]
+        options[payload[position]] = payload[position + 2 : position + 2 + length]
+        position += 2 + length
+    return options[53][0], options
 
 
 class Lan:
@@ -118,6 +143,24 @@ class Lan:
 
     def _is_running(self) -> bool:
         return self.server is not None and self.server.is_running()
+
+    @contextmanager
+    def overheard(self) -> Iterator[Callable[[], list[Frame]]]:
+        """The frames to DHCP servers that have reached the router since."""
+        with self.router.door.entered():
+            ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+        ear.bind(("eth0", 0x0800))
+        ear.setblocking(False)
+        frames: list[Frame] = []
+
+        def heard() -> list[Frame]:
+            with suppress(BlockingIOError):
+                while True:
+                    frames.append(Frame(ear.recv(1 << 16)))
+            return [frame for frame in frames if frame.port == 67]
+
+        with ear:
+            yield heard
 
     def said(self) -> str:
         """What the server has logged since it was started."""

@@ -3,6 +3,7 @@
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,19 @@ def test_a_container_gets_uses_and_returns_an_address(
     runtime.delete()
     assert keeper.records() == []
     wait_for(lambda: f"DHCPRELEASE of {ip['address'].partition('/')[0]}" in lan.said(), "the release")
+
+
+def test_the_example_of_the_readme(lan: Lan, keeper: Keeper, container: Container) -> None:
+    text = (Path(__file__).parents[3] / "plugins" / "dhcp" / "README.md").read_text()
+    document = json.loads(text.partition("```json")[2].partition("```")[0])
+    lan.isc("option interface-mtu 1400;", CLASSLESS)
+    plugin = document.pop("type")
+    document["ipam"]["daemonSocketPath"] = str(keeper.socket)
+    runtime = Runtime(plugin, container, **document)
+    assert [route["dst"] for route in runtime.add()["routes"]] == ["10.99.0.0/16", "10.98.1.0/24", "0.0.0.0/0"]
+    runtime.check()
+    runtime.delete()
+    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
 
 
 def test_a_container_gets_an_address_of_dnsmasq(
