@@ -92,9 +92,10 @@ class Binding:
         try:
             return await self._do_what_is_due()
         except (CniError, OSError, ValueError) as error:
-            with self._interface():  # else it is gone
-                log.warning("%s: %s", self, error)
-            return now() + next(self._pauses)
+            self.expect_alive()
+            log.warning("%s: %s", self, error)
+            again = now() + next(self._pauses)
+            return again if now() >= self.lease.expires_at else min(again, self.lease.expires_at)
 
     async def _do_what_is_due(self) -> float:
         lease, time = self.lease, now()
@@ -133,7 +134,6 @@ class Binding:
                 log.info("%s: there is no address: %s", self, str(error) or "no server answers")
                 return now() + next(self._pauses)
             self._adopt(new, place, link)
-        self._pauses = self._timing.pauses()
         return self.lease.renew_at
 
     def _adopt(self, new: Lease, place: Namespace, link: Link) -> None:
@@ -148,7 +148,7 @@ class Binding:
             place.announce(link)
         if new.mtu and new.mtu != old.mtu:
             _adopt_mtu(link, new.mtu)
-        self._kept = ()
+        self._kept, self._pauses = (), self._timing.pauses()
         self._write(self.record.model_copy(update={"lease": new, "withdrawn": False}))
         log.info("%s: %s for %g s more", self, new.cidr, new.duration)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.owner import Owner
+    from pycni.kernel.patience import waiting
     from pycni.kernel.portmappings import HostPorts, PortMapping
     from pycni.kernel.ratelimit import RateLimit
     from pycni.kernel.readdress import RouteChange
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pycni.sdk.attachment import Attachment, Network
     from pycni.sdk.config import Address, Cidr, DnsField, Ifname, Ipam, Mac, MasqBackend, Model, NetConf, RouteField
     from pycni.sdk.lease import Lease
-    from pycni.sdk.patience import waiting
     from pycni.sdk.plugin import Plugin
     from pycni.sdk.unixsocket import listening
 
@@ -67,7 +67,7 @@ _HOMES = {
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
     "pycni.sdk.unixsocket": ("listening",),
-    "pycni.sdk.patience": ("waiting",),
+    "pycni.kernel.patience": ("waiting",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

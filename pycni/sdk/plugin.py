@@ -51,7 +51,7 @@ class Plugin(ABC, Generic[C]):
     def resident(cls, run: Path) -> AbstractContextManager[None]:  # noqa: ARG003 - for those that have one
         """What of the plugin lives on between calls, if anything does: the server enters it and leaves it when it ends.
 
-        `run` is /run, or the directory that stands in for it. It must not raise, and not delay the server.
+        `run` is /run, or the directory that stands in for it. It must not delay the server.
         """
         return nullcontext()
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from pycni.kernel.door import OWN, move_this_thread
 from pycni.kernel.nftables import nft
+from pycni.kernel.patience import let_pass
 from pycni.sdk.invoke import invoke
-from pycni.sdk.patience import let_pass
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.respond import Answer, answer
 from pycni.server import frames
@@ -37,6 +37,8 @@ class Server:
         self._listener = listener
         self._plugins = plugins
         self._stop, self._stopping = os.eventfd(0, os.EFD_CLOEXEC), False
+        own = os.stat(OWN)
+        self._home = own.st_dev, own.st_ino  # a thread begins where the one is that has started it
         listener.setblocking(False)
         # Each moves from namespace to namespace, and never comes back to the process's own.
         self._threads = [self._new_thread() for _ in range(workers)]
@@ -94,8 +96,13 @@ class Server:
 
     def _work(self) -> None:
         let_pass(self._stand_in)
-        own = os.stat(OWN)
-        nft.keep_open((own.st_dev, own.st_ino))
+        nft.keep_open(self._home)
+        try:
+            self._answer_calls()
+        finally:
+            nft.let_go()
+
+    def _answer_calls(self) -> None:
         with select.epoll() as waiting:
             # A call wakes one thread, not all.
             waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import IPv4Address
 
@@ -14,7 +13,7 @@ from pycni.testing.world import Netns
 
 
 @pytest.fixture
-def link(host: Host, container: Container) -> Iterator[None]:
+def link(host: Host, container: Container) -> None:
     """A cable from the host (10.1.0.1) to the container, which has no address."""
     host.run(f"ip link add v0 type veth peer name eth0 netns {container.path} && ip addr add 10.1.0.1/24 dev v0")
     host.run("ip link set v0 up")
@@ -22,7 +21,6 @@ def link(host: Host, container: Container) -> Iterator[None]:
     wait_for(
         lambda: "state UP" in host.run("ip link show v0") and "state UP" in container.run("ip link show eth0"), "v0"
     )
-    yield
 
 
 def bound(netns: Netns, port: int) -> socket.socket:

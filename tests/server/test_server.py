@@ -63,6 +63,31 @@ def test_it_works_in_its_callers_namespaces(stage: Stage, host: Host) -> None:
         container.close()
 
 
+def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(
+    stage: Stage, host: Host, container: Container, tmp_path: Path
+) -> None:
+    server = stage.serve("--workers", "1")
+    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
+    os.mkfifo(begun)
+    os.mkfifo(go_on)
+    slow = stage.bin / "slow"
+    slow.write_text(
+        f'#!/bin/sh\necho > {begun}\nread line < {go_on}\necho \'{{"ips": [{{"address": "10.1.0.2/24"}}]}}\'\n'
+    )
+    slow.chmod(0o755)
+    config = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "slow"}}).encode()
+    with ThreadPoolExecutor(1) as pool:
+        where = {"CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
+        adding = pool.submit(stage.run, "ADD", config, "bridge", **where)
+        begun.read_text()
+        assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
+        go_on.write_text("\n")
+        done = adding.result(30)
+    assert done.returncode == 0, done.stdout
+    server.terminate()
+    assert server.wait(30) == 0
+
+
 def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, container: Container) -> None:
     server = stage.serve("--workers", "1")  # each worker keeps what it has opened first
 

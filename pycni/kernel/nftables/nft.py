@@ -132,6 +132,14 @@ def keep_open(home: tuple[int, int]) -> None:
     _kept.home = home
 
 
+def let_go() -> None:
+    """Keep nothing open any more: for a thread that ends."""
+    _kept.home = None
+    if _kept.nft is not None:
+        _kept.nft.close()
+        _kept.nft = None
+
+
 @contextmanager
 def opened(door: Door) -> Iterator[Nft]:
     """Nftables of the namespace behind the door. Raises NftUnavailableError."""

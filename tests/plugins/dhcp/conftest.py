@@ -295,6 +295,11 @@ class Served:
             self._process.stop(number)
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def said(self) -> str:
         return self.log.read_text()
 

@@ -2,6 +2,8 @@
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from operator import sub
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +12,10 @@ from pycni.testing import Container, Host, wait_for
 from .conftest import BridgeOf, Keeper, Lan, Served, address_of
 
 SECONDS = 8
+ENDS = [pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive), signal.SIGKILL]
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("end", ENDS)
 def test_a_lease_is_got_kept_and_returned_over_a_restart_of_the_server(
     lan: Lan, served: Served, container: Container, end: signal.Signals
 ) -> None:
@@ -23,9 +26,7 @@ def test_a_lease_is_got_kept_and_returned_over_a_restart_of_the_server(
     served.stop(end)
     served.start()
     (record,) = served.records()
-    wait_for(
-        lambda: served.records()[0]["lease"]["obtained"] > record["lease"]["obtained"], "the renewal", seconds=SECONDS
-    )
+    wait_for(lambda: served.records()[0]["lease"]["obtained"] > record["lease"]["obtained"], "the renewal", seconds=30)
     assert address_of(container) == [address]
     assert container.pings("10.55.0.1")
     runtime.check()
@@ -72,3 +73,33 @@ def test_the_server_takes_over_when_the_daemon_ends(
     runtime.check()
     runtime.delete()
     assert served.records() == []
+
+
+def test_nothing_grows_with_the_number_of_leases(lan: Lan, served: Served, containers: list[Container]) -> None:
+    """Go: a thread and an open namespace for each lease, and memory for each look at it (DH-35, R-50)."""
+    lan.isc()
+    served.start("--workers", "1")
+    runtimes = [served.bridged(container) for container in containers]
+
+    def use() -> tuple[int, int]:
+        process = Path(f"/proc/{served.pid}")
+        return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+    def live() -> None:
+        for runtime in runtimes:
+            runtime.add()
+        for runtime in runtimes:
+            runtime.check()
+            runtime.delete()
+
+    for _ in range(3):
+        live()
+    before = use()
+    for runtime in runtimes:
+        runtime.add()
+    wait_for(lambda: max(map(sub, use(), before)) <= 0, f"what there was without leases: {before}")
+    for runtime in runtimes:
+        runtime.delete()
+    for _ in range(3):
+        live()
+    wait_for(lambda: max(map(sub, use(), before)) <= 0, f"what there was before: {before}")

@@ -1,4 +1,4 @@
-"""A plugin that waits for the world, not for the kernel, says so: a server lets other calls pass meanwhile."""
+"""Whoever waits for the world, for seconds perhaps, says so: a server lets other calls pass meanwhile."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,7 +9,7 @@ _step_aside: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Around what may take seconds, such as the answer of a machine on the network."""
+    """Around what may take long: a machine on the network that is to answer, another program that is to end."""
     with _step_aside.get()():
         yield
 
