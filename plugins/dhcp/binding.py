@@ -67,9 +67,14 @@ class Binding:
             if lease.mtu:
                 _adopt_mtu(link, lease.mtu)
             record = Record(client=client, incarnation=incarnation, index=link.index, lease=lease)
-        store.write(record)
+        binding = cls(record, store, timing, prefix)
+        try:
+            store.write(record)
+        except CniError:
+            binding.give_back()
+            raise
         log.info("%s: %s from %s for %g s", client, lease.cidr, lease.server, lease.duration)
-        return cls(record, store, timing, prefix)
+        return binding
 
     async def keep(self) -> None:
         """Keep the address for as long as the interface is there; then forget it."""
@@ -84,8 +89,7 @@ class Binding:
         """Wait, with a look at the interface now and then. Raises GoneError."""
         while (left := until - now()) > 0:
             await asyncio.sleep(min(left, self._timing.look_every))
-            with self._interface():
-                pass
+            self.expect_alive()
 
     async def _turn(self) -> float:
         """Do what is due, come what may; when the next turn is. Raises GoneError."""
@@ -166,6 +170,11 @@ class Binding:
 
     def release(self) -> None:
         """Give the address back to the server if that is possible, and forget it. Raises CniError, code 5."""
+        self.give_back()
+        self._store.remove(self.record.client.owner)
+
+    def give_back(self) -> None:
+        """Give the address back to the server, if that is possible."""
         try:
             if not self.record.withdrawn and now() < self.lease.expires_at:
                 with self._interface() as (_, link), exchange.over(link, self.record.client, self._timing) as talk:
@@ -173,7 +182,6 @@ class Binding:
                 log.info("%s: %s is given back to %s", self, self.lease.address, self.lease.server)
         except (GoneError, CniError, OSError) as error:
             log.warning("%s: %s cannot be given back and is left to expire: %s", self, self.lease.address, error)
-        self._store.remove(self.record.client.owner)
 
     def expect_alive(self) -> None:
         """Raise GoneError unless the interface is there."""

@@ -7,7 +7,7 @@ from pydantic import ConfigDict
 
 from pycni.sdk import Model, Owner
 
-from .message import Kind, Message
+from .message import NOBODY, Kind, Message
 from .options import Option
 
 _CLIENT_ID_MAX = 254  # with the type before it, what an option holds
@@ -49,13 +49,15 @@ class Client(Model):
             text = text[: _CLIENT_ID_MAX - len(digest)] + digest
         return _OPAQUE + text
 
-    def message(self, kind: Kind, xid: int, mac: str, *, client: IPv4Address | None = None, **about: bytes) -> Message:
+    def message(self, kind: Kind, xid: int, mac: str, *, client: IPv4Address = NOBODY, **about: bytes) -> Message:
         """A message of this client; `about` are its options by their names in Option."""
         own: dict[int, bytes] = {Option.CLIENT_ID: self.id}
         if kind != Kind.RELEASE:
             own |= {Option.MESSAGE_SIZE: _MESSAGE_SIZE, Option.PARAMETERS: bytes(self.requested)}
             own |= self.provided
+            if client != NOBODY:
+                own.pop(Option.REQUESTED_ADDRESS, None)  # for who has none yet (RFC 2131 table 5)
         elif Option.CLIENT_ID in self.provided:
             own[Option.CLIENT_ID] = self.provided[Option.CLIENT_ID]
         own |= {Option[name.upper()]: value for name, value in about.items()}
-        return Message(kind, xid, mac, client or IPv4Address(0), options=own)
+        return Message(kind, xid, mac, client, options=own)

@@ -72,7 +72,10 @@ class DhcpConfig(NetConf):
             value = cni_args.get(item.from_arg, item.value) if item.from_arg else item.value
             if not value:
                 continue
-            data = value.encode(errors="surrogateescape")
+            try:
+                data = options.encoded(code, value)
+            except ValueError as error:
+                raise ConfigError(f"{place}: option {item.option}: {error}") from None
             if len(data) > _OPTION_MAX:
                 raise ConfigError(
                     f"{place}: the value of option {item.option} has {len(data)} bytes",

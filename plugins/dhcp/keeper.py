@@ -97,7 +97,8 @@ class Keeper:
                 raise CniError(
                     f"the DHCP keeper cannot {request.get('do')}", details="it is of another version of pycni"
                 )
-            await caller.promise(self._timing.resend_timeout if request["do"] == "acquire" else _QUICK)
+            patience = self._timing.resend_timeout + self._timing.timeout if request["do"] == "acquire" else _QUICK
+            await caller.promise(patience)
             answer = await verb(caller, request)
         except (CniError, OSError, ValueError, LookupError, TypeError) as error:
             answer = {"error": json.loads(CniError.from_exception(error).to_json(version.NEWEST))}
@@ -117,27 +118,20 @@ class Keeper:
         if binding is None or not _is_good(binding, client, incarnation):
             if self._let_go(key):
                 self._store.remove(client.owner)  # the server knows the client again, and its address
-            binding = await self._acquire_anew(caller, client, incarnation)
-            self._keep(binding)
+            binding = await self._acquire_for(caller, client, incarnation)
         return {"lease": binding.lease.model_dump(mode="json", by_alias=True)}
 
-    async def _acquire_anew(self, caller: Caller, client: Client, incarnation: str) -> Binding:
+    async def _acquire_for(self, caller: Caller, client: Client, incarnation: str) -> Binding:
         """A new binding; what is acquired for a caller that has gone away is given back."""
         key = client.owner.key
-        task = asyncio.create_task(
-            Binding.acquire(client, incarnation, self._store, self._timing, self._prefix), name=str(client)
-        )
+        task = self._acquiring[key] = asyncio.create_task(self._acquire_anew(client, incarnation))
         gone = asyncio.create_task(caller.hung_up())
-        self._acquiring[key] = task
         try:
             await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                log.info("%s: nobody waits for a lease any more", client)
-                task.cancel()
-            binding = await task
             if gone.done():
-                binding.release()
-                raise CniError(f"nobody waits for the lease of {client} any more")
+                log.info("%s: nobody waits for a lease any more", client)
+                self._release_now(client.owner)
+            return await task
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise  # it is the keeper that ends
@@ -149,6 +143,10 @@ class Keeper:
             gone.cancel()
             with suppress(asyncio.CancelledError, OSError):
                 await gone
+
+    async def _acquire_anew(self, client: Client, incarnation: str) -> Binding:
+        binding = await Binding.acquire(client, incarnation, self._store, self._timing, self._prefix)
+        self._keep(binding)  # in the same breath, so that a DEL finds it: here, or on its way
         return binding
 
     async def _check(self, _caller: Caller, request: Document) -> Document:

@@ -44,7 +44,8 @@ class Lease(Model):
         lease = cls(
             address=ack.yours, server=servers[0], server_mac=server_mac, obtained=asked_at, options=dict(ack.options)
         )
-        _ = lease.cidr  # the mask may be none
+        if lease.cidr.network.prefixlen == 0 or not _is_usable(lease.address):
+            raise ValueError(f"{lease.cidr} in DHCPACK is no address of a host")
         return lease
 
     def _option(self, code: Option) -> bytes:
@@ -105,7 +106,7 @@ class Lease(Model):
         """Name servers, domain and search list."""
         return Dns(
             nameservers=tuple(map(str, options.addresses(self._option(Option.NAME_SERVERS)))),
-            domain=options.text(self._option(Option.DOMAIN_NAME)),
+            domain=options.domain(self._option(Option.DOMAIN_NAME)),
             search=tuple(options.names(self._option(Option.DOMAIN_SEARCH))),
         )
 
@@ -118,3 +119,7 @@ class Lease(Model):
     def result(self, priority: int) -> Result:
         """What ADD answers."""
         return Result(ips=(IpConfig(self.cidr, self.gateway),), routes=self.routes(priority), dns=self.dns)
+
+
+def _is_usable(address: IPv4Address) -> bool:
+    return not (address.is_unspecified or address.is_loopback or address.is_multicast or address.is_reserved)

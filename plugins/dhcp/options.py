@@ -1,5 +1,6 @@
 """DHCP options: their numbers, the names that configurations may use, and what their bytes mean (RFC 2132)."""
 
+import re
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
@@ -8,6 +9,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pycni.sdk import Route
 
 _LINK_SCOPE = 253
+_TIME_MAX = 0xFFFFFFFF
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _POINTER, _LABEL_MAX, _JUMPS = 0xC0, 63, 64
 
 
@@ -96,14 +99,35 @@ def providable(name: str) -> int:
     return code
 
 
+def encoded(code: int, value: str) -> bytes:
+    """What a configuration provides, as the option is written: an address, a time, all others a text.
+
+    Raises ValueError.
+    """
+    if code == Option.REQUESTED_ADDRESS:
+        return IPv4Address(value).packed
+    if code == Option.LEASE_TIME:
+        if not value.isascii() or not value.isdecimal() or int(value) > _TIME_MAX:
+            raise ValueError(f'"{value}" is no number of seconds')
+        return struct.pack("!I", int(value))
+    return value.encode(errors="surrogateescape")
+
+
 def addresses(data: bytes) -> list[IPv4Address]:
     """The addresses in an option; what is left over is ignored."""
     return [IPv4Address(data[i : i + 4]) for i in range(0, len(data) - 3, 4)]
 
 
 def text(data: bytes) -> str:
-    """The text in an option. Servers may end it with a zero byte (RFC 2132 section 2)."""
-    return data.rstrip(b"\0").decode(errors="replace")
+    """The text in an option, fit to be shown. Servers may end it with a zero byte (RFC 2132 section 2)."""
+    decoded = data.rstrip(b"\0").decode(errors="replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in decoded)
+
+
+def domain(data: bytes) -> str:
+    """The domain name in an option; empty if it is none, and could do harm in a resolv.conf."""
+    name = text(data).strip(". ")
+    return name if _DOMAIN.fullmatch(name) else ""
 
 
 def seconds(data: bytes) -> int | None:
@@ -123,7 +147,8 @@ def names(data: bytes) -> list[str]:
         name, position = _name(data, position)
         if name is None:
             break
-        found.append(name)
+        if _DOMAIN.fullmatch(name):
+            found.append(name)
     return found
 
 

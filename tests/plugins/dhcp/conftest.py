@@ -193,6 +193,15 @@ def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
     made.close()
 
 
+def records_in(leases: Path) -> list[dict[str, Any]]:
+    """What a keeper has written down, but for what goes just now."""
+    found = []
+    for path in sorted(leases.glob("*.json")):
+        with suppress(FileNotFoundError):
+            found.append(json.loads(path.read_text()))
+    return found
+
+
 class Keeper:
     """A keeper of the test's own: `pycni dhcp-daemon` at a socket of the test."""
 
@@ -231,7 +240,7 @@ class Keeper:
 
     def records(self) -> list[dict[str, Any]]:
         """What it remembers."""
-        return [json.loads(path.read_text()) for path in sorted(self.leases.glob("*.json"))]
+        return records_in(self.leases)
 
 
 @pytest.fixture
@@ -313,7 +322,7 @@ class Served:
         return self.attachment("bridge", container, bridge=BRIDGE, ipam=ipam)
 
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(path.read_text()) for path in (self.run / "cni" / "dhcp.leases").glob("*.json")]
+        return records_in(self.run / "cni" / "dhcp.leases")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """dhcp: what real servers grant, and every option."""
 
+import base64
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -173,9 +174,25 @@ def test_a_client_id_may_be_provided(lan: Lan, keeper: Keeper, bridge: BridgeOf)
     wait_for(lambda: not (lan.directory / "dnsmasq.leases").read_text(), "the release, under the same id")
 
 
+def test_an_address_and_a_time_may_be_wished_for(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+    """Go: options are texts, whatever they mean."""
+    lan.dnsmasq()
+    wishes = [
+        {"option": "dhcp-requested-address", "fromArg": "IP"},
+        {"option": "dhcp-lease-time", "value": "150"},
+    ]
+    runtime = bridge(provide=wishes, request=[{"option": "51"}])
+    runtime.cni_args = "IgnoreUnknown=1;IP=10.55.0.142"
+    assert runtime.add()["ips"][0]["address"] == "10.55.0.142/24"
+    (record,) = keeper.records()
+    assert base64.b64decode(record["lease"]["options"]["51"]) in ((120).to_bytes(4, "big"), (150).to_bytes(4, "big"))
+
+
 @pytest.mark.parametrize(
     ("ipam", "complaint"),
     [
+        ({"provide": [{"option": "50", "value": "10.55"}]}, "ipam.provide[0]: option 50: Expected 4 octets"),
+        ({"provide": [{"option": "51", "value": "1h"}]}, 'ipam.provide[0]: option 51: "1h" is no number of seconds'),
         ({"provide": [{"option": "colour", "value": "red"}]}, 'ipam.provide[0]: "colour" is no DHCP option'),
         ({"provide": [{"option": "53", "value": "x"}]}, "is the business of the DHCP client itself"),
         ({"provide": [{"option": "60", "value": "x" * 256}]}, "the value of option 60 has 256 bytes"),

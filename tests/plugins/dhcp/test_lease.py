@@ -1,6 +1,6 @@
 """A lease's times, and what it says of those who hold it."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from pycni_plugins.dhcp.client import Client
@@ -42,6 +42,22 @@ def test_when_it_is_renewed_rebound_and_over(seconds: dict[str, int], renew: flo
 def test_what_lacks_a_server_or_a_mask_is_no_lease(options: dict[int, bytes]) -> None:
     with pytest.raises(ValueError, match=r"not found in DHCPACK|mask"):
         Lease.of(Message(Kind.ACK, 1, MAC, yours=IPv4Address("10.55.0.7"), options=options), MAC, 0.0)
+
+
+@pytest.mark.parametrize(("address", "mask"), [("0.0.0.0", 24), ("127.0.0.5", 8), ("224.0.0.9", 24), ("10.1.0.2", 0)])
+def test_an_address_that_no_host_can_have_is_refused(address: str, mask: int) -> None:
+    netmask = IPv4Network(f"0.0.0.0/{mask}").netmask.packed
+    ack = Message(Kind.ACK, 1, MAC, yours=IPv4Address(address), options={1: netmask, 54: SERVER})
+    with pytest.raises(ValueError, match="is no address of a host"):
+        Lease.of(ack, MAC, 0.0)
+
+
+def test_a_wish_for_an_address_is_no_part_of_a_renewal() -> None:
+    wishing = client("net").model_copy(update={"provided": {50: b"wish", 12: b"web-0"}})
+    assert wishing.message(Kind.DISCOVER, 1, MAC).options[50] == b"wish"
+    renewal = wishing.message(Kind.REQUEST, 1, MAC, client=IPv4Address("10.55.0.7"))
+    assert 50 not in renewal.options
+    assert renewal.options[12] == b"web-0"
 
 
 def test_it_is_remembered_as_it_was() -> None:

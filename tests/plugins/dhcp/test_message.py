@@ -159,3 +159,22 @@ def test_options_have_names_and_numbers(name: str, code: int) -> None:
 def test_what_is_no_option(name: str) -> None:
     with pytest.raises(ValueError, match="is no DHCP option"):
         options.number(name)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"example.org", "example.org"),
+        (b"example.org.\0", "example.org"),
+        (b"a b", ""),
+        (b"org\nnameserver 6.6.6.6", ""),
+    ],
+)
+def test_a_domain_that_could_do_harm_in_a_resolv_conf_is_none(data: bytes, name: str) -> None:
+    assert options.domain(data) == name
+    label = data.rstrip(b".\0")
+    assert options.names(bytes([len(label)]) + label + b"\0") == ([name] if name else [])
+
+
+def test_what_servers_say_is_fit_to_be_shown() -> None:
+    assert options.text(b"no\x1b[2Jlease\xff\0") == "no\ufffd[2Jlease\ufffd"
