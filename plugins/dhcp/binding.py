@@ -234,6 +234,11 @@ async def _insist(client: Client, link: Link, timing: Timing) -> Lease:
                 return await talk.acquire()
         except (NoAnswerError, RefusedError, ValueError) as error:
             cause = str(error) or "no server has answered"
+        except OSError as error:
+            raise CniError(
+                f"cannot ask for a DHCP lease over {link}: {(error.strerror or str(error)).lower()}",
+                details="the interface went down or away meanwhile",
+            ) from None
         if now() + pause >= end:
             break
         await asyncio.sleep(pause)
