@@ -116,7 +116,7 @@ class Bridge(Plugin[BridgeConfig]):
         if conf.mac_spoof_check:
             host.create_spoof_check(port, eth.mac, cni.owner)
         lease = conf.complete(cni.ipam.add())  # only now: a DHCP client needs the link
-        made = [bridge, port, eth]
+        made, holder = [bridge, port, eth], None
         if lease.ips and conf.gateway:
             holder = host.ensure_vlan_gateway(bridge, conf.vlan) if conf.vlan else bridge
             made += [holder] if conf.vlan else []
@@ -126,6 +126,9 @@ class Bridge(Plugin[BridgeConfig]):
         if not conf.disable_container_interface:
             container.configure(eth, lease.cidrs, lease.resolved_routes(), dad=conf.enable_dad)
             host.wait_for_carrier(port)  # a frame sent before the port forwards is lost
+            if holder:
+                host.wait_until_reachable(holder, lease.gateways)
+            container.wait_until_reachable(eth, lease.cidrs)
             container.announce(eth)
         return cni.result(*made, lease=lease, on=eth)
 

@@ -31,7 +31,8 @@ class FirewallConfig(NetConf):
         if backend not in ("", "nftables", "iptables", "firewalld"):
             raise ValueError(
                 f'unknown firewall backend "{backend}": there are nftables, iptables and firewalld; '
-                "without one, firewalld is taken where it is running, else nftables"
+                "without one, firewalld is taken where it is running, iptables where that drops what it has no rule "
+                "for, else nftables"
             )
         return backend
 

@@ -46,8 +46,8 @@ class Ptp(Plugin[PtpConfig]):
         if conf.ip_masq:
             host.create_masquerade(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
         container.configure(eth, lease.cidrs, wiring.routes_to_host(lease), on_link=False)
-        host.wait_for_carrier(port)
-        container.wait_for_carrier(eth)
+        host.wait_until_reachable(port, wiring.gateways(lease))
+        container.wait_until_reachable(eth, lease.cidrs)
         container.announce(eth)
         return cni.result(port, eth, lease=lease, on=eth)
 

@@ -44,13 +44,13 @@ def _class(name: str) -> Any:
 
 def message_class(kind: int) -> Any:
     """The class for messages of this type."""
-    if kind >= _NEWQDISC and kind != _NEWLINKPROP:
+    if _NEWQDISC <= kind <= _GETTFILTER:
         from pycni.kernel.tcmessage import TcMessage  # 15 ms that few calls need
 
         return TcMessage
     return _CLASSES[16 if kind == _NEWLINKPROP else kind & ~3]
 
 
-_NEWQDISC, _NEWLINKPROP = 36, 108
+_NEWQDISC, _GETTFILTER, _NEWLINKPROP = 36, 46, 108
 _leave_unloaded()
-_CLASSES = {16: _class("ifinfmsg"), 20: _class("ifaddrmsg"), 24: _class("rtmsg")}
+_CLASSES = {16: _class("ifinfmsg"), 20: _class("ifaddrmsg"), 24: _class("rtmsg"), 56: _class("ifaddrmsg")}

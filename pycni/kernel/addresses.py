@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Collection, Iterable
 from functools import partial
-from ipaddress import IPv4Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from typing import Any
 
 from pycni.kernel import netlink
@@ -19,7 +19,8 @@ from pycni.protocol.errors import CniError
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NODAD, _DADFAILED, _TENTATIVE, _NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
-_DAD_DEADLINE, _DAD_PAUSE = 5.0, 0.02  # seconds
+_DEADLINE, _DAD_PAUSE, _JOIN_PAUSE = 5.0, 0.02, 0.001  # seconds
+_SOLICITED_NODES = IPv6Address("ff02::1:ff00:0")
 
 
 def addition(index: int, cidr: Cidr, *, dad: bool = False, on_link: bool = True) -> Message:
@@ -97,15 +98,39 @@ def _remove(link: Link, cidr: Cidr) -> None:
             raise outcome
 
 
-def wait_until_usable(link: Link, cidrs: Iterable[Cidr]) -> None:
+def wait_until_heard(link: Link, cidrs: Iterable[Cidr]) -> None:
+    """Wait until the link hears who asks for its IPv6 addresses. Raises CniError if it never does.
+
+    The kernel joins the groups in which they are asked for (RFC 4291, 2.7.1) a little later than it takes the
+    addresses, on a busy host much later. A neighbour's question before that is lost, and repeated after a second.
+    """
+    wanted = {_solicited_node(cidr.ip) for cidr in cidrs if isinstance(cidr, IPv6Interface)}
+    deadline = time.monotonic() + _DEADLINE
+    while not wanted <= _groups(link):
+        if time.monotonic() > deadline:
+            raise CniError(f"{link} did not join the multicast groups of its addresses within {_DEADLINE:g} s")
+        time.sleep(_JOIN_PAUSE)
+
+
+def _solicited_node(address: IPv6Address) -> str:
+    return str(IPv6Address(int(_SOLICITED_NODES) | int(address) & 0xFFFFFF))
+
+
+def _groups(link: Link) -> set[str]:
+    question = Message(netlink.GETMULTICAST, 0, {"family": socket.AF_INET6, "index": link.index}, [])
+    answers = link.door.netlink.dump(question)
+    return {answer.get_attr("IFA_MULTICAST") for answer in answers if answer["index"] == link.index}
+
+
+def wait_for_detection(link: Link, cidrs: Iterable[Cidr]) -> None:
     """Wait for duplicate address detection. Raises CniError if an address is a duplicate or stays undecided."""
     wanted = {cidr for cidr in cidrs if cidr.version == 6}
     with waiting():
-        _wait_until_usable(link, wanted)
+        _wait_for_detection(link, wanted)
 
 
-def _wait_until_usable(link: Link, wanted: Collection[Cidr]) -> None:
-    deadline = time.monotonic() + _DAD_DEADLINE
+def _wait_for_detection(link: Link, wanted: Collection[Cidr]) -> None:
+    deadline = time.monotonic() + _DEADLINE
     while wanted:
         flags = {cidr: flag for cidr, flag in on(link).items() if cidr in wanted}
         if duplicates := [cidr for cidr, flag in flags.items() if flag & _DADFAILED]:
@@ -113,7 +138,7 @@ def _wait_until_usable(link: Link, wanted: Collection[Cidr]) -> None:
         if not any(flag & _TENTATIVE for flag in flags.values()):
             return
         if time.monotonic() > deadline:
-            raise CniError(f"duplicate address detection on {link} did not end within {_DAD_DEADLINE:g} s")
+            raise CniError(f"duplicate address detection on {link} did not end within {_DEADLINE:g} s")
         time.sleep(_DAD_PAUSE)
 
 

@@ -78,6 +78,7 @@ _ROUTE: Table = {
 _FAMILIES = {
     16: (struct.Struct("=BxHiII"), ("family", "ifi_type", "index", "flags", "change"), _LINK),
     20: (struct.Struct("=BBBBI"), ("family", "prefixlen", "flags", "scope", "index"), _ADDRESS),
+    56: (struct.Struct("=BBBBI"), ("family", "prefixlen", "flags", "scope", "index"), {"IFA_MULTICAST": (7, IP)}),
     24: (
         struct.Struct("=BBBBBBBBI"),
         ("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"),

@@ -23,7 +23,7 @@ def configure(
         sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad))
         _send(link, cidrs, routes_, dad=dad, on_link=on_link)
         if dad:
-            addresses.wait_until_usable(link, cidrs)
+            addresses.wait_for_detection(link, cidrs)
 
     link.door.journal.change(f"configure {link} with {words}", do)
 

@@ -5,13 +5,13 @@ as long as packets come: a black hole. (TCP notices by itself.)
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any
 
 from pycni.kernel import routes
 from pycni.kernel.addresses import FAMILIES
 from pycni.kernel.door import Door
-from pycni.kernel.netfilter import ACK, BODY, CONNTRACK, DUMP, NetfilterSocket
+from pycni.kernel.netfilter import ACK, BODY, CONNTRACK, DUMP, NetfilterSocket, connected
 from pycni.kernel.portmappings import UdpPort
 from pycni.protocol.address import parse_ip
 
@@ -26,7 +26,7 @@ def forget(door: Door, ports: Iterable[UdpPort]) -> None:
     wanted = list(dict.fromkeys(ports))
     if not wanted:
         return
-    with closing(NetfilterSocket(door)) as socket:
+    with connected(door) as socket:
         for port in wanted:
             for flow in _flows(socket, port):
                 if port.address is not None or routes.is_local(door, parse_ip(_destination(flow, port.version))):

@@ -20,10 +20,16 @@ class Firewall:
     zone: str = ZONE
 
     def chosen(self, door: Door) -> "Firewall":
-        """The same with a backend: firewalld where it is running, else nftables."""
+        """The same with a backend.
+
+        firewalld where it is running; iptables where it drops what has no rule, which only a rule of its own can
+        prevent; else nftables.
+        """
         if self.backend:
             return self
-        return replace(self, backend="firewalld" if firewalld.is_running(door) else "nftables")
+        if firewalld.is_running(door):
+            return replace(self, backend="firewalld")
+        return replace(self, backend="iptables" if restore.drops_forwarding(door) else "nftables")
 
     def probe(self, door: Door) -> None:
         """Raise CniError, code 50, unless it works in the namespace."""

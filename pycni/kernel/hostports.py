@@ -25,10 +25,14 @@ def create(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> Non
 def expect(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> None:
     """Raise CniError unless these ports lead to the container: by the backend, or by either if none is named.
 
-    (A Go plugin takes iptables if none is named, and this may be its attachment.)
+    (A Go plugin takes iptables if none is named, and this may be its attachment, by either.)
     """
-    other = not backend and not by_nftables.has(door, owner) and by_iptables.has(door, owner)
-    (by_iptables if backend == _IPTABLES or other else by_nftables).expect(door, ports, owner)
+    if backend != _IPTABLES and not by_nftables.has(door, owner):
+        if cni_hostport.holds(door, owner.container_id, ports):
+            return
+        if not backend and by_iptables.has(door, owner):
+            backend = _IPTABLES
+    (by_iptables if backend == _IPTABLES else by_nftables).expect(door, ports, owner)
 
 
 def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> None:

@@ -1,9 +1,12 @@
 """What plugins speak to: a network namespace with the verbs of its links, its settings and its firewall."""
 
+from __future__ import annotations
+
 import errno
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pycni.kernel import (
     addresses,
@@ -20,20 +23,22 @@ from pycni.kernel import (
     sysctl,
 )
 from pycni.kernel.door import OWN, Door
-from pycni.kernel.firewall import Firewall
-from pycni.kernel.isolation import Fence
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import UP, Link, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.kernel.nftables import nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
 from pycni.kernel.portmappings import HostPorts
-from pycni.kernel.ratelimit import RateLimit
-from pycni.kernel.readdress import RouteChange
-from pycni.kernel.routes import SourceRoute
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
+
+if TYPE_CHECKING:
+    from pycni.kernel.firewall import Firewall
+    from pycni.kernel.isolation import Fence
+    from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.readdress import RouteChange
+    from pycni.kernel.routes import SourceRoute
 
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 _NO_MAC = "00:00:00:00:00:00"
@@ -44,12 +49,12 @@ class Namespace(Door):
     """A network namespace and what can be done in it; every change goes through the journal."""
 
     @classmethod
-    def own(cls, journal: Journal) -> "Namespace":
+    def own(cls, journal: Journal) -> Namespace:
         """The namespace this thread is in: the host, as the runtime sees it."""
         return cls(OWN, journal)
 
     @classmethod
-    def at(cls, path: str) -> "Namespace":
+    def at(cls, path: str) -> Namespace:
         """The namespace at the path, for what lives on between calls: what it changes stays.
 
         Raises CniError, code 8, if there is none.
@@ -94,7 +99,7 @@ class Namespace(Door):
         return peer
 
     def create_veth(
-        self, name: str, *, peer: str, peer_in: "Namespace", mtu: int | None = None, mac: str = "", alias: str = ""
+        self, name: str, *, peer: str, peer_in: Namespace, mtu: int | None = None, mac: str = "", alias: str = ""
     ) -> tuple[Link, Link]:
         """A cable from here to `peer_in`: both ends with their final names and addresses, both still down."""
         if peer_in.find_link(peer) is not None:
@@ -233,6 +238,11 @@ class Namespace(Door):
                 what = "bridge port" if link.state.master else "link"
                 raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
             time.sleep(_CARRIER_PAUSE)
+
+    def wait_until_reachable(self, link: Link, cidrs: Iterable[Cidr]) -> None:
+        """Wait until the link carries frames and hears who asks for these addresses of its own. Raises CniError."""
+        self.wait_for_carrier(link)
+        addresses.wait_until_heard(link, cidrs)
 
     def set_down(self, name: str) -> None:
         """Set the link down; one that is gone is down enough."""

@@ -70,6 +70,7 @@ class Model(BaseModel):
         alias_generator=to_camel,
         validate_by_name=True,
         validate_by_alias=True,
+        defer_build=True,  # only what a call validates is built
     )
 
     @classmethod

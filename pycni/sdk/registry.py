@@ -1,24 +1,28 @@
 """Which plugin answers to which type: the entry points of the group pycni.plugins, ours and everybody's."""
 
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
 
 from pycni.protocol.errors import CniError
 from pycni.sdk.config import NetConf
 from pycni.sdk.plugin import Plugin
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "pycni.plugins"
 
 
 def names() -> list[str]:
     """The types of all registered plugins, sorted."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
 
 
 def find(name: str) -> EntryPoint | None:
     """The entry point of the type, or None."""
-    return next(iter(entry_points(group=GROUP, name=name)), None)
+    return next(iter(metadata.entry_points(group=GROUP, name=name)), None)
 
 
 def load(name: str) -> type[Plugin[Any]]:

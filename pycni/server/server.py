@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pycni.kernel import netfilter
 from pycni.kernel.door import OWN, move_this_thread
 from pycni.kernel.nftables import nft
 from pycni.kernel.patience import let_pass
@@ -96,11 +97,12 @@ class Server:
 
     def _work(self) -> None:
         let_pass(self._stand_in)
-        nft.keep_open(self._home)
+        netfilter.keep_open(self._home)
         try:
             self._answer_calls()
         finally:
             nft.let_go()
+            netfilter.let_go()
 
     def _answer_calls(self) -> None:
         with select.epoll() as waiting:

@@ -370,7 +370,8 @@ DAMAGE = [
     ("ip link set br0 address 02:00:00:00:00:08", "br0 should have mac"),
     ("ip link set br0 down", "br0 should have up True"),
     ("ip addr del 10.1.0.1/24 dev br0", r"br0 has lost 10\.1\.0\.1/24"),
-    ("nft flush map inet pycni masquerade4", r"masquerading of 10\.1\.0\.2 is missing"),
+    ("nft flush set inet pycni masquerade4-24", r"masquerading of 10\.1\.0\.2 is missing"),
+    ("nft flush chain inet pycni postrouting", "chain postrouting .* has 0 of its 4 rules"),
     ("nft delete table inet pycni", r"masquerading of 10\.1\.0\.2 is missing"),
     ("nft flush set bridge pycni guarded", "spoof check .* is missing"),
 ]

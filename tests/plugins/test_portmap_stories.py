@@ -593,6 +593,30 @@ class TestGo:
         assert rules(host, container) == []
         assert "somebody" in host.run("nft list ruleset")
 
+    def test_check_accepts_the_rules_of_gos_nftables(self, container: Container) -> None:
+        self._made_by_go(container, "tcp dport 8080 dnat to 10.1.0.2:80").check()
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            "ip daddr 192.0.2.1 tcp dport 8080 dnat to 10.1.0.2:80",
+            "udp dport 8080 dnat to 10.1.0.2:80",
+            "tcp dport 8080 dnat to 10.1.0.2:81",
+            "tcp dport 8080 dnat to 10.1.0.3:80",
+        ],
+    )
+    def test_check_finds_what_is_wrong_in_the_rules_of_gos_nftables(self, container: Container, rule: str) -> None:
+        with pytest.raises(CniError, match="8080 is missing"):
+            self._made_by_go(container, rule).check()
+
+    def _made_by_go(self, container: Container, rule: str) -> Runtime:
+        host = container.host
+        host.run("nft 'add table ip cni_hostport; add chain ip cni_hostport hostports'")
+        host.run(f"nft 'add rule ip cni_hostport hostports {rule} comment \"{container.id}\"'")
+        runtime = mapped(container, {**WEB, "hostIP": "0.0.0.0"})
+        runtime.result = runtime.config["prevResult"]
+        return runtime
+
     def test_the_chain_of_before_2017_goes_too(self, container: Container) -> None:
         host, runtime = container.host, mapped(container, WEB)
         name = runtime.owner.container_name("CNI-SN-", 28)

@@ -396,7 +396,7 @@ DAMAGE = [
     ("ip addr del fd00:1::1/128 dev {port}", "{port} has lost fd00:1::1/128"),
     ("ip route del 10.1.0.2 dev {port}", r"{port} has lost the route to 10\.1\.0\.2/32"),
     ("ip -6 route del fd00:1::2 dev {port}", "{port} has lost the route to fd00:1::2/128"),
-    ("nft flush map inet pycni masquerade6", "masquerading of fd00:1::2 is missing"),
+    ("nft flush set inet pycni masquerade6-64", "masquerading of fd00:1::2 is missing"),
     ("nft delete table inet pycni", r"masquerading of 10\.1\.0\.2 is missing"),
 ]
 

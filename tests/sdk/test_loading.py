@@ -1,15 +1,20 @@
 """What an executable loads: start-up is what users feel, so nothing is imported that the verb does not need."""
 
 import json
+import re
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pycni.cli import installation
+from pycni.protocol import version
 from pycni.sdk import registry
 from pycni.sdk.launcher import Launcher
+from pycni.testing import Container, Host
 
 CONFIG: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -49,6 +54,28 @@ def modules_of(executable: Path, command: str, config: dict[str, object]) -> set
     return {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
+def executed_by(executable: Path, command: str, config: dict[str, object], netns: str) -> set[str]:
+    """The files of which one call executes the modules: some are imported, and wait until they are used."""
+    harness = f"""
+import os, runpy, sys
+files, leave = set(), os._exit
+sys.addaudithook(lambda event, args: event == "exec" and files.add(args[0].co_filename))
+os._exit = lambda status: (print(*files, sep="\\n", file=sys.stderr), sys.stderr.flush(), leave(status))
+runpy.run_path({str(executable)!r})
+"""
+    env = {"CNI_COMMAND": command, "CNI_CONTAINERID": "id", "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", harness],
+        input=json.dumps(config),
+        capture_output=True,
+        text=True,
+        env=env | {"CNI_PATH": str(executable.parent)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return {re.sub(r".*/(?:site-packages|python3\.\d+)/", "", line) for line in done.stderr.splitlines()}
+
+
 def with_ipam(plugin: str, state: Path) -> dict[str, object]:
     """The configuration for this IPAM plugin, which keeps its state in a directory of the test."""
     ipam = {**CONFIG["ipam"], "type": plugin, "dataDir": str(state)}
@@ -60,19 +87,31 @@ def packages(modules: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("plugin", registry.names())
-def test_version_loads_neither_pyroute2_nor_pydantic(bin_directory: Path, plugin: str) -> None:
-    modules = modules_of(bin_directory / plugin, "VERSION", {})
-    assert not packages(modules) & {"pyroute2", "pydantic", "ipaddress", "dataclasses", "asyncio", "ctypes"}
-    own = {module for module in modules if module.startswith("pycni")}
-    assert own == {
-        "pycni",
-        "pycni.oneshot",
-        "pycni.protocol",
-        "pycni.protocol.dialect",
-        "pycni.protocol.errors",
-        "pycni.protocol.version",
+def test_version_starts_no_python(bin_directory: Path, tmp_path: Path, plugin: str) -> None:
+    """So it loads neither pyroute2 nor pydantic: podman asks every plugin of every network, at each command."""
+    launcher = Launcher.read(str(bin_directory / plugin))
+    assert launcher is not None
+    executable = tmp_path / plugin
+    executable.write_text(replace(launcher, interpreter="/nowhere/python3").script())
+    executable.chmod(0o755)
+    done = subprocess.run([executable], env={"CNI_COMMAND": "VERSION"}, capture_output=True, text=True, check=True)
+    assert done.stdout == version.reply(registry.load(plugin).versions)
+    assert subprocess.run([executable], env={}, capture_output=True, check=False).returncode != 0
+
+
+def test_add_loads_no_firewall_that_it_does_not_use(host: Host, container: Container, bin_directory: Path) -> None:
+    config = {
+        "cniVersion": "1.1.0",
+        "name": "net",
+        "bridge": "br0",
+        "ipMasq": True,
+        "ipam": CONFIG["ipam"] | {"type": "static"},
     }
-    assert len(modules) < 70
+    loaded = executed_by(bin_directory / "bridge", "ADD", config, container.path)
+    assert "pycni/kernel/nftables/masquerade.py" in loaded
+    unused = re.compile(r".*/(iptables/[^_].*|firewalld|qdiscs|hostports)\.py")
+    assert not [name for name in loaded if unused.fullmatch(name)]
+    assert not loaded & {"subprocess.py", "importlib/metadata/__init__.py"}
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL", "STATUS", "GC"])
@@ -110,6 +149,5 @@ def test_firewall_speaks_to_no_bus_where_there_is_none(bin_directory: Path) -> N
 
 def test_nothing_is_written_into_the_plugin_directory(bin_directory: Path) -> None:
     """CRI-O asks every plugin for its versions again after any write there."""
-    modules_of(bin_directory / "static", "VERSION", {})
     modules_of(bin_directory / "static", "STATUS", CONFIG)
     assert sorted(path.name for path in bin_directory.iterdir()) == registry.names()

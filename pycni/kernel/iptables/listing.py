@@ -36,20 +36,23 @@ def deletion(rule: str) -> str:
 
 @dataclass(frozen=True)
 class Listing:
-    """A table at one moment: the rules of every chain."""
+    """A table at one moment: the rules of every chain, and what the base chains do in the end (`ACCEPT`, `DROP`)."""
 
     chains: Mapping[str, Sequence[str]]
+    policies: Mapping[str, str]
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read what iptables-save printed of one table."""
         chains: dict[str, list[str]] = {}
+        policies: dict[str, str] = {}
         for line in text.splitlines():
             if line.startswith(":"):
-                chains[line[1:].split(" ", 1)[0]] = []
+                name, policy, _ = line[1:].split(" ", 2)
+                chains[name], policies[name] = [], policy
             elif line.startswith("-A "):
                 chains.setdefault(line.split(" ", 2)[1], []).append(line)
-        return cls(chains)
+        return cls(chains, policies)
 
     def __contains__(self, chain: str) -> bool:
         return chain in self.chains

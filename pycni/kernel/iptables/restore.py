@@ -220,6 +220,18 @@ def _names_in_use(door: Door, version: int, *, unknown: str) -> list[str]:
         return [unknown] if "legacy" in os.path.realpath(chosen or "") else []
 
 
+def drops_forwarding(door: Door) -> bool:
+    """Whether iptables drops what it has no rule for on the way through the namespace, as it does where Docker is.
+
+    False without the programs: then nothing can be done about it.
+    """
+    with lookup(door) as kernel:
+        families = [v for v, family in _WORD.items() if kernel.policy(family, "filter", "FORWARD") == "drop"]
+    if any(Table(door, version, "filter", "nft").find_program("restore") for version in families):
+        return True
+    return any(table.listing().policies.get("FORWARD") == "DROP" for table in _legacy_tables(door, "filter"))
+
+
 def probe(door: Door) -> None:
     """Raise CniError, code 50, unless iptables works in the namespace."""
     try:

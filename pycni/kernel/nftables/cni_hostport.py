@@ -1,4 +1,4 @@
-"""Host ports that the Go plugin made by nftables, in tables `ip cni_hostport` and `ip6 cni_hostport`: only removed.
+"""Host ports that the Go plugin made by nftables, in tables `ip cni_hostport` and `ip6 cni_hostport`.
 
 Its rules tell the container alone, not the network. So of a container on several networks, those go that lead to the
 addresses of the attachment.
@@ -11,18 +11,35 @@ from typing import Any
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import opened
+from pycni.kernel.portmappings import HostPorts
 
 log = logging.getLogger(__name__)
 
 _TABLE = "cni_hostport"
 
 
-def delete(door: Door, container_id: str, addresses: Collection[str]) -> bool:
-    """Remove the container's rules, if addresses are given those that lead there; says whether there were any."""
-    with lookup(door) as kernel:
-        families = [family for family in ("ip", "ip6") if kernel.has_table(family, _TABLE)]
+def holds(door: Door, container_id: str, ports: HostPorts) -> bool:
+    """Whether every one of these ports leads to the container by a rule of its own."""
+    families = _families(door)
     if not families:
         return False
+    addresses = [str(target.ip) for target in ports.targets]
+    with opened(door) as nft:
+        listings = [nft.listing(f"list table {family} {_TABLE}") for family in families]
+    made = {_mapping(rule["expr"]) for listing in listings for rule in _rules(listing, container_id, addresses)}
+    wanted = {
+        (str(mapping.one_address or ""), mapping.protocol, mapping.host_port, str(target.ip), mapping.container_port)
+        for target, mappings in ports.by_family()
+        for mapping in mappings
+    }
+    return wanted <= made
+
+
+def delete(door: Door, container_id: str, addresses: Collection[str]) -> None:
+    """Remove the container's rules, if addresses are given those that lead there."""
+    families = _families(door)
+    if not families:
+        return
     with opened(door) as nft:
         doomed = [
             f"delete rule {family} {_TABLE} {rule['chain']} handle {rule['handle']}"
@@ -31,7 +48,11 @@ def delete(door: Door, container_id: str, addresses: Collection[str]) -> bool:
         ]
         if doomed:
             nft.run("\n".join(doomed))
-    return bool(doomed)
+
+
+def _families(door: Door) -> list[str]:
+    with lookup(door) as kernel:
+        return [family for family in ("ip", "ip6") if kernel.has_table(family, _TABLE)]
 
 
 def _rules(listing: list[dict[str, Any]], container_id: str, addresses: Collection[str]) -> Iterator[dict[str, Any]]:
@@ -56,3 +77,18 @@ def _target(expressions: list[dict[str, Any]]) -> str:
         if match.get("left", {}).get("payload", {}).get("field") == "daddr":
             target = str(match["right"])
     return target
+
+
+def _mapping(expressions: list[dict[str, Any]]) -> tuple[str, str, int, str, int]:
+    """What a rule translates: the host's address if it names one, protocol and port; where to: address and port."""
+    host_ip, protocol, host_port, target, port = "", "", 0, "", 0
+    for expression in expressions:
+        payload = expression.get("match", {}).get("left", {}).get("payload", {})
+        match payload.get("field"):
+            case "daddr":
+                host_ip = str(expression["match"]["right"])
+            case "dport":
+                protocol, host_port = payload["protocol"], expression["match"]["right"]
+        if "dnat" in expression:
+            target, port = str(expression["dnat"]["addr"]), expression["dnat"].get("port", 0)
+    return host_ip, protocol, host_port, target, port

@@ -4,7 +4,7 @@ The rules are static and shared. An attachment adds elements and removes them ag
 does not grow with the number of attachments.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,20 +38,24 @@ def _nothing_else(_element: Element) -> str:
     return ""
 
 
+def _nowhere_else(_place: str) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table of ours: its family and name, the script that makes it, and its sets and maps.
+    """A table of ours: its family and name, the script that makes it, and how the names of its sets and maps begin.
 
-    A chain goes with the last element that leads to it, and with it what the script `with_chain` removes: either both
-    are there or neither, whatever happens at the same time. Chains whose names begin with one of `kept_chains` stay
-    for the next one until GC comes: to remove a chain takes the kernel 10 ms.
+    What only some elements need is made by the script `for_place` when the first of them comes; unlike the table's own
+    it creates, so that it fails where somebody else was first. A chain goes with the last element that leads to it, and
+    with it what the script `with_chain` removes: either both are there or neither, whatever happens at the same time.
     """
 
     name: str
     script: str
     places: tuple[str, ...]
+    for_place: Callable[[str], str] = _nowhere_else
     with_chain: Callable[[Element], str] = _nothing_else
-    kept_chains: tuple[str, ...] = ()
 
     def create(self, door: Door, elements: Sequence[Element], owner: Owner, *, what: str) -> None:
         """Add the owner's elements; they are taken out again if the call fails."""
@@ -60,13 +64,14 @@ class Table:
     def expect(self, door: Door, elements: Iterable[Element], owner: Owner, *, what: str) -> None:
         """Raise CniError unless every element is there and the owner's."""
         for element in elements:
+            name = element.key.partition(" . ")[0]
             place = f"nftables table {self.name}, {element.place}"
             found = self.found(door, [element])
             label = found[0][1] if found else "nobody"
             if not owner.owns(label):
-                raise CniError(f"{what} of {element.key} is missing in {place} (held by {label})")
+                raise CniError(f"{what} of {name} is missing in {place} (held by {label})")
             if found[0][0].value != element.value:
-                raise CniError(f'{what} of {element.key} is "{found[0][0].value}" in {place}, not "{element.value}"')
+                raise CniError(f'{what} of {name} is "{found[0][0].value}" in {place}, not "{element.value}"')
 
     def delete(self, door: Door, owner: Owner | Stale, elements: Iterable[Element] | None = None) -> None:
         """Remove what the owner has: of `elements` if they are known, else of all that there is."""
@@ -76,20 +81,12 @@ class Table:
                 doomed = [element for element, label in held if owner.owns(label)]
                 if doomed:
                     nft.run("\n".join(f"delete element {self.name} {e.place} {{ {e.key} }}" for e in doomed))
-                    if not self.kept_chains:
-                        self._delete_unused_chains(nft, {e.chain: self.with_chain(e) for e in doomed if e.chain})
-                if self.kept_chains and isinstance(owner, Stale):
-                    self._delete_unused_chains(nft, dict.fromkeys(self._kept(nft), ""))
+                    self._delete_unused_chains(nft, {e.chain: self.with_chain(e) for e in doomed if e.chain})
         except NftUnavailableError:
             return  # then there is nothing of ours either
         except NftError as error:
             if not error.missing:
                 raise
-
-    def _kept(self, nft: Nft) -> list[str]:
-        family, _, table = self.name.partition(" ")
-        chains = [item["chain"] for item in nft.listing(f"list table {family} {table}") if "chain" in item]
-        return [chain["name"] for chain in chains if chain["name"].startswith(self.kept_chains)]
 
     def _delete_unused_chains(self, nft: Nft, chains: Mapping[str, str]) -> None:
         """Remove these chains, each with what its script removes, unless elements lead there."""
@@ -108,9 +105,19 @@ class Table:
             except NftError as error:
                 if not error.missing and not error.exists:
                     raise
+                if error.missing:
+                    self._make_places(nft, elements)
                 rules = "".join({element.rules for element in elements})
                 leftovers = [element for element, _ in self.found(door, elements)]
                 self._add_over(nft, leftovers, self.script + rules + additions)
+
+    def _make_places(self, nft: Nft, elements: Iterable[Element]) -> None:
+        for script in filter(None, {self.for_place(element.place) for element in elements}):
+            try:
+                nft.run(self.script + script)
+            except NftError as error:
+                if not error.exists:
+                    raise
 
     def _add_over(self, nft: Nft, leftovers: Sequence[Element], script: str) -> None:
         """Run the script in place of elements that somebody left behind: the keys are ours now, IPAM says so."""
@@ -138,11 +145,11 @@ class Table:
         return _labelled_in(nft.listing(f"list {kind} {self.name} {place}"), (place,))
 
 
-def _labelled_in(listing: Iterable[dict[str, Any]], places: Collection[str]) -> list[tuple[Element, str]]:
+def _labelled_in(listing: Iterable[dict[str, Any]], places: tuple[str, ...]) -> list[tuple[Element, str]]:
     found = []
     for item in listing:
         place = item.get("set") or item.get("map") or {}
-        if place.get("name") in places:
+        if place.get("name", "").startswith(places):
             found += [_labelled(place["name"], place["type"], entry) for entry in place.get("elem", [])]
     return [pair for pair in found if pair[1]]
 

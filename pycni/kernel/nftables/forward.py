@@ -1,14 +1,21 @@
-"""Forwarding by nftables: what the host lets through from and to an attachment is two map elements an address.
+"""Forwarding by nftables: what the host lets through from and to an attachment is two set elements an address.
 
-map from4 { 10.1.0.2 : goto from-CNI-ADMIN }     everything from the address is accepted
-map to4   { 10.1.0.2 : goto to-CNI-ADMIN }       to it, what belongs to a connection
+set from4 { 10.1.0.2 }                           everything from the address is accepted
+set to4   { 10.1.0.2 }                           to it, what belongs to a connection
 chain CNI-ADMIN                                  the administrator's, asked before; it is never flushed
 chain fence                                      which bridges are kept apart (isolation.py)
+
+Where the administrator has another chain for a network, its addresses are in maps instead:
+
+map from4-by-chain { 10.1.0.2 : goto from-MINE }
+
+Not all are, for the kernel looks at each element of a verdict map whenever one is added.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pycni.kernel.door import Door
+from pycni.kernel.firewall import ADMIN_CHAIN
 from pycni.kernel.nftables.elements import Element, Table
 from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.owner import Owner, Stale
@@ -17,41 +24,58 @@ from pycni.protocol.errors import CniError
 
 TABLE = "inet pycni"
 _ACCEPTED = {"from": "accept", "to": "ct state established,related accept"}
+_FIELDS = {"from": "saddr", "to": "daddr"}
+_WORD = {4: "ip", 6: "ip6"}
+
+
+def _accepting(way: str, admin_chain: str) -> tuple[str, ...]:
+    return f"jump {admin_chain}", "jump fence", _ACCEPTED[way]
+
+
+def _deciding() -> Iterator[str]:
+    for way, field in _FIELDS.items():
+        for version, word in _WORD.items():
+            yield f"{word} {field} vmap @{way}{version}-by-chain"
+            yield f"{word} {field} @{way}{version} goto {way}-{ADMIN_CHAIN}"
+    yield "jump fence"
+
+
 _RULES = {
     "fence": (
         "iifname . oifname @apart drop",
         "iifname @fenced oifname @fenced iifname . oifname != @own drop",
     ),
-    "forward": (
-        "ip saddr vmap @from4",
-        "ip daddr vmap @to4",
-        "ip6 saddr vmap @from6",
-        "ip6 daddr vmap @to6",
-        "jump fence",
-    ),
+    **{f"{way}-{ADMIN_CHAIN}": _accepting(way, ADMIN_CHAIN) for way in _ACCEPTED},
+    "forward": tuple(_deciding()),
 }
+_PLACES = "".join(
+    f"    set {way}{version} {{ type ipv{version}_addr; }}\n"
+    f"    map {way}{version}-by-chain {{ type ipv{version}_addr : verdict; }}\n"
+    for way in _ACCEPTED
+    for version in _WORD
+)
 
 # The chain's policy is left as it is: an administrator may turn it to drop.
-SCRIPT = """
-table inet pycni {
-    map from4 { type ipv4_addr : verdict; }
-    map from6 { type ipv6_addr : verdict; }
-    map to4 { type ipv4_addr : verdict; }
-    map to6 { type ipv6_addr : verdict; }
-    set fenced { type ifname; }
-    set own { type ifname . ifname; }
-    set apart { type ifname . ifname; }
-    map fences { type ifname . ifname : verdict; }
-    map walls { type ifname . ifname : verdict; }
-    chain fence { }
-    chain forward { type filter hook forward priority filter; }
-}
+SCRIPT = f"""
+table {TABLE} {{
+{_PLACES}
+    set fenced {{ type ifname; }}
+    set own {{ type ifname . ifname; }}
+    set apart {{ type ifname . ifname; }}
+    map fences {{ type ifname . ifname : verdict; }}
+    map walls {{ type ifname . ifname : verdict; }}
+    chain {ADMIN_CHAIN} {{ }}
+    chain fence {{ }}
+    chain from-{ADMIN_CHAIN} {{ }}
+    chain to-{ADMIN_CHAIN} {{ }}
+    chain forward {{ type filter hook forward priority filter; }}
+}}
 """ + "".join(
     f"flush chain {TABLE} {chain}\n" + "".join(f"add rule {TABLE} {chain} {rule}\n" for rule in rules)
     for chain, rules in _RULES.items()
 )
 
-_TABLE = Table(TABLE, SCRIPT, ("from4", "from6", "to4", "to6"), kept_chains=("from-", "to-"))
+_TABLE = Table(TABLE, SCRIPT, ("from4", "from6", "to4", "to6"))
 
 
 def create(door: Door, ips: Sequence[Address], owner: Owner, admin_chain: str) -> None:
@@ -63,18 +87,18 @@ def create(door: Door, ips: Sequence[Address], owner: Owner, admin_chain: str) -
 def expect(door: Door, ips: Sequence[Address], owner: Owner, admin_chain: str) -> None:
     """Raise CniError unless these addresses are let through."""
     _TABLE.expect(door, _elements(ips, admin_chain), owner, what="forwarding")
-    accepting = {f"{way}-{admin_chain}": _rules(way, admin_chain) for way in _ACCEPTED}
+    accepting = {f"{way}-{admin_chain}": _accepting(way, admin_chain) for way in _ACCEPTED}
     expect_rules(door, {**_RULES, **accepting})
 
 
 def delete(door: Door, owner: Owner | Stale, ips: Sequence[Address] | None = None) -> None:
     """Let the owner's addresses through no more; which they are is looked up unless `ips` says it."""
-    _TABLE.delete(door, owner, None if ips is None else _elements(ips, ""))
+    _TABLE.delete(door, owner, None if ips is None else _anywhere(ips))
 
 
 def holds(door: Door, owner: Owner | Stale, ips: Iterable[Address]) -> bool:
     """Whether any of these addresses is let through for the owner."""
-    return any(owner.owns(label) for _, label in _TABLE.found(door, _elements(ips, "")))
+    return any(owner.owns(label) for _, label in _TABLE.found(door, _anywhere(ips)))
 
 
 def expect_rules(door: Door, chains: Mapping[str, Sequence[str]] = _RULES) -> None:
@@ -91,15 +115,18 @@ def expect_rules(door: Door, chains: Mapping[str, Sequence[str]] = _RULES) -> No
 
 
 def _elements(ips: Iterable[Address], admin_chain: str) -> list[Element]:
-    return [_element(way, ip, admin_chain) for ip in ips for way in _ACCEPTED]
+    if admin_chain == ADMIN_CHAIN:
+        return [Element(f"{way}{ip.version}", str(ip)) for ip in ips for way in _ACCEPTED]
+    return [_element_by_chain(way, ip, admin_chain) for ip in ips for way in _ACCEPTED]
 
 
-def _element(way: str, ip: Address, admin_chain: str) -> Element:
+def _element_by_chain(way: str, ip: Address, admin_chain: str) -> Element:
     chain = f"{way}-{admin_chain}"
-    rules = "".join(f"add rule {TABLE} {chain} {rule}\n" for rule in _rules(way, admin_chain))
+    rules = "".join(f"add rule {TABLE} {chain} {rule}\n" for rule in _accepting(way, admin_chain))
     script = f"\nadd chain {TABLE} {admin_chain}\nadd chain {TABLE} {chain}\nflush chain {TABLE} {chain}\n{rules}"
-    return Element(f"{way}{ip.version}", str(ip), f"goto {chain}", rules=script)
+    return Element(f"{way}{ip.version}-by-chain", str(ip), f"goto {chain}", rules=script)
 
 
-def _rules(way: str, admin_chain: str) -> tuple[str, ...]:
-    return f"jump {admin_chain}", "jump fence", _ACCEPTED[way]
+def _anywhere(ips: Iterable[Address]) -> list[Element]:
+    places = [f"{way}{{}}{rest}" for way in _ACCEPTED for rest in ("", "-by-chain")]
+    return [Element(place.format(ip.version), str(ip)) for ip in ips for place in places]

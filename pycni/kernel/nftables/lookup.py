@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from pycni.kernel.door import Door
-from pycni.kernel.netfilter import BODY, DUMP, NFTABLES, NetfilterSocket, attribute, attributes, text
+from pycni.kernel.netfilter import BODY, DUMP, NFTABLES, NetfilterSocket, attribute, attributes, connected, text
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_ELEMENT = 1, 4, 7, 13
-_TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME, _RULE_TABLE, _RULE_CHAIN = 1, 1, 3, 1, 2
+_TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _RULE_TABLE, _RULE_CHAIN = 1, 1, 3, 5, 1, 2
+_POLICIES = ("drop", "accept")
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
 _KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
 _VALUE, _VERDICT, _VERDICT_CHAIN = 1, 2, 2
@@ -59,6 +60,12 @@ class Lookup:
         """Whether there is such a chain."""
         return self._ask(_GET_CHAIN, family, text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)) is not None
 
+    def policy(self, family: str, table: str, chain: str) -> str:
+        """What happens at the end of a base chain, "accept" or "drop"; empty if there is no such chain."""
+        answer = self._ask(_GET_CHAIN, family, text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain))
+        policy = dict(attributes(answer[BODY:])).get(_CHAIN_POLICY) if answer else None
+        return "" if policy is None else _POLICIES[int.from_bytes(policy, "big")]
+
     def rules(self, family: str, table: str, chain: str) -> int:
         """How many rules the chain has; none if it is missing."""
         where = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
@@ -89,11 +96,8 @@ class Lookup:
 @contextmanager
 def lookup(door: Door) -> Iterator[Lookup]:
     """Ask the nftables of the namespace behind the door."""
-    socket = NetfilterSocket(door)
-    try:
+    with connected(door) as socket:
         yield Lookup(socket)
-    finally:
-        socket.close()
 
 
 def _encoded(part: str) -> bytes:

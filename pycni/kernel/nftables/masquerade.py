@@ -1,35 +1,51 @@
-"""Masquerading by nftables: an attachment is one map element per address, the rules are few and never change.
+"""Masquerading by nftables: an attachment is one set element per address, the rules are few and never change.
 
-map masquerade4 { 10.1.0.2 : goto subnet-10.1.0.0/24 }     who, and which rules hold for it
-chain subnet-10.1.0.0/24                                   its own subnet and multicast stay as they are
+set masquerade4-24 { 10.1.0.2 . 10.1.0.0 }     an address and the subnet it is in; one set for all subnets of a length
+                                               what it sends to its own subnet, or to multicast, stays as it is
+
+The sets have no verdicts, for the kernel looks at each element of a verdict map whenever one is added.
 """
 
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_network
 
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.elements import Element, Table
 from pycni.kernel.nftables.foreign import ForeignChain
+from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
 
-_MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
-_WORD = {4: "ip", 6: "ip6"}
+_T = "inet pycni"
+_WORD, _ANY = {"4": "ip", "6": "ip6"}, {"4": "0.0.0.0", "6": "::"}  # noqa: S104 - nobody binds to them
+_MULTICAST = {"4": "224.0.0.0/4", "6": "ff00::/8"}
+
+
+def _rules(place: str) -> tuple[str, ...]:
+    version, length = place.removeprefix("masquerade").split("-")
+    word, mask = _WORD[version], ip_network(f"{_ANY[version]}/{length}").netmask
+    return (
+        f"{word} saddr . {word} daddr & {mask} @{place} return",
+        f"{word} saddr . {word} saddr & {mask} @{place} {word} daddr != {_MULTICAST[version]} masquerade",
+    )
+
+
+def _for_place(place: str) -> str:
+    address = f"ipv{place.removeprefix('masquerade')[0]}_addr"
+    rules = "".join(f"add rule {_T} postrouting {rule}\n" for rule in _rules(place))
+    return f"create set {_T} {place} {{ type {address} . {address}; }}\n{rules}"
+
 
 _TABLE = Table(
-    "inet pycni",
-    """
-table inet pycni {
-    map masquerade4 { type ipv4_addr : verdict; }
-    map masquerade6 { type ipv6_addr : verdict; }
-    chain postrouting { type nat hook postrouting priority srcnat; policy accept; }
-}
-flush chain inet pycni postrouting
-add rule inet pycni postrouting ip saddr vmap @masquerade4
-add rule inet pycni postrouting ip6 saddr vmap @masquerade6
+    _T,
+    f"""
+table {_T} {{
+    chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
+}}
 """,
-    ("masquerade4", "masquerade6"),
-    kept_chains=("subnet-",),
+    ("masquerade4-", "masquerade6-"),
+    for_place=_for_place,
 )
 _GO_CHAIN = ForeignChain("inet cni_plugins_masquerade", "masq_checks")  # its comments begin with the owner's key too
 
@@ -44,6 +60,7 @@ def expect(door: Door, cidrs: Sequence[Cidr], owner: Owner) -> None:
     """Raise CniError unless these addresses are masqueraded, by us or by what a Go plugin made."""
     try:
         _TABLE.expect(door, _elements(cidrs), owner, what="masquerading")
+        _expect_rules(door, {element.place for element in _elements(cidrs)})
     except CniError:
         if not {str(cidr.ip) for cidr in cidrs} <= _masqueraded_by_go(door, owner):
             raise
@@ -61,22 +78,19 @@ def _masqueraded_by_go(door: Door, owner: Owner) -> set[str]:
     return {match["right"] for match in matches if match.get("left", {}).get("payload", {}).get("field") == "saddr"}
 
 
+def _expect_rules(door: Door, places: Iterable[str]) -> None:
+    wanted = [rule for place in places for rule in _rules(place)]
+    with lookup(door) as kernel:
+        count = kernel.rules("inet", "pycni", "postrouting")
+    if count < len(wanted):
+        raise CniError(
+            f"masquerading is missing: chain postrouting of nftables table {_T} has {count} of its {len(wanted)} rules",
+            details=f"somebody has changed it; they are: {'; '.join(wanted)}",
+        )
+
+
 def _elements(cidrs: Iterable[Cidr]) -> list[Element]:
     return [
-        Element(f"masquerade{cidr.version}", str(cidr.ip), f"goto {_chain(cidr)}", rules=_rules(cidr)) for cidr in cidrs
+        Element(f"masquerade{cidr.version}-{cidr.network.prefixlen}", f"{cidr.ip} . {cidr.network.network_address}")
+        for cidr in cidrs
     ]
-
-
-def _chain(cidr: Cidr) -> str:
-    return f"subnet-{cidr.network}".replace(":", "-")
-
-
-def _rules(cidr: Cidr) -> str:
-    chain, word = _chain(cidr), _WORD[cidr.version]
-    return f"""
-add chain inet pycni {chain}
-flush chain inet pycni {chain}
-add rule inet pycni {chain} {word} daddr {cidr.network} return
-add rule inet pycni {chain} {word} daddr {_MULTICAST[cidr.version]} return
-add rule inet pycni {chain} masquerade
-"""

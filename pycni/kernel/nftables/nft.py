@@ -2,7 +2,6 @@
 
 import ctypes
 import json
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from pycni.kernel.door import Door
+from pycni.kernel.netfilter import is_home
 from pycni.protocol.errors import CniError, Code
 
 _LIBRARY = "libnftables.so.1"
@@ -107,6 +107,8 @@ class Program:
         """See Nft."""
 
     def _nft(self, command: list[str], stdin: str) -> str:
+        import subprocess  # 5 ms that the library spares
+
         with self._door.entered():
             try:
                 done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
@@ -118,23 +120,16 @@ class Program:
 
 
 class _Kept(threading.local):
-    """A thread's nftables that stays open: to close it after a deletion takes the kernel 10 ms."""
+    """A thread's nftables that stays open, like its other sockets to netfilter."""
 
-    home: tuple[int, int] | None = None  # the namespace in which it is worth while
     nft: Nft | None = None
 
 
 _kept = _Kept()
 
 
-def keep_open(home: tuple[int, int]) -> None:
-    """Keep nftables of this namespace open from now on, for this thread; for processes that stay."""
-    _kept.home = home
-
-
 def let_go() -> None:
-    """Keep nothing open any more: for a thread that ends."""
-    _kept.home = None
+    """Close what this thread keeps open: it ends."""
     if _kept.nft is not None:
         _kept.nft.close()
         _kept.nft = None
@@ -143,7 +138,7 @@ def let_go() -> None:
 @contextmanager
 def opened(door: Door) -> Iterator[Nft]:
     """Nftables of the namespace behind the door. Raises NftUnavailableError."""
-    if door.identity == _kept.home:
+    if is_home(door):
         if _kept.nft is None:
             _kept.nft = _open(door)
         yield _kept.nft

@@ -56,6 +56,21 @@ def test_what_comes_from_a_pod_passes_and_what_belongs_to_it(
     assert not let_through.reaches(OUTSIDE)
 
 
+@pytest.mark.parametrize("policy", ["DROP", "ACCEPT"])
+@pytest.mark.usefixtures("iptables")
+def test_where_iptables_drops_by_policy_it_is_chosen(host: Host, pod: MakePod, world: World, policy: str) -> None:
+    """As on a host with Docker, whose drop nothing but a rule of iptables prevents."""
+    host.run(f"iptables -P FORWARD {policy}; ip6tables -P FORWARD {policy}")
+    one, other = pod(1, 2), pod(1, 3, backend="nftables")
+    assert one.reaches(OUTSIDE)
+    assert other.reaches(OUTSIDE) == (policy == "ACCEPT")
+    assert ("CNI-FORWARD" in host.run("iptables -S FORWARD")) == (policy == "DROP")
+    host.run("iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT")
+    one.firewall.check()
+    one.leave()
+    assert "10.1.0.2" not in host.run("iptables -S; nft list ruleset")
+
+
 @pytest.mark.parametrize("name", ["", "MY-ADMIN"])
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_the_administrators_chain_comes_first(host: Host, pod: MakePod, world: World, backend: str, name: str) -> None:

@@ -384,8 +384,8 @@ def test_r48_nftables_starts_no_process(pod: MakePod, counted_iptables: Path) ->
 DAMAGE = {
     "nftables": [
         ("delete element inet pycni from4 '{ 10.1.0.2 }'", r"forwarding of 10\.1\.0\.2 is missing in .*from4"),
-        ("flush map inet pycni to6", r"forwarding of fd00:1::2 is missing in .*to6"),
-        ("flush chain inet pycni forward", "chain forward of nftables table inet pycni has 0 of its 5 rules"),
+        ("flush set inet pycni to6", r"forwarding of fd00:1::2 is missing in .*to6"),
+        ("flush chain inet pycni forward", "chain forward of nftables table inet pycni has 0 of its 9 rules"),
         ("flush chain inet pycni from-CNI-ADMIN", "chain from-CNI-ADMIN .* has 0 of its 3 rules"),
         ("flush chain inet pycni fence", "chain fence of .* has 0 of its 2 rules"),
         ("flush set inet pycni fenced", 'the fence of br1 has a hole: "br1" is missing in set fenced'),

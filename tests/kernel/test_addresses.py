@@ -1,0 +1,59 @@
+"""Addresses on links."""
+
+from collections.abc import Iterator
+from ipaddress import ip_interface
+from threading import Thread
+
+import pytest
+
+from pycni.kernel import addresses
+from pycni.kernel.journal import Journal
+from pycni.kernel.namespace import Namespace
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime
+
+ADDRESS = ip_interface("fd00:1::ab:cdef/64")
+GROUP = "ff02::1:ffab:cdef"
+
+
+@pytest.fixture
+def namespace(host: Host) -> Iterator[Namespace]:
+    """The throwaway host with a cable, v0 to v1."""
+    host.run("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up")
+    namespace = Namespace.own(Journal())
+    yield namespace
+    namespace.close()
+
+
+def test_an_address_counts_when_its_group_is_joined(host: Host, namespace: Namespace) -> None:
+    """A neighbour that asked before lost a second: its question was not heard."""
+    link = namespace.link("v0")
+    waiting = Thread(target=addresses.wait_until_heard, args=(link, [ADDRESS]))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    host.run(f"ip addr add {ADDRESS} dev v0 nodad")
+    waiting.join()
+    assert GROUP in host.run("ip maddr show dev v0")
+
+
+def test_an_address_that_is_never_heard_is_an_error(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_DEADLINE", 0.0)
+    with pytest.raises(CniError, match="v0 did not join the multicast groups of its addresses"):
+        addresses.wait_until_heard(namespace.link("v0"), [ADDRESS])
+
+
+def test_nobody_waits_for_ipv4(namespace: Namespace) -> None:
+    addresses.wait_until_heard(namespace.link("v0"), [ip_interface("10.1.0.2/24")])
+
+
+@pytest.mark.parametrize("plugin", ["bridge", "ptp"])
+def test_both_ends_hear_when_add_returns(host: Host, containers: list[Container], plugin: str) -> None:
+    ipam = {"type": "host-local", "subnet": "fd00:1::/64"}
+    config = {"bridge": "br0", "isGateway": True} if plugin == "bridge" else {}
+    for container in containers:
+        made = Runtime(plugin, container, ipam=ipam, **config).add()
+        last = made["ips"][0]["address"].partition("/")[0].rpartition(":")[2]
+        assert f"ff02::1:ff00:{last}\n" in container.run("ip maddr show dev eth0")
+        assert "ff02::1:ff00:1\n" in host.run(f"ip maddr show dev {made['interfaces'][0]['name']}")
+        assert "state UP" in host.run(f"ip link show {made['interfaces'][0]['name']}")
