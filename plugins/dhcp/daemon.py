@@ -25,6 +25,7 @@ from .timing import Timing
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 5.0  # seconds, for who waits until another keeper ends
+_DEL_TAKES = 2.0  # seconds at most, when it must do without a keeper
 _FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -40,7 +41,7 @@ def main(words: Sequence[str]) -> int:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger().setLevel(logging.INFO)
     try:
-        with _place(path) as listener:
+        with _place(path, _DEL_TAKES) as listener:
             if listener is None:
                 print(f"Error getting listener: another keeper of DHCP leases listens at {path}", file=sys.stderr)
                 return 1
@@ -48,7 +49,7 @@ def main(words: Sequence[str]) -> int:
                 keeper = Keeper(Store.beside(path), timing, flags.hostprefix)
                 asyncio.run(_until_signal(keeper, listener))
     except (CniError, OSError) as error:
-        print(f"Error getting listener: {error}", file=sys.stderr)
+        print(f"dhcp daemon: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -101,9 +102,9 @@ def _boolean(text: str) -> bool:
 
 
 @contextmanager
-def _place(path: Path) -> Iterator[socket.socket | None]:
-    """The socket of the one keeper that may listen at the path; None if there is another one."""
-    with Store.beside(path).locked() as free:
+def _place(path: Path, patience: float = 0.0) -> Iterator[socket.socket | None]:
+    """The socket of the one keeper that may listen at the path; None if there is another one for so many seconds."""
+    with Store.beside(path).locked(patience) as free:
         if not free:
             yield None
         elif os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":

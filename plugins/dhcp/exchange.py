@@ -83,7 +83,7 @@ class Exchange:
 
     async def _ask(self, message: Message, wanted: Kind, server: Lease | None = None) -> tuple[Message, Datagram]:
         """Send the message again and again until it is answered; it goes to all servers unless one is given."""
-        for patience in self._timing.retries():
+        for patience in self._timing.retries(fresh=message.kind == Kind.DISCOVER):
             self._send(message, server)
             try:
                 async with asyncio.timeout(patience):

@@ -21,6 +21,7 @@ from .timing import Timing
 
 log = logging.getLogger(__name__)
 
+_ACCEPT_PAUSE = 0.1  # seconds, until there may be descriptors again
 _QUICK = 10.0  # seconds, for all that no DHCP server is asked about
 
 
@@ -42,7 +43,12 @@ class Keeper:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                connection, _ = await loop.sock_accept(listener)
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    log.warning("cannot accept: %s", error)
+                    await asyncio.sleep(_ACCEPT_PAUSE)
+                    continue
                 task = asyncio.create_task(self._serve(connection))
                 self._callers.add(task)
                 task.add_done_callback(self._callers.discard)

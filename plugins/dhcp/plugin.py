@@ -30,7 +30,7 @@ class Dhcp(Plugin[DhcpConfig]):
     def add(self, cni: Attachment[DhcpConfig]) -> Result:
         """Have the keeper get a lease for the interface."""
         conf = cni.config
-        if "ipam" not in cni.request.config:
+        if "ipam" not in conf.model_fields_set:
             raise ConfigError("missing 'ipam' key", details='dhcp needs ipam with "type": "dhcp"')
         client = Client(
             network=cni.name,

@@ -6,6 +6,7 @@ It stands beside the keeper's socket, so it goes when the machine is started ane
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from .client import Client
 from .lease import Lease
 
 log = logging.getLogger(__name__)
+
+_PAUSE = 0.05  # seconds between two tries to get the lock
 
 
 class Record(Model):
@@ -48,10 +51,6 @@ class Store:
             if record := self._read(path):
                 yield record
 
-    def find(self, owner: Owner) -> Record | None:
-        """The binding of an attachment, or None."""
-        return self._read(self._path(owner))
-
     def write(self, record: Record) -> None:
         """Write the whole of it or nothing. Raises CniError, code 5."""
         path = self._path(record.client.owner)
@@ -70,18 +69,16 @@ class Store:
             self._path(owner).unlink(missing_ok=True)
 
     @contextmanager
-    def locked(self) -> Iterator[bool]:
-        """Be the only one who looks after the bindings, if nobody else is; whether that is so."""
+    def locked(self, patience: float = 0.0) -> Iterator[bool]:
+        """Be the only one who looks after the bindings, if nobody else is for so many seconds; whether that is so."""
         with self._explained():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            deadline = time.monotonic() + patience
+            while not (free := _lock(lock)) and time.monotonic() < deadline:
+                time.sleep(_PAUSE)
+            yield free
         finally:
             os.close(lock)
 
@@ -107,3 +104,12 @@ class Store:
                 code=Code.IO_FAILURE,
                 details="leases are kept beside the keeper's socket, on a filesystem that can be written",
             ) from error
+
+
+def _lock(lock: int) -> bool:
+    """Lock the file, unless somebody else has; whether it is ours."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_FIRST_RETRY, _SLOWEST_RETRY = 0.25, 4.0
+_FRESH_RETRY, _FIRST_RETRY, _SLOWEST_RETRY = 0.05, 0.5, 4.0
 _FIRST_PAUSE = 2.0
 _JITTER = 0.1
 
@@ -19,12 +19,15 @@ class Timing:
     look_every: float = 10.0  # how often it looks whether the interface is still there
     broadcast: bool = False  # whether servers shall broadcast their answers
 
-    def retries(self) -> Iterator[float]:
+    def retries(self, *, fresh: bool = False) -> Iterator[float]:
         """How long to wait for an answer before a message is sent again.
 
-        Short at first: a link that has just come up may have lost it.
+        The first message over a `fresh` link is often lost, because the port of a bridge does not forward yet: nobody
+        tells the link, but it never takes long.
         """
-        return _growing(_FIRST_RETRY, _SLOWEST_RETRY)
+        if fresh:
+            yield _FRESH_RETRY
+        yield from _growing(_FIRST_RETRY, _SLOWEST_RETRY)
 
     def pauses(self) -> Iterator[float]:
         """How long to wait between two attempts."""

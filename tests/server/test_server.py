@@ -7,7 +7,7 @@ import socket
 import struct
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycni.cli import installation
-from pycni.server import frames
+from pycni.server import frames, serve
 from pycni.testing import Container, Host, wait_for
 
 Stage = Any
@@ -161,3 +161,25 @@ def test_it_starts_itself_anew_when_the_installation_changes(
     wait_for(lambda: said.read_text().count("serving at") == 2, "the server to start anew", seconds=30)
     assert server.poll() is None
     assert stage.run("ADD").returncode == 0
+
+
+def test_a_resident_part_that_does_not_start_harms_nobody(tmp_path: Path) -> None:
+    begun: list[Path] = []
+
+    class Broken:
+        @classmethod
+        def resident(cls, _run: Path) -> Any:
+            raise RuntimeError("out of order")
+
+    class Sound:
+        @classmethod
+        @contextmanager
+        def resident(cls, run: Path) -> Any:
+            begun.append(run)
+            yield
+            begun.clear()
+
+    with ExitStack() as residents:
+        serve._house({"broken": Broken, "sound": Sound}, residents, tmp_path)
+        assert begun == [tmp_path]
+    assert begun == []

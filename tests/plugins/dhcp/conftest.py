@@ -96,7 +96,10 @@ class Lan:
 
     def isc(self, *options: str, seconds: int = 600, pool: str = f"{SUBNET}.100 {SUBNET}.150") -> Process:
         """(Re)start ISC's dhcpd with leases of so many seconds, and further lines of its subnet's declaration."""
-        program = _found("dhcpd")
+        # From another place, since profiles of AppArmor for the path of Debian's know only its own files.
+        program = self.directory / "dhcpd"
+        if not program.exists():
+            shutil.copy2(_found("dhcpd"), program)
         conf, leases = self.directory / "dhcpd.conf", self.directory / "dhcpd.leases"
         leases.touch()
         lines = [

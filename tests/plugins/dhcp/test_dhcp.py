@@ -12,7 +12,7 @@ import pytest
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Runtime, wait_for
 
-from .conftest import BridgeOf, Keeper, Lan, address_of
+from .conftest import BRIDGE, BridgeOf, Keeper, Lan, address_of
 
 # Option 121 as dhcpd writes it: 10.99.0.0/16 by 10.55.0.2, 10.98.1.0/24 on the link, the default by 10.55.0.3.
 CLASSLESS = "option classless 16,10,99,10,55,0,2, 24,10,98,1,0,0,0,0, 0,10,55,0,3;"
@@ -321,6 +321,19 @@ def test_many_containers_at_once(lan: Lan, keeper: Keeper, bridge: BridgeOf, hos
     assert keeper.records() == []
     for one in made:
         one.close()
+
+
+def test_a_macvlan_gets_an_address_too(lan: Lan, keeper: Keeper, host: Any, container: Container) -> None:
+    lan.isc()
+    host.run(f"ip link add link {BRIDGE} name mv0 type macvlan mode bridge")
+    host.run(f"ip link set mv0 netns {container.path} name eth0")
+    runtime = Runtime("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
+    address = runtime.add()["ips"][0]["address"]
+    runtime.check()
+    container.run(f"ip addr add {address} dev eth0")
+    assert container.pings("10.55.0.1")
+    runtime.delete()
+    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
 
 
 def test_an_add_without_a_server_says_so(lan: Lan, no_keeper: Keeper, bridge: BridgeOf) -> None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from pycni_plugins.dhcp import daemon
 
+from pycni.cli import installation
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, Runtime, wait_for
 
@@ -98,8 +100,6 @@ def test_a_lease_that_ends_while_no_keeper_runs_is_asked_for_again(
 
 
 def _boot_time() -> float:
-    import time
-
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -187,8 +187,6 @@ def test_the_executable_is_the_daemon_as_in_the_units_of_go(
     no_keeper: Keeper, bridge: BridgeOf, tmp_path: Path, *, script: bool
 ) -> None:
     """cni-dhcp.service starts /opt/cni/bin/dhcp daemon."""
-    from pycni.cli import installation
-
     if not script and not installation.has_compiled_launcher():
         pytest.skip("needs the compiled launcher")
     directory, pidfile = tmp_path / "bin", tmp_path / "pid"
@@ -218,6 +216,15 @@ def test_a_keeper_in_a_container_finds_namespaces_below_the_hosts_root(
     (root / "proc").symlink_to("/proc")
     runtime.add()
     runtime.check()
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_other_words_behind_its_name_are_no_command(tmp_path: Path, *, script: bool) -> None:
+    installation.install(tmp_path / "bin", ["dhcp", "static"], tmp_path / "install", python=script)
+    for words in ([tmp_path / "bin" / "dhcp", "fly"], [tmp_path / "bin" / "static", "daemon"]):
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.startswith(f"CNI {words[0].name} plugin v1.9.")
 
 
 @pytest.mark.parametrize(
