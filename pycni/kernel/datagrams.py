@@ -4,7 +4,6 @@ The frames pass by the kernel's own IPv4, so neither its routes nor a firewall o
 """
 
 import ctypes
-import errno
 import socket
 import struct
 from contextlib import suppress
@@ -16,7 +15,6 @@ from pycni.kernel.door import Door
 BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
 _IPV4, _UDP = 0x0800, 17
 _SO_ATTACH_FILTER = 26
-_RECEIVE = 1 << 16
 _IP = struct.Struct("!BBHHHBBH4s4s")
 _UDP_HEADER = struct.Struct("!HHHH")
 _INSTRUCTION = struct.Struct("=HBBI")
@@ -125,8 +123,3 @@ def _attach_filter(packets: socket.socket, port: int) -> None:
     )
     code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*step) for step in program))
     packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)))
-
-
-def is_gone(error: OSError) -> bool:
-    """Whether an error of a socket says that its interface is gone, not only down."""
-    return error.errno in (errno.ENODEV, errno.ENXIO)

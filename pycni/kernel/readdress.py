@@ -44,28 +44,23 @@ def others(link: Link, own: Sequence[Route]) -> tuple[SourceRoute, ...]:
 
 def _readdress(link: Link, before: Sequence[Cidr], after: Sequence[Cidr], change: RouteChange) -> None:
     kept = dict.fromkeys((*change.kept, *others(link, change.before)))
-    removals = [routes.removal(link.index, route) for route in change.before]
-    removals += [addresses.removal(link.index, cidr) for cidr in before]
-    _send(link, f"take {', '.join(map(str, before))} from {link}", removals, tolerated=_GONE)
+    going, coming = [cidr for cidr in before if cidr not in after], [cidr for cidr in after if cidr not in before]
+    removals = [routes.removal(link.index, route) for route in change.before if route not in change.after]
+    removals += [addresses.removal(link.index, cidr) for cidr in going]
+    _send(link, f"take {', '.join(map(str, going))} from {link}", removals, tolerated=_GONE)
     if not after:
         return
-    _send(
-        link, f"give {', '.join(map(str, after))} to {link}", [addresses.addition(link.index, cidr) for cidr in after]
-    )
-    _send(link, "add the routes that come with it", [_ensured(link, route) for route in change.after])
+    _send(link, f"give {', '.join(map(str, coming))} to {link}", [addresses.addition(link.index, c) for c in coming])
+    _send(link, "add the routes that come with it", [routes.addition(link.index, route) for route in change.after])
     taken = {_key(route)[:3] for route in change.after}
-    sources = {cidr.ip for cidr in after}
+    own = {cidr.ip for cidr in addresses.on(link)}
     for route in kept:
         if _key(route)[:3] in taken:
             continue
-        own = route if route.source in sources else replace(route, source=None)
-        (outcome,) = link.door.netlink.outcomes(_ensured(link, own))
-        if isinstance(outcome, NetlinkError):
+        again = route if route.source in own else replace(route, source=None)
+        (outcome,) = link.door.netlink.outcomes(routes.addition(link.index, again))
+        if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:
             log.warning("the route to %s via %s is lost with the address of %s: %s", route.dst, route.gw, link, outcome)
-
-
-def _ensured(link: Link, route: Route) -> Message:
-    return routes.addition(link.index, route)
 
 
 def _send(

@@ -315,7 +315,8 @@ def test_an_address_that_the_server_takes_back_is_changed_on_the_interface(
     (lan.directory / "dhcpd.leases").write_text("")
     lan.isc(seconds=SHORT, pool=f"{SUBNET}.200 {SUBNET}.210")
     wait_for(lambda: address_of(container) not in ([old], []), "another address", seconds=PATIENCE)
-    assert lease_of(keeper)["address"] == address_of(container)[0].partition("/")[0]
+    new = address_of(container)[0].partition("/")[0]
+    wait_for(lambda: lease_of(keeper)["address"] == new, "the lease of it")
     assert container.pings(f"{SUBNET}.1")
     routes = container.run("ip route show dev eth0")
     assert f"default via {SUBNET}.1" in routes
