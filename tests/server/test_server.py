@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycni.cli import installation
+from pycni.sdk import registry, unixsocket
 from pycni.server import frames, serve
+from pycni.server.server import Server
 from pycni.testing import Container, Host, wait_for
 
 Stage = Any
@@ -66,7 +68,6 @@ def test_it_works_in_its_callers_namespaces(stage: Stage, host: Host) -> None:
 def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(
     stage: Stage, host: Host, container: Container, tmp_path: Path
 ) -> None:
-    server = stage.serve("--workers", "1")
     begun, go_on = tmp_path / "begun", tmp_path / "go-on"
     os.mkfifo(begun)
     os.mkfifo(go_on)
@@ -76,16 +77,18 @@ def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(
     )
     slow.chmod(0o755)
     config = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "slow"}}).encode()
-    with ThreadPoolExecutor(1) as pool:
+    plugins = {name: registry.load(name) for name in ("bridge", "static")}
+    with unixsocket.listening(stage.socket) as listener, ThreadPoolExecutor(1) as pool:
+        server = Server(listener, plugins, workers=1)
+        server.start()
         where = {"CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
         adding = pool.submit(stage.run, "ADD", config, "bridge", **where)
         begun.read_text()
         assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
         go_on.write_text("\n")
         done = adding.result(30)
+        assert server.drain(30)
     assert done.returncode == 0, done.stdout
-    server.terminate()
-    assert server.wait(30) == 0
 
 
 def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, container: Container) -> None:

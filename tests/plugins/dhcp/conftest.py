@@ -17,7 +17,9 @@ import pytest
 
 from pycni.cli import installation
 from pycni.protocol.errors import CniError
+from pycni.sdk import listening, registry
 from pycni.sdk.respond import Answer
+from pycni.server.server import Server
 from pycni.testing import Container, Host, Runtime, wait_for
 from pycni.testing.world import Netns
 
@@ -301,6 +303,18 @@ class Served:
         )
         ready = f"serving at {self.socket} as {self._process.pid}"
         wait_for(lambda: ready in self.said(), "the server", seconds=30)
+
+    @contextmanager
+    def answered_here(self, *, workers: int) -> Iterator[None]:
+        """The same by threads of the test, which do not start anew whatever another test does to the installation."""
+        plugins = {name: registry.load(name) for name in ("bridge", "dhcp", "static")}
+        with listening(self.socket) as listener:
+            server = Server(listener, plugins, workers)
+            server.start()
+            try:
+                yield
+            finally:
+                assert server.drain(60)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self._process is not None:

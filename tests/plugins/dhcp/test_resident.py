@@ -36,25 +36,24 @@ def test_a_lease_is_got_kept_and_returned_over_a_restart_of_the_server(
 
 
 def test_who_waits_for_a_lease_stands_in_nobodys_way(
-    lan: Lan, served: Served, containers: list[Container], host: Host
+    lan: Lan, served: Served, keeper: Keeper, containers: list[Container], host: Host
 ) -> None:
-    """With one worker, three ADDs wait for a server that is not there: others are answered meanwhile."""
-    served.start("--workers", "1")
+    """With one worker, three ADDs wait for a DHCP server that is not there: others are answered meanwhile."""
     waiting = [served.bridged(container) for container in containers]
     quick = served.attachment("static", containers[0], ipam={"addresses": [{"address": "10.1.0.2/24"}]})
 
-    with ThreadPoolExecutor(len(waiting)) as pool:
+    with served.answered_here(workers=1), ThreadPoolExecutor(len(waiting)) as pool:
         adding = [pool.submit(lambda r=runtime: (host.door.enter_for_good(), r.add())) for runtime in waiting]
         for number in range(1, len(waiting) + 1):
-            wait_for(lambda n=number: served.said().count("acquiring a lease") >= n, "the ADDs", seconds=20)
+            wait_for(lambda n=number: keeper.said().count("acquiring a lease") >= n, "the ADDs", seconds=30)
         assert quick.add()["ips"][0]["address"] == "10.1.0.2/24"
         assert not any(one.done() for one in adding)
         lan.isc()
         assert len({one.result(60)[1]["ips"][0]["address"] for one in adding}) == len(waiting)
-    for _ in range(5):  # those who stood in have gone, the one worker has not
-        quick.add()
-    for runtime in waiting:
-        runtime.delete()
+        for _ in range(5):  # those who stood in have gone, the one worker has not
+            quick.add()
+        for runtime in waiting:
+            runtime.delete()
 
 
 @pytest.mark.exhaustive
