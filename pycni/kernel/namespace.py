@@ -20,6 +20,7 @@ from pycni.kernel import (
     masquerade,
     netlink,
     qdiscs,
+    readdress,
     routes,
     rules,
     sysctl,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from pycni.kernel.firewall import Firewall
     from pycni.kernel.isolation import Fence
     from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.readdress import RouteChange
+    from pycni.kernel.routes import SourceRoute
 
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 _NO_MAC = "00:00:00:00:00:00"
@@ -54,6 +57,14 @@ class Namespace(Door):
     def own(cls, journal: Journal) -> Namespace:
         """The namespace this thread is in: the host, as the runtime sees it."""
         return cls(OWN, journal)
+
+    @classmethod
+    def at(cls, path: str) -> Namespace:
+        """The namespace at the path, for what lives on between calls: what it changes stays.
+
+        Raises CniError, code 8, if there is none.
+        """
+        return cls(path, Journal())
 
     # Links
 
@@ -266,6 +277,18 @@ class Namespace(Door):
         Without `on_link` the rest of the subnets is not behind the link; its routes say where.
         """
         configure.configure(link, cidrs, routes_, dad=dad, on_link=on_link)
+
+    def prepare(self, link: Link) -> None:
+        """Set a link of ours up before its addresses are known."""
+        configure.prepare(link)
+
+    def readdress(self, link: Link, before: Sequence[Cidr], after: Sequence[Cidr], routes_: RouteChange) -> None:
+        """Give a link that is in use other IPv4 addresses; what else there is of routes over it stays if it can."""
+        readdress.readdress(link, before, after, routes_)
+
+    def other_routes(self, link: Link, own: Sequence[Route]) -> tuple[SourceRoute, ...]:
+        """The IPv4 routes over the link that somebody has made, but for these."""
+        return readdress.others(link, own)
 
     def configure_port(self, port: Link, gateways: Sequence[Cidr], routes_: Sequence[Route]) -> None:
         """Give the host's end of a cable the gateways' addresses, set it up, add the routes to the container."""

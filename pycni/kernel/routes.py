@@ -1,6 +1,7 @@
 """Routes of a link: added with all their attributes, and found again in the table where they belong."""
 
 import errno
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -15,7 +16,8 @@ from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
 
 MAIN = 254
-_BOOT, _UNICAST, _LOCAL = 3, 1, 2  # RTPROT_BOOT, RTN_UNICAST, RTN_LOCAL
+_KERNEL, _BOOT = 2, 3  # RTPROT_KERNEL, RTPROT_BOOT
+_UNICAST, _LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
@@ -31,6 +33,11 @@ class SourceRoute(Route):
 def addition(index: int, route: Route, flags: int = netlink.CREATE) -> Message:
     """The request that adds the route to the link with this index."""
     return _message(netlink.NEWROUTE, flags, index, route)
+
+
+def removal(index: int, route: Route) -> Message:
+    """The request that removes the route from the link with this index."""
+    return _message(netlink.DELROUTE, 0, index, route)
 
 
 def _message(kind: int, flags: int, index: int, route: Route) -> Message:
@@ -87,7 +94,7 @@ def withdraw(link: Link, route: Route) -> None:
 
 def _remove(link: Link, route: Route) -> None:
     with explained(f"cannot take the {_words(route)} from {link}"):
-        (outcome,) = link.door.netlink.outcomes(_message(netlink.DELROUTE, 0, link.index, route))
+        (outcome,) = link.door.netlink.outcomes(removal(link.index, route))
         if isinstance(outcome, NetlinkError) and outcome.errno != errno.ESRCH:
             raise outcome
 
@@ -100,15 +107,20 @@ def _words(route: Route) -> str:
 
 def of(link: Link, version: int) -> list[SourceRoute]:
     """The routes of a family over the link in table main, but for those of IPv6 that never leave the link."""
-    question = Message(
-        netlink.GETROUTE, 0, {"family": FAMILIES[version]}, [("RTA_TABLE", MAIN), ("RTA_OIF", link.index)]
-    )
-    return [
-        route
-        for answer in link.door.netlink.dump(question)
-        for gateway in _gateways(answer)
-        if not (route := _route(answer, gateway, version)).dst.network.is_link_local and not route.dst.is_multicast
-    ]
+    return [route for route in _over(link, version, MAIN) if not route.dst.is_link_local and not route.dst.is_multicast]
+
+
+def made_on(link: Link) -> list[SourceRoute]:
+    """The IPv4 routes over the link that somebody has made, in all tables; not those that the kernel makes itself."""
+    return [route for route in _over(link, 4) if route.protocol != _KERNEL]
+
+
+def _over(link: Link, version: int, table: int | None = None) -> Iterator[SourceRoute]:
+    attributes: list[tuple[str, Any]] = [("RTA_TABLE", table)] if table else []
+    attributes.append(("RTA_OIF", link.index))
+    for answer in link.door.netlink.dump(Message(netlink.GETROUTE, 0, {"family": FAMILIES[version]}, attributes)):
+        if answer["type"] == _UNICAST and answer.get_attr("RTA_OIF") in (None, link.index):
+            yield from (_route(answer, gateway, version) for gateway in _gateways(answer))
 
 
 def _route(answer: Any, gateway: str | None, version: int) -> SourceRoute:
@@ -120,6 +132,7 @@ def _route(answer: Any, gateway: str | None, version: int) -> SourceRoute:
         mtu=answer.get_nested("RTA_METRICS", "RTAX_MTU") or 0,
         advmss=answer.get_nested("RTA_METRICS", "RTAX_ADVMSS") or 0,
         priority=answer.get_attr("RTA_PRIORITY") or 0,
+        table=answer.get_attr("RTA_TABLE") or answer["table"],
         scope=answer["scope"],
         source=ip_address(source) if source else None,
         protocol=answer["proto"],

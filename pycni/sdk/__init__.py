@@ -25,13 +25,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pycni.kernel.datagrams import Datagram, DatagramSocket
     from pycni.kernel.firewall import Firewall
     from pycni.kernel.isolation import Fence
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.owner import Owner
+    from pycni.kernel.patience import waiting
     from pycni.kernel.portmappings import HostPorts, PortMapping
     from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.readdress import RouteChange
     from pycni.kernel.routes import SourceRoute
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
@@ -41,17 +44,21 @@ if TYPE_CHECKING:
     from pycni.sdk.lease import Lease
     from pycni.sdk.plugin import Plugin
     from pycni.sdk.statefile import StateFile
+    from pycni.sdk.unixsocket import listening
 
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
 _HOMES = {
+    "pycni.kernel.datagrams": ("Datagram", "DatagramSocket"),
     "pycni.kernel.firewall": ("Firewall",),
     "pycni.kernel.isolation": ("Fence",),
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
+    "pycni.kernel.patience": ("waiting",),
     "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
     "pycni.kernel.owner": ("Owner",),
     "pycni.kernel.ratelimit": ("RateLimit",),
+    "pycni.kernel.readdress": ("RouteChange",),
     "pycni.kernel.routes": ("SourceRoute",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
@@ -64,6 +71,7 @@ _HOMES = {
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
     "pycni.sdk.statefile": ("StateFile",),
+    "pycni.sdk.unixsocket": ("listening",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -81,6 +89,8 @@ __all__ = [
     "CniError",
     "Code",
     "ConfigError",
+    "Datagram",
+    "DatagramSocket",
     "Delegate",
     "Dns",
     "DnsField",
@@ -105,7 +115,10 @@ __all__ = [
     "RateLimit",
     "Result",
     "Route",
+    "RouteChange",
     "RouteField",
     "SourceRoute",
     "StateFile",
+    "listening",
+    "waiting",
 ]

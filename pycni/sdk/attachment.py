@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from pycni.kernel.door import Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.owner import Owner, Stale, is_label
 from pycni.protocol import dialect
@@ -128,6 +129,18 @@ class Attachment(Network[C]):
         self._opened.append(container)
         return container
 
+    @property
+    def netns_incarnation(self) -> str:
+        """What tells the container's namespace from all others, those included that will have its path later.
+
+        Raises CniError, code 8, if there is none. It loads no netlink.
+        """
+        door = Door(self.request.netns_place, self.journal, name=self.request.netns)
+        try:
+            return door.incarnation
+        finally:
+            door.close()
+
     @cached_property
     def prev_result(self) -> Result | None:
         """What the earlier plugins of the chain made, or (CHECK, DEL) what the chain made; None if not given.
@@ -181,6 +194,7 @@ class Attachment(Network[C]):
         The path of the namespace may lead to another container by now. So the host's end goes first, which carries
         this attachment's name; the container's end is taken only if nobody else's label hangs on its cable.
         """
+        self.ipam.delete_by_link()
         if self.host.find_link(self.host_ifname) is not None:
             self.host.delete_link(self.host_ifname)
         elif self.find_own_link() is not None:

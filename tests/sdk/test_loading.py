@@ -122,13 +122,22 @@ def test_ipam_never_loads_pyroute2(bin_directory: Path, tmp_path: Path, plugin: 
     assert "pydantic" in packages(modules)
 
 
+@pytest.mark.parametrize("command", ["DEL", "GC"])
+def test_dhcp_loads_nothing_of_its_keeper(bin_directory: Path, tmp_path: Path, command: str) -> None:
+    config = {**with_ipam("dhcp", tmp_path), "ipam": {"type": "dhcp", "daemonSocketPath": str(tmp_path / "none")}}
+    modules = modules_of(bin_directory / "dhcp", command, config)
+    assert not packages(modules) & {"pyroute2", "asyncio"}
+    assert "pydantic" in packages(modules)
+
+
 def test_status_of_loopback_never_loads_pyroute2(bin_directory: Path) -> None:
     assert "pyroute2" not in packages(modules_of(bin_directory / "loopback", "STATUS", CONFIG | {"ipam": {}}))
 
 
 def test_nobody_loads_what_is_for_people(bin_directory: Path, tmp_path: Path) -> None:
     for plugin in registry.names():
-        modules = modules_of(bin_directory / plugin, "STATUS", with_ipam("static", tmp_path))
+        command = "DEL" if plugin in ("dhcp", "flannel") else "STATUS"  # which is an error without their daemons
+        modules = modules_of(bin_directory / plugin, command, with_ipam("static", tmp_path))
         assert not packages(modules) & {"click", "rich", "pytest"}
 
 
