@@ -35,6 +35,19 @@ def configure(
     link.door.journal.change(f"configure {link} with {words}", do)
 
 
+def prepare(link: Link) -> None:
+    """Set the link up, with the settings that it will have, before its addresses are known: a DHCP client needs it up.
+
+    They will be IPv4 addresses.
+    """
+
+    def do() -> None:
+        sysctl.prefer(link.door, _without_ipv6(link.name))
+        link.ensure(up=True)
+
+    link.door.journal.change(f"set {link} up to ask for addresses", do)
+
+
 def configure_port(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route]) -> None:
     """The same for the host's end of a cable: nothing but the link's own settings is touched."""
     words = ", ".join(map(str, cidrs))
@@ -61,8 +74,13 @@ def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool, on_lan: bool) -> d
         wanted |= {"enhanced_dad": "1", "accept_dad": "1"} if dad else {"accept_dad": "0"}
         settings |= {sysctl.link_setting(6, name, key): value for key, value in wanted.items()}
     elif not dad and not on_lan:
-        settings |= {sysctl.link_setting(6, name, key): "0" for key in ("accept_dad", "accept_ra")}
+        settings |= _without_ipv6(name)
     return settings
+
+
+def _without_ipv6(name: str) -> dict[str, str]:
+    """How a link behaves that gets no IPv6 address."""
+    return {sysctl.link_setting(6, name, key): "0" for key in ("accept_dad", "accept_ra")}
 
 
 def _send(

@@ -122,14 +122,23 @@ def test_ipam_never_loads_pyroute2(bin_directory: Path, tmp_path: Path, plugin: 
     assert "pydantic" in packages(modules)
 
 
+@pytest.mark.parametrize("command", ["DEL", "GC"])
+def test_dhcp_loads_nothing_of_its_keeper(bin_directory: Path, tmp_path: Path, command: str) -> None:
+    config = {**with_ipam("dhcp", tmp_path), "ipam": {"type": "dhcp", "daemonSocketPath": str(tmp_path / "none")}}
+    modules = modules_of(bin_directory / "dhcp", command, config)
+    assert not packages(modules) & {"pyroute2", "asyncio"}
+    assert "pydantic" in packages(modules)
+
+
 def test_status_of_loopback_never_loads_pyroute2(bin_directory: Path) -> None:
     assert "pyroute2" not in packages(modules_of(bin_directory / "loopback", "STATUS", CONFIG | {"ipam": {}}))
 
 
 def test_nobody_loads_what_is_for_people(bin_directory: Path, tmp_path: Path) -> None:
     for plugin in registry.names():
-        # Some are not ready where the kernel lacks their links.
-        modules = modules_of(bin_directory / plugin, "STATUS", with_ipam("static", tmp_path), succeeds=False)
+        # STATUS is an error without a daemon, or where the kernel lacks a kind of link.
+        command = "DEL" if plugin in ("dhcp", "flannel") else "STATUS"
+        modules = modules_of(bin_directory / plugin, command, with_ipam("static", tmp_path), succeeds=False)
         assert not packages(modules) & {"click", "rich", "pytest"}
 
 
