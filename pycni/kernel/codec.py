@@ -42,6 +42,7 @@ _DATA: Table = {
     "IFLA_TUN_MULTI_QUEUE": (7, U8),
     "IFLA_TUN_OWNER": (1, U32),
     "IFLA_VLAN_ID": (1, U16),
+    "IFLA_VRF_TABLE": (1, U32),
 }
 _PORT: Table = {
     "IFLA_BRPORT_STATE": (1, U8),

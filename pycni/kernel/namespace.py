@@ -26,6 +26,7 @@ from pycni.kernel import (
     rules,
     sysctl,
     taps,
+    vrf,
 )
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
@@ -399,6 +400,26 @@ class Namespace(Door):
         """Route what comes from these addresses as everything else: by the table no more, or by none of its own."""
         self.journal.attempt("delete rules of source addresses", partial(rules.delete, self, sources, table))
 
+    def ensure_vrf(self, name: str, table: int | None = None) -> Link:
+        """The VRF called `name`, up, made if it is missing: with the table, or if none is given with a free one.
+
+        To be called, like `join_vrf`, while the choice of tables is locked; CniError if it is not such a VRF.
+        """
+        return vrf.ensure(self, name, table)
+
+    def join_vrf(self, link: Link, master: Link) -> None:
+        """Make the link a member of the VRF; its addresses and routes come along, and go back if the call fails."""
+        vrf.join(link, master)
+
+    def expect_in_vrf(self, link: Link, master: Link) -> None:
+        """Raise CniError unless the link is a member of the VRF."""
+        if link.refresh().master != master.index:
+            raise CniError(f"failed to find {link} associated to vrf {master}")
+
+    def leave_vrf(self, link: Link | None, name: str) -> None:
+        """Take the link, if it is there, out of the VRF called `name`, which goes with its last member."""
+        self.journal.attempt(f"leave VRF {name}", partial(vrf.leave, self, link, name))
+
     def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
         """Forward packets of the families of these addresses."""
         sysctl.ensure(self, {_FORWARDING[version]: "1" for version in sorted({cidr.version for cidr in cidrs})})
@@ -569,6 +590,9 @@ class NoNamespace:
         """It went with its namespace."""
 
     def delete_source_rules(self, sources: Collection[Address], table: int | None = None) -> None:
+        """They went with their namespace."""
+
+    def leave_vrf(self, link: Link | None, name: str) -> None:
         """They went with their namespace."""
 
     def all_addresses(self) -> list[Cidr]:
