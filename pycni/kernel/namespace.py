@@ -19,6 +19,7 @@ from pycni.kernel import (
     links,
     lock,
     masquerade,
+    moves,
     netlink,
     qdiscs,
     readdress,
@@ -44,10 +45,11 @@ from pycni.protocol.result import Route
 if TYPE_CHECKING:
     from pycni.kernel.firewall import Firewall
     from pycni.kernel.isolation import Fence
+    from pycni.kernel.moves import Home
     from pycni.kernel.ratelimit import RateLimit
-    from pycni.kernel.taps import Tap
     from pycni.kernel.readdress import RouteChange
     from pycni.kernel.routes import SourceRoute
+    from pycni.kernel.taps import Tap
 
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 _NO_MAC = "00:00:00:00:00:00"
@@ -263,6 +265,22 @@ class Namespace(Door):
     def create_tap(self, name: str, owner: Owner, tap: Tap, *, mtu: int = 0, mac: str = "") -> Link:
         """A tap, still down, which stays whether or not somebody opens it."""
         return taps.create(self, name, owner, tap, _size_and_mac(mtu, mac))
+
+    def create_move(self, link: Link, there: Namespace, name: str, home: Home) -> Link:
+        """Lend the link of this namespace to another one, where it is called `name`; it comes home if the call fails."""
+        return moves.create(link, there, name, home)
+
+    def find_lent(self, home: Home, name: str) -> Link | None:
+        """The link that was lent to this namespace, by its alias, or by this name and its MAC; None if it is gone."""
+        return moves.find_away(self, home, name)
+
+    def bring_home(self, link: Link, home: Home) -> None:
+        """Bring the link of another namespace home to this one, and make it what it was. Raises CniError."""
+        moves.bring_home(link, self, home)
+
+    def welcome(self, home: Home, *, patient: bool) -> bool:
+        """Make a link what it was that has come home by itself; says whether it is there."""
+        return moves.welcome(self, home, patient=patient)
 
     def expect_kind(self, kind: str) -> None:
         """Raise CniError, code 50, unless the kernel has links of the kind."""

@@ -87,7 +87,7 @@ def delete(door: Door, sources: Collection[Address], table: int | None = None) -
 
 
 def free_table(door: Door, first: int = _FIRST) -> int:
-    """The first table, from `first` on, that no rule and no VRF leads to, no route is in, and the kernel does not use."""
+    """The first table, from `first` on, that no rule and no VRF leads to, and no route is in."""
     rules = (answer.get_attr("FRA_TABLE") for version in FAMILIES for answer in _all(door, version))
     vrfs = (state.table for state in links.all_states(door))
     taken = {*rules, *vrfs, *_tables_with_routes(door), *_OF_THE_KERNEL}

@@ -1,7 +1,6 @@
 """VRFs: links whose members are routed by a table of their own (l3mdev)."""
 
 import errno
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _NEW = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
 _PERMANENT = 0x80  # IFA_F_PERMANENT: nobody's lease
-_DEADLINE, _PAUSE = 2.0, 0.001  # seconds
 _CHOOSING = "choosing a routing table"
 
 
@@ -113,7 +111,6 @@ def leave(namespace: "Namespace", link: Link | None, name: str) -> None:
 class _Belongings:
     """What a link loses when its master changes, since the kernel sets it down and up again (cycle_netdev)."""
 
-    operstate: str
     cidrs: Sequence[Cidr]  # of IPv6; those of IPv4 stay
     routes: Sequence[SourceRoute]  # those by a gateway last
 
@@ -126,7 +123,7 @@ class _Belongings:
             if cidr.version == 6 and not cidr.is_link_local and flags & _PERMANENT
         ]
         made = [route for version in (4, 6) for route in routes.made_on(link, version)]
-        return cls(link.refresh().operstate, cidrs, sorted(made, key=lambda route: route.gw is not None))
+        return cls(cidrs, sorted(made, key=lambda route: route.gw is not None))
 
     def with_table(self, table: int | None, other: int | None) -> Self:
         """The same, with the routes of a table in another one."""
@@ -138,12 +135,13 @@ def _change_master(link: Link, master: int, belongings: _Belongings) -> None:
     """Put the link under another master, 0 for none, and give it its belongings again."""
     with explained(f"cannot change the master of {link}"):
         link.door.netlink.request(link_message(netlink.NEWLINK, [("IFLA_MASTER", master)], index=link.index))
-    _wait_for(link, belongings.operstate)
-    present = addresses.on(link)  # some kernels keep them, if net.ipv6.conf.*.keep_addr_on_down says so
-    lost = [cidr for cidr in belongings.cidrs if cidr not in present]
-    _give(link, [(f"cannot give {cidr} to {link} again", addresses.addition(link.index, cidr)) for cidr in lost])
-    if belongings.operstate == "UP":
-        addresses.wait_for_detection(link, belongings.cidrs)
+    # What the kernel keeps (net.ipv6.conf.*.keep_addr_on_down) gets its route again only when the link carries frames,
+    # but what is new gets one at once.
+    link.door.netlink.outcomes(*[addresses.removal(link.index, cidr) for cidr in belongings.cidrs])
+    _give(
+        link,
+        [(f"cannot give {cidr} to {link} again", addresses.addition(link.index, cidr)) for cidr in belongings.cidrs],
+    )
     _give(
         link,
         [
@@ -151,14 +149,6 @@ def _change_master(link: Link, master: int, belongings: _Belongings) -> None:
             for route in belongings.routes
         ],
     )
-
-
-def _wait_for(link: Link, operstate: str) -> None:
-    deadline = time.monotonic() + _DEADLINE
-    while link.refresh().operstate != operstate:
-        if time.monotonic() > deadline:
-            raise CniError(f"{link} was {operstate}, and is {link.state.operstate} since its master has changed")
-        time.sleep(_PAUSE)
 
 
 def _give(link: Link, additions: Sequence[tuple[str, Message]]) -> None:

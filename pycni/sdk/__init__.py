@@ -26,9 +26,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pycni.kernel.datagrams import Datagram, DatagramSocket
+    from pycni.kernel.devices import Device
     from pycni.kernel.firewall import Firewall
     from pycni.kernel.isolation import Fence
     from pycni.kernel.links import Link
+    from pycni.kernel.moves import Home
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.owner import Owner
     from pycni.kernel.patience import waiting
@@ -70,6 +72,8 @@ _HOMES = {
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
     "pycni.kernel.patience": ("waiting",),
+    "pycni.kernel.devices": ("Device",),
+    "pycni.kernel.moves": ("Home",),
     "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
     "pycni.kernel.owner": ("Owner",),
     "pycni.kernel.ratelimit": ("RateLimit",),
@@ -110,10 +114,12 @@ __all__ = [
     "Datagram",
     "DatagramSocket",
     "Delegate",
+    "Device",
     "Dns",
     "DnsField",
     "Fence",
     "Firewall",
+    "Home",
     "HostPorts",
     "Ifname",
     "Interface",

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,10 +33,10 @@ def vrf(container: Container, net: int = 1, *, by: type[Runtime] = Runtime, **co
 
 
 @pytest.fixture
-def used(container: Container) -> Iterator[Container]:
+def used(container: Container) -> Container:
     """A container that has had a VRF: the kernel's rules about them, once there, stay."""
     container.run("ip link add first type vrf table 9 && ip link del first")
-    yield container
+    return container
 
 
 def routes(container: Container, table: str, dev: str = "net1") -> list[str]:
