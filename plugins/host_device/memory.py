@@ -39,7 +39,7 @@ class Memory(Model):
     def of(cls, link: "Link", selector: Selector, cni: Attachment[HostDeviceConfig]) -> Self:
         """What there is to remember before the link goes."""
         home = Home.of(link)
-        return cls(
+        return cls.model_construct(
             owner=cni.owner.label,
             container_id=cni.container_id,
             ifname=cni.ifname,

@@ -86,16 +86,15 @@ def create(link: Link, there: "Namespace", name: str, home: Home) -> Link:
 
 def find_away(there: Door, home: Home, name: str) -> Link | None:
     """The link that was lent, in the namespace where it went: by its alias, or by this name and its MAC."""
-    return _best(
-        there, home, name, [s for s in links.all_states(there) if _is_lent(s, home) or _is_named(s, home, name)]
-    )
+    states = links.all_states(there)
+    return _best(there, home, name, [each for each in states if _is_lent(each, home) or _is_named(each, home, name)])
 
 
 def find_returned(here: Door, home: Home, *, patient: bool = False) -> Link | None:
     """The link at home, where the kernel has put it; with `patient` it may still be on its way."""
     deadline = time.monotonic() + _DEADLINE
     with waiting():
-        while not (found := [s for s in links.all_states(here) if _is_lent(s, home)]) and patient:
+        while not (found := [each for each in links.all_states(here) if _is_lent(each, home)]) and patient:
             if time.monotonic() > deadline:
                 break
             time.sleep(_PAUSE)

@@ -267,7 +267,7 @@ class Namespace(Door):
         return taps.create(self, name, owner, tap, _size_and_mac(mtu, mac))
 
     def create_move(self, link: Link, there: Namespace, name: str, home: Home) -> Link:
-        """Lend the link of this namespace to another one, where it is called `name`; it comes home if the call fails."""
+        """Lend the link to another namespace, where it is called `name`; it comes home if the call fails."""
         return moves.create(link, there, name, home)
 
     def find_lent(self, home: Home, name: str) -> Link | None:

@@ -126,7 +126,7 @@ def _over(link: Link, version: int, table: int | None = None) -> Iterator[Source
     attributes.append(("RTA_OIF", link.index))
     for answer in link.door.netlink.dump(Message(netlink.GETROUTE, 0, {"family": FAMILIES[version]}, attributes)):
         if answer["type"] == _UNICAST and answer.get_attr("RTA_OIF") in (None, link.index):
-            yield from (_route(answer, gateway, version) for gateway in _gateways(answer))
+            yield from (_route(answer, gateway, version) for gateway in _gateways(answer, link.index))
 
 
 def _route(answer: Any, gateway: str | None, version: int) -> SourceRoute:
@@ -183,15 +183,15 @@ def _is_there(link: Link, route: Route) -> bool:
     for answer in link.door.netlink.dump(question):
         if answer["dst_len"] != route.dst.network.prefixlen or answer.get_attr("RTA_DST") != wanted:
             continue
-        if gateway is None or gateway in _gateways(answer):
+        if gateway is None or gateway in _gateways(answer, link.index):
             return True
     return False
 
 
-def _gateways(answer: Any) -> list[str | None]:
-    """The gateways of a route; IPv6 merges routes of one destination into one with several."""
+def _gateways(answer: Any, index: int) -> list[str | None]:
+    """The gateways of a route over the link with this index; IPv6 merges routes of one destination into one."""
     hops = answer.get_attr("RTA_MULTIPATH")
-    return [hop.get_attr("RTA_GATEWAY") for hop in hops or [answer]]
+    return [hop.get_attr("RTA_GATEWAY") for hop in hops or [answer] if not hops or hop["oif"] == index]
 
 
 def defaults(door: Door, version: int) -> list[tuple[int, int]]:

@@ -67,13 +67,13 @@ if TYPE_CHECKING:
 # links never need pyroute2.
 _HOMES = {
     "pycni.kernel.datagrams": ("Datagram", "DatagramSocket"),
+    "pycni.kernel.devices": ("Device",),
     "pycni.kernel.firewall": ("Firewall",),
     "pycni.kernel.isolation": ("Fence",),
     "pycni.kernel.links": ("Link",),
+    "pycni.kernel.moves": ("Home",),
     "pycni.kernel.namespace": ("Namespace",),
     "pycni.kernel.patience": ("waiting",),
-    "pycni.kernel.devices": ("Device",),
-    "pycni.kernel.moves": ("Home",),
     "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
     "pycni.kernel.owner": ("Owner",),
     "pycni.kernel.ratelimit": ("RateLimit",),
