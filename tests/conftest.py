@@ -41,7 +41,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def kernel_has() -> Callable[[str], bool]:
-    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", "sctp", "selinux", "cards" to spare."""
+    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", "sctp", "selinux", "cards"."""
     return _kernel_has
 
 

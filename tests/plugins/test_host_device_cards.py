@@ -113,15 +113,14 @@ def test_a_card_is_the_containers_and_comes_home_as_it_was(
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
-@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("others", ["", "ip link add eth0 type dummy"])
 def test_r11_the_kernel_sends_it_home_when_the_namespace_goes_and_it_is_as_it_was(
-    machine: Machine, container: Container, verb: str, taken: bool
+    machine: Machine, container: Container, verb: str, others: str
 ) -> None:
     """At once, or a moment after the DEL; under the container's name, or another if that is taken."""
     runtime = card(container)
     runtime.add()
-    if taken:
-        machine.run("ip link add eth0 type dummy")
+    machine.run(others)
     container.close()
     runtime.netns = ""
     if verb == "GC":
@@ -132,7 +131,7 @@ def test_r11_the_kernel_sends_it_home_when_the_namespace_goes_and_it_is_as_it_wa
         if not is_at_home(machine):  # the kernel has taken its time
             wait_for(lambda: machine.named(MACS[0]), "the card", seconds=60)
             runtime.gc()
-    if taken:
+    if others:
         machine.run("ip link del eth0")
     assert is_at_home(machine)
     assert not list(machine.state.glob("networks/test/10*"))
