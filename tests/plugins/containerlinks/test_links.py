@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,30 @@ def test_the_example_of_its_readme_works(lan: Container, plugin: str, host: Host
     assert len(runtime.add()["ips"]) == 2
     runtime.check()
     runtime.delete()
+    assert names(container) == {"lo"}
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", "tap", pytest.param("vlan", marks=pytest.mark.needs_kernel("vlan"))], indirect=True
+)
+def test_as_an_executable(attachment: Attached, plugin: str, container: Container, bin_directory: Path) -> None:
+    runtime = attachment(plugin)
+
+    def call(command: str, **more: Any) -> str:
+        env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
+        env |= {"CNI_IFNAME": "eth0", "CNI_PATH": str(bin_directory)}
+        stdin = json.dumps(runtime.config | more)
+        done = subprocess.run(
+            [bin_directory / plugin], env=env, input=stdin, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    result = json.loads(call("ADD"))
+    assert "eth0" in names(container)
+    call("CHECK", prevResult=result)
+    call("DEL", prevResult=result)
+    call("DEL")
     assert names(container) == {"lo"}
 
 
