@@ -3,7 +3,7 @@
 Most calls need one firewall out of three, start no process, and never ask which distributions are installed; but who
 might need any of it says so at the top of its file, as is usual. A resident process loads everything.
 
-(`import x` of what waits already makes it load, before Python 3.12; `from package import x` does not.)
+(A second `import x` of what waits makes it load; `from package import x` does not.)
 """
 
 import sys
@@ -18,7 +18,7 @@ _KERNEL = "pycni.kernel"
 _MODULES = {
     "subprocess",
     *(f"{_KERNEL}.{name}" for name in ("conntrack", "firewalld", "forward", "hostports", "isolation", "masquerade")),
-    *(f"{_KERNEL}.{name}" for name in ("containerlink", "firewall", "qdiscs", "ratelimit", "taps")),
+    *(f"{_KERNEL}.{name}" for name in ("containerlink", "firewall", "qdiscs", "ratelimit", "readdress", "taps")),
     *(f"{_KERNEL}.iptables.{name}" for name in ("forward", "hostports", "isolation", "masquerade", "restore")),
     *(f"{_KERNEL}.nftables.{name}" for name in ("cni_hostport", "forward", "hostports", "isolation", "masquerade")),
     *(f"{_KERNEL}.nftables.{name}" for name in ("portisolation", "register", "spoofcheck")),

@@ -2,17 +2,20 @@
 
 import gc
 import os
+import sys
 from typing import NoReturn
 
 
 def main(name: str, entry: str) -> NoReturn:
     """Answer the call that this process was started for, and exit. `entry` is `module:Class` of the plugin."""
-    gc.disable()  # a fifth of the time would go into collecting what is needed to the end
+    words = [] if os.environ.get("CNI_COMMAND") else sys.argv[1:]
     env = dict(os.environ)
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "true"  # it would look for some in every distribution there is
-    from pycni import deferred
+    if not words:
+        gc.disable()  # a fifth of the time would go into collecting what is needed to the end
+        from pycni import deferred
 
-    deferred.defer()
+        deferred.defer()
     from pycni.sdk.main import main_of_entry
 
-    main_of_entry(name, entry, env)
+    main_of_entry(name, entry, env, words)

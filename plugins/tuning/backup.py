@@ -2,15 +2,14 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field
 
-from pycni.sdk import CniError, Code, Model, Owner
+from pycni.sdk import Model, Owner, StateFile
 
 log = logging.getLogger(__name__)
 
@@ -39,45 +38,19 @@ class Backup(Model):
         return json.dumps(self.model_dump(by_alias=True, exclude_none=True), indent=1)
 
 
-class BackupFile:
+class BackupFile(StateFile):
     """The file of one interface of one container."""
 
     def __init__(self, data_dir: str, container_id: str, ifname: str) -> None:
-        self.path = Path(data_dir) / f"{container_id}_{ifname}.json"
-        self._unfinished = self.path.with_suffix(".json.new")
-
-    def __str__(self) -> str:
-        return str(self.path)
+        super().__init__(Path(data_dir) / f"{container_id}_{ifname}.json", "the backup")
 
     def find(self) -> Backup | None:
         """What it says; None if there is no such file, nothing if it cannot be understood."""
         return find(self.path)
 
-    def write(self, backup: Backup) -> None:
-        """Write the whole of it or nothing. Raises CniError, code 5."""
-        with self._explained("write"):
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(file, backup.to_json().encode())
-                os.fsync(file)
-            finally:
-                os.close(file)
-            self._unfinished.replace(self.path)
-
-    def remove(self) -> None:
-        """Remove it. Raises CniError, code 5."""
-        with self._explained("remove"):
-            self.path.unlink(missing_ok=True)
-            self._unfinished.unlink(missing_ok=True)
-
-    @contextmanager
-    def _explained(self, verb: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            cause = os.strerror(error.errno or 0).lower()
-            raise CniError(f"cannot {verb} the backup {self}: {cause}", code=Code.IO_FAILURE) from None
+    def keep(self, backup: Backup) -> None:
+        """Write down what the interface is like. Raises CniError, code 5."""
+        self.write(backup.to_json())
 
 
 def find(path: Path) -> Backup | None:

@@ -101,9 +101,9 @@ def _keep(cni: Attachment[TuningConfig], eth: "Link", wanted: Settings) -> None:
     file, now = _file(cni), backup.of({key: getattr(eth.state, key) for key in wanted.of_link}, cni.owner)
     before = file.find()
     if before is None:
-        cni.journal.change(f"keep what {eth} is like in {file}", partial(file.write, now), file.remove)
+        cni.journal.change(f"keep what {eth} is like in {file}", partial(file.keep, now), file.remove)
     elif (completed := before.completed_by(now)) != before:
-        cni.journal.change(f"keep more of {eth} in {file}", partial(file.write, completed), partial(file.write, before))
+        cni.journal.change(f"keep more of {eth} in {file}", partial(file.keep, completed), partial(file.keep, before))
 
 
 def _renewed(result: Result, eth: "Link") -> Result:

@@ -20,6 +20,7 @@ COMMANDS = {
     "validate": ("pycni.cli.validate:validate", "Say what is wrong with network configurations."),
     "try": ("pycni.cli.try_:try_", "Live a whole life of a network in a throwaway host."),
     "serve": ("pycni.cli.serve:serve", "Answer the calls of launchers as a resident server."),
+    "dhcp-daemon": ("pycni.cli.dhcp_daemon:dhcp_daemon", "Keep DHCP leases, where there is no resident server."),
     "install": ("pycni.cli.install:install", "Put a launcher for every plugin into a directory."),
     "uninstall": ("pycni.cli.install:uninstall", "Take the launchers out again."),
 }

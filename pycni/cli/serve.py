@@ -17,7 +17,7 @@ import click
 )
 @click.option("--workers", type=click.IntRange(1, 256), default=16, show_default=True, help="Calls answered at once.")
 def serve(path: Path, workers: int) -> None:
-    """Answer the calls of the launchers, without the start-up of a Python process for each.
+    """Answer the calls of the launchers, without the start-up of a Python process for each, and keep DHCP leases.
 
     Ends on SIGTERM when the calls at hand are answered; starts itself anew when the installation changes.
     """

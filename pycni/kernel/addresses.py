@@ -3,7 +3,7 @@
 import errno
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from typing import Any
@@ -13,6 +13,7 @@ from pycni.kernel.codec import Attributes
 from pycni.kernel.door import Door
 from pycni.kernel.links import Link, explained
 from pycni.kernel.netlink import Message, NetlinkError
+from pycni.kernel.patience import waiting
 from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
 
@@ -124,6 +125,11 @@ def _groups(link: Link) -> set[str]:
 def wait_for_detection(link: Link, cidrs: Iterable[Cidr]) -> None:
     """Wait for duplicate address detection. Raises CniError if an address is a duplicate or stays undecided."""
     wanted = {cidr for cidr in cidrs if cidr.version == 6}
+    with waiting():
+        _wait_for_detection(link, wanted)
+
+
+def _wait_for_detection(link: Link, wanted: Collection[Cidr]) -> None:
     deadline = time.monotonic() + _DEADLINE
     while wanted:
         flags = {cidr: flag for cidr, flag in on(link).items() if cidr in wanted}

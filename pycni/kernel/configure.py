@@ -27,12 +27,40 @@ def configure(
     words = ", ".join(map(str, cidrs)) or "no addresses"
 
     def do() -> None:
+        was_up = (
+            on_lan and link.refresh().up
+        )  # a DHCP client's link is: the kernel announces no IPv4 address of its own
         sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad, on_lan=on_lan))
         _send(link, cidrs, routes_, dad=dad or on_lan, on_link=on_link)
         if dad or on_lan:
             addresses.wait_for_detection(link, cidrs)
+        if was_up:
+            link.door.netlink.outcomes(announcement(link))  # an ipvlan has no hardware address to be given
 
     link.door.journal.change(f"configure {link} with {words}", do)
+
+
+def prepare(link: Link) -> None:
+    """Set the link up, with the settings that it will have, before its addresses are known: a DHCP client needs it up.
+
+    They will be IPv4 addresses.
+    """
+
+    def do() -> None:
+        if link.state.kind == "veth":  # otherwise it is on a network of others, whose routers it heeds
+            sysctl.prefer(link.door, _without_ipv6(link.name))
+        link.ensure(up=True)
+
+    link.door.journal.change(f"set {link} up to ask for addresses", do)
+
+
+def announcement(link: Link) -> Message:
+    """What lets the kernel tell the neighbours where the link's addresses live (arp_notify, ndisc_notify).
+
+    It does so whenever the link is given a hardware address, even the one that it has. (A packet socket of our own would
+    cost 4 to 8 ms to close.)
+    """
+    return link_message(netlink.NEWLINK, [("IFLA_ADDRESS", link.mac)], index=link.index)
 
 
 def configure_port(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route]) -> None:
@@ -61,8 +89,13 @@ def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool, on_lan: bool) -> d
         wanted |= {"enhanced_dad": "1", "accept_dad": "1"} if dad else {"accept_dad": "0"}
         settings |= {sysctl.link_setting(6, name, key): value for key, value in wanted.items()}
     elif not dad and not on_lan:
-        settings |= {sysctl.link_setting(6, name, key): "0" for key in ("accept_dad", "accept_ra")}
+        settings |= _without_ipv6(name)
     return settings
+
+
+def _without_ipv6(name: str) -> dict[str, str]:
+    """How a link behaves that gets no IPv6 address."""
+    return {sysctl.link_setting(6, name, key): "0" for key in ("accept_dad", "accept_ra")}
 
 
 def _send(

@@ -4,6 +4,8 @@ import ctypes
 import errno
 import fcntl
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 OWN = "/proc/thread-self/ns/net"
 _NEWNET = 0x40000000
+_SO_NETNS_COOKIE = 71
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _GET_TYPE = 0xB703  # ioctl: which kind of namespace a descriptor is
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,6 +54,19 @@ class Door:
         """What tells it from every other namespace: device and inode."""
         status = os.fstat(self._fd)
         return status.st_dev, status.st_ino
+
+    @cached_property
+    def incarnation(self) -> str:
+        """The same for ever: the kernel counts namespaces, and it tells this boot from all others.
+
+        `identity` may come again when this namespace is gone, as may its path.
+        """
+        with self.entered(), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            try:
+                (cookie,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
+            except OSError:  # before Linux 5.14
+                cookie = ".".join(map(str, self.identity))
+        return f"{_BOOT_ID.read_text().strip()}/{cookie}"
 
     @contextmanager
     def entered(self) -> Iterator[None]:

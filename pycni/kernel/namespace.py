@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,13 @@ from pycni.kernel import (
     hostports,
     isolation,
     links,
+    lock,
     masquerade,
     netlink,
     qdiscs,
+    readdress,
     routes,
+    rules,
     sysctl,
     taps,
 )
@@ -30,6 +34,8 @@ from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.kernel.nftables import nft, spoofcheck
 from pycni.kernel.owner import Owner, Stale
 from pycni.kernel.portmappings import HostPorts
+from pycni.kernel.routes import SourceRoute
+from pycni.kernel.rules import Rule
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
@@ -38,6 +44,8 @@ if TYPE_CHECKING:
     from pycni.kernel.firewall import Firewall
     from pycni.kernel.isolation import Fence
     from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.readdress import RouteChange
+    from pycni.kernel.routes import SourceRoute
     from pycni.kernel.taps import Tap
 
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
@@ -52,6 +60,14 @@ class Namespace(Door):
     def own(cls, journal: Journal) -> Namespace:
         """The namespace this thread is in: the host, as the runtime sees it."""
         return cls(OWN, journal)
+
+    @classmethod
+    def at(cls, path: str) -> Namespace:
+        """The namespace at the path, for what lives on between calls: what it changes stays.
+
+        Raises CniError, code 8, if there is none.
+        """
+        return cls(path, Journal())
 
     # Links
 
@@ -310,21 +326,28 @@ class Namespace(Door):
         """
         configure.configure(link, cidrs, routes_, dad=dad, on_link=on_link, on_lan=on_lan)
 
+    def prepare(self, link: Link) -> None:
+        """Set a link of ours up before its addresses are known."""
+        configure.prepare(link)
+
+    def readdress(self, link: Link, before: Sequence[Cidr], after: Sequence[Cidr], routes_: RouteChange) -> None:
+        """Give a link that is in use other IPv4 addresses; what else there is of routes over it stays if it can."""
+        readdress.readdress(link, before, after, routes_)
+
+    def other_routes(self, link: Link, own: Sequence[Route]) -> tuple[SourceRoute, ...]:
+        """The IPv4 routes over the link that somebody has made, but for these."""
+        return readdress.others(link, own)
+
     def configure_port(self, port: Link, gateways: Sequence[Cidr], routes_: Sequence[Route]) -> None:
         """Give the host's end of a cable the gateways' addresses, set it up, add the routes to the container."""
         configure.configure_port(port, gateways, routes_)
 
     def announce(self, link: Link) -> None:
-        """Tell the neighbours where the link's addresses live now, by gratuitous ARP and neighbour advertisements.
-
-        The kernel does it itself, as `configure` has asked it to (arp_notify, ndisc_notify), whenever the link is
-        given a hardware address, even the one that it has. (A packet socket of our own would cost 4 to 8 ms to close.)
-        """
-        message = link_message(netlink.NEWLINK, [("IFLA_ADDRESS", link.mac)], index=link.index)
+        """Tell the neighbours where the link's addresses live now, by gratuitous ARP and neighbour advertisements."""
 
         def do() -> None:
             with explained(f"cannot announce {link}"):
-                self.netlink.request(message)
+                self.netlink.request(configure.announcement(link))
 
         self.journal.change(f"announce {link}", do)
 
@@ -339,6 +362,37 @@ class Namespace(Door):
     def expect_route(self, link: Link, route: Route) -> None:
         """Raise CniError unless the route is there, over this link."""
         routes.expect(link, route)
+
+    def routes_of(self, link: Link, version: int) -> list[SourceRoute]:
+        """The routes of a family over the link in table main, but for those of IPv6 that never leave the link."""
+        return routes.of(link, version)
+
+    def create_route(self, link: Link, route: Route) -> None:
+        """A route over the link, in the place of one to the same destination in its table."""
+        routes.create(link, route)
+
+    def withdraw_route(self, link: Link, route: Route) -> None:
+        """Take the route away; it comes back if ADD fails."""
+        routes.withdraw(link, route)
+
+    def locked(self, doing: str) -> AbstractContextManager[None]:
+        """Keep others of ours from doing the same in the namespace, `doing` as in "choosing a routing table"."""
+        return lock.locked(self, doing)
+
+    def create_source_rule(self, source: Address, table: int | None = None) -> int:
+        """Route what comes from the address by a table, a free one unless it is named; returns which."""
+        if table is None:
+            table = rules.free_table(self)
+        rules.create(self, Rule(source, table))
+        return table
+
+    def expect_source_rule(self, source: Address, table: int | None = None) -> int:
+        """Raise CniError unless what comes from the address is routed by a table, `table` if named; returns which."""
+        return rules.expect(self, source, table)
+
+    def delete_source_rules(self, sources: Collection[Address], table: int | None = None) -> None:
+        """Route what comes from these addresses as everything else: by the table no more, or by none of its own."""
+        self.journal.attempt("delete rules of source addresses", partial(rules.delete, self, sources, table))
 
     def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
         """Forward packets of the families of these addresses."""
@@ -508,6 +562,9 @@ class NoNamespace:
 
     def set_down(self, name: str) -> None:
         """It went with its namespace."""
+
+    def delete_source_rules(self, sources: Collection[Address], table: int | None = None) -> None:
+        """They went with their namespace."""
 
     def all_addresses(self) -> list[Cidr]:
         """There is none."""

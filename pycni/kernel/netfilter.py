@@ -99,6 +99,13 @@ def keep_open(home: tuple[int, int]) -> None:
     _kept.home = home
 
 
+def let_go() -> None:
+    """Close what this thread keeps open: it ends."""
+    if _kept.socket is not None:
+        _kept.socket.close()
+        _kept.socket = None
+
+
 def is_home(door: Door) -> bool:
     """Whether this thread keeps sockets of the namespace behind the door open."""
     return door.identity == _kept.home

@@ -1,33 +1,46 @@
 """Routes of a link: added with all their attributes, and found again in the table where they belong."""
 
 import errno
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from pycni.kernel import netlink
+from pycni.kernel import addresses, netlink, rules
 from pycni.kernel.addresses import FAMILIES
 from pycni.kernel.door import Door
-from pycni.kernel.links import Link
+from pycni.kernel.links import Link, explained
 from pycni.kernel.netlink import Message, NetlinkError, link_message
 from pycni.protocol.address import Address
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
 
 MAIN = 254
-_BOOT, _UNICAST, _LOCAL = 3, 1, 2  # RTPROT_BOOT, RTN_UNICAST, RTN_LOCAL
+_KERNEL, _BOOT = 2, 3  # RTPROT_KERNEL, RTPROT_BOOT
+_UNICAST, _LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRoute(Route):
-    """A route with the address that packets get which have none of their own yet."""
+    """A route with the address that packets get which have none of their own yet, and with who made it (RTPROT_…)."""
 
     source: Address | None = None
+    protocol: int = _BOOT
 
 
-def addition(index: int, route: Route) -> Message:
+def addition(index: int, route: Route, flags: int = netlink.CREATE) -> Message:
     """The request that adds the route to the link with this index."""
+    return _message(netlink.NEWROUTE, flags, index, route)
+
+
+def removal(index: int, route: Route) -> Message:
+    """The request that removes the route from the link with this index."""
+    return _message(netlink.DELROUTE, 0, index, route)
+
+
+def _message(kind: int, flags: int, index: int, route: Route) -> Message:
     table = MAIN if route.table is None else route.table
     gateway = None if route.gw is None or route.gw.is_unspecified else route.gw
     attributes: list[tuple[str, Any]] = [("RTA_OIF", index), ("RTA_TABLE", table)]
@@ -46,11 +59,11 @@ def addition(index: int, route: Route) -> Message:
         "family": FAMILIES[route.dst.version],
         "dst_len": route.dst.network.prefixlen,
         "table": table if table < 256 else 0,
-        "proto": _BOOT,
+        "proto": route.protocol if isinstance(route, SourceRoute) else _BOOT,
         "scope": _scope(route, on_link=gateway is None),
         "type": _UNICAST,
     }
-    return Message(netlink.NEWROUTE, netlink.CREATE | netlink.ACK, fields, attributes)
+    return Message(kind, flags | netlink.ACK, fields, attributes)
 
 
 def _scope(route: Route, *, on_link: bool) -> int:
@@ -59,8 +72,90 @@ def _scope(route: Route, *, on_link: bool) -> int:
     return _SCOPE_LINK if on_link and route.dst.version == 4 else _SCOPE_UNIVERSE
 
 
+def create(link: Link, route: Route) -> None:
+    """Add the route, in the place of one to the same destination in its table."""
+    door = link.door
+
+    def do() -> None:
+        with explained(f"cannot add the {_words(route)} to {link}"):
+            door.netlink.request(addition(link.index, route, netlink.CREATE | netlink.REPLACE))
+
+    door.journal.change(f"add the {_words(route)} to {link}", do, lambda: _remove(link, route))
+
+
+def withdraw(link: Link, route: Route) -> None:
+    """Take the route away; it comes back if the call fails."""
+
+    def undo() -> None:
+        link.door.netlink.request(addition(link.index, route, netlink.CREATE | netlink.REPLACE))
+
+    link.door.journal.change(f"take the {_words(route)} from {link}", lambda: _remove(link, route), undo)
+
+
+def _remove(link: Link, route: Route) -> None:
+    with explained(f"cannot take the {_words(route)} from {link}"):
+        (outcome,) = link.door.netlink.outcomes(removal(link.index, route))
+        if isinstance(outcome, NetlinkError) and outcome.errno != errno.ESRCH:
+            raise outcome
+
+
+def _words(route: Route) -> str:
+    by = f" via {route.gw}" if route.gw else ""
+    where = "" if route.table in (None, MAIN) else f" (table {route.table})"
+    return f"route to {route.dst}{by}{where}"
+
+
+def of(link: Link, version: int) -> list[SourceRoute]:
+    """The routes of a family over the link in table main, but for those of IPv6 that never leave the link."""
+    return [route for route in _over(link, version, MAIN) if not route.dst.is_link_local and not route.dst.is_multicast]
+
+
+def made_on(link: Link) -> list[SourceRoute]:
+    """The IPv4 routes over the link that somebody has made, in all tables; not those that the kernel makes itself."""
+    return [route for route in _over(link, 4) if route.protocol != _KERNEL]
+
+
+def _over(link: Link, version: int, table: int | None = None) -> Iterator[SourceRoute]:
+    attributes: list[tuple[str, Any]] = [("RTA_TABLE", table)] if table else []
+    attributes.append(("RTA_OIF", link.index))
+    for answer in link.door.netlink.dump(Message(netlink.GETROUTE, 0, {"family": FAMILIES[version]}, attributes)):
+        if answer["type"] == _UNICAST and answer.get_attr("RTA_OIF") in (None, link.index):
+            yield from (_route(answer, gateway, version) for gateway in _gateways(answer))
+
+
+def _route(answer: Any, gateway: str | None, version: int) -> SourceRoute:
+    everything = "0.0.0.0" if version == 4 else "::"  # noqa: S104 - nobody binds to it
+    source = answer.get_attr("RTA_PREFSRC")
+    return SourceRoute(
+        ip_interface((answer.get_attr("RTA_DST") or everything, answer["dst_len"])),
+        gw=ip_address(gateway) if gateway else None,
+        mtu=answer.get_nested("RTA_METRICS", "RTAX_MTU") or 0,
+        advmss=answer.get_nested("RTA_METRICS", "RTAX_ADVMSS") or 0,
+        priority=answer.get_attr("RTA_PRIORITY") or 0,
+        table=answer.get_attr("RTA_TABLE") or answer["table"],
+        scope=answer["scope"],
+        source=ip_address(source) if source else None,
+        protocol=answer["proto"],
+    )
+
+
 def expect(link: Link, route: Route) -> None:
-    """Raise CniError unless the route is in its table, over this link and, if it has one, by its gateway."""
+    """Raise CniError unless the route is in its table, over this link and, if it has one, by its gateway.
+
+    A route without a table may also be in one that a rule about an address of the link leads to: sbr moves them there.
+    """
+    if not _is_there(link, route) and not _is_in_table_of_rule(link, route):
+        raise CniError(f"{link} has lost the {_words(route)}")
+
+
+def _is_in_table_of_rule(link: Link, route: Route) -> bool:
+    if route.table is not None:
+        return False
+    own = [cidr.ip for cidr in addresses.on(link) if cidr.version == route.dst.version]
+    return any(_is_there(link, replace(route, table=rule.table)) for rule in rules.of(link.door, own))
+
+
+def _is_there(link: Link, route: Route) -> bool:
     table = MAIN if route.table is None else route.table
     wanted = str(route.dst.network.network_address) if route.dst.network.prefixlen else None
     gateway = None if route.gw is None or route.gw.is_unspecified else str(route.gw)
@@ -74,16 +169,14 @@ def expect(link: Link, route: Route) -> None:
         if answer["dst_len"] != route.dst.network.prefixlen or answer.get_attr("RTA_DST") != wanted:
             continue
         if gateway is None or gateway in _gateways(answer):
-            return
-    by = f" via {gateway}" if gateway else ""
-    where = "" if table == MAIN else f" (table {table})"
-    raise CniError(f"{link} has lost the route to {route.dst}{by}{where}")
+            return True
+    return False
 
 
-def _gateways(answer: Any) -> list[str]:
+def _gateways(answer: Any) -> list[str | None]:
     """The gateways of a route; IPv6 merges routes of one destination into one with several."""
-    hops = answer.get_attr("RTA_MULTIPATH") or []
-    return [hop.get_attr("RTA_GATEWAY") for hop in (answer, *hops)]
+    hops = answer.get_attr("RTA_MULTIPATH")
+    return [hop.get_attr("RTA_GATEWAY") for hop in hops or [answer]]
 
 
 def defaults(door: Door, version: int) -> list[tuple[int, int]]:

@@ -25,13 +25,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pycni.kernel.datagrams import Datagram, DatagramSocket
     from pycni.kernel.firewall import Firewall
     from pycni.kernel.isolation import Fence
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.owner import Owner
+    from pycni.kernel.patience import waiting
     from pycni.kernel.portmappings import HostPorts, PortMapping
     from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.readdress import RouteChange
     from pycni.kernel.routes import SourceRoute
     from pycni.kernel.taps import Tap
     from pycni.protocol.errors import CniError, Code, ConfigError
@@ -52,19 +55,25 @@ if TYPE_CHECKING:
         RouteField,
     )
     from pycni.sdk.containerlink import ContainerLink, LinkOnMaster, LinkSettings, MacConf, MasterConf
+    from pycni.sdk.delegate import Delegate
     from pycni.sdk.lease import Lease
     from pycni.sdk.plugin import Plugin
+    from pycni.sdk.statefile import StateFile
+    from pycni.sdk.unixsocket import listening
 
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
 _HOMES = {
+    "pycni.kernel.datagrams": ("Datagram", "DatagramSocket"),
     "pycni.kernel.firewall": ("Firewall",),
     "pycni.kernel.isolation": ("Fence",),
     "pycni.kernel.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
+    "pycni.kernel.patience": ("waiting",),
     "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
     "pycni.kernel.owner": ("Owner",),
     "pycni.kernel.ratelimit": ("RateLimit",),
+    "pycni.kernel.readdress": ("RouteChange",),
     "pycni.kernel.routes": ("SourceRoute",),
     "pycni.kernel.taps": ("Tap",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
@@ -75,8 +84,11 @@ _HOMES = {
         *("Mac", "MacSource", "MasqBackend", "Model", "NetConf", "OptionalIfname", "RouteField"),
     ),
     "pycni.sdk.containerlink": ("ContainerLink", "LinkOnMaster", "LinkSettings", "MacConf", "MasterConf"),
+    "pycni.sdk.delegate": ("Delegate",),
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
+    "pycni.sdk.statefile": ("StateFile",),
+    "pycni.sdk.unixsocket": ("listening",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -95,6 +107,9 @@ __all__ = [
     "Code",
     "ConfigError",
     "ContainerLink",
+    "Datagram",
+    "DatagramSocket",
+    "Delegate",
     "Dns",
     "DnsField",
     "Fence",
@@ -124,7 +139,11 @@ __all__ = [
     "RateLimit",
     "Result",
     "Route",
+    "RouteChange",
     "RouteField",
     "SourceRoute",
+    "StateFile",
     "Tap",
+    "listening",
+    "waiting",
 ]

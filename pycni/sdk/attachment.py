@@ -1,10 +1,12 @@
 """What a verb is given: the configuration, the two namespaces, IPAM, and what earlier plugins made."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from pycni.kernel.door import Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.owner import Owner, Stale, is_label
 from pycni.protocol import dialect
@@ -13,6 +15,7 @@ from pycni.protocol.errors import CniError, Code, ConfigError
 from pycni.protocol.request import Request
 from pycni.protocol.result import Interface, IpConfig, Result
 from pycni.sdk.config import NetConf
+from pycni.sdk.delegate import Delegate
 from pycni.sdk.ipam import Invoke, IpamDelegate
 from pycni.sdk.lease import Lease
 
@@ -33,6 +36,7 @@ class Network(Generic[C]):
         self.config = config
         self.request = request
         self.journal = journal
+        self._invoke = invoke
         self.ipam = IpamDelegate(config.ipam.type, request, invoke, journal)
         self._opened: list[Namespace] = []
 
@@ -49,6 +53,10 @@ class Network(Generic[C]):
         host = Namespace.own(self.journal)
         self._opened.append(host)
         return host
+
+    def delegate(self, document: Mapping[str, Any]) -> Delegate:
+        """The plugin that the configuration `document` names as its type; `invoke` decides how it is called."""
+        return Delegate(document, self.request, self._invoke, self.journal)
 
     @cached_property
     def valid_attachments(self) -> list[Owner] | None:
@@ -121,6 +129,18 @@ class Attachment(Network[C]):
         self._opened.append(container)
         return container
 
+    @property
+    def netns_incarnation(self) -> str:
+        """What tells the container's namespace from all others, those included that will have its path later.
+
+        Raises CniError, code 8, if there is none. It loads no netlink.
+        """
+        door = Door(self.request.netns_place, self.journal, name=self.request.netns)
+        try:
+            return door.incarnation
+        finally:
+            door.close()
+
     @cached_property
     def prev_result(self) -> Result | None:
         """What the earlier plugins of the chain made, or (CHECK, DEL) what the chain made; None if not given.
@@ -174,6 +194,7 @@ class Attachment(Network[C]):
         The path of the namespace may lead to another container by now. So the host's end goes first, which carries
         this attachment's name; the container's end is taken only if nobody else's label hangs on its cable.
         """
+        self.ipam.delete_by_link()
         if self.host.find_link(self.host_ifname) is not None:
             self.host.delete_link(self.host_ifname)
         elif self.find_own_link() is not None:

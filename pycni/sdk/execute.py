@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 
+from pycni.kernel.patience import waiting
 from pycni.protocol import dialect
 from pycni.protocol.errors import CniError, Code
 
@@ -44,7 +45,8 @@ def execute(executable: str, env: Mapping[str, str], stdin: bytes, *, deadline: 
     # What may have to be killed is a group of its own; a delegate stays in its plugin's group and dies with it.
     process = _start(executable, env, process_group=None if deadline is None else 0)
     try:
-        stdout, stderr = process.communicate(stdin, deadline)
+        with waiting():
+            stdout, stderr = process.communicate(stdin, deadline)
     except subprocess.TimeoutExpired:
         raise CniError(
             f"plugin {executable} did not answer within {deadline:g} s and was killed", code=Code.TRY_AGAIN_LATER

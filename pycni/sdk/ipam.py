@@ -8,6 +8,9 @@ from pycni.protocol.errors import CniError
 from pycni.protocol.request import Request
 from pycni.sdk.lease import Lease
 
+# A DHCP client gives an address back over its link; all others may give it to the next as soon as nobody has it.
+_BY_LINK = frozenset({"dhcp"})
+
 Invoke = Callable[[str, Mapping[str, str], bytes], bytes]  # type of the plugin, environment, stdin -> stdout
 
 
@@ -19,6 +22,7 @@ class IpamDelegate:
         self._request = request
         self._invoke = invoke
         self._journal = journal
+        self._deleted = self._collected = False
 
     def add(self) -> Lease:
         """Ask for addresses; they are given back if the call fails. Raises CniError if there are none."""
@@ -32,9 +36,15 @@ class IpamDelegate:
             self._run("CHECK")
 
     def delete(self) -> None:
-        """Give the addresses back."""
-        if self._plugin:
+        """Give the addresses back, unless that has been done."""
+        if self._plugin and not self._deleted:
+            self._deleted = True
             self._journal.attempt(f"give the addresses back to {self._plugin}", self._release)
+
+    def delete_by_link(self) -> None:
+        """Give them back now if the link, which goes next, is needed for that."""
+        if self._plugin in _BY_LINK:
+            self.delete()
 
     def status(self) -> None:
         """Raise what the plugin answers if it is not ready."""
@@ -42,9 +52,15 @@ class IpamDelegate:
             self._run("STATUS")
 
     def gc(self) -> None:
-        """Have the plugin take back what belongs to no valid attachment."""
-        if self._plugin:
+        """Have the plugin take back what belongs to no valid attachment, unless that has been done."""
+        if self._plugin and not self._collected:
+            self._collected = True
             self._journal.attempt(f"let {self._plugin} collect garbage", lambda: self._run("GC"))
+
+    def gc_by_link(self) -> None:
+        """Have it do so now if the links, which go next, are needed for that."""
+        if self._plugin in _BY_LINK:
+            self.gc()
 
     def _ask(self) -> Lease:
         try:

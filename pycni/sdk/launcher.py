@@ -65,7 +65,7 @@ class Launcher:
 ''':'
 [ "$CNI_COMMAND" = VERSION ] && {{ printf %s {shlex.quote(version.reply(self.versions))}; exit; }}
 [ -d /dev/stdin ] && exec </dev/null
-exec {shlex.quote(self.interpreter)} {options} "$0"
+exec {shlex.quote(self.interpreter)} {options} "$0" "$@"
 '''
 import sys
 {paths}from pycni.oneshot import main

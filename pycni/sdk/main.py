@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -28,8 +28,13 @@ def main(name: str, plugin: type[Plugin[Any]]) -> NoReturn:
     _answer_and_exit(name, lambda: plugin, dict(os.environ))
 
 
-def main_of_entry(name: str, entry: str, env: dict[str, str]) -> NoReturn:
-    """The same for a plugin that `module:Class` names, with the environment of the call."""
+def main_of_entry(name: str, entry: str, env: dict[str, str], words: Sequence[str] = ()) -> NoReturn:
+    """The same for a plugin that `module:Class` names, with the environment of the call.
+
+    `words` stand behind the name of an executable that is started by hand.
+    """
+    if words and (status := load_class(entry, f'plugin "{name}"').command(words)) is not None:
+        sys.exit(status)
     _answer_and_exit(name, lambda: load_class(entry, f'plugin "{name}"'), env)
 
 

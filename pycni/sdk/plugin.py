@@ -1,6 +1,9 @@
 """The base class of plugins: a configuration model and three verbs, ADD, CHECK and DEL."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from pycni.protocol import version
@@ -39,5 +42,23 @@ class Plugin(ABC, Generic[C]):
 
     def gc(self, cni: Network[C]) -> None:
         """Remove what belongs to no valid attachment of the network (SPEC section 2, GC)."""
-        cni.host.delete_stale(cni.stale)
+        stale = cni.stale
+        cni.ipam.gc_by_link()
+        cni.host.delete_stale(stale)
         cni.ipam.gc()
+
+    @classmethod
+    def resident(cls, run: Path) -> AbstractContextManager[None]:  # noqa: ARG003 - for those that have one
+        """What of the plugin lives on between calls, if anything does: the server enters it and leaves it when it ends.
+
+        `run` is /run, or the directory that stands in for it. It must not delay the server.
+        """
+        return nullcontext()
+
+    @classmethod
+    def command(cls, words: Sequence[str]) -> int | None:  # noqa: ARG003 - for those that know one
+        """Do what the executable was started for by hand, with these words behind its name; its exit status.
+
+        None if the plugin does not know them.
+        """
+        return None

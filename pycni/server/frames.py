@@ -7,10 +7,7 @@ is done before both have agreed: the server says ACCEPTED or REFUSED, and the la
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 MAGIC = 0x314E4350
 ACCEPTED, REFUSED, GO = b"A", b"R", b"G"
@@ -113,23 +110,3 @@ def may_be_served(connection: socket.socket) -> bool:
 
 def _own(kind: str) -> int:
     return os.stat(f"/proc/self/ns/{kind}").st_ino
-
-
-@contextmanager
-def bound(path: Path) -> Iterator[socket.socket]:
-    """A listening socket at the path, for root alone; it takes the place of one that nobody listens at any more."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        listener.bind(str(temporary))
-        temporary.chmod(0o600)
-        listener.listen(1024)
-        temporary.replace(path)  # whoever waits at the old one is served there to the end
-        inode = path.stat().st_ino
-        yield listener
-        if path.exists() and path.stat().st_ino == inode:
-            path.unlink()
-    finally:
-        listener.close()
-        temporary.unlink(missing_ok=True)

@@ -37,6 +37,7 @@
 static volatile char socket_path[256] = "PYCNI-SOCKET=/run/pycni/pycni.sock";
 static volatile char oneshot_dir[1024] = "PYCNI-ONESHOT=/usr/libexec/pycni";
 extern char **environ;
+static char *alone[] = {NULL, NULL}, **words = alone; /* the arguments of the one-shot plugin */
 
 static const char *setting(volatile char *text) { return strchr((const char *)text, '=') + 1; }
 
@@ -90,8 +91,8 @@ static void oneshot(const char *type, const char *data, size_t length, int consu
     if (!directory || !*directory) directory = setting(oneshot_dir);
     if (strlen(directory) + strlen(type) + 2 > sizeof path) _exit(1);
     strcat(strcat(strcpy(path, directory), "/"), type);
-    char *argv[] = {path, NULL};
-    execv(path, argv);
+    words[0] = path;
+    execv(path, words);
     say(1, "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 999,\n    \"msg\": \"pycni is not installed completely: cannot start ");
     say(1, path);
     say(1, "\",\n    \"details\": \"run pycni install again\"\n}");
@@ -223,6 +224,8 @@ int main(int argc, char **argv) {
     char *data = "";
     size_t length = 0;
     int consumed = 0;
+    if (argc > 0) words = argv;
+    if (!*command && argc > 1) oneshot(type, data, length, consumed); /* started by hand, with words: dhcp daemon */
     if (*command && strcmp(command, "VERSION")) {
         if (!read_all(0, &data, &length)) oneshot(type, data, length, length > 0);
         consumed = 1;

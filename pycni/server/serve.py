@@ -7,12 +7,13 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from pycni.sdk import registry
-from pycni.server import frames
+from pycni.sdk import registry, unixsocket
+from pycni.sdk.plugin import Plugin
 from pycni.server.server import Server, keep_stdout_clean
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ def serve(path: Path, workers: int) -> None:
     """Serve until SIGTERM or SIGINT, or until the installation has changed: then start anew in this process's place."""
     keep_stdout_clean()
     plugins = {name: registry.load(name) for name in registry.names()}
-    with _listening(path) as listener, _signals() as wakeup:
+    with _listening(path) as listener, _signals() as wakeup, ExitStack() as residents:
+        _house(plugins, residents, path.absolute().parent.parent)
         before = _fingerprint()
         server = Server(listener, plugins, workers)
         # What stands now stands for ever: the collector need not look at it again.
@@ -40,10 +42,23 @@ def serve(path: Path, workers: int) -> None:
                 log.info("the installation has changed: starting anew")
                 _notify("RELOADING=1")
                 server.drain(_DRAIN)
+                residents.close()
                 _start_anew(listener)
         _notify("STOPPING=1")
         if not server.drain(_DRAIN):
             log.warning("gave up on calls that took longer than %g s", _DRAIN)
+
+
+def _house(plugins: Mapping[str, type[Plugin[Any]]], residents: ExitStack, run: Path) -> None:
+    """Start what of the plugins lives on between calls; one that does not start harms nobody else.
+
+    Their sockets are where the server's is: below /run, or what stands in for it.
+    """
+    for name, plugin in plugins.items():
+        try:
+            residents.enter_context(plugin.resident(run))
+        except Exception:
+            log.exception("the resident part of %s does not start", name)
 
 
 @contextmanager
@@ -56,7 +71,7 @@ def _listening(path: Path) -> Iterator[socket.socket]:
             listener.set_inheritable(False)
             yield listener
         return
-    with frames.bound(path) as listener:
+    with unixsocket.listening(path) as listener:
         yield listener
 
 

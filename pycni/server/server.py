@@ -8,11 +8,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pycni.kernel import netfilter
 from pycni.kernel.door import OWN, move_this_thread
+from pycni.kernel.nftables import nft
+from pycni.kernel.patience import let_pass
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.respond import Answer, answer
@@ -22,18 +25,28 @@ from pycni.server.frames import Call, FrameError
 log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0  # seconds for a launcher to send its call
+_STAND_INS = 16  # times the number of workers: how many threads there are at most, when calls wait for the world
 
 
 class Server:
-    """Serves a listening socket by `workers` threads. One call a thread: further ones wait in the socket's queue."""
+    """Serves a listening socket by `workers` threads. One call a thread: further ones wait in the socket's queue.
+
+    A thread whose call waits for the world (`pycni.sdk.waiting`) is stood in for by another one meanwhile.
+    """
 
     def __init__(self, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int) -> None:
         self._listener = listener
         self._plugins = plugins
         self._stop, self._stopping = os.eventfd(0, os.EFD_CLOEXEC), False
+        own = os.stat(OWN)
+        self._home = own.st_dev, own.st_ino  # a thread begins where the one is that has started it
         listener.setblocking(False)
         # Each moves from namespace to namespace, and never comes back to the process's own.
-        self._threads = [threading.Thread(target=self._work, name=f"worker {i}", daemon=True) for i in range(workers)]
+        self._threads = [self._new_thread() for _ in range(workers)]
+        self._most, self._surplus, self._lock = workers * _STAND_INS, 0, threading.Lock()
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._work, name="worker", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -45,18 +58,58 @@ class Server:
         self._stopping = True
         os.eventfd_write(self._stop, 1)
         deadline = time.monotonic() + patience
-        for thread in self._threads:
+        threads = list(self._threads)
+        for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
+
+    @contextmanager
+    def _stand_in(self) -> Iterator[None]:
+        """Let another thread take this one's place while its call waits for the world."""
+        hired = self._hire()
+        try:
+            yield
+        finally:
+            if hired:
+                with self._lock:
+                    self._surplus += 1
+
+    def _hire(self) -> bool:
+        with self._lock:
+            if self._surplus:
+                self._surplus -= 1
+                return True
+            if self._stopping or len(self._threads) >= self._most:
+                return False
+            thread = self._new_thread()
+            self._threads.append(thread)
+        thread.start()
+        return True
+
+    def _is_surplus(self) -> bool:
+        """Whether this thread is one too many, and may go."""
+        with self._lock:
+            if not self._surplus:
+                return False
+            self._surplus -= 1
+            self._threads.remove(threading.current_thread())
+            return True
 
     def _work(self) -> None:
-        own = os.stat(OWN)
-        netfilter.keep_open((own.st_dev, own.st_ino))
+        let_pass(self._stand_in)
+        netfilter.keep_open(self._home)
+        try:
+            self._answer_calls()
+        finally:
+            nft.let_go()
+            netfilter.let_go()
+
+    def _answer_calls(self) -> None:
         with select.epoll() as waiting:
             # A call wakes one thread, not all.
             waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             waiting.register(self._stop, select.EPOLLIN)
-            while not self._stopping:
+            while not self._stopping and not self._is_surplus():
                 waiting.poll()
                 try:
                     connection, _ = self._listener.accept()

@@ -10,6 +10,7 @@ from pycni.kernel.door import OWN, Door, is_own_namespace
 from pycni.kernel.journal import Journal
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host
+from pycni.testing.world import Netns
 
 
 @pytest.mark.parametrize("path", ["", "/nowhere", "/etc/hostname", "/proc/self/ns/pid", "/tmp", "a\0b"])
@@ -69,3 +70,12 @@ def test_nothing_stays_open(container: Container) -> None:
         assert links.find_state(door, "lo")
         door.close()
     assert descriptors() == before
+
+
+def test_a_namespace_has_an_incarnation_of_its_own() -> None:
+    first, second = Netns(), Netns()
+    again = Door(first.path, Journal())
+    assert first.door.incarnation == again.incarnation
+    assert first.door.incarnation != second.door.incarnation
+    for one in (first, second, again):
+        one.close()

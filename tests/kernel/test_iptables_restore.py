@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pycni.kernel import lock
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.iptables import restore
 from pycni.kernel.iptables.listing import Listing, deletion, option, quoted, words
 from pycni.kernel.iptables.restore import IptablesError, IptablesUnavailableError, Table, tables_with
 from pycni.kernel.journal import Journal
+from pycni.kernel.lock import locked
 from pycni.protocol.errors import CniError
 from pycni.testing import Host
 
@@ -118,8 +120,8 @@ def test_the_lock_of_iptables_is_waited_for_with_a_deadline(
 ) -> None:
     use_iptables("legacy")  # the other one knows no lock
     monkeypatch.setattr(restore, "PATIENCE", 1)
-    with (tmp_path / "xtables.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (tmp_path / "xtables.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(CniError, match="another program has kept the xtables lock for 1 s") as caught:
             Table(host.door, 4, "nat").apply(["-N CNI-a"])
     assert caught.value.code == 11
@@ -127,8 +129,8 @@ def test_the_lock_of_iptables_is_waited_for_with_a_deadline(
 
 
 def test_our_own_lock_is_waited_for_with_a_deadline(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "PATIENCE", 0.01)
-    with restore.locked(host.door):
+    monkeypatch.setattr(lock, "PATIENCE", 0.01)
+    with locked(host.door, "changing iptables"):
         with pytest.raises(CniError, match="another plugin has been changing iptables for 0.01 s") as caught:
             Table(host.door, 4, "nat").edit(lambda _: [])
         assert caught.value.code == 11
@@ -136,9 +138,9 @@ def test_our_own_lock_is_waited_for_with_a_deadline(host: Host, monkeypatch: pyt
 
 
 def test_namespaces_do_not_wait_for_each_other(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "PATIENCE", 0.01)
+    monkeypatch.setattr(lock, "PATIENCE", 0.01)
     other = Host(tmp_path)
-    with restore.locked(host.door), restore.locked(other.door):
+    with locked(host.door, "testing"), locked(other.door, "testing"):
         pass
     other.close()
 
@@ -225,11 +227,11 @@ def test_any_listing_can_be_read(text: str) -> None:
 def test_the_lock_goes_with_a_process_that_dies(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    monkeypatch.setattr(restore, "PATIENCE", 2)
+    monkeypatch.setattr(lock, "PATIENCE", 2)
     pid = os.fork()
     if pid == 0:
-        with restore.locked(Door(OWN, Journal())):
+        with locked(Door(OWN, Journal()), "testing"):
             os._exit(0)
     os.waitpid(pid, 0)
-    with restore.locked(host.door):
+    with locked(host.door, "changing iptables"):
         pass

@@ -7,7 +7,7 @@ import socket
 import struct
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycni.cli import installation
-from pycni.server import frames
+from pycni.sdk import registry, unixsocket
+from pycni.server import frames, serve
+from pycni.server.server import Server
 from pycni.testing import Container, Host, wait_for
 
 Stage = Any
@@ -61,6 +63,32 @@ def test_it_works_in_its_callers_namespaces(stage: Stage, host: Host) -> None:
     assert "veth" not in host.run("ip -br link")
     for container in containers:
         container.close()
+
+
+def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(
+    stage: Stage, host: Host, container: Container, tmp_path: Path
+) -> None:
+    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
+    os.mkfifo(begun)
+    os.mkfifo(go_on)
+    slow = stage.bin / "slow"
+    slow.write_text(
+        f'#!/bin/sh\necho > {begun}\nread line < {go_on}\necho \'{{"ips": [{{"address": "10.1.0.2/24"}}]}}\'\n'
+    )
+    slow.chmod(0o755)
+    config = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "slow"}}).encode()
+    plugins = {name: registry.load(name) for name in ("bridge", "static")}
+    with unixsocket.listening(stage.socket) as listener, ThreadPoolExecutor(1) as pool:
+        server = Server(listener, plugins, workers=1)
+        server.start()
+        where = {"CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
+        adding = pool.submit(stage.run, "ADD", config, "bridge", **where)
+        begun.read_text()
+        assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
+        go_on.write_text("\n")
+        done = adding.result(30)
+        assert server.drain(30)
+    assert done.returncode == 0, done.stdout
 
 
 def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, container: Container) -> None:
@@ -136,3 +164,25 @@ def test_it_starts_itself_anew_when_the_installation_changes(
     wait_for(lambda: said.read_text().count("serving at") == 2, "the server to start anew", seconds=30)
     assert server.poll() is None
     assert stage.run("ADD").returncode == 0
+
+
+def test_a_resident_part_that_does_not_start_harms_nobody(tmp_path: Path) -> None:
+    begun: list[Path] = []
+
+    class Broken:
+        @classmethod
+        def resident(cls, _run: Path) -> Any:
+            raise RuntimeError("out of order")
+
+    class Sound:
+        @classmethod
+        @contextmanager
+        def resident(cls, run: Path) -> Any:
+            begun.append(run)
+            yield
+            begun.clear()
+
+    with ExitStack() as residents:
+        serve._house({"broken": Broken, "sound": Sound}, residents, tmp_path)
+        assert begun == [tmp_path]
+    assert begun == []

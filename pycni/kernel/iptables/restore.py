@@ -4,23 +4,20 @@ The usual change is made blindly, by a script that holds where nothing unusual i
 refused is the table listed, under a lock, and what is really there taken into account.
 """
 
-import fcntl
 import os
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pycni.kernel.door import Door
 from pycni.kernel.iptables.listing import Listing, deletion
+from pycni.kernel.lock import locked
 from pycni.kernel.nftables.lookup import lookup
 from pycni.protocol.errors import CniError, Code
 
 PATIENCE = 30  # seconds to wait for whoever else is changing iptables
-_PAUSE = 0.002  # seconds between two attempts at our own lock
 
 _WORD = {4: "ip", 6: "ip6"}
 _NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}  # of the legacy tables of a namespace, under /proc/net
@@ -98,8 +95,11 @@ class Table:
         return None
 
     def edit(self, lines_for: Callable[[Listing], Sequence[str]]) -> None:
-        """Run the lines that suit what is in the table, while nobody else of ours edits; none: nothing is run."""
-        with locked(self.door):
+        """Run the lines that suit what is in the table, while nobody else of ours edits; none: nothing is run.
+
+        (/run/xtables.lock would not do: iptables itself takes it for each process, and only the legacy variant does.)
+        """
+        with locked(self.door, "changing iptables"):
             lines = lines_for(self.listing())
             if lines:
                 self.apply(lines)
@@ -150,38 +150,6 @@ class Table:
         with process:
             stdout, stderr = process.communicate(stdin)
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
-
-
-@contextmanager
-def locked(door: Door) -> Iterator[None]:
-    """Keep others of ours from editing iptables in the namespace. Raises CniError, code 11, if they never end.
-
-    What is locked (flock) is the file of the namespace itself, so there is no file to leave behind, and namespaces do
-    not wait for each other. /run/xtables.lock would not do: iptables itself takes it for each process, and only the
-    legacy variant does.
-    """
-    fd = os.open(f"/proc/thread-self/fd/{door.fd}", os.O_RDONLY | os.O_CLOEXEC)  # opened anew: our threads compete too
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while not _take(fd):
-            if time.monotonic() > deadline:
-                raise CniError(
-                    f"another plugin has been changing iptables for {PATIENCE} s",
-                    code=Code.TRY_AGAIN_LATER,
-                    details="it holds the lock on the host's network namespace; `lslocks` names it",
-                )
-            time.sleep(_PAUSE)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _take(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def tables_with(door: Door, name: str, chain: str) -> list[Table]:

@@ -128,6 +128,13 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
+def let_go() -> None:
+    """Close what this thread keeps open: it ends."""
+    if _kept.nft is not None:
+        _kept.nft.close()
+        _kept.nft = None
+
+
 @contextmanager
 def opened(door: Door) -> Iterator[Nft]:
     """Nftables of the namespace behind the door. Raises NftUnavailableError."""

@@ -1,0 +1,103 @@
+"""Our executables, with and without the server, against Debian's Go plugins, in one run and in a throwaway host."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+import cases
+import floor
+import memory
+import report
+from calls import GO, Contender, contenders, served
+from pycni.kernel import throwaway
+from pycni.testing import Host
+
+console = Console(highlight=False, width=150)
+
+
+def main() -> None:
+    """Measure and report."""
+    options = arguments()
+    if not (GO / "bridge").exists():
+        sys.exit(f"{GO}/bridge is missing: apt-get install containernetworking-plugins")
+    if "PYCNI_BENCH_INSIDE" not in os.environ:
+        os.environ["PYCNI_BENCH_INSIDE"] = "1"
+        throwaway.enter([sys.executable, *sys.argv])
+    throwaway.hide_state()
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        host = Host(place)
+        host.door.enter_for_good()
+        samples = measure(place, host, options)
+        table = report.rows(samples)
+        report.show(table, console)
+        if options.output:
+            options.output.mkdir(exist_ok=True)
+            (options.output / "results.md").write_text("\n".join(report.markdown(table)) + "\n")
+            (options.output / "results.svg").write_text(report.picture(table))
+        if options.lives:
+            footprint(place, host, options.lives)
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30, help="lives of each case and contender (default: 30)")
+    parser.add_argument("--lives", type=int, default=10_000, help="lives before the server's memory is looked at again")
+    parser.add_argument("--rules", type=int, default=20_000, help="foreign rules of iptables (default: 20000)")
+    parser.add_argument("--attached", type=int, default=1000, help="containers that are there already (default: 1000)")
+    parser.add_argument("--output", type=Path, help="a directory for results.md and results.svg")
+    return parser.parse_args()
+
+
+def measure(place: Path, host: Host, options: argparse.Namespace) -> cases.Samples:
+    """Every case in turn."""
+    rounds, chains = options.rounds, cases.chains(place)
+    samples = floor.processes(rounds) | floor.kernel(host, rounds)
+    with contenders(place) as who:
+        go, ours, _ = who
+        say("VERSION")
+        samples |= cases.versions(who, rounds)
+        for case, chain in chains.items():
+            say(case)
+            samples |= cases.lives(case, chain, host, who, rounds)
+        for size in (30, 100):
+            say(f"burst of {size}")
+            samples |= cases.bursts(chains["chain"], host, (go, ours), size=size, rounds=max(rounds // 10, 2))
+        say(f"{options.rules} foreign rules")
+        with cases.foreign_rules(host, options.rules):
+            case = f"chain, {options.rules} foreign rules"
+            samples |= cases.lives(case, chains["chain"], host, (go, ours), max(rounds // 3, 3))
+        say(f"{options.attached} attached")
+        with cases.attached(chains["chain"], host, ours, options.attached):
+            case = f"chain, {options.attached} attached"
+            samples |= cases.lives(case, chains["chain"], host, (ours,), rounds)
+    return samples
+
+
+def footprint(place: Path, host: Host, lives: int) -> None:
+    """The server's memory before and after."""
+    chain = cases.chains(place)["chain"]
+    say(f"{lives} lives")
+    socket = place / "run" / "pycni.sock"
+    with served(socket, place / "server2.log") as server:
+        ours = Contender("pycni", place / "bin")
+        before = memory.Footprint.of(server.pid)
+        memory.live(chain, host, ours, 100)
+        warm = memory.Footprint.of(server.pid)
+        memory.live(chain, host, ours, lives)
+        console.print(f"server at rest: {before}; after 100 lives: {warm}")
+        console.print(f"after {lives} lives more: {memory.Footprint.of(server.pid)}")
+
+
+def say(what: str) -> None:
+    """Say on stderr what comes now."""
+    print(f"measuring: {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What is measured: each case lives whole lives, the contenders taking turns within one run."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from calls import VERSION, Chain, Contender, call
+from pycni.testing import Container, Host
+
+Samples = dict[tuple[str, str, str], list[float]]  # case, verb, contender: milliseconds
+
+PORTS = {
+    "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "0.0.0.0"}]}
+}
+
+
+def host_local(place: Path, *, subnet: str = "10.88.0.0/16") -> dict[str, Any]:
+    """The section ipam."""
+    return {"type": "host-local", "subnet": subnet, "dataDir": str(place / "networks")}
+
+
+def chains(place: Path) -> Mapping[str, Chain]:
+    """The chains by the names of their cases."""
+    ipam = host_local(place)
+    bridge = {"type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipam": ipam}
+    return {
+        "loopback": Chain({"type": "loopback"}),
+        "host-local": Chain({"type": "host-local", "ipam": ipam}),
+        "bridge": Chain(bridge),
+        "ptp": Chain({"type": "ptp", "ipam": ipam}),
+        "chain": Chain({**bridge, "ipMasq": True}, {"type": "portmap", **PORTS}),
+    }
+
+
+def lives(case: str, chain: Chain, host: Host, who: Sequence[Contender], rounds: int) -> Samples:
+    """ADD, CHECK and DEL, one container after the other; the first round makes what is shared, and does not count."""
+    samples: Samples = {}
+    for number in range(rounds + 1):
+        for contender in turned(who, number):
+            with container(host) as one:
+                add, result = chain.add(contender, one.path, one.id)
+                check = chain.check(contender, one.path, one.id, result)
+                delete = chain.delete(contender, one.path, one.id, result)
+            if number:
+                for verb, elapsed in (("ADD", add), ("CHECK", check), ("DEL", delete)):
+                    samples.setdefault((case, verb, contender.name), []).append(elapsed)
+    return samples
+
+
+def versions(who: Sequence[Contender], rounds: int) -> Samples:
+    """VERSION of a plugin."""
+    samples: Samples = {}
+    for number in range(rounds + 1):
+        for contender in turned(who, number):
+            elapsed, _ = call(contender, "bridge", "VERSION", {"cniVersion": VERSION}, "", "")
+            if number:
+                samples.setdefault(("any plugin", "VERSION", contender.name), []).append(elapsed)
+    return samples
+
+
+def bursts(chain: Chain, host: Host, who: Sequence[Contender], *, size: int, rounds: int) -> Samples:
+    """Many containers at once, ten at a time: the time until all ADDs are done, then all DELs. No two share a port."""
+    samples: Samples = {}
+    for number in range(rounds):
+        for contender in turned(who, number):
+            with Crowd(chain, host, contender, size, at_once=10) as crowd:
+                started = time.perf_counter()
+                crowd.add()
+                added = time.perf_counter()
+                crowd.delete()
+                deleted = time.perf_counter()
+            case = f"burst of {size}"
+            samples.setdefault((case, "all ADDs", contender.name), []).append((added - started) * 1000)
+            samples.setdefault((case, "all DELs", contender.name), []).append((deleted - added) * 1000)
+    return samples
+
+
+@contextmanager
+def foreign_rules(host: Host, count: int) -> Iterator[None]:
+    """Rules of somebody else's in table nat of iptables, as kube-proxy has them."""
+    rules = "".join(
+        f"-A FOREIGN -d 172.20.{i // 250}.{i % 250} -p tcp --dport {i % 60000 + 1} -j RETURN\n" for i in range(count)
+    )
+    script = f"*nat\n:FOREIGN - [0:0]\n{rules}COMMIT\n"
+    path = host.state / "foreign.rules"
+    path.write_text(script)
+    host.run(f"iptables-restore --noflush < {path}")
+    yield
+    host.run("iptables -t nat -F FOREIGN && iptables -t nat -X FOREIGN")
+
+
+@contextmanager
+def attached(chain: Chain, host: Host, contender: Contender, count: int) -> Iterator[None]:
+    """Containers that are there already, by our own plugins."""
+    with Crowd(chain, host, contender, count, at_once=8) as crowd:
+        crowd.add()
+        yield
+        crowd.delete()
+
+
+class Crowd:
+    """Many containers on one network, no two with the same port; so many are attached and detached at once."""
+
+    def __init__(self, chain: Chain, host: Host, contender: Contender, size: int, *, at_once: int) -> None:
+        self._contender = contender
+        self._chains = [with_port(chain, 20000 + index) for index in range(size)]
+        self._containers = [Container(host) for _ in range(size)]
+        self._results: list[Any] = []
+        self._pool = ThreadPoolExecutor(at_once)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        for one in self._containers:
+            one.close()
+
+    def add(self) -> None:
+        """Attach all."""
+        self._results = list(self._pool.map(self._add, self._chains, self._containers))
+
+    def delete(self) -> None:
+        """Detach all."""
+        list(self._pool.map(self._delete, self._chains, self._containers, self._results))
+
+    def _add(self, chain: Chain, one: Container) -> Any:
+        return chain.add(self._contender, one.path, one.id)[1]
+
+    def _delete(self, chain: Chain, one: Container, result: Any) -> None:
+        chain.delete(self._contender, one.path, one.id, result)
+
+
+def with_port(chain: Chain, port: int) -> Chain:
+    """The same chain with another port of the host."""
+    mapping = {"hostPort": port, "containerPort": 80, "protocol": "tcp", "hostIP": "0.0.0.0"}
+    plugins = [
+        {**p, "runtimeConfig": {"portMappings": [mapping]}} if "runtimeConfig" in p else p for p in chain.plugins
+    ]
+    return Chain(*plugins, name=chain.name)
+
+
+def turned(who: Sequence[Contender], number: int) -> Sequence[Contender]:
+    """The contenders, another one first each time."""
+    first = number % len(who)
+    return [*who[first:], *who[:first]]
+
+
+@contextmanager
+def container(host: Host) -> Iterator[Container]:
+    """A container, for as long as the block lasts."""
+    made = Container(host)
+    try:
+        yield made
+    finally:
+        made.close()

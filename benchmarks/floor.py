@@ -1,0 +1,67 @@
+"""What nobody can do without: starting a process, and the kernel's own work for a container."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from cases import Samples, container, host_local
+from pycni.kernel import netfilter
+from pycni.kernel.nftables.nft import Library
+from pycni.testing import Host, Runtime
+
+
+def processes(rounds: int) -> Samples:
+    """From exec to exit of a program that does nothing."""
+    samples = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+        samples.append((time.perf_counter() - started) * 1000)
+    return {("exec of /bin/true", "", "floor"): samples}
+
+
+def kernel(host: Host, rounds: int) -> Samples:
+    """The time within the kernel (netlink) and libnftables for the life of a bridge with ipMasq, in a warm process."""
+    netfilter.keep_open(host.door.identity)
+    samples: Samples = {}
+    ipam = host_local(host.state)
+    for number in range(rounds + 1):
+        with container(host) as one:
+            life = Runtime("bridge", one, bridge="cni0", isDefaultGateway=True, ipMasq=True, ipam=ipam)
+            for verb, step in (("ADD", life.add), ("CHECK", life.check), ("DEL", life.delete)):
+                with counted() as spent:
+                    step()
+                if number:
+                    key = ("kernel: bridge + ipMasq", verb, "floor")
+                    samples.setdefault(key, []).append(sum(spent) * 1000)
+    return samples
+
+
+@contextmanager
+def counted() -> Iterator[list[float]]:
+    """The seconds of each call into the kernel's netlink, and of each run of libnftables."""
+    spent: list[float] = []
+
+    class Counted(socket.socket):
+        def send(self, *args: Any) -> int:
+            started = time.perf_counter()  # rtnetlink does its work before it returns
+            try:
+                return super().send(*args)
+            finally:
+                spent.append(time.perf_counter() - started)
+
+    run = Library._run
+
+    def counted_run(self: Library, script: str) -> str:
+        started = time.perf_counter()
+        try:
+            return run(self, script)
+        finally:
+            spent.append(time.perf_counter() - started)
+
+    with patch.object(socket, "socket", Counted), patch.object(Library, "_run", counted_run):
+        yield spent

@@ -1,0 +1,78 @@
+"""subnet.env: what flannel's daemon says of this node."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from typing import Self
+
+from pycni.sdk import Cidr, CniError, Code
+
+_FAMILIES = (("FLANNEL_NETWORK", "FLANNEL_SUBNET"), ("FLANNEL_IPV6_NETWORK", "FLANNEL_IPV6_SUBNET"))
+
+
+@dataclass(frozen=True)
+class SubnetEnv:
+    """The networks that all nodes share, this node's part of them, the MTU of the tunnel, and who masquerades."""
+
+    networks: tuple[Cidr, ...]  # IPv4 first
+    subnets: tuple[Cidr, ...]  # the same
+    mtu: int
+    ip_masq: bool  # whether the daemon does
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the file. Raises CniError, code 50, where there is none, code 7 for one that says nonsense."""
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            cause = f"open {path}: {(error.strerror or str(error)).lower()}"
+            raise _failure(cause, Code.PLUGIN_NOT_AVAILABLE) from None
+        try:
+            return cls.parse(text)
+        except ValueError as error:
+            raise _failure(f"{path} {error}", Code.INVALID_NETWORK_CONFIG) from None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text. Raises ValueError."""
+        values = dict(_lines(text))
+        networks, subnets, missing = [], [], []
+        for network_key, subnet_key in _FAMILIES:
+            networks += [_cidr(network_key, part) for part in values.get(network_key, "").split(",") if part]
+            if values.get(subnet_key):
+                subnets.append(_cidr(subnet_key, values[subnet_key]))
+        missing += [] if networks else ["FLANNEL_NETWORK"]
+        missing += [] if subnets else ["FLANNEL_SUBNET"]
+        missing += [key for key in ("FLANNEL_MTU", "FLANNEL_IPMASQ") if not values.get(key)]
+        if missing:
+            raise ValueError(f"is missing {', '.join(missing)}")
+        mtu = values["FLANNEL_MTU"]
+        if not mtu.isdecimal():
+            raise ValueError(f'has "{mtu}" as FLANNEL_MTU, which is no number')
+        unique = tuple(dict.fromkeys(networks))
+        return cls(unique, tuple(subnets), int(mtu), ip_masq=values["FLANNEL_IPMASQ"] == "true")
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    for line in filter(None, map(str.strip, text.splitlines())):
+        key, found, value = line.partition("=")
+        if found:
+            yield key.strip(), value.strip()
+        elif key.startswith("FLANNEL_"):
+            raise ValueError(f'has a line "{line}" without "="')
+
+
+def _cidr(key: str, text: str) -> Cidr:
+    try:
+        return ip_interface(ip_network(text.strip(), strict=False))
+    except ValueError:
+        raise ValueError(f'has "{text}" as {key}, which is no network such as 10.244.0.0/16') from None
+
+
+def _failure(cause: str, code: Code) -> CniError:
+    return CniError(
+        f"failed to load flannel 'subnet.env' file: {cause}. Check the flannel pod log for this node.",
+        code=code,
+        details="flannel's daemon writes the file when it has got a subnet for the node",
+    )

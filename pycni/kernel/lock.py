@@ -1,0 +1,44 @@
+"""One at a time in a network namespace, without a file of our own."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pycni.kernel.door import Door
+from pycni.protocol.errors import CniError, Code
+
+PATIENCE = 30  # seconds
+_PAUSE = 0.002  # seconds between two attempts
+
+
+@contextmanager
+def locked(door: Door, doing: str) -> Iterator[None]:
+    """Keep others of ours out while this is done, `doing` as in "changing iptables". Raises CniError, code 11.
+
+    What is locked (flock) is the file of the namespace itself, so there is no file to leave behind, and namespaces do
+    not wait for each other.
+    """
+    fd = os.open(f"/proc/thread-self/fd/{door.fd}", os.O_RDONLY | os.O_CLOEXEC)  # opened anew: our threads compete too
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not _take(fd):
+            if time.monotonic() > deadline:
+                raise CniError(
+                    f"another plugin has been {doing} for {PATIENCE} s",
+                    code=Code.TRY_AGAIN_LATER,
+                    details="it holds the lock on the network namespace; `lslocks` names it",
+                )
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

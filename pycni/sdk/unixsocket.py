@@ -1,0 +1,27 @@
+"""A socket in the file system for the parts of plugins, and of the server, that live on between calls."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """A listening socket at the path, for root alone; it takes the place of one that nobody listens at any more."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        listener.bind(str(temporary))
+        temporary.chmod(0o600)
+        listener.listen(1024)
+        temporary.replace(path)  # whoever waits at the old one is served there to the end
+        inode = path.stat().st_ino
+        yield listener
+        if path.exists() and path.stat().st_ino == inode:
+            path.unlink()
+    finally:
+        listener.close()
+        temporary.unlink(missing_ok=True)

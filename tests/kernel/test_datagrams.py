@@ -1,0 +1,74 @@
+"""UDP beside the kernel's own IPv4: what one end writes the other reads, and nothing else comes in."""
+
+import os
+import socket
+from contextlib import closing
+from ipaddress import IPv4Address
+
+import pytest
+
+from pycni.kernel.datagrams import DatagramSocket
+from pycni.testing import Container, Host, wait_for
+from pycni.testing.world import Netns
+
+
+@pytest.fixture
+def link(host: Host, container: Container) -> None:
+    """A cable from the host (10.1.0.1) to the container, which has no address."""
+    host.run(f"ip link add v0 type veth peer name eth0 netns {container.path} && ip addr add 10.1.0.1/24 dev v0")
+    host.run("ip link set v0 up")
+    container.run("ip link set eth0 up")
+    wait_for(
+        lambda: "state UP" in host.run("ip link show v0") and "state UP" in container.run("ip link show eth0"), "v0"
+    )
+
+
+def bound(netns: Netns, port: int) -> socket.socket:
+    with netns.door.entered():
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    made.settimeout(5)
+    made.bind(("0.0.0.0", port))
+    return made
+
+
+def opened(container: Container) -> "closing[DatagramSocket]":
+    return closing(DatagramSocket(container.door, "eth0", 68))
+
+
+@pytest.mark.parametrize("payload", [b"", b"odd", b"even", os.urandom(1400)])
+def test_the_kernel_takes_what_is_sent(host: Host, container: Container, link: None, payload: bytes) -> None:
+    """It does so only if the checksums are right."""
+    with bound(host, 67) as server, opened(container) as datagrams:
+        datagrams.send(payload, source=IPv4Address("0.0.0.0"), to=IPv4Address("255.255.255.255"), port=67)
+        assert server.recvfrom(2000) == (payload, ("0.0.0.0", 68))
+
+
+def test_what_comes_is_read_with_its_senders(host: Host, container: Container, link: None) -> None:
+    (server_link,) = host.json("ip -j link show v0")
+    with bound(host, 67) as server, opened(container) as datagrams:
+        (own,) = container.json("ip -j link show eth0")
+        host.run(f"ip neigh replace 10.1.0.7 lladdr {own['address']} dev v0")
+        server.sendto(b"elsewhere", ("10.1.0.7", 69))
+        server.sendto(b"here", ("10.1.0.7", 68))
+        datagrams.socket.settimeout(5)
+        datagram = datagrams.decode(*datagrams.socket.recvfrom(2000))
+        assert datagram is not None
+        assert (datagram.payload, str(datagram.source)) == (b"here", "10.1.0.1")
+        assert datagram.source_mac == server_link["address"]
+
+
+def test_nobody_is_told_that_the_port_is_closed(host: Host, container: Container, link: None) -> None:
+    container.run("ip addr add 10.1.0.2/24 dev eth0")
+    with bound(host, 67) as server, opened(container):
+        server.connect(("10.1.0.2", 68))
+        server.send(b"an answer")
+        with bound(container, 69) as other:
+            server.connect(("10.1.0.2", 69))
+            server.send(b"later")
+            assert other.recv(10) == b"later"  # so the answer has arrived too, and no error came back
+
+
+@pytest.mark.parametrize("packet", [b"", b"E", b"\x45" + bytes(19), b"\x65" + bytes(60), b"\x4f" + bytes(30)])
+def test_a_broken_packet_is_none(packet: bytes) -> None:
+    assert DatagramSocket.decode(packet, ("eth0", 0x0800, 0, 1, bytes(6))) is None

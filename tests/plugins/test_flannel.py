@@ -1,0 +1,407 @@
+"""flannel: what it delegates, remembers and forgets, and pods of two nodes that talk."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life
+from pycni.testing.snapshot import of_host
+
+ENV = """
+FLANNEL_NETWORK=10.244.0.0/16,10.245.0.0/16,10.244.0.0/16
+FLANNEL_SUBNET=10.244.{node}.1/24
+FLANNEL_IPV6_NETWORK=fd10::/48
+FLANNEL_IPV6_SUBNET=fd10:0:0:{node}::1/64
+FLANNEL_MTU=1450
+FLANNEL_IPMASQ={masq}
+"""
+
+Make = Callable[..., Runtime]
+
+
+@pytest.fixture
+def make(container: Container, tmp_path: Path) -> Make:
+    """Makes a runtime of flannel with a subnet.env of its own."""
+    path = tmp_path / "subnet.env"
+    path.write_text(ENV.format(node=1, masq="true"))
+
+    def runtime(of: Container = container, **config: Any) -> Runtime:
+        return flannel(of, path, **config)
+
+    return runtime
+
+
+def flannel(container: Container, subnet_file: Path, ifname: str = "eth0", **config: Any) -> Runtime:
+    state = container.host.state
+    options = {"subnetFile": str(subnet_file), "dataDir": str(state / "flannel")}
+    ipam = {"dataDir": str(state / "networks"), **config.pop("ipam", {})}
+    return Runtime("flannel", container, ifname=ifname, **{**options, "ipam": ipam, **config})
+
+
+def kept(runtime: Runtime) -> dict[str, Any]:
+    """What is remembered, by file."""
+    directory = Path(runtime.config["dataDir"])
+    return (
+        {path.name: json.loads(path.read_text()) for path in sorted(directory.iterdir())} if directory.is_dir() else {}
+    )
+
+
+def test_the_delegate_gets_the_subnets_of_the_node(make: Make, container: Container) -> None:
+    runtime = make(
+        delegate={"hairpinMode": True, "isDefaultGateway": True}, ipam={"routes": [{"dst": "172.16.0.0/12"}]}
+    )
+    result = runtime.add()
+    assert [ip["address"] for ip in result["ips"]] == ["10.244.1.2/24", "fd10:0:0:1::2/64"]
+    assert [route["dst"] for route in result["routes"]][:4] == [
+        "172.16.0.0/12",
+        "10.244.0.0/16",
+        "10.245.0.0/16",
+        "fd10::/48",
+    ]
+    delegated = kept(runtime)[f"{container.id}:eth0"]
+    assert delegated == {
+        "cniVersion": "1.1.0",
+        "name": "test",
+        "type": "bridge",
+        "isGateway": True,
+        "isDefaultGateway": True,
+        "hairpinMode": True,
+        "ipMasq": False,
+        "mtu": 1450,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": str(container.host.state / "networks"),
+            "ranges": [[{"subnet": "10.244.1.0/24"}], [{"subnet": "fd10:0:0:1::/64"}]],
+            "routes": [{"dst": d} for d in ("172.16.0.0/12", "10.244.0.0/16", "10.245.0.0/16", "fd10::/48")],
+        },
+    }
+    assert "mtu 1450" in container.run("ip link show eth0")
+    assert container.pings("10.244.1.1")
+    runtime.check()
+
+
+def test_what_the_delegate_is_given_stands(make: Make, container: Container, tmp_path: Path) -> None:
+    (tmp_path / "subnet.env").write_text(ENV.format(node=1, masq="false"))
+    runtime = make(delegate={"type": "ptp", "mtu": 1300}, runtimeConfig={"mac": "02:00:00:00:00:01"})
+    runtime.add()
+    delegated = kept(runtime)[f"{container.id}:eth0"]
+    assert (delegated["type"], delegated["mtu"], delegated["ipMasq"]) == ("ptp", 1300, True)
+    assert "isGateway" not in delegated
+    assert delegated["runtimeConfig"] == {"mac": "02:00:00:00:00:01"}
+    runtime.check()
+    runtime.delete()
+    assert kept(runtime) == {}
+
+
+@pytest.mark.parametrize(
+    ("env", "addresses"),
+    [
+        ("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\n", ["10.244.7.2/24"]),
+        ("FLANNEL_IPV6_NETWORK=fd10::/48\nFLANNEL_IPV6_SUBNET=fd10:0:0:7::1/64\n", ["fd10:0:0:7::2/64"]),
+    ],
+)
+def test_one_family_is_enough(make: Make, tmp_path: Path, env: str, addresses: list[str]) -> None:
+    (tmp_path / "subnet.env").write_text(f"{env}FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\nSOMETHING=else\n")
+    assert [ip["address"] for ip in make().add()["ips"]] == addresses
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("FLANNEL_NETWORK=10.244.0.0/16", "is missing FLANNEL_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ"),
+        ("", "is missing FLANNEL_NETWORK, FLANNEL_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ"),
+        ("FLANNEL_MTU", 'has a line "FLANNEL_MTU" without "="'),
+        ("FLANNEL_SUBNET=here", 'has "here" as FLANNEL_SUBNET'),
+        (ENV.format(node=1, masq="true").replace("1450", "many"), 'has "many" as FLANNEL_MTU'),
+    ],
+)
+def test_r30_a_strange_subnet_env_is_an_error_that_names_it(
+    make: Make, host: Host, tmp_path: Path, env: str, message: str
+) -> None:
+    """The Go plugin panics at a line without "="."""
+    (tmp_path / "subnet.env").write_text(env)
+    before = of_host(host)
+    with pytest.raises(CniError, match=f"failed to load flannel 'subnet.env' file: .*{message}") as caught:
+        make().add()
+    assert caught.value.code == 7
+    assert of_host(host) == before
+    make().delete()
+
+
+def test_status_says_that_the_node_has_no_subnet_yet(make: Make, tmp_path: Path) -> None:
+    make().status()
+    (tmp_path / "subnet.env").unlink()
+    with pytest.raises(
+        CniError, match=r"open .*subnet.env: no such file or directory. Check the flannel pod log"
+    ) as caught:
+        make().status()
+    assert caught.value.code == 50
+
+
+@pytest.mark.parametrize(
+    ("delegate", "message"),
+    [
+        ({"name": "x"}, "must not have 'name' field"),
+        ({"ipam": {}}, "must not have 'ipam' field"),
+        ({"type": 1}, "must have \\(string\\) 'type' field"),
+        ("bridge", "delegate: "),
+    ],
+)
+def test_a_wrong_delegate_is_refused(make: Make, delegate: Any, message: str) -> None:
+    with pytest.raises(CniError, match=message) as caught:
+        make(delegate=delegate).add()
+    assert caught.value.code == 7
+    make(delegate=delegate).delete()
+
+
+def test_a_delegate_that_is_not_there_is_named_and_leaves_nothing(make: Make) -> None:
+    runtime = make(delegate={"type": "nosuch"})
+    with pytest.raises(CniError, match='failed to find plugin "nosuch"'):
+        runtime.add()
+    assert kept(runtime) == {}
+    runtime.delete()
+
+
+def test_r47_two_interfaces_of_a_container_are_two(make: Make, container: Container, host: Host) -> None:
+    """The second ADD overwrote the cache of the first; after one DEL the other found nothing."""
+    both = [make(ifname=ifname) for ifname in ("eth0", "eth1")]
+    both[0].add()
+    both[1].config["delegate"] = {"type": "ptp"}
+    both[1].add()
+    assert len(kept(both[0])) == 3
+    both[0].delete()
+    assert kept(both[0]).keys() == {container.id, f"{container.id}:eth1"}
+    both[1].check()
+    both[1].delete()
+    assert kept(both[0]) == {}
+    assert "veth" not in host.run("ip link")
+    assert not [path for path in (host.state / "networks" / "test").iterdir() if path.name.startswith(("10.", "fd10"))]
+
+
+def test_r47_what_was_delegated_is_remembered_until_it_is_removed(make: Make) -> None:
+    """The Go plugin forgets it even if the delegate's DEL fails."""
+    runtime = make()
+    runtime.add()
+    for path in Path(runtime.config["dataDir"]).iterdir():
+        path.write_text(json.dumps({**json.loads(path.read_text()), "type": "nosuch"}))
+    with pytest.raises(CniError, match="nosuch"):
+        runtime.delete()
+    assert len(kept(runtime)) == 2
+    for path in Path(runtime.config["dataDir"]).iterdir():
+        path.write_text(json.dumps({**json.loads(path.read_text()), "type": "bridge"}))
+    runtime.delete()
+    assert kept(runtime) == {}
+
+
+def test_del_undoes_what_add_did_whatever_the_daemon_says_by_now(make: Make, host: Host, tmp_path: Path) -> None:
+    runtime = make()
+    runtime.add()
+    (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
+    runtime.delete()
+    assert "veth" not in host.run("ip link")
+    assert kept(runtime) == {}
+
+
+@pytest.mark.parametrize("loss", ["lost", "damaged"])
+def test_del_works_without_what_was_remembered(make: Make, host: Host, loss: str) -> None:
+    runtime = make()
+    runtime.add()
+    for path in Path(runtime.config["dataDir"]).iterdir():
+        path.unlink() if loss == "lost" else path.write_text("{")
+    runtime.delete()
+    assert "veth" not in host.run("ip link")
+
+
+def test_r01_gc_forgets_and_removes_what_is_not_valid(make: Make, containers: list[Container], host: Host) -> None:
+    one, other, _ = (make(of=container) for container in containers)
+    one.add()
+    other.add()
+    elsewhere = make(of=containers[2], name="elsewhere")
+    elsewhere.add()
+    other.gc(other)
+    assert kept(one).keys() == {
+        *(containers[1].id, f"{containers[1].id}:eth0"),
+        *(containers[2].id, f"{containers[2].id}:eth0"),
+    }
+    assert len(host.json("ip -j link show type veth")) == 2
+    other.check()
+    elsewhere.check()
+
+
+CASES: dict[str, dict[str, Any]] = {"bridge": {}, "ptp": {"delegate": {"type": "ptp"}}}
+by_case = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+
+
+@by_case
+def test_it_leaves_nothing_behind(make: Make, case: dict[str, Any]) -> None:
+    live_a_life(make(**case))
+
+
+@by_case
+def test_a_failed_add_leaves_nothing_behind(make: Make, case: dict[str, Any]) -> None:
+    assert fail_at_every_change(lambda: make(**case)) > 5
+
+
+@by_case
+@pytest.mark.exhaustive
+def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(make: Make, case: dict[str, Any]) -> None:
+    assert die_at_every_change(lambda: make(**case)) > 5
+
+
+def test_what_the_go_plugin_remembered_is_removed(make: Make, host: Host, container: Container) -> None:
+    """Its file is named after the container alone."""
+    runtime = make()
+    runtime.add()
+    (Path(runtime.config["dataDir"]) / f"{container.id}:eth0").unlink()
+    runtime.config["delegate"] = {"type": "nosuch"}
+    runtime.delete()
+    assert kept(runtime) == {}
+    assert "veth" not in host.run("ip link")
+
+
+def test_r01_gc_knows_what_the_go_plugin_remembered(make: Make, containers: list[Container]) -> None:
+    one, other, _ = (make(of=container) for container in containers)
+    for runtime in (one, other):
+        runtime.add()
+        (Path(runtime.config["dataDir"]) / f"{runtime.container.id}:eth0").unlink()
+    other.gc(other)
+    assert kept(one).keys() == {containers[1].id}
+
+
+class Node:
+    """A machine of the cluster: a host with one pod, and flannel's daemon has been at work."""
+
+    def __init__(self, number: int, place: Path) -> None:
+        self.number = number
+        self.host = Host(place / f"node{number}")
+        self.pod = Container(self.host)
+        self.host.run("sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv4.ip_forward=1")
+        self.host.run("sysctl -qw net.ipv6.conf.all.forwarding=1")
+        self.subnet_file = place / f"subnet{number}.env"
+        self.subnet_file.write_text(ENV.format(node=number, masq="true"))
+
+    def join(self, other: "Node") -> None:
+        """A cable between the machines: 192.0.2.N and 2001:db8::N."""
+        self.host.run(f"ip link add up0 type veth peer name up0 netns {other.host.path}")
+        for node in (self, other):
+            node.host.run(f"ip addr add 192.0.2.{node.number}/24 dev up0; ip link set up0 up")
+            node.host.run(f"ip addr add 2001:db8::{node.number}/64 dev up0 nodad")
+
+    def vxlan(self) -> None:
+        """The daemon's tunnels, as its backend vxlan makes them; the MAC tells the node."""
+        for name, number, local in (("flannel.1", 1, "192.0.2"), ("flannel-v6.1", 1, "2001:db8:")):
+            family = "" if "." in local else "-6 "
+            own = f"{local}{'.' if not family else ':'}{self.number}"
+            self.host.run(
+                f"ip {family}link add {name} address {self._mac(self.number)} type vxlan id {number} dev up0 "
+                f"local {own} dstport {8472 if not family else 8473} nolearning; ip link set {name} up"
+            )
+        self.host.run(f"ip addr add 10.244.{self.number}.0/32 dev flannel.1")
+        self.host.run(f"ip addr add fd10:0:0:{self.number}::/128 dev flannel-v6.1 nodad")
+
+    def vxlan_to(self, other: "Node") -> None:
+        """What the daemon does for each other node."""
+        n, mac = other.number, self._mac(other.number)
+        self.host.run(
+            f"ip route add 10.244.{n}.0/24 via 10.244.{n}.0 dev flannel.1 onlink;"
+            f"ip neigh add 10.244.{n}.0 lladdr {mac} dev flannel.1;"
+            f"bridge fdb add {mac} dev flannel.1 dst 192.0.2.{n};"
+            f"ip route add fd10:0:0:{n}::/64 via fd10:0:0:{n}:: dev flannel-v6.1 onlink;"
+            f"ip neigh add fd10:0:0:{n}:: lladdr {mac} dev flannel-v6.1;"
+            f"bridge fdb add {mac} dev flannel-v6.1 dst 2001:db8::{n}"
+        )
+
+    def host_gw_to(self, other: "Node") -> None:
+        """The same by its backend host-gw: the other machine is the gateway."""
+        n = other.number
+        self.host.run(f"ip route add 10.244.{n}.0/24 via 192.0.2.{n}; ip route add fd10:0:0:{n}::/64 via 2001:db8::{n}")
+
+    @contextmanager
+    def at(self) -> Iterator[None]:
+        """Be on this machine."""
+        with self.host.door.entered():
+            yield
+
+    @staticmethod
+    def _mac(number: int) -> str:
+        return f"02:00:00:00:00:{number:02x}"
+
+
+@pytest.fixture
+def nodes(host: Host, tmp_path: Path) -> Iterator[tuple[Node, Node]]:
+    one, other = Node(1, tmp_path), Node(2, tmp_path)
+    one.join(other)
+    yield one, other
+    for node in (one, other):
+        node.pod.close()
+        node.host.close()
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_pods_of_two_nodes_talk(nodes: tuple[Node, Node], backend: str) -> None:
+    one, other = nodes
+    for node, peer in ((one, other), (other, one)):
+        if backend == "vxlan":
+            node.vxlan()
+            node.vxlan_to(peer)
+        else:
+            node.host_gw_to(peer)
+    lives = []
+    for node in nodes:
+        with node.at():
+            life = flannel(node.pod, node.subnet_file, delegate={"isDefaultGateway": True})
+            life.add()
+            life.check()
+        lives.append(life)
+    for node, peer in ((one, other), (other, one)):
+        assert node.pod.pings(f"10.244.{peer.number}.2")
+        assert node.pod.pings(f"fd10:0:0:{peer.number}::2")
+        # Nothing larger than the tunnel takes is sent.
+        assert node.pod.run(f"ping -c1 -W2 -M do -s 1422 10.244.{peer.number}.2")
+    for node, life in zip(nodes, lives, strict=True):
+        with node.at():
+            life.delete()
+    assert "veth" not in one.host.run("ip link show type veth | grep -v up0", check=False)
+
+
+def test_the_usual_manifest_runs_through_the_executables(host: Host, container: Container, bin_directory: Path) -> None:
+    """As kube-flannel ships it, called by `pycni`."""
+    place = host.state
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "subnet.env").write_text(ENV.format(node=1, masq="true"))
+    conflist = {
+        "name": "cbr0",
+        "cniVersion": "0.3.1",
+        "plugins": [
+            {
+                "type": "flannel",
+                "subnetFile": str(place / "subnet.env"),
+                "dataDir": str(place / "flannel"),
+                "ipam": {"dataDir": str(place / "networks")},
+                "delegate": {"hairpinMode": True, "isDefaultGateway": True},
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+    (place / "10-flannel.conflist").write_text(json.dumps(conflist))
+
+    def pycni(command: str) -> str:
+        env = {**os.environ, "NETCONFPATH": str(place), "CNI_PATH": str(bin_directory)}
+        line = [sys.executable, "-m", "pycni", command, "cbr0", container.path, "--cache-dir", place / "cache"]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    result = json.loads(pycni("add"))
+    assert result["ips"][0]["address"] == "10.244.1.2/24"
+    assert container.pings("10.244.1.1")
+    pycni("del")
+    assert not list((place / "flannel").iterdir())

@@ -1,0 +1,290 @@
+"""sbr: packets leave by the interface whose address they come from."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life
+from pycni.testing.snapshot import of_namespace
+
+GATEWAYS = {4: "10.{net}.0.1", 6: "fd00:{net}::1"}
+
+
+def attach(container: Container, net: int = 1, **ipam: Any) -> dict[str, Any]:
+    """net1 at br1: 10.1.0.2 and fd00:1::2, with default routes if it is the first."""
+    addresses = [
+        {"address": f"10.{net}.0.2/24", "gateway": f"10.{net}.0.1"},
+        {"address": f"fd00:{net}::2/64", "gateway": f"fd00:{net}::1"},
+    ]
+    ipam = {"type": "static", "addresses": addresses, **ipam}
+    config = {"bridge": f"br{net}", "isGateway": True, "isDefaultGateway": net == 1}
+    return Runtime("bridge", container, ifname=f"net{net}", name=f"n{net}", ipam=ipam, **config).add()
+
+
+def sbr(container: Container, net: int = 1, *, by: type[Runtime] = Runtime, **config: Any) -> Runtime:
+    """sbr for net1, whose attachment exists."""
+    previous = attach(container, net)
+    return by("sbr", container, ifname=f"net{net}", name=f"n{net}", previous=previous, **config)
+
+
+def rules(container: Container) -> list[tuple[str, str]]:
+    """Source and table of each rule that has a source."""
+    found = container.json("ip -j rule") + container.json("ip -j -6 rule")
+    return sorted((rule["src"], rule["table"]) for rule in found if rule["src"] != "all")
+
+
+def routes(container: Container, table: str, dev: str = "net1") -> list[str]:
+    """Destination and gateway of the routes over an interface in a table."""
+    shown = [container.run(f"ip {family} route show table {table} dev {dev}", check=False) for family in ("-4", "-6")]
+    lines = [line.split() for text in shown for line in text.splitlines()]
+    return sorted(" ".join([words[0], *words[2:3]] if "via" in words else words[:1]) for words in lines)
+
+
+class Refreshed(Runtime):
+    """After DEL the interface has the routes again that the kernel and bridge gave it."""
+
+    def delete(self) -> None:
+        super().delete()
+        self.container.run("ip link set net1 down; ip link set net1 up")
+        self.container.run("ip route add default via 10.1.0.1; ip -6 route add default via fd00:1::1")
+
+
+def test_answers_leave_by_the_interface_that_was_asked(host: Host, container: Container, outside: Container) -> None:
+    """What comes in by net2 must not go out by net1, where somebody drops what has no business there."""
+    outside.run("ip route add default via 192.0.2.1; ip route add default via 2001:db8::1")
+    first, second = sbr(container), sbr(container, 2)
+    for net, other in ((1, 2), (2, 1)):
+        host.run(f"nft 'add table inet t{net}; add chain inet t{net} c {{ type filter hook prerouting priority 0; }}'")
+        host.run(f"nft 'add rule inet t{net} c iifname br{net} ip saddr 10.{other}.0.0/24 drop'")
+        host.run(f"nft 'add rule inet t{net} c iifname br{net} ip6 saddr fd00:{other}::/64 drop'")
+    assert not outside.pings("10.2.0.2")
+    assert not outside.pings("fd00:2::2")
+    for runtime in (first, second):
+        runtime.add()
+    for runtime in (first, second):
+        runtime.check()
+    for net in (1, 2):
+        assert outside.pings(f"10.{net}.0.2")
+        assert outside.pings(f"fd00:{net}::2")
+
+
+def test_each_address_has_a_table_and_main_has_none_of_the_routes(container: Container) -> None:
+    runtime = sbr(container)
+    result = runtime.add()
+    assert result == runtime.previous
+    assert rules(container) == [("10.1.0.2", "100"), ("fd00:1::2", "101")]
+    assert routes(container, "100") == ["10.1.0.0/24", "default 10.1.0.1"]
+    assert routes(container, "101") == ["default fd00:1::1", "fd00:1::/64"]
+    assert routes(container, "main") == ["fe80::/64"]
+    second = sbr(container, 2)
+    second.add()
+    assert [table for _, table in rules(container)] == ["100", "102", "101", "103"]
+
+
+def test_r46_each_family_keeps_to_itself_and_link_local_addresses_work(container: Container) -> None:
+    """fe80::/64 was taken away, and IPv6 routes were copied to tables of IPv4."""
+    runtime = sbr(container)
+    runtime.add()
+    words = container.host.run("ip -6 -o addr show br1 scope link").split()
+    assert container.pings(f"{words[3].partition('/')[0]}%net1")
+
+
+def test_a_table_of_ones_own_gets_rules_and_the_routes_stay(container: Container) -> None:
+    runtime = sbr(container, table=500)
+    before = routes(container, "main")
+    runtime.add()
+    runtime.check()
+    assert rules(container) == [("10.1.0.2", "500"), ("fd00:1::2", "500")]
+    assert routes(container, "main") == before
+    assert routes(container, "500") == []
+
+
+def test_gateways_stand_in_for_those_of_ipam(container: Container) -> None:
+    runtime = sbr(container, gateways=["10.1.0.9", "fd00:1::9"])
+    runtime.add()
+    assert routes(container, "100") == ["10.1.0.0/24", "default 10.1.0.9"]
+    assert routes(container, "101") == ["default fd00:1::9", "fd00:1::/64"]
+    runtime.check()
+
+
+def test_source_hints_leave_the_subnets_in_table_main(container: Container) -> None:
+    sbr(container, addSourceHints=True).add()
+    assert routes(container, "main") == ["10.1.0.0/24", "fd00:1::/64", "fe80::/64"]
+    hints = [*container.json("ip -j route show dev net1"), *container.json("ip -j -6 route show fd00:1::/64")]
+    assert {route["prefsrc"] for route in hints} == {"10.1.0.2", "fd00:1::2"}
+
+
+def test_a_route_keeps_its_metrics(container: Container) -> None:
+    extra = [{"dst": "10.9.0.0/16", "gw": "10.1.0.7", "mtu": 1300, "advmss": 1200, "priority": 7}]
+    previous = attach(container, routes=extra)
+    Runtime("sbr", container, ifname="net1", previous=previous).add()
+    (route,) = container.json("ip -j route show 10.9.0.0/16 table 100")
+    assert (route["gateway"], route["metric"]) == ("10.1.0.7", 7)
+    assert {"mtu": 1300, "advmss": 1200}.items() <= route["metrics"][0].items()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"gateways": ["10.1.0.1", "10.1.0.2"]}, r"gateways: .*multiple IPv4 addresses: 10\.1\.0\.1, 10\.1\.0\.2"),
+        ({"gateways": ["10.1.0.1", "::1", "::2"]}, "cannot contain more than 2 entries"),
+        ({"gateways": ["here"]}, r"gateways\[0\]"),
+        ({"table": -1}, "table: .*greater than or equal to 1"),
+        ({"table": "x"}, "table: "),
+    ],
+)
+def test_a_wrong_configuration_is_named_and_nothing_is_touched(
+    container: Container, config: dict[str, Any], message: str
+) -> None:
+    runtime = sbr(container, **config)
+    before = of_namespace(container)
+    with pytest.raises(CniError, match=message) as caught:
+        runtime.add()
+    assert caught.value.code == 7
+    assert of_namespace(container) == before
+    runtime.delete()
+
+
+def test_without_addresses_or_a_plugin_before_it_says_so(container: Container) -> None:
+    with pytest.raises(CniError, match="Required prevResult missing"):
+        Runtime("sbr", container).add()
+    previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": container.path}]}
+    container.run("ip link add eth0 type veth peer name p0")
+    with pytest.raises(CniError, match="No IP addresses supplied on interface: eth0"):
+        Runtime("sbr", container, previous=previous).add()
+
+
+def test_addresses_of_other_interfaces_are_not_meant(container: Container) -> None:
+    runtime = sbr(container)
+    previous = runtime.previous or {}
+    others = {"interfaces": [*previous["interfaces"], {"name": "other", "sandbox": container.path}]}
+    strange = {"address": "10.7.0.2/24", "interface": len(previous["interfaces"])}
+    runtime.previous = {**previous, **others, "ips": [*previous["ips"], strange]}
+    runtime.add()
+    assert [source for source, _ in rules(container)] == ["10.1.0.2", "fd00:1::2"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("ip rule del from 10.1.0.2", r"the rule from 10\.1\.0\.2 lookup a table of its own is missing"),
+        ("ip -6 rule del from fd00:1::2", "the rule from fd00:1::2"),
+        ("ip route flush table 100", r"net1 has lost the route to 0\.0\.0\.0/0 via 10\.1\.0\.1 \(table 100\)"),
+        ("ip link set net1 down", "net1 has lost the route to"),
+    ],
+)
+def test_r46_check_finds_what_is_really_wrong(container: Container, damage: str, message: str) -> None:
+    runtime = sbr(container)
+    runtime.add()
+    runtime.check()
+    container.run(damage)
+    with pytest.raises(CniError, match=message):
+        runtime.check()
+
+
+def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container) -> None:
+    """CHECK of a chain gives every plugin the last result, whose routes are in the tables of sbr by then."""
+    ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}]}
+    bridge = Runtime("bridge", container, bridge="br1", isDefaultGateway=True, ipam=ipam)
+    runtime = Runtime("sbr", container, previous=bridge.add())
+    runtime.add()
+    bridge.check()
+    container.run("ip route flush table 100")
+    with pytest.raises(CniError, match="eth0 has lost the route to"):
+        bridge.check()
+
+
+def test_it_leaves_nothing_behind(container: Container) -> None:
+    """Its routes go with the interface, which stays here."""
+    previous = attach(container)
+    live_a_life(Refreshed("sbr", container, ifname="net1", name="n1", previous=previous))
+
+
+@pytest.mark.parametrize("config", [{}, {"table": 500}, {"addSourceHints": True}, {"gateways": ["10.1.0.9"]}])
+def test_r46_a_failed_add_puts_everything_back(container: Container, config: dict[str, Any]) -> None:
+    previous = attach(container)
+
+    def make() -> Runtime:
+        return Refreshed("sbr", container, ifname="net1", previous=previous, **config)
+
+    assert fail_at_every_change(make) >= (2 if "table" in config else 8)
+
+
+@pytest.mark.exhaustive
+def test_an_add_killed_half_way_is_cleaned_up_by_del(container: Container) -> None:
+    previous = attach(container)
+
+    def make() -> Runtime:
+        return Refreshed("sbr", container, ifname="net1", previous=previous)
+
+    assert die_at_every_change(make, gc=False) >= 8
+
+
+def test_del_removes_the_rules_and_only_its_own(container: Container) -> None:
+    runtime = sbr(container)
+    container.run("ip rule add from 10.7.0.2 lookup 7; ip rule add from 10.1.0.2 to 10.8.0.0/16 lookup 8")
+    runtime.add()
+    runtime.delete()
+    assert rules(container) == [("10.1.0.2", "8"), ("10.7.0.2", "7")]
+    runtime.delete()
+
+
+def test_del_works_when_the_interface_is_gone(container: Container) -> None:
+    runtime = sbr(container)
+    runtime.add()
+    container.run("ip link del net1")
+    runtime.delete()
+    assert rules(container) == []
+
+
+def test_r12_no_file_appears_where_the_namespace_was(container: Container, tmp_path: Any) -> None:
+    """The Go plugin locks the namespace's path by opening it, which makes a file where there is none."""
+    runtime = sbr(container)
+    gone = tmp_path / "gone"
+    runtime.netns = str(gone)
+    runtime.delete()
+    with pytest.raises(CniError) as caught:
+        runtime.add()
+    assert caught.value.code == 8
+    assert not gone.exists()
+
+
+def test_interfaces_of_one_container_at_the_same_time_get_tables_of_their_own(container: Container) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    runtimes = [sbr(container, net) for net in (1, 2, 3)]
+    own = container.host.door
+
+    def add(runtime: Runtime) -> None:
+        own.enter_for_good()
+        runtime.add()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(add, runtimes))
+    tables = [table for _, table in rules(container)]
+    assert len(set(tables)) == 6
+    for runtime in runtimes:
+        runtime.check()
+
+
+def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(container: Container, go: type[Runtime]) -> None:
+    theirs = sbr(container, by=go)
+    ours = Runtime("sbr", container, ifname="net1", name="n1", previous=theirs.previous)
+    ours.result = theirs.add()
+    ours.check()
+    ours.delete()
+    assert rules(container) == []
+    ours.add()
+    theirs.delete()
+    assert rules(container) == []
+
+
+def test_a_life_leaves_stderr_alone(container: Container, capfd: pytest.CaptureFixture[str]) -> None:
+    """R-49: the Go plugin prints Go's own structures there."""
+    runtime = sbr(container)
+    runtime.add()
+    runtime.delete()
+    assert capfd.readouterr().err == ""
+    assert json.dumps(runtime.result)
