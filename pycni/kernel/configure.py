@@ -57,8 +57,8 @@ def prepare(link: Link) -> None:
 def announcement(link: Link) -> Message:
     """What lets the kernel tell the neighbours where the link's addresses live (arp_notify, ndisc_notify).
 
-    It does so whenever the link is given a hardware address, even the one that it has. (A packet socket of our own would
-    cost 4 to 8 ms to close.)
+    It does so whenever the link is given a hardware address, even the one that it has. (A packet socket of our own
+    would cost 4 to 8 ms to close.)
     """
     return link_message(netlink.NEWLINK, [("IFLA_ADDRESS", link.mac)], index=link.index)
 
