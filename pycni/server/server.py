@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 from pycni.kernel import netfilter
@@ -42,11 +43,12 @@ class Server:
         self._home = own.st_dev, own.st_ino  # a thread begins where the one is that has started it
         listener.setblocking(False)
         # Each moves from namespace to namespace, and never comes back to the process's own.
+        self._context = copy_context()
         self._threads = [self._new_thread() for _ in range(workers)]
         self._most, self._surplus, self._lock = workers * _STAND_INS, 0, threading.Lock()
 
     def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._work, name="worker", daemon=True)
+        return threading.Thread(target=self._context.copy().run, args=(self._work,), name="worker", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
