@@ -1,9 +1,9 @@
 """How the miniature runtime calls plugins: in this process, or through a resident server in it, by the launcher."""
 
-import os
 import socket
 import subprocess  # noqa: TID251 - the launcher is a process
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from pycni.sdk.respond import Answer, answer
 from pycni.server.server import Server
 
 LAUNCHER = Path(pycni.server.__file__).with_name("launcher")
-_WORKERS = 4  # a delegate that is our own executable needs another one
+_WORKERS, _QUEUE = 16, 1024  # as those of `pycni serve`
 _PATIENCE = 30.0  # seconds for calls that are being answered
 _resident: "_Resident | None" = None
 
@@ -58,10 +58,12 @@ class _Resident:
         self._server: Server | None = None
         self._listener: socket.socket | None = None
         self._path = Path()
+        self._starting = threading.Lock()
 
     def call(self, plugin: str, env: Mapping[str, str], stdin: bytes) -> Answer:
-        if self._server is None:
-            self._start()
+        with self._starting:
+            if self._server is None:
+                self._start()
         # Without scripts there is no way around the server.
         places = {"PYCNI_SOCKET": str(self._path), "PYCNI_ONESHOT_DIR": "/nowhere"}
         done = subprocess.run(
@@ -73,7 +75,7 @@ class _Resident:
         self._path = Path(tempfile.mkdtemp(prefix="pycni-")) / "pycni.sock"
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._path))
-        self._listener.listen()
+        self._listener.listen(_QUEUE)
         plugins = {name: registry.load(name) for name in registry.names()}
         self._server = Server(self._listener, plugins, _WORKERS)
         self._server.start()

@@ -19,7 +19,8 @@ CALL_PLUGINS = {"host", "host_local", "static"}  # tests with one of these fixtu
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test that calls plugins passes in this process, as in the one-shot's, and through a resident server."""
-    if CALL_PLUGINS & set(metafunc.fixturenames):
+    alone = metafunc.definition.get_closest_marker("direct")
+    if CALL_PLUGINS & set(metafunc.fixturenames) and not alone:
         ways = ["direct", pytest.param("served", marks=pytest.mark.exhaustive)]
         metafunc.parametrize("way", ways, indirect=True)
 
