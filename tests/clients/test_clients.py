@@ -24,11 +24,13 @@ NEEDS = {
     "cri.sh": (*CONTAINERD, "curl"),
     "cri-parallel.sh": CONTAINERD,
     "podman.sh": ("podman", "crun", "conmon", "curl"),
+    "daemonset.sh": (*CONTAINERD, "curl", "gcc", "patchelf", "pgrep"),
 }
 # Where the clients look for executables.
 PATH = ":".join(filter(None, [os.environ.get("CONTAINERD_DIR"), "/usr/sbin:/usr/bin:/sbin:/bin"]))
 NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
 MINUTES = 60  # seconds
+DEBIANS = "/usr/bin/python3"
 
 pytestmark = pytest.mark.clients
 
@@ -55,7 +57,7 @@ def acme_bin_directory(request: pytest.FixtureRequest, executables: Executables,
         yield directory
 
 
-@pytest.mark.parametrize("client", NEEDS)
+@pytest.mark.parametrize("client", ["ctr.sh", "cri.sh", "cri-parallel.sh", "podman.sh"])
 def test_containers_live_on_version_1_0_0(client: str, bin_directory: Path) -> None:
     passes(client, bin_directory, CNIVER="1.0.0")
 
@@ -81,6 +83,14 @@ def test_containers_live_on_version_1_1_0(client: str, bin_directory: Path) -> N
 def test_a_plugin_of_somebody_else_is_called_by_ctr(acme_bin_directory: Path) -> None:
     """Its own distribution, installed by pip beside pycni, found and installed by `pycni install`."""
     passes("ctr.sh", acme_bin_directory, CNIVER="1.0.0", CHAIN="bridge acme-mtu", ETH0="mtu 1400")
+
+
+def test_a_bare_node_gets_plugins_server_and_network_from_the_daemonset(tmp_path: Path) -> None:
+    require("daemonset.sh")
+    assemble = [HERE.parents[1] / "deploy" / "assemble", tmp_path]
+    done = subprocess.run(assemble, capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": DEBIANS})
+    assert done.returncode == 0, done.stderr
+    passes("daemonset.sh", tmp_path)
 
 
 def test_a_failure_shows_what_the_client_said(tmp_path: Path) -> None:
@@ -116,7 +126,7 @@ def passes(client: str, bin_directory: Path, **settings: str) -> None:
 def require(client: str) -> None:
     """Skips where the client cannot run; where PYCNI_REQUIRE_CLIENTS=1, as in CI, that is a failure."""
     missing = [name for name in (*NEEDED_BY_ALL, *NEEDS[client]) if not shutil.which(name, path=PATH)]
-    if client.startswith("cri") and not importlib.util.find_spec("grpc"):
+    if client.startswith(("cri", "daemonset")) and not importlib.util.find_spec("grpc"):
         missing.append("grpcio")
     if os.geteuid() != 0:
         missing.append("root")
