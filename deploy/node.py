@@ -100,7 +100,7 @@ class Node:
             self.enter()
             work()
             status = 0
-        except (CniError, OSError) as error:
+        except (CniError, OSError, tarfile.TarError) as error:
             say(str(error))
         finally:
             os._exit(status)
@@ -159,7 +159,10 @@ def read_configurations() -> dict[str, str]:
         if POD_RANGES in text:
             ranges = ranges or json.dumps([[{"subnet": cidr}] for cidr in pod_cidrs()])
             found[name] = text.replace(f'"{POD_RANGES}"', ranges)
-        json.loads(found[name])
+        try:
+            json.loads(found[name])
+        except ValueError as error:
+            sys.exit(f"{name} of the ConfigMap: {error}")
     return found
 
 
