@@ -5,7 +5,8 @@
 enter_stage "$@"
 DEPLOY=$HERE/../../deploy
 PYTHON=${PYTHON:-python3}
-rm -rf /opt/* /var/lib/pycni
+mkdir -p /var/lib/pycni
+for directory in /opt /var/lib/pycni; do mount -t tmpfs tmpfs $directory; done
 start_bare_containerd
 daemonset() { "$PYTHON" "$HERE/lib/daemonset.py" /run/containerd.sock "$STAGE" "$DEPLOY/daemonset.yaml" "$@"; }
 pods_live() { "$PYTHON" "$HERE/lib/kubelet.py" /run/containerd.sock "$STAGE" bridge portmap bandwidth; }
@@ -14,7 +15,10 @@ is_there() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,ba
 watch_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*; }
 server() { pgrep -f '^/opt/pycni/[0-9a-f]*/bin/python3 -m pycni serve'; }
 # said_in_order NAMES: the container said of these, one after the other, that they are there, or no longer.
-said_in_order() { sed -nE 's/.* (\S+) (is there|is removed|has ended)$/\1/p' "$STAGE/main.log" | xargs -n1 basename | sed 's/^[0-9a-f]*$/ID/' | paste -sd' ' | grep -x "$1"; }
+said_in_order() {
+  sed -nE 's/.* (\S+) (is there|is removed|has ended)$/\1/p' "$STAGE/main.log" | xargs -n1 basename |
+    sed 's/^[0-9a-f]*$/ID/' | paste -sd' ' | grep -x "$1"
+}
 
 check "image import" "$PYTHON" "$HERE/lib/node_image.py" "$1" "$DEPLOY/Containerfile" "$STAGE/pycni.tar"
 for tar in image pycni; do check "load $tar" $CTR --namespace k8s.io images import "$STAGE/$tar.tar"; done
