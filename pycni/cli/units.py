@@ -49,9 +49,10 @@ OOMScoreAdjust=-500
 # Whatever gives a service a mount namespace of its own is therefore out: ProtectSystem, ProtectHome, PrivateTmp,
 # PrivateDevices, ProtectKernelTunables, ProtectKernelModules, ProtectKernelLogs, ProtectControlGroups, ProtectProc,
 # ReadWritePaths and their like; so is PrivateUsers. With one of them each call takes the slow way, by itself.
-# NET_ADMIN and NET_RAW are the plugins' work. SYS_ADMIN enters network namespaces, SYS_PTRACE sees in which namespaces
-# a caller is that may do more than the server, DAC_OVERRIDE reaches files and sysctls that are not root's.
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_OVERRIDE
+# NET_ADMIN and NET_RAW are the plugins' work, NET_BIND_SERVICE is for the port of DHCP. SYS_ADMIN enters network
+# namespaces, SYS_PTRACE sees in which namespaces a caller is that may do more than the server, DAC_OVERRIDE reaches
+# files and sysctls that are not root's.
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_OVERRIDE
 NoNewPrivileges=yes
 RestrictNamespaces=net
 RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6 AF_PACKET
