@@ -46,7 +46,7 @@ def containers(host: Host) -> Iterator[list[Container]]:
 
 
 @pytest.fixture
-def served() -> Iterator[None]:
+def through_server() -> Iterator[None]:
     """The test's runtimes call plugins through a resident server, by the launcher, instead of directly."""
     if not calls.LAUNCHER.exists():
         pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")

@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def way(request: pytest.FixtureRequest) -> None:
     """How the test's calls reach the plugins."""
     if getattr(request, "param", "direct") == "served":
-        request.getfixturevalue("served")
+        request.getfixturevalue("through_server")
 
 
 class GoRuntime(Runtime):
