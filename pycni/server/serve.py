@@ -114,5 +114,8 @@ def _notify(state: str) -> None:
     if not address:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.sendall(state.encode())
+        try:
+            channel.connect("\0" + address[1:] if address.startswith("@") else address)
+            channel.sendall(state.encode())
+        except OSError as error:  # nobody listens any more: no reason not to serve
+            log.warning("cannot tell %s that %s: %s", address, state, error)

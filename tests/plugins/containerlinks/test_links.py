@@ -208,6 +208,7 @@ def test_check_finds_damage(attachment: Attached, container: Container, damage: 
         runtime.check()
 
 
+@pytest.mark.direct
 def test_status_names_the_kind_that_the_kernel_lacks(host: Host) -> None:
     own = Namespace.own(Journal())
     own.expect_kind("veth")
