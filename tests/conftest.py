@@ -1,23 +1,30 @@
 """What tests of executables share, and what they ask of the kernel."""
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pycni.kernel import containerlink
 from pycni.protocol.errors import CniError
+from pycni.testing import wait_for
 from pycni.testing.world import Netns
 
 CARDS = "02:63:6e:69:00:0"  # how the addresses of those begin that scripts/guest gives its machine
 ACME = Path(__file__).with_name("third_party") / "acme_mtu"
+
+
+WAYS = ["one-shot", "served"]
+Executables = Callable[..., AbstractContextManager[Path]]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -26,6 +33,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         sources = [source for source in (collection_path, collection_path.with_name("conftest.py")) if source.exists()]
         return None if any("needs_kernel" in source.read_text() for source in sources) else True
     return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What needs another kernel goes one way: the guest is slow, and what a server changes shows in all the others."""
+    again = [item for item in items if item.get_closest_marker("needs_kernel") and _is_served(item)]
+    if again:
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in again]
+
+
+def _is_served(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)  # of a test with parameters
+    return call is not None and "served" in call.params.values()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -73,10 +93,82 @@ def _has_sctp() -> bool:
     return True
 
 
+@pytest.fixture(scope="session", params=WAYS)
+def bin_directory(request: pytest.FixtureRequest, executables: Executables) -> Iterator[Path]:
+    """Every plugin of this installation, as executables: without a server, and with one."""
+    with executables(way=request.param) as directory:
+        yield directory
+
+
+@pytest.fixture(autouse=True)
+def nobody_went_past_the_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A launcher that cannot use its server says nothing, so the scripts that it starts then write their names down.
+
+    The mark `one_shot` is for calls that a server rightly refuses.
+    """
+    asked = {"bin_directory", "acme_bin_directory"} & set(request.fixturenames)
+    logs = [request.getfixturevalue(name).with_name("oneshot.log") for name in asked]
+    yield
+    for log in filter(Path.exists, logs):
+        started = log.read_text()
+        log.unlink()
+        assert request.node.get_closest_marker("one_shot"), f"not answered by the server: {started}"
+
+
 @pytest.fixture(scope="session")
-def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every plugin of this installation, as executables."""
-    return _installed(tmp_path_factory.mktemp("cni") / "bin")
+def executables(tmp_path_factory: pytest.TempPathFactory) -> Executables:
+    """Installs every plugin into a directory: without a server, with one, or for one that the test starts itself."""
+
+    @contextmanager
+    def install(*, way: str, socket: Path | None = None, before_server: Sequence[str | Path] = (), **env: str) -> Any:
+        """`before_server` is a command that starts the server; if the test does, with its socket at `socket`, the
+        command for that is in the file `serve` beside the directory.
+        """
+        directory = tmp_path_factory.mktemp("cni") / "bin"
+        place = directory.with_name("pycni.sock") if socket is None else socket
+        _pycni("install", directory, "--state-dir", directory.with_name("state"), "--socket", place, **env)
+        if way == "one-shot":
+            yield directory
+            return
+        scripts = directory.with_name("state") / "oneshot"
+        if not scripts.is_dir():
+            pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
+        for script in scripts.iterdir():
+            _let_it_write_its_name_down(script, directory.with_name("oneshot.log"))
+        settings = [f"{name}={value}" for name, value in (env | {"PYTHONSAFEPATH": "1"}).items()]
+        serve = ["env", *settings, sys.executable, "-m", "pycni", "serve", "--socket", str(place)]
+        if socket is not None:
+            directory.with_name("serve").write_text(shlex.join(serve))
+            yield directory
+            return
+        with _served(directory, [*before_server, *serve]):
+            yield directory
+
+    return install
+
+
+def _let_it_write_its_name_down(script: Path, log: Path) -> None:
+    shell_begins = "''':'\n"
+    text = script.read_text()
+    assert shell_begins in text
+    script.write_text(text.replace(shell_begins, f"{shell_begins}echo {script.name} $CNI_COMMAND >>{log}\n", 1))
+
+
+@contextmanager
+def _served(directory: Path, serve: Sequence[str | Path]) -> Iterator[None]:
+    said = directory.with_name("server.log")
+    with said.open("wb") as log:
+        server = subprocess.Popen(serve, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    directory.with_name("server.pid").write_text(str(server.pid))
+    try:
+        wait_for(lambda: "serving at" in said.read_text() or server.poll() is not None, "the server", seconds=60)
+        assert server.poll() is None, said.read_text()
+        yield
+        server.terminate()
+        assert server.wait(60) == 0, said.read_text()
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -90,10 +182,11 @@ def acme_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture(scope="session")
-def acme_bin_directory(acme_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", params=WAYS)
+def acme_bin_directory(request: pytest.FixtureRequest, executables: Executables, acme_site: Path) -> Iterator[Path]:
     """What `pycni install` makes where acme-mtu is installed too."""
-    return _installed(tmp_path_factory.mktemp("acme") / "bin", PYTHONPATH=str(acme_site))
+    with executables(way=request.param, PYTHONPATH=str(acme_site)) as directory:
+        yield directory
 
 
 @pytest.fixture
@@ -120,8 +213,7 @@ def iptables(request: pytest.FixtureRequest, use_iptables: Callable[[str], None]
     return str(request.param)
 
 
-def _installed(directory: Path, **env: str) -> Path:
-    command = [sys.executable, "-m", "pycni", "install", directory, "--state-dir", directory.with_name("state")]
+def _pycni(*arguments: str | Path, **env: str) -> None:
+    command = [sys.executable, "-m", "pycni", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
     assert done.returncode == 0, done.stderr
-    return directory

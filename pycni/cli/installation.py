@@ -8,15 +8,14 @@ import os
 import shutil
 import subprocess  # noqa: TID251 - the launchers' interpreter is asked whether it finds the plugins
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 import pycni.server
+from pycni.cli import files
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
 from pycni.sdk.launcher import Launcher, compiled
@@ -25,7 +24,6 @@ STATE = Path("/var/lib/pycni")
 SOCKET = Path("/run/pycni/pycni.sock")
 _COMPILED = Path(pycni.server.__file__).with_name("launcher")
 _LIBRARIES = ("pycni", "pydantic", "pyroute2")
-_MODE = 0o755
 
 
 def launchers(only: Iterable[str] = ()) -> list[Launcher]:
@@ -56,14 +54,14 @@ def install(
     below `state`, when there is none. Where it could not be compiled, or with `python`, the scripts take its place.
     """
     chosen = launchers(only)
-    with _explained(f"cannot install into {directory}"):
+    with files.explained(f"cannot install into {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
         scripts = directory if python or not has_compiled_launcher() else state / "oneshot"
         scripts.mkdir(parents=True, exist_ok=True)
         for launcher in chosen:
             if scripts == directory:
                 _make_room(directory / launcher.type, state)
-            _place(scripts / launcher.type, partial(_write, text=launcher.script()))
+            files.place(scripts / launcher.type, partial(_write, text=launcher.script()))
         if scripts != directory:
             binary = compiled(_COMPILED.read_bytes(), socket=str(socket), oneshot_directory=str(scripts.resolve()))
             _place_under_all_names([directory / launcher.type for launcher in chosen], binary, state)
@@ -74,10 +72,10 @@ def _place_under_all_names(targets: Sequence[Path], binary: bytes, state: Path) 
     """One file, so that an upgrade of many plugins is never half done for long, and is loaded once."""
     first, *others = targets
     _make_room(first, state)
-    _place(first, partial(_write_bytes, data=binary))
+    files.place(first, partial(_write_bytes, data=binary))
     for target in others:
         _make_room(target, state)
-        _place(target, partial(_link, first))
+        files.place(target, partial(_link, first))
 
 
 def _make_room(target: Path, state: Path) -> None:
@@ -89,13 +87,13 @@ def _make_room(target: Path, state: Path) -> None:
 def uninstall(directory: Path, state: Path = STATE) -> list[Path]:
     """Take every launcher out of the directory and give back what was there before. Raises CniError."""
     removed = []
-    with _explained(f"cannot uninstall from {directory}"):
+    with files.explained(f"cannot uninstall from {directory}"):
         for target in sorted(directory.iterdir()) if directory.is_dir() else []:
             if Launcher.read(str(target)) is None:
                 continue
             kept = _kept(state, target)
             if os.path.lexists(kept):
-                _place(target, partial(_copy, kept))
+                files.place(target, partial(_copy, kept))
                 kept.unlink()
             else:
                 target.unlink()
@@ -143,7 +141,7 @@ def _kept(state: Path, target: Path) -> Path:
 
 def _keep(target: Path, kept: Path) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
-    _place(kept, partial(_copy, target))
+    files.place(kept, partial(_copy, target))
 
 
 def _write(temporary: Path, *, text: str) -> None:
@@ -165,36 +163,3 @@ def _copy(source: Path, temporary: Path) -> None:
         temporary.symlink_to(source.readlink())
     else:
         shutil.copy2(source, temporary)
-
-
-def _place(target: Path, fill: Callable[[Path], object]) -> None:
-    """Have `fill` write a temporary file beside the target, and rename it to the target when it is on the disk."""
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(descriptor)
-    path = Path(name)
-    try:
-        fill(path)
-        if not path.is_symlink():
-            path.chmod(_MODE)
-            _sync(path)
-        path.replace(target)
-        _sync(target.parent)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _explained(failure: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CniError(f"{failure}: {(error.strerror or str(error)).lower()}: {error.filename}") from None

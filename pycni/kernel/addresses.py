@@ -106,7 +106,7 @@ def wait_until_heard(link: Link, cidrs: Iterable[Cidr]) -> None:
     """
     wanted = {_solicited_node(cidr.ip) for cidr in cidrs if isinstance(cidr, IPv6Interface)}
     deadline = time.monotonic() + _DEADLINE
-    while not wanted <= _groups(link):
+    while wanted and not wanted <= _groups(link):
         if time.monotonic() > deadline:
             raise CniError(f"{link} did not join the multicast groups of its addresses within {_DEADLINE:g} s")
         time.sleep(_JOIN_PAUSE)

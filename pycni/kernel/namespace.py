@@ -93,6 +93,14 @@ class Namespace(Door):
                 f'interface "{name}" already exists in {self.path}', details="it needs a DEL before the next ADD"
             )
 
+    def expect_no_peer(self, peer: str, name: str) -> None:
+        """Raise CniError if there is a link called `peer`, which was to be the other end of a cable from `name`."""
+        if self.find_link(peer) is not None:
+            raise CniError(
+                f'container veth name ("{peer}") peer provided ("{name}") already exists',
+                details=f"{self.path} has an interface {peer}; it needs a DEL before the next ADD",
+            )
+
     def links(self) -> list[Link]:
         """Every link of the namespace."""
         return [Link(self, state) for state in links.all_states(self)]
@@ -113,11 +121,6 @@ class Namespace(Door):
         self, name: str, *, peer: str, peer_in: Namespace, mtu: int | None = None, mac: str = "", alias: str = ""
     ) -> tuple[Link, Link]:
         """A cable from here to `peer_in`: both ends with their final names and addresses, both still down."""
-        if peer_in.find_link(peer) is not None:
-            raise CniError(
-                f'container veth name ("{peer}") peer provided ("{name}") already exists',
-                details=f"{peer_in.path} has an interface {peer}; it needs a DEL before the next ADD",
-            )
         size = [("IFLA_MTU", mtu)] if mtu else []
         end = [("IFLA_IFNAME", peer), ("IFLA_ADDRESS", mac or random_mac()), ("IFLA_NET_NS_FD", peer_in.fd), *size]
         data = {"attrs": [("VETH_INFO_PEER", {"attrs": end})]}
@@ -131,9 +134,19 @@ class Namespace(Door):
         naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
 
         def do() -> tuple[Link, Link]:
-            links.delete(self, name)  # left by an ADD of the same attachment that was killed half-way
-            with explained(f"cannot create veth {name} with peer {peer}"):
-                (state,) = self.netlink.request(creation, naming, links.question(name))
+            messages = creation, naming, links.question(name)
+            outcomes = self.netlink.outcomes(*messages)
+            if isinstance(outcomes[0], NetlinkError) and outcomes[0].errno == errno.EEXIST:
+                peer_in.expect_no_peer(peer, name)
+                links.delete(self, name)  # left by an ADD of the same attachment that was killed half-way
+                outcomes = self.netlink.outcomes(*messages)
+            refusal = next((outcome for outcome in outcomes if isinstance(outcome, NetlinkError)), None)
+            if refusal is not None:
+                if not isinstance(outcomes[0], NetlinkError):
+                    links.delete(self, name)
+                with explained(f"cannot create veth {name} with peer {peer}"):
+                    raise refusal
+            (state,) = next(answers for answers in outcomes if answers and not isinstance(answers, NetlinkError))
             return Link(self, links.LinkState.of(state)), peer_in.link(peer)
 
         return self.journal.change(f"create veth {name} with peer {peer}", do, lambda: links.delete(self, name))
@@ -150,11 +163,13 @@ class Namespace(Door):
             )
         if vlan_filtering and not bridge.state.vlan_filtering:
             self._filter_vlans(bridge)
-        bridge.ensure(
-            up=True,
-            promisc=True if promisc else None,
-            mac=random_mac() if bridge.mac in ("", _NO_MAC) else None,
-        )
+        state = bridge.state
+        if not state.up or (promisc and not state.promisc) or state.mac in ("", _NO_MAC):
+            bridge.ensure(
+                up=True,
+                promisc=True if promisc else None,
+                mac=random_mac() if state.mac in ("", _NO_MAC) else None,
+            )
         return bridge
 
     def _new_bridge(self, name: str, mtu: int | None) -> Link:
@@ -304,8 +319,12 @@ class Namespace(Door):
             time.sleep(_CARRIER_PAUSE)
 
     def wait_until_reachable(self, link: Link, cidrs: Iterable[Cidr]) -> None:
-        """Wait until the link carries frames and hears who asks for these addresses of its own. Raises CniError."""
-        self.wait_for_carrier(link)
+        """Wait until the link carries frames and hears who asks for these addresses of its own. Raises CniError.
+
+        A link that carried frames when it was last looked at need not be waited for.
+        """
+        if link.state.operstate != "UP":
+            self.wait_for_carrier(link)
         addresses.wait_until_heard(link, cidrs)
 
     def set_down(self, name: str) -> None:
@@ -362,16 +381,11 @@ class Namespace(Door):
         configure.configure_port(port, gateways, routes_)
 
     def announce(self, link: Link) -> None:
-        """Tell the neighbours where the link's addresses live now, by gratuitous ARP and neighbour advertisements.
-
-        The kernel does it itself, as `configure` has asked it to (arp_notify, ndisc_notify), whenever the link is
-        given a hardware address, even the one that it has. (A packet socket of our own would cost 4 to 8 ms to close.)
-        """
-        message = link_message(netlink.NEWLINK, [("IFLA_ADDRESS", link.mac)], index=link.index)
+        """Tell the neighbours where the link's addresses live now, by gratuitous ARP and neighbour advertisements."""
 
         def do() -> None:
             with explained(f"cannot announce {link}"):
-                self.netlink.request(message)
+                self.netlink.request(configure.announcement(link))
 
         self.journal.change(f"announce {link}", do)
 

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
 _LOOK_EVERY = 2.0  # seconds between two looks at the installation
+_ENDINGS = (signal.SIGTERM, signal.SIGINT)
 _DRAIN = 60.0  # seconds for calls that are being answered
 
 
@@ -76,7 +77,11 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 
 def _start_anew(listener: socket.socket) -> None:
-    """Become the new version of this server, which goes on at the same socket: calls wait there meanwhile."""
+    """Become the new version of this server, which goes on at the same socket: calls wait there meanwhile.
+
+    So do signals, until it can answer them.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     os.dup2(listener.fileno(), _FIRST_DESCRIPTOR, inheritable=True)
     os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
     os.execv(sys.executable, [sys.executable, "-m", "pycni", *sys.argv[1:]])  # noqa: S606 - there is no shell
@@ -87,8 +92,9 @@ def _signals() -> Iterator[int]:
     """A descriptor that becomes readable with SIGTERM or SIGINT."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writing)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDINGS:
         signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)  # see _start_anew
     try:
         yield reading
     finally:
@@ -114,5 +120,8 @@ def _notify(state: str) -> None:
     if not address:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.sendall(state.encode())
+        try:
+            channel.connect("\0" + address[1:] if address.startswith("@") else address)
+            channel.sendall(state.encode())
+        except OSError as error:  # nobody listens any more: no reason not to serve
+            log.warning("cannot tell %s that %s: %s", address, state, error)

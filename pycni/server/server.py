@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import replace
 from typing import Any
 
 from pycni.kernel import netfilter
@@ -24,6 +26,7 @@ from pycni.server.frames import Call, FrameError
 
 log = logging.getLogger(__name__)
 
+_said: ContextVar[io.StringIO | None] = ContextVar("said", default=None)
 _PATIENCE = 10.0  # seconds for a launcher to send its call
 _STAND_INS = 16  # times the number of workers: how many threads there are at most, when calls wait for the world
 
@@ -42,11 +45,12 @@ class Server:
         self._home = own.st_dev, own.st_ino  # a thread begins where the one is that has started it
         listener.setblocking(False)
         # Each moves from namespace to namespace, and never comes back to the process's own.
+        self._context = copy_context()
         self._threads = [self._new_thread() for _ in range(workers)]
         self._most, self._surplus, self._lock = workers * _STAND_INS, 0, threading.Lock()
 
     def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._work, name="worker", daemon=True)
+        return threading.Thread(target=self._context.copy().run, args=(self._work,), name="worker", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -144,17 +148,42 @@ class Server:
 
 
 def _answer(plugin: type[Plugin[Any]], call: Call) -> Answer:
+    """The answer, with what the plugin and its delegates have said on the way before its own stderr."""
     move_this_thread(call.host)
-    return answer(call.type, plugin, call.env, call.stdin, invoke, netns=call.container)
+    token = _said.set(io.StringIO())
+    try:
+        reply = answer(call.type, plugin, call.env, call.stdin, invoke, netns=call.container)
+        said = _said.get()
+        return replace(reply, stderr=said.getvalue() + reply.stderr) if said else reply
+    finally:
+        _said.reset(token)
 
 
 def _can_serve(connection: socket.socket, call: Call) -> bool:
+    if call.env.get("CNI_COMMAND", "") in ("", "VERSION"):  # touches no path; libcni asks with "dummy" for each
+        return frames.may_be_served(connection)
     # A relative path is relative to the caller's directory, which is not ours.
     paths = [*call.env.get("CNI_PATH", "").split(":"), call.env.get("CNI_NETNS", "") or "/"]
     return all(path.startswith("/") for path in paths if path) and frames.may_be_served(connection)
 
 
 def keep_stdout_clean() -> None:
-    """What a plugin prints goes to the log; the server has no stdout of its own."""
-    sys.stdout = io.TextIOWrapper(os.fdopen(os.dup(2), "wb", buffering=0), write_through=True)
+    """What a plugin prints goes to its caller, as from a one-shot; the server has no stdout of its own."""
+    log_file = io.TextIOWrapper(os.fdopen(os.dup(2), "wb", buffering=0), write_through=True)
+    sys.stdout = sys.stderr = _Voices(log_file)
     os.dup2(2, 1)
+
+
+class _Voices(io.TextIOBase):
+    """A stream that keeps apart what the threads say: during a call for the caller, else for the log."""
+
+    def __init__(self, log_file: io.TextIOBase) -> None:
+        self._log_file = log_file
+
+    def write(self, text: str, /) -> int:
+        """Say it."""
+        said = _said.get()
+        return self._log_file.write(text) if said is None else said.write(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""

@@ -7,6 +7,7 @@ import pytest
 
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
+from pycni.testing import calls
 from pycni.testing.world import Container, Host
 
 
@@ -42,3 +43,12 @@ def containers(host: Host) -> Iterator[list[Container]]:
     yield made
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def through_server() -> Iterator[None]:
+    """The test's runtimes call plugins through a resident server, by the launcher, instead of directly."""
+    if not calls.LAUNCHER.exists():
+        pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
+    with calls.served():
+        yield

@@ -7,7 +7,7 @@ from functools import partial
 
 from pycni.kernel.journal import watching
 from pycni.protocol.errors import CniError
-from pycni.testing import snapshot
+from pycni.testing import calls, snapshot
 from pycni.testing.runtime import Runtime
 
 _MANY = 200  # changes; an ADD that makes more has lost its way
@@ -76,7 +76,7 @@ def _at_every_change(make: Callable[[], Runtime], ends: Callable[[Runtime, int],
 def _fails(runtime: Runtime, number: int) -> bool:
     """Whether an ADD whose change `number` fails came as far as that."""
     try:
-        with watching(_Ending(number, _injected_failure)):
+        with watching(_Ending(number, _injected_failure)), calls.anew():
             runtime.add()
     except CniError as error:
         if "injected" not in str(error):
@@ -87,13 +87,14 @@ def _fails(runtime: Runtime, number: int) -> bool:
 
 def _dies(runtime: Runtime, number: int, *, gc: bool) -> bool:
     """The same for an ADD that is killed there, in a process of its own; DEL or GC comes after, turn by turn."""
-    pid = os.fork()
-    if pid == 0:
-        with suppress(BaseException), watching(_Ending(number, lambda: os._exit(9))):
-            runtime.add()
-            os._exit(0)
-        os._exit(1)
-    _, status = os.waitpid(pid, 0)
+    with calls.anew():  # a process with threads should not fork
+        pid = os.fork()
+        if pid == 0:
+            with suppress(BaseException), watching(_Ending(number, lambda: os._exit(9))):
+                runtime.add()
+                os._exit(0)
+            os._exit(1)
+        _, status = os.waitpid(pid, 0)
     ended = os.waitstatus_to_exitcode(status)
     assert ended in (0, 9), "ADD failed in a process of its own"
     if ended == 9 and gc and number % 2:

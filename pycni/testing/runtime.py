@@ -1,4 +1,4 @@
-"""A runtime in miniature: one plugin, one container, in process, with prevResult handed on as real runtimes do."""
+"""A runtime in miniature: one plugin, one container, with prevResult handed on as real runtimes do."""
 
 import json
 import os
@@ -6,9 +6,8 @@ from typing import Any
 
 from pycni.kernel.owner import Owner
 from pycni.protocol.errors import CniError
-from pycni.sdk import registry
-from pycni.sdk.invoke import invoke
-from pycni.sdk.respond import Answer, answer
+from pycni.sdk.respond import Answer
+from pycni.testing import calls
 from pycni.testing.world import Container
 
 
@@ -87,7 +86,7 @@ class Runtime:
             "CNI_PATH": str(self.container.host.state / "bin"),
         }
         stdin = json.dumps({**self.config, **(extra or {})}).encode()
-        reply = answer(self.plugin, registry.load(self.plugin), env, stdin, invoke)
+        reply = calls.call(self.plugin, env, stdin)
         if reply.status:
             raise CniError.from_json(json.loads(reply.stdout))
         return reply

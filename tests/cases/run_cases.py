@@ -4,9 +4,13 @@
     sudo ./run_cases.py --bin /opt/cni/bin [--cnitool pycni]
     sudo ./run_cases.py --bin DIR --only 'env|VERSION' --plugins loopback,static -v
 
-Needs root, util-linux `unshare`, iproute2 `ip`, and no Python packages. Everything runs in a throwaway mount and
-network namespace: /run, /var/lib/cni (or /var/lib) and /etc/cni are private there, so nothing on the host changes.
+Needs root, util-linux `unshare` and `nsenter`, iproute2 `ip`, and no Python packages. Everything runs in a throwaway
+mount and network namespace: /run, /var/lib/cni (or /var/lib) and /etc/cni are private there, so nothing on the host
+changes.
 Every case has a "host" namespace (proto-h*) and container namespaces (proto-c*, proto-d*) of its own.
+
+    sudo ./run_cases.py --bin DIR --then pycni serve &    # a server has to see the same files as its callers
+    sudo ./run_cases.py --bin DIR --in $!
 
 Exit status: 0 if no case failed, 1 if some did, 2 if it could not run.
 
@@ -131,14 +135,21 @@ def plugins_of(case: dict[str, Any], present: list[str], restrict: set[str] | No
     ]  # fmt: skip
 
 
-def enter_sandbox() -> None:
-    """Start again in a mount and network namespace of our own, then make the places private that cases write to."""
+def enter_sandbox(sandbox_of: int | None) -> None:
+    """Start again in a mount and network namespace of our own, then make the places private that cases write to.
+
+    Or start again in the sandbox of another process, which has done so.
+    """
     if os.environ.get("PROTO_INNER") != "1":
         if os.geteuid() != 0:
             sys.exit("root is needed")
         env = {**os.environ, "PROTO_INNER": "1"}
-        unshare = ["unshare", "-n", "-m", "--propagation", "private"]
-        os.execvpe("unshare", [*unshare, sys.executable, __file__, *sys.argv[1:]], env)
+        enter = ["unshare", "-n", "-m", "--propagation", "private"]
+        if sandbox_of:
+            enter = ["nsenter", f"--target={sandbox_of}", "-n", "-m"]
+        os.execvpe(enter[0], [*enter, sys.executable, __file__, *sys.argv[1:]], env)
+    if sandbox_of:
+        return
     places = [Path("/run"), CACHE if CACHE.is_dir() else CACHE.parent]
     places += [place for place in (Path("/etc/cni"),) if place.is_dir()]
     for place in places:
@@ -159,6 +170,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", help="regular expression on id or title")
     parser.add_argument("--plugins", help="run generic cases with these plugins alone (a,b,c)")
     parser.add_argument("--json", type=Path, help="write all verdicts and observations to this file")
+    parser.add_argument("--then", nargs=argparse.REMAINDER, help="run no case but this command, in the sandbox")
+    parser.add_argument("--in", type=int, dest="sandbox_of", metavar="PID", help="use the sandbox of that command")
     parser.add_argument("-v", "--verbose", action="store_true")
     parser.add_argument("-l", "--list", action="store_true", help="list the cases and exit")
     options = parser.parse_args()
@@ -178,7 +191,9 @@ def main() -> int:
         for case in cases:
             print(f"{case['id']:<34} {case.get('level', 'must'):<6} {case['title']}")
         return 0
-    enter_sandbox()
+    enter_sandbox(options.sandbox_of)
+    if options.then:
+        os.execvp(options.then[0], options.then)
     present = sorted(file.name for file in options.bin.iterdir() if file.is_file() and os.access(file, os.X_OK))
     restrict = set(options.plugins.split(",")) if options.plugins else None
     results, counts = [], Counter()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pycni.cli import installation
+from pycni.cli import files, installation
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
 from pycni.sdk.launcher import Launcher
@@ -86,7 +86,7 @@ def test_a_failure_leaves_no_temporary_file(directory: Path, state: Path, monkey
     def fail(_path: Path) -> None:
         raise OSError(28, "No space left on device", str(directory / "static"))
 
-    monkeypatch.setattr(installation, "_sync", fail)
+    monkeypatch.setattr(files, "_sync", fail)
     with pytest.raises(CniError, match="cannot install into .*: no space left on device"):
         installation.install(directory, ["static"], state)
     assert names(directory) == []

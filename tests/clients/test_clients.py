@@ -11,6 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,13 @@ NEEDS = {
     "cri.sh": (*CONTAINERD, "curl"),
     "cri-parallel.sh": CONTAINERD,
     "podman.sh": ("podman", "crun", "conmon", "curl"),
+    "daemonset.sh": (*CONTAINERD, "curl", "gcc", "patchelf", "pgrep"),
 }
 # Where the clients look for executables.
 PATH = ":".join(filter(None, [os.environ.get("CONTAINERD_DIR"), "/usr/sbin:/usr/bin:/sbin:/bin"]))
 NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
 MINUTES = 60  # seconds
+DEBIANS = "/usr/bin/python3"
 
 pytestmark = pytest.mark.clients
 
@@ -40,34 +44,46 @@ def containerd_version() -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", said)[:3])
 
 
-@pytest.fixture(scope="session")
-def bin_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+# Where scripts have the server, each its own on its own stage: it has to see the same files as its callers.
+SOCKET = Path("/run/pycni/pycni.sock")
+Executables = Callable[..., AbstractContextManager[Path]]
+
+
+@pytest.fixture(scope="session", params=["one-shot", "served"])
+def bin_directory(request: pytest.FixtureRequest, executables: Executables) -> Iterator[Path]:
     if given := os.environ.get("PYCNI_CLIENTS_BIN_DIR"):
-        return Path(given)
-    directory = tmp_path_factory.mktemp("bin")
-    pycni = Path(sys.executable).with_name("pycni")
-    subprocess.run([pycni, "install", directory, "--state-dir", f"{directory}-state"], check=True, capture_output=True)
-    return directory
+        if request.param == "served":
+            pytest.skip(f"{given} is not ours to serve")
+        yield Path(given)
+        return
+    with executables(way=request.param, socket=SOCKET) as directory:
+        yield directory
 
 
-@pytest.mark.parametrize("client", NEEDS)
-def test_containers_live_on_version_1_0_0(client: str, bin_dir: Path) -> None:
-    passes(client, bin_dir, CNIVER="1.0.0")
+@pytest.fixture(scope="session", params=["one-shot", "served"])
+def acme_bin_directory(request: pytest.FixtureRequest, executables: Executables, acme_site: Path) -> Iterator[Path]:
+    with executables(way=request.param, socket=SOCKET, PYTHONPATH=str(acme_site)) as directory:
+        yield directory
 
 
-def test_forty_pods_come_and_go_at_once(bin_dir: Path) -> None:
-    passes("cri-parallel.sh", bin_dir, CNIVER="1.0.0", PODS="40")
+@pytest.mark.parametrize("client", ["ctr.sh", "cri.sh", "cri-parallel.sh", "podman.sh"])
+def test_containers_live_on_version_1_0_0(client: str, bin_directory: Path) -> None:
+    passes(client, bin_directory, CNIVER="1.0.0")
 
 
-def test_podman_lives_on_the_version_that_it_writes(bin_dir: Path) -> None:
-    passes("podman.sh", bin_dir, CNIVER="0.4.0")
+def test_forty_pods_come_and_go_at_once(bin_directory: Path) -> None:
+    passes("cri-parallel.sh", bin_directory, CNIVER="1.0.0", PODS="40")
+
+
+def test_podman_lives_on_the_version_that_it_writes(bin_directory: Path) -> None:
+    passes("podman.sh", bin_directory, CNIVER="0.4.0")
 
 
 if containerd_version() >= (2, 0):  # before, it knows nothing newer than 1.0.0
 
     @pytest.mark.parametrize("client", ["ctr.sh", "cri.sh"])
-    def test_containers_live_on_version_1_1_0(client: str, bin_dir: Path) -> None:
-        passes(client, bin_dir, CNIVER="1.1.0")
+    def test_containers_live_on_version_1_1_0(client: str, bin_directory: Path) -> None:
+        passes(client, bin_directory, CNIVER="1.1.0")
 
 
 def test_a_plugin_of_somebody_else_is_called_by_ctr(acme_bin_directory: Path) -> None:
@@ -75,16 +91,27 @@ def test_a_plugin_of_somebody_else_is_called_by_ctr(acme_bin_directory: Path) ->
     passes("ctr.sh", acme_bin_directory, CNIVER="1.0.0", CHAIN="bridge acme-mtu", ETH0="mtu 1400")
 
 
+def test_a_bare_node_gets_plugins_server_and_network_from_the_daemonset(tmp_path: Path) -> None:
+    require("daemonset.sh")
+    assemble = [HERE.parents[1] / "deploy" / "assemble", tmp_path]
+    done = subprocess.run(assemble, capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": DEBIANS})
+    assert done.returncode == 0, done.stderr
+    passes("daemonset.sh", tmp_path)
+
+
 def test_a_failure_shows_what_the_client_said(tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match='failed to find plugin "(bridge|loopback)" in path'):
         passes("cri.sh", tmp_path, CNIVER="1.0.0")
 
 
-def passes(client: str, bin_dir: Path, **settings: str) -> None:
+def passes(client: str, bin_directory: Path, **settings: str) -> None:
     """Runs a client, and fails with all that it printed unless it passes."""
     require(client)
+    serve = bin_directory.with_name("serve")
+    if serve.exists():
+        settings["SERVE"] = serve.read_text()
     script = subprocess.Popen(
-        [HERE / client, bin_dir],
+        [HERE / client, bin_directory],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -99,13 +126,13 @@ def passes(client: str, bin_dir: Path, **settings: str) -> None:
         if not isinstance(interruption, subprocess.TimeoutExpired):
             raise
     if script.returncode != 0:
-        pytest.fail(f"{client} on {bin_dir} with {settings} says:\n{output}", pytrace=False)
+        pytest.fail(f"{client} on {bin_directory} with {settings} says:\n{output}", pytrace=False)
 
 
 def require(client: str) -> None:
     """Skips where the client cannot run; where PYCNI_REQUIRE_CLIENTS=1, as in CI, that is a failure."""
     missing = [name for name in (*NEEDED_BY_ALL, *NEEDS[client]) if not shutil.which(name, path=PATH)]
-    if client.startswith("cri") and not importlib.util.find_spec("grpc"):
+    if client.startswith(("cri", "daemonset")) and not importlib.util.find_spec("grpc"):
         missing.append("grpcio")
     if os.geteuid() != 0:
         missing.append("root")

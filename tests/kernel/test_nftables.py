@@ -1,6 +1,8 @@
 """nftables in process, and by its program."""
 
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -151,3 +153,29 @@ def test_without_nftables_the_error_names_the_package(host: Host, monkeypatch: p
     with pytest.raises(CniError) as probed:
         nft.probe(host.door)
     assert probed.value.code == 50
+
+
+MANY_THREADS = """
+import threading
+from pycni.kernel.nftables.nft import Library
+
+Library().run('add table inet t; add chain inet t c; add rule inet t c iif "lo" accept')
+
+def read() -> None:
+    library = Library()
+    for _ in range(300):
+        library.run("list chain inet t c")
+
+threads = [threading.Thread(target=read) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("whole")
+"""
+
+
+def test_threads_do_not_free_what_the_library_has_only_once(host: Host) -> None:
+    """It names interfaces by one cache a process: the server died of it, and with it all calls at hand."""
+    done = subprocess.run([sys.executable, "-c", MANY_THREADS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr

@@ -10,12 +10,26 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.sdk import registry
-from pycni.sdk.invoke import invoke
-from pycni.sdk.respond import Answer, answer
-from pycni.testing import Container, Host, Runtime, wait_for
+from pycni.sdk.respond import Answer
+from pycni.testing import Container, Host, Runtime, calls, wait_for
 
 GO = Path("/usr/lib/cni")  # where Debian has the Go plugins
+CALL_PLUGINS = {"host", "host_local", "static"}  # tests with one of these fixtures
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that calls plugins passes in this process, as in the one-shot's, and through a resident server."""
+    alone = metafunc.definition.get_closest_marker("direct")
+    if CALL_PLUGINS & set(metafunc.fixturenames) and not alone:
+        ways = ["direct", pytest.param("served", marks=pytest.mark.exhaustive)]
+        metafunc.parametrize("way", ways, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def way(request: pytest.FixtureRequest) -> None:
+    """How the test's calls reach the plugins."""
+    if getattr(request, "param", "direct") == "served":
+        request.getfixturevalue("through_server")
 
 
 class GoRuntime(Runtime):
@@ -85,7 +99,7 @@ class IpamCaller:
         return json.loads(stdout) if stdout else None
 
     def answer(self, env: dict[str, str], stdin: bytes) -> tuple[str, int]:
-        reply = answer(self.plugin, registry.load(self.plugin), env, stdin, invoke)
+        reply = calls.call(self.plugin, env, stdin)
         return reply.stdout, reply.status
 
 

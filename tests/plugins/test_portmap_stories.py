@@ -317,6 +317,7 @@ def test_r39_del_of_one_network_leaves_the_ports_of_the_other(container: Contain
     second.check()
 
 
+@pytest.mark.direct
 def test_r48_by_nftables_no_process_is_started(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,12 +106,12 @@ def test_a_closed_stdin_is_an_empty_one(bin_directory: Path) -> None:
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 6)
 
 
-@pytest.mark.parametrize(("command", "word"), [("VERSION", b"i/o error"), ("ADD", b"no space left on device")])
-def test_a_full_stdout_is_exit_status_1_and_a_word_on_stderr(bin_directory: Path, command: str, word: bytes) -> None:
+@pytest.mark.parametrize("command", ["VERSION", "ADD"])
+def test_a_full_stdout_is_exit_status_1_and_a_word_on_stderr(bin_directory: Path, command: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = run([bin_directory / "static"], command, stdout=full)
     assert done.returncode == 1
-    assert word in done.stderr.lower()
+    assert re.search(b"no space left on device|i/o error", done.stderr.lower())
 
 
 def test_the_environment_of_a_daemon_is_enough(bin_directory: Path) -> None:

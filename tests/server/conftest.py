@@ -1,11 +1,13 @@
 """Launchers, servers true and false."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,18 @@ class Stage:
         """Let the scripts say their names, the verb and what came in on stdin, instead of answering."""
         for script in (self.state / "oneshot").iterdir():
             script.write_text(f'#!/bin/sh\necho "$CNI_COMMAND" >> {self.calls}\necho {ONESHOT_SAYS}\nwc -c\n')
+
+    def count_oneshots(self) -> None:
+        """Let the scripts write down verb and container before they answer."""
+        for script in (self.state / "oneshot").iterdir():
+            before, found, after = script.read_text().partition("''':'\n")
+            note = f'echo "$CNI_COMMAND $CNI_CONTAINERID" >>{self.calls}\n'
+            script.write_text(before + found + note + after)
+
+    def answered(self) -> Counter[str]:
+        """How often each call, "ADD c1", was answered, by the server and by scripts."""
+        served = re.findall(r"^\S+ (\S+ \S+) in .* ms: ", (self.state / "server.log").read_text(), re.MULTILINE)
+        return Counter(served) + Counter(self.calls.read_text().splitlines() if self.calls.exists() else [])
 
     def run(self, command: str, stdin: bytes = CONFIG, plugin: str = "static", **env: str) -> Any:
         """One call."""

@@ -1,9 +1,10 @@
 """The launcher: whatever the server does, each call is answered once and nothing is done twice."""
 
 import json
+import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -62,10 +63,29 @@ def test_a_refusal_leads_to_the_one_shot(stage: Stage, false_server: FalseServer
     assert oneshot_was_called(stage.run(command))
 
 
+@pytest.mark.parametrize("read", ["a part", "all"])
 @pytest.mark.parametrize("command", VERBS)
-def test_a_death_before_acceptance_leads_to_the_one_shot(stage: Stage, false_server: FalseServer, command: str) -> None:
-    false_server(lambda connection: connection.recv(4) and None)
+def test_a_death_before_acceptance_leads_to_the_one_shot(
+    stage: Stage, false_server: FalseServer, command: str, read: str
+) -> None:
+    false_server(lambda connection: (whole_call(connection) if read == "all" else connection.recv(4)) and None)
     assert oneshot_was_called(stage.run(command))
+
+
+def test_a_death_between_acceptance_and_go_leaves_nothing_done_twice(stage: Stage, false_server: FalseServer) -> None:
+    """Whether GO still left for the dead server is a race; nobody has acted on it."""
+
+    def die(connection: socket.socket) -> None:
+        whole_call(connection)
+        connection.sendall(frames.ACCEPTED)
+
+    false_server(die)
+    done = stage.run("ADD")
+    if done.returncode:
+        assert json.loads(done.stdout)["code"] == 11
+        assert not stage.calls.exists()
+    else:
+        assert oneshot_was_called(done)
 
 
 def test_a_death_after_acceptance_is_error_11_for_add(stage: Stage, false_server: FalseServer) -> None:
@@ -150,8 +170,8 @@ def test_a_slow_reader_and_a_slow_answer_are_waited_for(stage: Stage, false_serv
             connection.sendall(answer[start : start + 70_000])
 
     false_server(slow)
-    done = stage.run("ADD", b"y" * (5 << 20))
-    assert (done.returncode, len(done.stdout), done.stderr) == (3, 5 << 20, b"warn")
+    done = stage.run("ADD", b"y" * frames.STDIN_MAX)
+    assert (done.returncode, len(done.stdout), done.stderr) == (3, frames.STDIN_MAX, b"warn")
 
 
 def test_the_call_arrives_whole(stage: Stage, false_server: FalseServer) -> None:
@@ -172,8 +192,38 @@ def test_the_call_arrives_whole(stage: Stage, false_server: FalseServer) -> None
     assert call.container is None  # /nowhere cannot be opened
 
 
-def test_a_server_of_another_user_is_not_believed(stage: Stage) -> None:
+def test_what_is_no_socket_is_no_server(stage: Stage) -> None:
     stage.replace_oneshots()
-    (stage.socket.parent).mkdir()
+    stage.socket.parent.mkdir()
     stage.socket.write_text("no socket at all")
     assert oneshot_was_called(stage.run("ADD"))
+
+
+@pytest.fixture
+def listener(stage: Stage) -> Iterator[socket.socket]:
+    """A socket in the server's place, at which nobody listens yet."""
+    stage.replace_oneshots()
+    stage.socket.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(stage.socket))
+        yield made
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_a_server_of_another_user_is_told_nothing(stage: Stage, listener: socket.socket) -> None:
+    os.seteuid(65534)  # whose server it is shows who listens
+    try:
+        listener.listen()
+    finally:
+        os.seteuid(0)
+    assert oneshot_was_called(stage.run("ADD"))
+    connection, _ = listener.accept()
+    with connection:
+        assert connection.recv(1) == b""
+
+
+def test_a_server_whose_queue_is_full_is_not_waited_for(stage: Stage, listener: socket.socket) -> None:
+    listener.listen(0)
+    with socket.socket(socket.AF_UNIX) as first:
+        first.connect(str(stage.socket))
+        assert oneshot_was_called(stage.run("ADD"))

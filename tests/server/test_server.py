@@ -1,11 +1,13 @@
 """The server: the same answers as the one-shot, for everybody at once, and over its own restarts."""
 
+import itertools
 import json
 import os
 import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -132,38 +134,99 @@ def test_whatever_comes_in_by_the_socket_it_goes_on(stage: Stage, data: bytes, d
             assert connection.recv(1) in (b"", frames.REFUSED)
 
 
-def test_no_call_is_lost_while_the_launcher_is_replaced(stage: Stage, server: "subprocess.Popen[bytes]") -> None:
+def attach(stage: Stage, number: int) -> Any:
+    """ADD of host-local for container cNUMBER: whoever does it twice fails, or takes a second address."""
+    ipam = {"type": "host-local", "dataDir": str(stage.state / "networks"), "subnet": "10.1.0.0/16"}
+    config = {"cniVersion": "1.1.0", "name": "net", "type": "host-local", "ipam": ipam}
+    return stage.run("ADD", json.dumps(config).encode(), "host-local", CNI_CONTAINERID=f"c{number}")
+
+
+def all_are_answered_once(stage: Stage, calls: list[Any], numbers: Iterable[int] = range(50)) -> None:
+    assert [call.stdout for call in calls if call.returncode] == []
+    assert stage.answered() == {f"ADD c{number}": 1 for number in numbers}
+    assert len(list((stage.state / "networks" / "net").glob("10.*"))) == len(calls)
+
+
+def test_no_call_is_lost_or_doubled_while_the_launcher_is_replaced(
+    stage: Stage, server: "subprocess.Popen[bytes]"
+) -> None:
     """Issue 1221 of multus: "text file busy" while an executable is written in place."""
     with ThreadPoolExecutor(6) as pool:
-        calls = [pool.submit(stage.run, "ADD") for _ in range(50)]
+        calls = [pool.submit(attach, stage, number) for number in range(50)]
         for _ in range(5):
             installation.install(stage.bin, ["static", "bridge", "host-local"], stage.state, socket=stage.socket)
-        assert [call.result().stdout for call in calls if call.result().returncode] == []
+        done = [call.result() for call in calls]
     assert server.poll() is None
+    all_are_answered_once(stage, done)
 
 
-def test_a_second_server_takes_over_and_no_call_is_lost(stage: Stage, server: "subprocess.Popen[bytes]") -> None:
+def test_no_call_is_lost_or_doubled_while_a_second_server_takes_over(
+    stage: Stage, server: "subprocess.Popen[bytes]"
+) -> None:
+    stage.count_oneshots()
     with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(stage.run, "ADD") for _ in range(50)]
+        calls = [pool.submit(attach, stage, number) for number in range(50)]
         second = stage.serve()
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
-        assert [call.result().stdout for call in calls if call.result().returncode] == []
-    assert stage.run("ADD").returncode == 0
+        done = [call.result() for call in calls]
     second.send_signal(signal.SIGTERM)
     assert second.wait(30) == 0
     assert not stage.socket.exists()
+    all_are_answered_once(stage, done)
 
 
-def test_it_starts_itself_anew_when_the_installation_changes(
-    stage: Stage, server: "subprocess.Popen[bytes]", tmp_path: Path
+def test_no_call_is_lost_or_doubled_while_the_server_is_upgraded(
+    stage: Stage, server: "subprocess.Popen[bytes]"
 ) -> None:
+    """It starts itself anew when the installation changes."""
+    stage.count_oneshots()
     said = stage.state / "server.log"
-    site = Path(installation.__file__).parents[2]
-    os.utime(site)
-    wait_for(lambda: said.read_text().count("serving at") == 2, "the server to start anew", seconds=30)
+
+    def attach_until_it_has_happened(first: int) -> list[tuple[int, Any]]:
+        numbers, calls = itertools.count(first, 4), []
+        while len(calls) < 13 or said.read_text().count("serving at") < 2:
+            calls.append((number := next(numbers), attach(stage, number)))
+        return calls
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(attach_until_it_has_happened, first) for first in range(4)]
+        os.utime(Path(installation.__file__).parents[2])
+        done = [call for some in calls for call in some.result()]
     assert server.poll() is None
-    assert stage.run("ADD").returncode == 0
+    all_are_answered_once(stage, [call for _, call in done], [number for number, _ in done])
+
+
+@pytest.mark.usefixtures("server")
+def test_sixteen_mebibytes_of_stdin_are_answered(stage: Stage) -> None:
+    padding = {"x": "y" * (frames.STDIN_MAX - 200)}
+    config = {"cniVersion": "1.1.0", "name": "n", "ipam": {"addresses": [{"address": "10.1.0.2/24"}]}, "args": padding}
+    stdin = json.dumps(config).encode()
+    assert frames.STDIN_MAX - 200 < len(stdin) <= frames.STDIN_MAX
+    (stage.state / "oneshot" / "static").unlink()
+    done = stage.run("ADD", stdin)
+    assert (done.returncode, json.loads(done.stdout)["ips"]) == (0, [{"address": "10.1.0.2/24"}])
+
+
+@pytest.mark.usefixtures("server")
+def test_what_a_delegate_says_on_stderr_reaches_the_caller(stage: Stage, tmp_path: Path) -> None:
+    delegate = tmp_path / "foreign" / "talkative"
+    delegate.parent.mkdir()
+    delegate.write_text("#!/bin/sh\ncat >/dev/null\necho it is warm today >&2\n")
+    delegate.chmod(0o755)
+    config = {"cniVersion": "1.1.0", "name": "net", "bridge": "none0", "ipam": {"type": "talkative"}}
+    (stage.state / "oneshot" / "bridge").unlink()
+    done = stage.run("DEL", json.dumps(config).encode(), "bridge", CNI_PATH=str(delegate.parent), CNI_NETNS="")
+    assert (done.returncode, done.stderr) == (0, b"it is warm today\n")
+
+
+@pytest.mark.usefixtures("server")
+def test_versions_are_served_whatever_the_paths(stage: Stage) -> None:
+    """libcni asks for them with "dummy" as every path."""
+    stage.replace_oneshots()
+    done = stage.run("VERSION", CNI_PATH="dummy", CNI_NETNS="dummy")
+    assert "supportedVersions" in json.loads(done.stdout)
+    assert not stage.calls.exists()
 
 
 def test_a_resident_part_that_does_not_start_harms_nobody(tmp_path: Path) -> None:

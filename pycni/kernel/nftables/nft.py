@@ -57,6 +57,11 @@ class Nft(Protocol):
         """Give its socket back."""
 
 
+# Contexts do not share everything: libnftables (1.0.6) has one cache of interface names a process, which each run
+# frees at its end, under the feet of the others. The kernel takes one transaction a namespace at a time anyway.
+_alone = threading.Lock()
+
+
 class Library:
     """libnftables, by its small C interface."""
 
@@ -71,7 +76,9 @@ class Library:
         return _uninterrupted(lambda: self._run(script))
 
     def _run(self, script: str) -> str:
-        if self._library.nft_run_cmd_from_buffer(self._context, script.encode()) != 0:
+        with _alone:
+            status = self._library.nft_run_cmd_from_buffer(self._context, script.encode())
+        if status != 0:
             raise NftError(script, self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace"))
         return str(self._library.nft_ctx_get_output_buffer(self._context).decode(errors="replace"))
 

@@ -7,14 +7,20 @@ CTR="ctr --address /run/containerd.sock"
 start_containerd() {
   local bin_dir; bin_dir=$(cd "$1" && pwd) || exit 2; shift
   CHAIN=${CHAIN:-$*}
-  PATH=${CONTAINERD_DIR:+$CONTAINERD_DIR:}$PATH
   mount --bind "$bin_dir" /opt/cni/bin
   conflist >/etc/cni/net.d/10-clients.conflist
+  start_bare_containerd
+  say "a network of $CHAIN and CNI ${CNIVER:-1.0.0}"
+}
+
+# Without plugins and networks.
+start_bare_containerd() {
+  PATH=${CONTAINERD_DIR:+$CONTAINERD_DIR:}$PATH
   containerd_toml >"$STAGE/containerd.toml"
   containerd --config "$STAGE/containerd.toml" >"$STAGE/containerd.log" 2>&1 &
   CONTAINERD=$!
   eventually "containerd answers" $CTR version || finish
-  say "$(containerd --version) with $CHAIN of CNI ${CNIVER:-1.0.0}"
+  say "$(containerd --version)"
   "${PYTHON:-python3}" "$HERE/lib/image.py" "$STAGE/image.tar"
 }
 

@@ -38,21 +38,21 @@ def layer() -> bytes:
     return packed.getvalue()
 
 
-def write(path: str) -> None:
-    content = layer()
+def write(path: str, content: bytes, names: tuple[str, ...], **config: object) -> None:
+    """A docker archive of one layer, with this configuration of its containers."""
     layer_id = hashlib.sha256(content).hexdigest()
-    config = {
+    image = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()],
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": PAUSE, "WorkingDir": "/"},
+        "config": {"WorkingDir": "/", **config},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_id}"]},
     }
-    manifest = [{"Config": "config.json", "RepoTags": NAMES, "Layers": [f"{layer_id}/layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": names, "Layers": [f"{layer_id}/layer.tar"]}]
     with tarfile.open(path, "w") as archive:
         add(archive, f"{layer_id}/layer.tar", content)
-        add(archive, "config.json", json.dumps(config).encode())
+        add(archive, "config.json", json.dumps(image).encode())
         add(archive, "manifest.json", json.dumps(manifest).encode())
 
 
 if __name__ == "__main__":
-    write(sys.argv[1])
+    write(sys.argv[1], layer(), NAMES, Env=["PATH=/bin"], Cmd=PAUSE)

@@ -5,21 +5,24 @@ from typing import Any
 from cri import Cri
 
 IMAGE = "localhost/pycni-busybox:1"
-POD_NAMESPACE, NODE_NAMESPACE = 0, 2
+POD_NAMESPACE, CONTAINER_NAMESPACE, NODE_NAMESPACE = 0, 1, 2
 
 
-def configuration(name: str, logs: str, *, network: int = POD_NAMESPACE, **more: Any) -> dict[str, Any]:
+def configuration(
+    name: str, logs: str, *, network: int = POD_NAMESPACE, of_the_node: bool = False, **more: Any
+) -> dict[str, Any]:
+    """`of_the_node` is for a privileged pod in the node's network and process namespace."""
+    namespaces = {"network": network, "pid": CONTAINER_NAMESPACE}
+    if of_the_node:
+        namespaces = {"network": NODE_NAMESPACE, "pid": NODE_NAMESPACE}
+    security = {"namespace_options": namespaces, "privileged": int(of_the_node)}
     return {
         "metadata": {"name": name, "uid": f"uid-of-{name}", "namespace": "default"},
-        "hostname": name if network == POD_NAMESPACE else "",
+        "hostname": name if namespaces["network"] == POD_NAMESPACE else "",
         "log_directory": logs,
-        "linux": {"cgroup_parent": "/pycni-pods", "security_context": {"namespace_options": _namespaces(network)}},
+        "linux": {"cgroup_parent": "/pycni-pods", "security_context": security},
         **more,
     }
-
-
-def _namespaces(network: int) -> dict[str, int]:
-    return {"network": network, "pid": 1}  # a pid namespace for each container
 
 
 class Pod:
@@ -35,13 +38,14 @@ class Pod:
     def status(self) -> dict[str, Any]:
         return self.cri("PodSandboxStatus", pod_sandbox_id=self.id)["status"]
 
-    def start(self, *command: str) -> None:
+    def start(self, *command: str, image: str = IMAGE, **more: Any) -> None:
         container = {
             "metadata": {"name": "main"},
-            "image": {"image": IMAGE, "user_specified_image": IMAGE},
+            "image": {"image": image, "user_specified_image": image},
             "command": command,
             "log_path": "main.log",
-            "linux": {"security_context": {"namespace_options": _namespaces(POD_NAMESPACE)}},
+            "linux": {"security_context": self.config["linux"]["security_context"]},
+            **more,
         }
         created = self.cri("CreateContainer", pod_sandbox_id=self.id, config=container, sandbox_config=self.config)
         self.container = created["container_id"]

@@ -48,10 +48,10 @@ nothing_is_left() {
 
 # Outside the stage: build it, run the script again on it, clear it away, say PASS or FAIL. On it: furnish it.
 enter_stage() {
-  [ -z "${STAGE:-}" ] || { furnish_stage; return; }
+  [ -z "${STAGE:-}" ] || { furnish_stage; [ -z "${SERVE:-}" ] || start_server; return; }
   [ $EUID = 0 ] || { say "$(basename "$0") needs root"; exit 2; }
   local kept=() variable group inner rc
-  for variable in CNIVER CHAIN ETH0 PODS PYTHON CONTAINERD_DIR; do
+  for variable in CNIVER CHAIN ETH0 PODS PYTHON CONTAINERD_DIR SERVE; do
     [ -z "${!variable:-}" ] || kept+=("$variable=${!variable}")
   done
   STAGE=$(mktemp -d /tmp/pycni-clients.XXXXXX)
@@ -69,6 +69,12 @@ enter_stage() {
   clear_stage || rc=1
   say "$(basename "$0"): $([ $rc = 0 ] && echo PASS || echo FAIL) after $SECONDS s with ${1:-}"
   exit $rc
+}
+
+# $SERVE is the command. Of its own death the script need not take care: nobody outlives the stage.
+start_server() {
+  $SERVE >"$STAGE/server.log" 2>&1 &
+  eventually "the server serves" grep -q "serving at" "$STAGE/server.log" || { cat "$STAGE/server.log"; exit 1; }
 }
 
 clear_stage() {

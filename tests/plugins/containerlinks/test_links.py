@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,30 @@ def test_the_example_of_its_readme_works(lan: Container, plugin: str, host: Host
     assert len(runtime.add()["ips"]) == 2
     runtime.check()
     runtime.delete()
+    assert names(container) == {"lo"}
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", "tap", pytest.param("vlan", marks=pytest.mark.needs_kernel("vlan"))], indirect=True
+)
+def test_as_an_executable(attachment: Attached, plugin: str, container: Container, bin_directory: Path) -> None:
+    runtime = attachment(plugin)
+
+    def call(command: str, **more: Any) -> str:
+        env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
+        env |= {"CNI_IFNAME": "eth0", "CNI_PATH": str(bin_directory)}
+        stdin = json.dumps(runtime.config | more)
+        done = subprocess.run(
+            [bin_directory / plugin], env=env, input=stdin, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    result = json.loads(call("ADD"))
+    assert "eth0" in names(container)
+    call("CHECK", prevResult=result)
+    call("DEL", prevResult=result)
+    call("DEL")
     assert names(container) == {"lo"}
 
 
@@ -183,6 +208,7 @@ def test_check_finds_damage(attachment: Attached, container: Container, damage: 
         runtime.check()
 
 
+@pytest.mark.direct
 def test_status_names_the_kind_that_the_kernel_lacks(host: Host) -> None:
     own = Namespace.own(Journal())
     own.expect_kind("veth")
@@ -229,21 +255,21 @@ def test_its_addresses_are_usable_at_once_and_routers_are_heeded(
 ) -> None:
     attachment(on_master).add()
     (found,) = container.json("ip -j addr show dev eth0")
-    assert not [info for info in found["addr_info"] if info.get("tentative")]
+    assert not [info for info in found["addr_info"] if info["scope"] == "global" and info.get("tentative")]
     assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
 
 
 def test_its_mtu_is_the_masters_and_never_more(attachment: Attached, on_master: str, container: Container) -> None:
+    with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
+        attachment(on_master, mtu=1401).add()
+    with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
+        attachment(on_master, mtu=-1).add()
     runtime = attachment(on_master)
     runtime.add()
     assert link(container)["mtu"] == 1400
     runtime.delete()
     attachment(on_master, mtu=1300).add()
     assert link(container)["mtu"] == 1300
-    with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
-        attachment(on_master, Container(container.host), mtu=1401).add()
-    with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
-        attachment(on_master, mtu=-1).add()
 
 
 def test_r17_del_needs_no_master(attachment: Attached, on_master: str, host: Host, container: Container) -> None:

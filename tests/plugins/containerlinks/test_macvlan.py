@@ -20,7 +20,7 @@ def link(container: Container) -> dict[str, Any]:
 def test_modes(attachment: Attached, container: Container, mode: str) -> None:
     runtime = attachment("macvlan", mode=mode)
     runtime.add()
-    assert link(container)["linkinfo"]["info_data"]["mode"] == mode or "bridge"
+    assert link(container)["linkinfo"]["info_data"]["mode"] == (mode or "bridge")
     assert container.pings("10.1.0.1")
     runtime.check()
 

@@ -175,6 +175,7 @@ def test_with_an_selinux_context_it_is_made_by_a_process_of_its_own(
     runtime.delete()
 
 
+@pytest.mark.direct
 def test_status_asks_whether_taps_can_be_made(
     host: Host, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,9 +55,7 @@ def test_a_vlan_of_a_master_belongs_to_one_container(attachment: Attached, conta
         ({"ipam": {}}, "ipam.type is missing: a vlan link gets its addresses from IPAM"),
     ],
 )
-def test_a_wrong_configuration_is_named(
-    attachment: Attached, monkeypatch: pytest.MonkeyPatch, container: Container, config: dict[str, Any], message: str
-) -> None:
+def test_a_wrong_configuration_is_named(container: Container, config: dict[str, Any], message: str) -> None:
     runtime = Runtime("vlan", container, **{"master": "lo", "ipam": {"type": "static"}, **config})
     with pytest.raises(CniError, match=message) as caught:
         runtime.add()

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from pycni.testing import Container, Runtime
 from pycni.testing.snapshot import of_host, of_namespace
 
+pytestmark = pytest.mark.exhaustive
 Attached = Callable[..., Runtime]
 DUAL = {
     "type": "host-local",

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -334,6 +335,32 @@ def test_a_macvlan_gets_an_address_too(lan: Lan, keeper: Keeper, host: Any, cont
     assert container.pings("10.55.0.1")
     runtime.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+
+
+def test_macvlan_gets_announces_and_returns_a_lease(lan: Lan, keeper: Keeper, container: Container) -> None:
+    lan.isc()
+    ipam = {"type": "dhcp", "daemonSocketPath": str(keeper.socket)}
+    runtime = Runtime("macvlan", container, master=BRIDGE, ipam=ipam)
+    with lan.router.door.entered():
+        heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
+    with heard:
+        heard.settimeout(0.05)
+        address = runtime.add()["ips"][0]["address"].partition("/")[0]
+
+        def announced() -> bool:
+            try:
+                frame = heard.recv(2048)
+            except TimeoutError:
+                return False
+            return frame[28:32] == frame[38:42] == socket.inet_aton(address)
+
+        wait_for(announced, "a gratuitous ARP")
+    assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
+    assert container.pings("10.55.0.1")
+    runtime.check()
+    runtime.delete()
+    assert keeper.records() == []
+    wait_for(lambda: f"DHCPRELEASE of {address}" in lan.said(), "the release")
 
 
 def test_an_add_without_a_server_says_so(lan: Lan, no_keeper: Keeper, bridge: BridgeOf) -> None:

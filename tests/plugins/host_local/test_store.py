@@ -81,6 +81,7 @@ def test_who_an_allocation_file_says_holds_the_address(content: bytes, holder: H
     assert Holder.parse(content) == holder
 
 
+@pytest.mark.direct
 def test_r22_a_crash_leaves_a_whole_file_or_none(
     host_local: Call, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

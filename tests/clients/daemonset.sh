@@ -1,0 +1,51 @@
+#!/bin/bash
+# daemonset.sh ROOT: a node without CNI gets it from the DaemonSet of deploy/, whose image has ROOT as its files.
+. "$(dirname "$0")/lib/stage.sh"
+. "$(dirname "$0")/lib/containerd.sh"
+enter_stage "$@"
+DEPLOY=$HERE/../../deploy
+PYTHON=${PYTHON:-python3}
+mkdir -p /var/lib/pycni
+for directory in /opt /var/lib/pycni; do mount -t tmpfs tmpfs $directory; done
+start_bare_containerd
+daemonset() { "$PYTHON" "$HERE/lib/daemonset.py" /run/containerd.sock "$STAGE" "$DEPLOY/daemonset.yaml" "$@"; }
+pods_live() { "$PYTHON" "$HERE/lib/kubelet.py" /run/containerd.sock "$STAGE" bridge portmap bandwidth; }
+is_there() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,bandwidth,host-local,loopback} /opt/pycni/*/node.py; }
+# What a launcher starts when it has no server writes its name down.
+watch_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*; }
+server() { pgrep -f '^/opt/pycni/[0-9a-f]*/bin/python3 -m pycni serve'; }
+# said_in_order NAMES: the container said of these, one after the other, that they are there, or no longer.
+said_in_order() {
+  sed -nE 's/.* (\S+) (is there|is removed|has ended)$/\1/p' "$STAGE/main.log" | xargs -n1 basename |
+    sed 's/^[0-9a-f]*$/ID/' | paste -sd' ' | grep -x "$1"
+}
+
+check "image import" "$PYTHON" "$HERE/lib/node_image.py" "$1" "$DEPLOY/Containerfile" "$STAGE/pycni.tar"
+for tar in image pycni; do check "load $tar" $CTR --namespace k8s.io images import "$STAGE/$tar.tar"; done
+CIDRS=10.88.0.0/24,fd88::/64
+
+POD=$(daemonset POD_CIDRS=$CIDRS) || bad "the DaemonSet's pod does not start"
+eventually "pycni is on the node" is_there || cat "$STAGE/main.log"
+check "the server runs" server
+nothing "it uses no library of the node's" '^/(usr|lib|lib64)/.*\.so' awk '{print $6}' /proc/"$(server)"/maps
+watch_oneshots
+check "the configuration came last" said_in_order 'ID server 10-pycni.conflist'
+pods_live || bad "pods with the server"
+check "the server answered every call" test ! -e "$STAGE/oneshot.log"
+
+check "stop" daemonset stop $POD
+check "what pods need is still there" is_there
+nothing "the server is gone" . eval 'server || true'
+pods_live || bad "pods without the server"
+expect "by the scripts" 'bridge ADD' cat "$STAGE/oneshot.log"
+
+: >"$STAGE/main.log"
+POD=$(daemonset POD_CIDRS=$CIDRS REMOVE_ON_STOP=yes) || bad "a second pod does not start"
+eventually "the server runs again" server
+eventually "all is there" said_in_order 'ID server 10-pycni.conflist' || cat "$STAGE/main.log"
+: >"$STAGE/main.log"
+check "stop and remove" daemonset stop $POD
+check "removed in the other order" said_in_order '10-pycni.conflist server pycni'
+nothing "nothing is left" . find /etc/cni/net.d /opt /var/lib/pycni -type f
+nothing_is_left
+finish
