@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ DUAL = {
     "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2"}], [{"subnet": "fd00:1::/64"}]],
     "routes": [{"dst": "10.9.0.0/16", "gw": "10.1.0.1"}, {"dst": "fd00:9::/64", "gw": "fd00:1::1"}],
 }
-ATTACH = Callable[..., Runtime]
 
 
 @pytest.fixture
@@ -547,6 +546,29 @@ def test_both_make_the_same_result(container: Container, go: type[Runtime]) -> N
         results.append({**runtime.add(), "dns": {}})
         runtime.delete()
     assert results[0] == results[1]
+
+
+@pytest.mark.usefixtures("wire")
+@pytest.mark.direct
+def test_as_an_executable(host: Host, container: Container, bin_directory: Path) -> None:
+    runtime = device(container, ipam=STATIC)
+
+    def call(command: str, **more: Any) -> str:
+        env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
+        env |= {"CNI_IFNAME": "eth0", "CNI_PATH": str(bin_directory)}
+        stdin = json.dumps(runtime.config | more)
+        done = subprocess.run(
+            [bin_directory / "host-device"], env=env, input=stdin, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    result = json.loads(call("ADD"))
+    assert container.pings("10.1.0.1")
+    call("CHECK", prevResult=result)
+    call("DEL", prevResult=result)
+    call("DEL")
+    is_as_before(host)
 
 
 def test_the_example_of_its_readme_works(host: Host, container: Container) -> None:

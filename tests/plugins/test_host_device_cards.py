@@ -1,7 +1,6 @@
 """host-device with network cards, as only a machine has them that has some to spare: the guest."""
 
 import fcntl
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,32 +171,13 @@ def test_the_go_plugin_and_ours_take_over_from_each_other(
     assert machine.named(MACS[0]) == "nic0"
 
 
-@pytest.mark.exhaustive
-def test_the_executable_does_the_same(machine: Machine, container: Container, bin_directory: Path) -> None:
-    """One-shot, as a runtime starts it."""
-    import json
-    import os
-    import subprocess
-
-    shutil.rmtree(machine.state, ignore_errors=True)
+@pytest.mark.usefixtures("through_server")
+def test_the_server_does_the_same(machine: Machine, container: Container) -> None:
     runtime = card(container, pciBusID=pci_address())
-
-    def call(command: str, **extra: Any) -> str:
-        env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container.id, "CNI_IFNAME": "eth0"}
-        env |= {"CNI_NETNS": container.path, "CNI_PATH": str(bin_directory)}
-        done = subprocess.run(
-            [bin_directory / "host-device"],
-            env={**os.environ, **env},
-            input=json.dumps({**runtime.config, **extra}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    result = json.loads(call("ADD"))
+    runtime.add()
     assert container.pings("10.1.0.1", seconds=5)
-    call("CHECK", prevResult=result)
-    call("DEL", prevResult=result)
+    runtime.check()
+    runtime.netns = ""
+    runtime.delete()
     assert is_at_home(machine)
+    runtime.delete()

@@ -244,6 +244,12 @@ def test_it_leaves_nothing_behind(used: Container) -> None:
 
 
 @needs_vrf
+@pytest.mark.usefixtures("through_server")
+def test_through_the_server_it_leaves_nothing_behind_either(used: Container) -> None:
+    live_a_life(vrf(used))
+
+
+@needs_vrf
 def test_a_failed_add_puts_everything_back(used: Container) -> None:
     previous = attach(used)
     assert fail_at_every_change(lambda: of_net1(used, previous)) >= 2
@@ -262,7 +268,7 @@ def test_without_carrier_the_routes_come_along_too(used: Container) -> None:
     runtime = vrf(used)
     before = of_namespace(used)
     used.host.run(f"ip link set {runtime.owner.host_ifname} down")
-    wait_for(lambda: "state LOWERLAYERDOWN" in used.run("ip link show net1"), "net1 without carrier")
+    wait_for(lambda: "NO-CARRIER" in used.run("ip link show net1"), "net1 without carrier")
     runtime.add()
     runtime.check()
     runtime.delete()
