@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -36,10 +36,10 @@ class Memory(Model):
     addresses: tuple[Cidr, ...]
 
     @classmethod
-    def of(cls, link: "Link", selector: Selector, cni: Attachment[HostDeviceConfig]) -> Self:
+    def of(cls, link: "Link", selector: Selector, cni: Attachment[HostDeviceConfig]) -> "Memory":
         """What there is to remember before the link goes."""
         home = Home.of(link)
-        return cls.model_construct(
+        return cls.model_construct(  # what is known need not be validated
             owner=cni.owner.label,
             container_id=cni.container_id,
             ifname=cni.ifname,

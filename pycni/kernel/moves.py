@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PERMANENT = 0x80  # IFA_F_PERMANENT: nobody's lease
 _ANY_NAME = "dev%d"  # as the kernel itself calls what comes out of a namespace that is gone
 _DEADLINE, _PAUSE = 1.0, 0.01  # seconds until the kernel has emptied a namespace that is gone
 
@@ -43,9 +42,8 @@ class Home:
     def of(cls, link: Link) -> Self:
         """What it is like now; of its addresses those that somebody gave it for good."""
         state = link.refresh()
-        lasting = [cidr for cidr, flags in addresses.on(link).items() if flags & _PERMANENT and not cidr.is_link_local]
         alias = "" if state.alias == state.name else state.alias
-        return cls(state.name, state.mac, state.mtu, state.up, alias, tuple(lasting))
+        return cls(state.name, state.mac, state.mtu, state.up, alias, tuple(addresses.lasting_on(link)))
 
     @staticmethod
     def is_known_to(link: Link) -> bool:

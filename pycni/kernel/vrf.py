@@ -1,14 +1,15 @@
 """VRFs: links whose members are routed by a table of their own (l3mdev)."""
 
 import errno
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from pycni.kernel import addresses, links, lock, netlink, routes, rules
 from pycni.kernel.links import UP, Link, LinkState, explained
-from pycni.kernel.netlink import Message, NetlinkError, link_message
+from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.kernel.routes import MAIN, SourceRoute
 from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
@@ -16,8 +17,9 @@ from pycni.protocol.errors import CniError
 if TYPE_CHECKING:
     from pycni.kernel.namespace import Namespace
 
+log = logging.getLogger(__name__)
+
 _NEW = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
-_PERMANENT = 0x80  # IFA_F_PERMANENT: nobody's lease
 _CHOOSING = "choosing a routing table"
 
 
@@ -96,14 +98,18 @@ def join(link: Link, vrf: Link) -> None:
 def leave(namespace: "Namespace", link: Link | None, name: str) -> None:
     """Take the link out of the VRF called `name`, which goes with its last member.
 
-    The link's routes of the VRF's table go to table main. A link or a VRF that is gone is fine.
+    The link's routes of the VRF's table go to table main, those that can. A link or a VRF that is gone is fine.
     """
     with lock.locked(namespace, _CHOOSING):
         found = links.find_state(namespace, name)
         if found is None or found.kind != "vrf":
             return
-        if link is not None and link.refresh().master == found.index:
-            _change_master(link, 0, _Belongings.of(link).with_table(found.table, MAIN))
+        member = links.find_state_at(namespace, link.index) if link is not None else None
+        if link is not None and member is not None and member.master == found.index:
+            try:
+                _change_master(link, 0, _Belongings.of(link).with_table(found.table, MAIN))
+            except CniError as error:  # the next DEL of the chain removes the interface: that must not wait for this
+                log.warning("%s has not left VRF %s with all it had: %s", link, name, error)
         _delete_if_empty(namespace, found)
 
 
@@ -111,17 +117,15 @@ def leave(namespace: "Namespace", link: Link | None, name: str) -> None:
 class _Belongings:
     """What a link loses when its master changes, since the kernel sets it down and up again (cycle_netdev)."""
 
-    cidrs: Sequence[Cidr]  # of IPv6; those of IPv4 stay
+    cidrs: Mapping[Cidr, bool]  # of IPv6, and whether their subnets are behind the link; those of IPv4 stay
     routes: Sequence[SourceRoute]  # those by a gateway last
 
     @classmethod
     def of(cls, link: Link) -> Self:
         """What it has now. What it has of routers' advertisements comes again from there."""
-        cidrs = [
-            cidr
-            for cidr, flags in addresses.on(link).items()
-            if cidr.version == 6 and not cidr.is_link_local and flags & _PERMANENT
-        ]
+        cidrs: dict[Cidr, bool] = {
+            cidr: on_link for cidr, on_link in addresses.lasting_on(link).items() if cidr.version == 6
+        }
         made = [route for version in (4, 6) for route in routes.made_on(link, version)]
         return cls(cidrs, sorted(made, key=lambda route: route.gw is not None))
 
@@ -138,20 +142,14 @@ def _change_master(link: Link, master: int, belongings: _Belongings) -> None:
     # What the kernel keeps (net.ipv6.conf.*.keep_addr_on_down) gets its route again only when the link carries frames,
     # but what is new gets one at once.
     link.door.netlink.outcomes(*[addresses.removal(link.index, cidr) for cidr in belongings.cidrs])
-    _give(
-        link,
-        [(f"cannot give {cidr} to {link} again", addresses.addition(link.index, cidr)) for cidr in belongings.cidrs],
-    )
-    _give(
-        link,
-        [
-            (f"cannot give {link} its route to {route.dst} in table {route.table}", routes.addition(link.index, route))
-            for route in belongings.routes
-        ],
-    )
-
-
-def _give(link: Link, additions: Sequence[tuple[str, Message]]) -> None:
+    additions = [
+        (f"cannot give {cidr} to {link} again", addresses.addition(link.index, cidr, on_link=on_link))
+        for cidr, on_link in belongings.cidrs.items()
+    ]
+    additions += [
+        (f"cannot give {link} its route to {route.dst} in table {route.table}", routes.addition(link.index, route))
+        for route in belongings.routes
+    ]
     outcomes = link.door.netlink.outcomes(*[message for _, message in additions])
     for (failure, _), outcome in zip(additions, outcomes, strict=True):
         if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:

@@ -163,6 +163,22 @@ def test_routes_keep_what_they_have(container: Container) -> None:
 
 
 @needs_vrf
+def test_behind_ptp_all_goes_through_the_host_still(host: Host, container: Container) -> None:
+    """The rest of its addresses' subnets is not behind the interface, and must not be so in the VRF."""
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "fd00:5::/64"}]]}
+    defaults = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    previous = Runtime("ptp", container, ipam={**ipam, "routes": defaults}).add()
+    before = routes(container, "main", "eth0")
+    runtime = Runtime("vrf", container, previous=previous, vrfname="blue")
+    runtime.add()
+    runtime.check()
+    assert not {"10.5.0.0/24", "fd00:5::/64"} & set(before)
+    assert routes(container, "1", "eth0") == before
+    for address in ("10.5.0.1", "fd00:5::1"):
+        container.run(f"ping -c1 -W2 -I blue {address}")
+
+
+@needs_vrf
 @pytest.mark.parametrize(
     ("there", "message"),
     [
