@@ -88,7 +88,7 @@ def find_away(there: Door, home: Home, name: str) -> Link | None:
     return _best(there, home, name, [each for each in states if _is_lent(each, home) or _is_named(each, home, name)])
 
 
-def find_returned(here: Door, home: Home, *, patient: bool = False) -> Link | None:
+def _find_returned(here: Door, home: Home, *, patient: bool = False) -> Link | None:
     """The link at home, where the kernel has put it; with `patient` it may still be on its way."""
     deadline = time.monotonic() + _DEADLINE
     with waiting():
@@ -105,7 +105,7 @@ def welcome(here: Door, home: Home, *, patient: bool) -> bool:
     With `patient` it may still be on its way. One that is there under its own name without the alias was never away, or
     somebody has seen to it.
     """
-    found = find_returned(here, home, patient=patient and links.find_state(here, home.name) is None)
+    found = _find_returned(here, home, patient=patient and links.find_state(here, home.name) is None)
     if found is not None:
         restore(found, home)
     return found is not None or links.find_state(here, home.name) is not None
@@ -149,7 +149,7 @@ def _arrive(link: Link, here: Door, home: Home) -> Link:
             raise outcome
         log.warning("another link is called %s by now: %s comes home under another name", home.name, home.name)
         link.door.netlink.request(_moving(link, here, _ANY_NAME, alias=home.name))
-    found = find_returned(here, home)
+    found = _find_returned(here, home)
     if found is None:
         raise CniError(f"{home.name} did not arrive")
     return found
@@ -187,12 +187,13 @@ def restore(link: Link, home: Home) -> None:
     if home.mtu and home.mtu != link.state.mtu:
         steps.append((f"with a MTU of {home.mtu}", _setting(link, ("IFLA_MTU", home.mtu))))
     steps.append((f'with the alias "{home.alias}"', _setting(link, ("IFLA_IFALIAS", home.alias))))
-    steps += [(f"with {cidr}", addresses.addition(link.index, cidr)) for cidr in home.cidrs]
+    present = addresses.on(link)
+    steps += [(f"with {cidr}", addresses.addition(link.index, cidr)) for cidr in home.cidrs if cidr not in present]
     if home.up:
         steps.append(("up", _setting(link, flags=UP, change=UP)))
     outcomes = link.door.netlink.outcomes(*[message for _, message in steps])
     for (words, _), outcome in zip(steps, outcomes, strict=True):
-        if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:
+        if isinstance(outcome, NetlinkError):
             log.warning("%s has come home, but cannot be %s: %s", home.name, words, outcome)
 
 
