@@ -14,7 +14,7 @@ from pycni.testing.snapshot import of_host, of_namespace
 
 pytestmark = pytest.mark.needs_kernel("cards")
 
-MACS = ("02:63:6e:69:00:00", "02:63:6e:69:00:01")
+MACS = ("02:63:6e:69:00:00", "02:63:6e:69:00:01")  # as scripts/guest gives them
 DUAL = {
     "type": "host-local",
     "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2"}], [{"subnet": "fd00:1::/64"}]],
