@@ -15,7 +15,7 @@ ResultsOf = Callable[..., list[dict[str, Any]]]
 RUNNER = Path(__file__).with_name("run_cases.py")
 CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())["cases"]
 TYPICAL = ("bridge", "static")  # one with links, one without
-LACKING = ("dummy", "ipvlan", "vlan")  # with links of a kind that some kernels lack
+LACKING = ("dummy", "ipvlan", "vlan", "vrf")  # with links of a kind that some kernels lack
 # With a path that is relative to the caller's directory, which is not the server's.
 RELATIVE = {"C033-gc-status-ignore-ids", "C035-gc-ignores-ids", "C152-netns-echo"}
 PYCNI = f"{sys.executable} -m pycni"
