@@ -60,7 +60,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def kernel_has() -> Callable[[str], bool]:
-    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", "sctp", "selinux"."""
+    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", "sctp", "selinux".
+
+    Or the machine: network "cards" to spare.
+    """
     return _kernel_has
 
 
@@ -68,6 +71,8 @@ def kernel_has() -> Callable[[str], bool]:
 def _kernel_has(feature: str) -> bool:
     if feature == "sctp":
         return _has_sctp()
+    if feature == "cards":
+        return "pycni.cards" in Path("/proc/cmdline").read_text()
     if feature == "selinux":
         return Path("/sys/fs/selinux").is_dir()
     with closing(Netns()) as netns:

@@ -18,7 +18,7 @@ from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_NODAD, _DADFAILED, _TENTATIVE, _NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
+_NODAD, _DADFAILED, _TENTATIVE, _PERMANENT, _NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x80, 0x200
 _DEADLINE, _DAD_PAUSE, _JOIN_PAUSE = 5.0, 0.02, 0.001  # seconds
 _SOLICITED_NODES = IPv6Address("ff02::1:ff00:0")
 
@@ -56,6 +56,18 @@ def on(link: Link) -> dict[Cidr, int]:
             answer.get_attr("IFA_FLAGS") or answer["flags"]
         )
         for answer in link.door.netlink.dump(question)
+    }
+
+
+def lasting_on(link: Link) -> dict[Cidr, bool]:
+    """The addresses that somebody gave the link for good, and of each: is the rest of its subnet behind the link?
+
+    Neither leases, nor what the kernel makes itself.
+    """
+    return {
+        cidr: not flags & _NOPREFIXROUTE
+        for cidr, flags in on(link).items()
+        if flags & _PERMANENT and not cidr.is_link_local
     }
 
 

@@ -42,6 +42,7 @@ _DATA: Table = {
     "IFLA_TUN_MULTI_QUEUE": (7, U8),
     "IFLA_TUN_OWNER": (1, U32),
     "IFLA_VLAN_ID": (1, U16),
+    "IFLA_VRF_TABLE": (1, U32),
 }
 _PORT: Table = {
     "IFLA_BRPORT_STATE": (1, U8),
@@ -147,13 +148,14 @@ def _in_full(kind: int, data: bytes) -> Any:
 class Reader:
     """A message that the kernel sent, read as far as it is asked about, with the words of pyroute2's messages."""
 
-    __slots__ = ("_attributes", "_data", "_fields", "_kind", "_table")
+    __slots__ = ("_attributes", "_data", "_fields", "_full", "_kind", "_table")
 
     def __init__(self, kind: int, data: bytes) -> None:
         layout, names, self._table = _FAMILIES[kind & ~3]
         self._kind, self._data = kind, data
         self._fields = dict(zip(names, layout.unpack_from(data, _HEADER.size), strict=True))
         self._attributes = _split(data, _HEADER.size + layout.size, len(data))
+        self._full: Any = None
 
     def __getitem__(self, field: str) -> int:
         """A field of the fixed part."""
@@ -178,7 +180,9 @@ class Reader:
 
     def in_full(self) -> Any:
         """The same as pyroute2 reads it, with all that there is."""
-        return _in_full(self._kind, self._data)
+        if self._full is None:  # kept, since what it consists of looks things up in the whole
+            self._full = _in_full(self._kind, self._data)
+        return self._full
 
 
 def _split(data: bytes, offset: int, end: int) -> dict[int, tuple[int, int]]:

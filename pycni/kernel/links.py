@@ -66,6 +66,7 @@ class LinkState:
     mode: str = ""  # of a macvlan or an ipvlan, in their words
     broadcast_queue: int | None = None  # of a macvlan: how many broadcasts may wait
     vlan: int | None = None  # the id of a vlan
+    table: int | None = None  # by which the members of a vrf are routed
     user: int | None = None  # who may open a tap; None is root alone, if there is no group either
     group: int | None = None
     multi_queue: bool = False
@@ -102,6 +103,7 @@ class LinkState:
             mode=MODES[kind].get(own(kind, f"IFLA_{kind.upper()}_MODE"), "") if kind in MODES else "",
             broadcast_queue=own("macvlan", "IFLA_MACVLAN_BC_QUEUE_LEN"),
             vlan=own("vlan", "IFLA_VLAN_ID"),
+            table=own("vrf", "IFLA_VRF_TABLE"),
             user=own("tun", "IFLA_TUN_OWNER"),
             group=own("tun", "IFLA_TUN_GROUP"),
             multi_queue=bool(own("tun", "IFLA_TUN_MULTI_QUEUE")),

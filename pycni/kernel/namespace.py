@@ -19,6 +19,7 @@ from pycni.kernel import (
     links,
     lock,
     masquerade,
+    moves,
     netlink,
     qdiscs,
     readdress,
@@ -26,6 +27,7 @@ from pycni.kernel import (
     rules,
     sysctl,
     taps,
+    vrf,
 )
 from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
@@ -43,6 +45,7 @@ from pycni.protocol.result import Route
 if TYPE_CHECKING:
     from pycni.kernel.firewall import Firewall
     from pycni.kernel.isolation import Fence
+    from pycni.kernel.moves import Home
     from pycni.kernel.ratelimit import RateLimit
     from pycni.kernel.readdress import RouteChange
     from pycni.kernel.routes import SourceRoute
@@ -278,6 +281,22 @@ class Namespace(Door):
         """A tap, still down, which stays whether or not somebody opens it."""
         return taps.create(self, name, owner, tap, _size_and_mac(mtu, mac))
 
+    def create_move(self, link: Link, there: Namespace, name: str, home: Home) -> Link:
+        """Lend the link to another namespace, where it is called `name`; it comes home if the call fails."""
+        return moves.create(link, there, name, home)
+
+    def find_lent(self, home: Home, name: str) -> Link | None:
+        """The link that was lent to this namespace, by its alias, or by this name and its MAC; None if it is gone."""
+        return moves.find_away(self, home, name)
+
+    def bring_home(self, link: Link, home: Home) -> None:
+        """Bring the link of another namespace home to this one, and make it what it was. Raises CniError."""
+        moves.bring_home(link, self, home)
+
+    def welcome(self, home: Home, *, patient: bool) -> bool:
+        """Make a link what it was that has come home by itself; says whether it is there."""
+        return moves.welcome(self, home, patient=patient)
+
     def expect_kind(self, kind: str) -> None:
         """Raise CniError, code 50, unless the kernel has links of the kind."""
         containerlink.probe(self, kind)
@@ -412,6 +431,26 @@ class Namespace(Door):
     def delete_source_rules(self, sources: Collection[Address], table: int | None = None) -> None:
         """Route what comes from these addresses as everything else: by the table no more, or by none of its own."""
         self.journal.attempt("delete rules of source addresses", partial(rules.delete, self, sources, table))
+
+    def ensure_vrf(self, name: str, table: int | None = None) -> Link:
+        """The VRF called `name`, up, made if it is missing: with the table, or if none is given with a free one.
+
+        To be called, like `join_vrf`, while the choice of tables is locked; CniError if it is not such a VRF.
+        """
+        return vrf.ensure(self, name, table)
+
+    def join_vrf(self, link: Link, master: Link) -> None:
+        """Make the link a member of the VRF; its addresses and routes come along, and go back if the call fails."""
+        vrf.join(link, master)
+
+    def expect_in_vrf(self, link: Link, master: Link) -> None:
+        """Raise CniError unless the link is a member of the VRF."""
+        if link.refresh().master != master.index:
+            raise CniError(f"failed to find {link} associated to vrf {master}")
+
+    def leave_vrf(self, link: Link | None, name: str) -> None:
+        """Take the link, if it is there, out of the VRF called `name`, which goes with its last member."""
+        self.journal.attempt(f"leave VRF {name}", partial(vrf.leave, self, link, name))
 
     def ensure_forwarding(self, cidrs: Iterable[Cidr]) -> None:
         """Forward packets of the families of these addresses."""
@@ -583,6 +622,9 @@ class NoNamespace:
         """It went with its namespace."""
 
     def delete_source_rules(self, sources: Collection[Address], table: int | None = None) -> None:
+        """They went with their namespace."""
+
+    def leave_vrf(self, link: Link | None, name: str) -> None:
         """They went with their namespace."""
 
     def all_addresses(self) -> list[Cidr]:

@@ -39,7 +39,7 @@ def readdress(link: Link, before: Sequence[Cidr], after: Sequence[Cidr], change:
 def others(link: Link, own: Sequence[Route]) -> tuple[SourceRoute, ...]:
     """The routes over the link that are none of these."""
     known = {_key(route) for route in own}
-    return tuple(route for route in routes.made_on(link) if _key(route) not in known)
+    return tuple(route for route in routes.made_on(link, 4) if _key(route) not in known)
 
 
 def _readdress(link: Link, before: Sequence[Cidr], after: Sequence[Cidr], change: RouteChange) -> None:

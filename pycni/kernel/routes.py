@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from pycni.kernel import addresses, netlink, rules
+from pycni.kernel import addresses, links, netlink, rules
 from pycni.kernel.addresses import FAMILIES
 from pycni.kernel.door import Door
 from pycni.kernel.links import Link, explained
@@ -16,7 +16,8 @@ from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
 
 MAIN = 254
-_KERNEL, _BOOT = 2, 3  # RTPROT_KERNEL, RTPROT_BOOT
+_KERNEL, _BOOT, _ROUTER = 2, 3, 9  # RTPROT_KERNEL, RTPROT_BOOT, RTPROT_RA
+_ONLINK = 4  # RTNH_F_ONLINK
 _UNICAST, _LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
@@ -28,6 +29,7 @@ class SourceRoute(Route):
 
     source: Address | None = None
     protocol: int = _BOOT
+    gateway_is_on_link: bool = False  # although no other route says so
 
 
 def addition(index: int, route: Route, flags: int = netlink.CREATE) -> Message:
@@ -61,6 +63,7 @@ def _message(kind: int, flags: int, index: int, route: Route) -> Message:
         "table": table if table < 256 else 0,
         "proto": route.protocol if isinstance(route, SourceRoute) else _BOOT,
         "scope": _scope(route, on_link=gateway is None),
+        "flags": _ONLINK if isinstance(route, SourceRoute) and route.gateway_is_on_link else 0,
         "type": _UNICAST,
     }
     return Message(kind, flags | netlink.ACK, fields, attributes)
@@ -110,9 +113,12 @@ def of(link: Link, version: int) -> list[SourceRoute]:
     return [route for route in _over(link, version, MAIN) if not route.dst.is_link_local and not route.dst.is_multicast]
 
 
-def made_on(link: Link) -> list[SourceRoute]:
-    """The IPv4 routes over the link that somebody has made, in all tables; not those that the kernel makes itself."""
-    return [route for route in _over(link, 4) if route.protocol != _KERNEL]
+def made_on(link: Link, version: int) -> list[SourceRoute]:
+    """The routes of a family over the link that somebody has made, in all tables.
+
+    Not those that the kernel makes itself, from addresses or as routers advertise.
+    """
+    return [route for route in _over(link, version) if route.protocol not in (_KERNEL, _ROUTER)]
 
 
 def _over(link: Link, version: int, table: int | None = None) -> Iterator[SourceRoute]:
@@ -120,7 +126,7 @@ def _over(link: Link, version: int, table: int | None = None) -> Iterator[Source
     attributes.append(("RTA_OIF", link.index))
     for answer in link.door.netlink.dump(Message(netlink.GETROUTE, 0, {"family": FAMILIES[version]}, attributes)):
         if answer["type"] == _UNICAST and answer.get_attr("RTA_OIF") in (None, link.index):
-            yield from (_route(answer, gateway, version) for gateway in _gateways(answer))
+            yield from (_route(answer, gateway, version) for gateway in _gateways(answer, link.index))
 
 
 def _route(answer: Any, gateway: str | None, version: int) -> SourceRoute:
@@ -136,16 +142,25 @@ def _route(answer: Any, gateway: str | None, version: int) -> SourceRoute:
         scope=answer["scope"],
         source=ip_address(source) if source else None,
         protocol=answer["proto"],
+        gateway_is_on_link=bool(answer["flags"] & _ONLINK),
     )
 
 
 def expect(link: Link, route: Route) -> None:
     """Raise CniError unless the route is in its table, over this link and, if it has one, by its gateway.
 
-    A route without a table may also be in one that a rule about an address of the link leads to: sbr moves them there.
+    A route without a table may also be in that of the link's VRF, or in one that a rule about an address of the link
+    leads to: the plugins vrf and sbr move them there.
     """
-    if not _is_there(link, route) and not _is_in_table_of_rule(link, route):
+    if not (_is_there(link, route) or _is_in_table_of_vrf(link, route) or _is_in_table_of_rule(link, route)):
         raise CniError(f"{link} has lost the {_words(route)}")
+
+
+def _is_in_table_of_vrf(link: Link, route: Route) -> bool:
+    if route.table is not None or not link.state.master:
+        return False
+    master = links.find_state_at(link.door, link.state.master)
+    return master is not None and master.table is not None and _is_there(link, replace(route, table=master.table))
 
 
 def _is_in_table_of_rule(link: Link, route: Route) -> bool:
@@ -168,15 +183,15 @@ def _is_there(link: Link, route: Route) -> bool:
     for answer in link.door.netlink.dump(question):
         if answer["dst_len"] != route.dst.network.prefixlen or answer.get_attr("RTA_DST") != wanted:
             continue
-        if gateway is None or gateway in _gateways(answer):
+        if gateway is None or gateway in _gateways(answer, link.index):
             return True
     return False
 
 
-def _gateways(answer: Any) -> list[str | None]:
-    """The gateways of a route; IPv6 merges routes of one destination into one with several."""
+def _gateways(answer: Any, index: int) -> list[str | None]:
+    """The gateways of a route over the link with this index; IPv6 merges routes of one destination into one."""
     hops = answer.get_attr("RTA_MULTIPATH")
-    return [hop.get_attr("RTA_GATEWAY") for hop in hops or [answer]]
+    return [hop.get_attr("RTA_GATEWAY") for hop in hops or [answer] if not hops or hop["oif"] == index]
 
 
 def defaults(door: Door, version: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
-from pycni.kernel import netlink
+from pycni.kernel import links, netlink
 from pycni.kernel.addresses import FAMILIES
 from pycni.kernel.door import Door
 from pycni.kernel.links import explained
@@ -18,6 +18,7 @@ from pycni.protocol.errors import CniError
 _TO_TABLE = 1  # FR_ACT_TO_TBL
 _PLAIN = {"FRA_SRC", "FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_SUPPRESS_PREFIXLEN"}
 _FIRST, _LAST = 100, 1 << 31  # the tables that are handed out
+_OF_THE_KERNEL = (253, 254, 255)  # default, main, local
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,12 @@ def delete(door: Door, sources: Collection[Address], table: int | None = None) -
                 raise outcome
 
 
-def free_table(door: Door) -> int:
-    """The first table, from 100 on, that no rule leads to and no route is in."""
+def free_table(door: Door, first: int = _FIRST) -> int:
+    """The first table, from `first` on, that no rule and no VRF leads to, and no route is in."""
     rules = (answer.get_attr("FRA_TABLE") for version in FAMILIES for answer in _all(door, version))
-    taken = {*rules, *_tables_with_routes(door)}
-    return next(table for table in range(_FIRST, _LAST) if table not in taken)
+    vrfs = (state.table for state in links.all_states(door))
+    taken = {*rules, *vrfs, *_tables_with_routes(door), *_OF_THE_KERNEL}
+    return next(table for table in range(first, _LAST) if table not in taken)
 
 
 def _add(door: Door, rule: Rule) -> None:

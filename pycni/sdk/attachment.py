@@ -54,6 +54,20 @@ class Network(Generic[C]):
         self._opened.append(host)
         return host
 
+    def find_namespace(self, incarnation: str, *paths: str) -> "Namespace | None":
+        """The namespace that was remembered by its incarnation, if it is still at one of these paths."""
+        from pycni.kernel.namespace import Namespace
+
+        for path in paths:
+            try:
+                namespace = Namespace(path, self.journal)
+            except CniError:
+                continue
+            self._opened.append(namespace)
+            if namespace.incarnation == incarnation:
+                return namespace
+        return None
+
     def delegate(self, document: Mapping[str, Any]) -> Delegate:
         """The plugin that the configuration `document` names as its type; `invoke` decides how it is called."""
         return Delegate(document, self.request, self._invoke, self.journal)
@@ -209,10 +223,12 @@ class Attachment(Network[C]):
         link = self.container.find_link(self.ifname)
         if link is None:  # an ADD may have been killed before it had given the link its name
             self.container.delete_link(self.host_ifname)
-        elif self.owner.owns(link.state.alias) or (self._is_reported() and not is_label(link.state.alias)):
+        elif self.owner.owns(link.state.alias) or (self.is_reported and not is_label(link.state.alias)):
             self.container.delete_link(self.ifname)
 
-    def _is_reported(self) -> bool:
+    @property
+    def is_reported(self) -> bool:
+        """Whether the previous result has this very interface."""
         result = self.prev_result or Result()
         return any(interface.name == self.ifname and interface.sandbox for interface in result.interfaces)
 

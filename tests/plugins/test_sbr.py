@@ -116,6 +116,17 @@ def test_source_hints_leave_the_subnets_in_table_main(container: Container) -> N
     assert {route["prefsrc"] for route in hints} == {"10.1.0.2", "fd00:1::2"}
 
 
+def test_gateways_that_ipv6_has_merged_into_one_route_are_told_apart(container: Container) -> None:
+    """Two default routes of one metric are one to the kernel, with two hops."""
+    runtimes = [sbr(container, net) for net in (1, 2)]
+    container.run("ip -6 route add default via fd00:2::1 dev net2 || ip -6 route append default via fd00:2::1 dev net2")
+    container.run("ip -6 route append fd00:9::/64 via fd00:1::9; ip -6 route append fd00:9::/64 via fd00:2::9")
+    for runtime in runtimes:
+        runtime.add()
+    assert routes(container, "101") == ["default fd00:1::1", "fd00:1::/64", "fd00:9::/64 fd00:1::9"]
+    assert routes(container, "103", "net2") == ["default fd00:2::1", "fd00:2::/64", "fd00:9::/64 fd00:2::9"]
+
+
 def test_a_route_keeps_its_metrics(container: Container) -> None:
     extra = [{"dst": "10.9.0.0/16", "gw": "10.1.0.7", "mtu": 1300, "advmss": 1200, "priority": 7}]
     previous = attach(container, routes=extra)

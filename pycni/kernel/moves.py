@@ -1,0 +1,201 @@
+"""Links that are lent to another namespace: they go there at once under another name, and come home as they were."""
+
+import errno
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from pycni.kernel import addresses, links, netlink
+from pycni.kernel.door import OWN, Door, unshare_network
+from pycni.kernel.journal import Journal
+from pycni.kernel.links import UP, Link, LinkState, explained
+from pycni.kernel.netlink import Message, NetlinkError, link_message
+from pycni.kernel.patience import waiting
+from pycni.protocol.address import Cidr
+from pycni.protocol.errors import CniError
+from pycni.protocol.names import check_ifname
+
+if TYPE_CHECKING:
+    from pycni.kernel.namespace import Namespace
+
+log = logging.getLogger(__name__)
+
+_ANY_NAME = "dev%d"  # as the kernel itself calls what comes out of a namespace that is gone
+_DEADLINE, _PAUSE = 1.0, 0.01  # seconds until the kernel has emptied a namespace that is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What a link is like where it belongs. While it is away its alias is its name there."""
+
+    name: str
+    mac: str = ""
+    mtu: int = 0
+    up: bool = False
+    alias: str = ""
+    cidrs: tuple[Cidr, ...] = ()
+
+    @classmethod
+    def of(cls, link: Link) -> Self:
+        """What it is like now; of its addresses those that somebody gave it for good."""
+        state = link.refresh()
+        alias = "" if state.alias == state.name else state.alias
+        return cls(state.name, state.mac, state.mtu, state.up, alias, tuple(addresses.lasting_on(link)))
+
+    @staticmethod
+    def is_known_to(link: Link) -> bool:
+        """Whether the link's alias can be its name at home."""
+        try:
+            check_ifname(link.state.alias)
+        except CniError:
+            return False
+        return True
+
+
+def create(link: Link, there: "Namespace", name: str, home: Home) -> Link:
+    """Move the link into the other namespace, where it is called `name`; it comes home if the call fails."""
+    here = link.door
+
+    # One message does it all, so nobody meets the link in the other namespace under the wrong name, or without alias.
+    moving = _moving(link, there, name, alias=home.name)
+
+    def do() -> Link:
+        with explained(f"cannot move {link} into {there.path} as {name}"):
+            try:
+                here.netlink.request(moving)
+                return there.link(name)
+            except BaseException:
+                with suppress(CniError):
+                    undo()  # it may be there already, if only the name was refused
+                raise
+
+    def undo() -> None:
+        moved = find_away(there, home, name) or find_away(there, home, home.name)
+        if moved is not None:
+            bring_home(moved, here, home)
+        elif (state := links.find_state(here, home.name)) is not None and state.index == link.index:
+            restore(Link(here, state), home)  # it was set down, and stayed
+
+    return there.journal.change(f"move {link} into the container as {name}", do, undo)
+
+
+def find_away(there: Door, home: Home, name: str) -> Link | None:
+    """The link that was lent, in the namespace where it went: by its alias, or by this name and its MAC."""
+    states = links.all_states(there)
+    return _best(there, home, name, [each for each in states if _is_lent(each, home) or _is_named(each, home, name)])
+
+
+def _find_returned(here: Door, home: Home, *, patient: bool = False) -> Link | None:
+    """The link at home, where the kernel has put it; with `patient` it may still be on its way."""
+    deadline = time.monotonic() + _DEADLINE
+    with waiting():
+        while not (found := [each for each in links.all_states(here) if _is_lent(each, home)]) and patient:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_PAUSE)
+    return _best(here, home, home.name, found)
+
+
+def welcome(here: Door, home: Home, *, patient: bool) -> bool:
+    """Make the link what it was if it has come home by itself; says whether it is there.
+
+    With `patient` it may still be on its way. One that is there under its own name without the alias was never away, or
+    somebody has seen to it.
+    """
+    found = _find_returned(here, home, patient=patient and links.find_state(here, home.name) is None)
+    if found is not None:
+        restore(found, home)
+    return found is not None or links.find_state(here, home.name) is not None
+
+
+def _is_lent(state: LinkState, home: Home) -> bool:
+    return state.alias == home.name
+
+
+def _is_named(state: LinkState, home: Home, name: str) -> bool:
+    return state.name == name and bool(home.mac) and state.mac == home.mac
+
+
+def _best(door: Door, home: Home, name: str, candidates: list[LinkState]) -> Link | None:
+    best = max(candidates, key=lambda state: (state.name == name, state.mac == home.mac), default=None)
+    return None if best is None else Link(door, best)
+
+
+def bring_home(link: Link, here: Door, home: Home) -> None:
+    """Move the link home, under its old name, and make it what it was. Raises CniError if it cannot come."""
+    # It gets its name before it arrives: there, udev and others look at a new link at once, and may rename it too.
+    away = link.door
+    with explained(f"cannot bring {link} home as {home.name}"):
+        _, named = away.netlink.outcomes(_setting(link, change=UP), _setting(link, ("IFLA_IFNAME", home.name)))
+        if isinstance(named, NetlinkError):
+            if named.errno != errno.EEXIST:
+                raise named
+            with _passage() as passage:  # the container has another link of that name
+                away.netlink.request(_moving(link, passage, home.name, alias=home.name))
+                (state,) = passage.netlink.request(links.question(home.name))
+                arrived = _arrive(Link(passage, LinkState.of(state)), here, home)
+        else:
+            arrived = _arrive(link, here, home)
+    restore(arrived, home)
+
+
+def _arrive(link: Link, here: Door, home: Home) -> Link:
+    (outcome,) = link.door.netlink.outcomes(_moving(link, here, home.name, alias=home.name))
+    if isinstance(outcome, NetlinkError):
+        if outcome.errno != errno.EEXIST:
+            raise outcome
+        log.warning("another link is called %s by now: %s comes home under another name", home.name, home.name)
+        link.door.netlink.request(_moving(link, here, _ANY_NAME, alias=home.name))
+    found = _find_returned(here, home)
+    if found is None:
+        raise CniError(f"{home.name} did not arrive")
+    return found
+
+
+def _moving(link: Link, to: Door, name: str, *, alias: str) -> Message:
+    return _setting(link, ("IFLA_NET_NS_FD", to.fd), ("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias))
+
+
+@contextmanager
+def _passage() -> Iterator[Door]:
+    """A namespace that is there for a moment, and empty."""
+    with Journal() as journal:
+        before = Door(OWN, journal)
+        unshare_network()
+        try:
+            passage = Door(OWN, journal)
+        finally:
+            before.enter_for_good()
+            before.close()
+        try:
+            yield passage
+        finally:
+            passage.close()
+
+
+def restore(link: Link, home: Home) -> None:
+    """Make a link that is at home what it was. What it cannot have again is logged: that it is there counts more."""
+    steps = []
+    if link.name != home.name:
+        steps.append(("down", _setting(link, change=UP)))  # as some kernels want it
+        steps.append((f"called {home.name}", _setting(link, ("IFLA_IFNAME", home.name))))
+    if home.mac and home.mac != link.mac:
+        steps.append((f"with the address {home.mac}", _setting(link, ("IFLA_ADDRESS", home.mac))))
+    if home.mtu and home.mtu != link.state.mtu:
+        steps.append((f"with a MTU of {home.mtu}", _setting(link, ("IFLA_MTU", home.mtu))))
+    steps.append((f'with the alias "{home.alias}"', _setting(link, ("IFLA_IFALIAS", home.alias))))
+    present = addresses.on(link)
+    steps += [(f"with {cidr}", addresses.addition(link.index, cidr)) for cidr in home.cidrs if cidr not in present]
+    if home.up:
+        steps.append(("up", _setting(link, flags=UP, change=UP)))
+    outcomes = link.door.netlink.outcomes(*[message for _, message in steps])
+    for (words, _), outcome in zip(steps, outcomes, strict=True):
+        if isinstance(outcome, NetlinkError):
+            log.warning("%s has come home, but cannot be %s: %s", home.name, words, outcome)
+
+
+def _setting(link: Link, *attributes: tuple[str, Any], flags: int = 0, change: int = 0) -> Message:
+    return link_message(netlink.NEWLINK, attributes, index=link.index, flags_=flags, change=change)

@@ -1,0 +1,401 @@
+"""vrf: an interface is routed by a table of its own."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life, wait_for
+from pycni.testing.snapshot import of_namespace
+
+needs_vrf = pytest.mark.needs_kernel("vrf")
+
+
+def attach(container: Container, net: int = 1, **options: Any) -> dict[str, Any]:
+    """net1 at br1: 10.1.0.2 and fd00:1::2, each with a default route."""
+    addresses = [
+        {"address": f"10.{net}.0.2/24", "gateway": f"10.{net}.0.1"},
+        {"address": f"fd00:{net}::2/64", "gateway": f"fd00:{net}::1"},
+    ]
+    ipam = {"type": "static", "addresses": addresses, "routes": options.pop("routes", [])}
+    config = {"bridge": f"br{net}", "isGateway": True, "isDefaultGateway": True, "ipam": ipam, **options}
+    return Runtime("bridge", container, ifname=f"net{net}", name=f"n{net}", **config).add()
+
+
+def vrf(container: Container, net: int = 1, *, by: type[Runtime] = Runtime, **config: Any) -> Runtime:
+    """vrf for net1, whose attachment exists."""
+    options = {"vrfname": "blue", **config}
+    return by("vrf", container, ifname=f"net{net}", name=f"n{net}", previous=attach(container, net), **options)
+
+
+def of_net1(container: Container, previous: dict[str, Any], **config: Any) -> Runtime:
+    return Runtime("vrf", container, ifname="net1", name="n1", previous=previous, **{"vrfname": "blue", **config})
+
+
+@pytest.fixture
+def used(container: Container) -> Container:
+    """A container that has had a VRF: the kernel's rules about them, once there, stay."""
+    container.run("ip link add first type vrf table 9 && ip link del first")
+    return container
+
+
+def routes(container: Container, table: str, dev: str = "net1") -> list[str]:
+    """Destination and gateway of the routes over an interface in a table."""
+    shown = [container.run(f"ip {family} route show table {table} dev {dev}", check=False) for family in ("-4", "-6")]
+    lines = [line.split() for text in shown for line in text.splitlines()]
+    unicast = [words for words in lines if words[0] not in ("local", "broadcast", "multicast", "anycast")]
+    return sorted(" ".join([words[0], *words[2:3]] if "via" in words else words[:1]) for words in unicast)
+
+
+def table_of(container: Container, name: str = "blue") -> int:
+    (found,) = container.json(f"ip -j -d link show {name}")
+    return int(found["linkinfo"]["info_data"]["table"])
+
+
+OWN = ["10.1.0.0/24", "default 10.1.0.1", "default fd00:1::1", "fd00:1::/64", "fe80::/64"]
+
+
+@needs_vrf
+def test_each_interface_answers_and_asks_by_its_own_table(host: Host, container: Container) -> None:
+    first, second = vrf(container), vrf(container, 2, vrfname="red")
+    for runtime in (first, second):
+        assert runtime.add() == runtime.previous
+    assert routes(container, "main") == routes(container, "main", "net2") == []
+    assert routes(container, "1") == OWN
+    for net, name in ((1, "blue"), (2, "red")):
+        for address in (f"10.{net}.0.1", f"fd00:{net}::1"):
+            container.run(f"ping -c1 -W2 -I {name} {address}")
+        host.run(f"ping -c1 -W2 10.{net}.0.2 && ping -c1 -W2 fd00:{net}::2")
+    for runtime in (first, second):
+        runtime.check()
+
+
+@needs_vrf
+def test_the_first_packet_is_not_lost(container: Container) -> None:
+    """The kernel sets an interface down and up when its master changes."""
+    vrf(container).add()
+    for address in ("10.1.0.1", "fd00:1::1"):
+        container.run(f"ping -c1 -W0.9 -I blue {address}")
+
+
+@needs_vrf
+def test_several_interfaces_share_a_vrf_until_the_last_is_removed(container: Container) -> None:
+    runtimes = [vrf(container, net) for net in (1, 2, 3)]
+    for runtime in runtimes:
+        runtime.add()
+    assert {table_of(container)} == {1}
+    for runtime in runtimes:
+        runtime.check()
+        runtime.delete()
+        left = "blue" in container.run("ip -br link")
+        assert left == (runtime is not runtimes[-1])
+
+
+@needs_vrf
+def test_interfaces_come_and_go_at_the_same_time(container: Container) -> None:
+    runtimes = [vrf(container, net, vrfname=f"v{net % 2}") for net in (1, 2, 3, 4)]
+    own = container.host.door
+
+    def live(runtime: Runtime) -> None:
+        own.enter_for_good()
+        runtime.add()
+        runtime.check()
+        runtime.delete()
+        runtime.add()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(live, runtimes))
+    for runtime in runtimes:
+        runtime.check()
+    assert table_of(container, "v0") != table_of(container, "v1")
+
+
+@needs_vrf
+def test_table_0_is_one_that_nobody_uses(container: Container) -> None:
+    """The Go plugin looks at the tables of other VRFs alone."""
+    runtime = vrf(container)
+    container.run("ip link add other type vrf table 1 && ip rule add from 10.7.0.0/16 lookup 2")
+    container.run("ip route add blackhole 10.7.0.0/16 table 3 && ip -6 route add blackhole fd00:7::/64 table 4")
+    runtime.add()
+    assert table_of(container) == 5
+
+
+@needs_vrf
+def test_a_table_of_ones_own(container: Container) -> None:
+    runtime = vrf(container, table=70000)
+    runtime.add()
+    runtime.check()
+    assert table_of(container) == 70000
+    assert routes(container, "70000") == OWN
+
+
+@needs_vrf
+def test_sbr_takes_no_table_of_a_vrf(container: Container) -> None:
+    container.run("ip link add blue type vrf table 100")
+    Runtime("sbr", container, ifname="net1", name="n1", previous=attach(container)).add()
+    assert "lookup 101" in container.run("ip rule")
+
+
+@needs_vrf
+def test_routes_keep_what_they_have(container: Container) -> None:
+    """Also those in tables of their own, and those whose gateway no other route leads to."""
+    extra = [
+        {"dst": "10.9.0.0/16", "gw": "10.1.0.7", "mtu": 1300, "advmss": 1200, "priority": 7},
+        {"dst": "10.8.0.0/16", "table": 500},
+        {"dst": "fd00:9::/64", "gw": "fd00:1::7", "priority": 8},
+    ]
+    runtime = vrf(container)
+    attached = container.run("ip link del net1; echo") and attach(container, routes=extra)
+    runtime.previous = attached
+    container.run("ip route add 10.6.0.0/16 via 169.254.1.1 dev net1 onlink src 10.1.0.2")
+    before = [container.run(f"ip {family} route show table main proto boot") for family in ("-4", "-6")]
+    other = container.run("ip route show table 500")
+    runtime.add()
+    runtime.check()
+    assert [container.run(f"ip {family} route show table 1 proto boot") for family in ("-4", "-6")] == before
+    assert container.run("ip route show table 500") == other
+    runtime.delete()
+    assert [container.run(f"ip {family} route show table main proto boot") for family in ("-4", "-6")] == before
+
+
+@needs_vrf
+def test_behind_ptp_all_goes_through_the_host_still(host: Host, container: Container) -> None:
+    """The rest of its addresses' subnets is not behind the interface, and must not be so in the VRF."""
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "fd00:5::/64"}]]}
+    defaults = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    previous = Runtime("ptp", container, ipam={**ipam, "routes": defaults}).add()
+    before = routes(container, "main", "eth0")
+    runtime = Runtime("vrf", container, previous=previous, vrfname="blue")
+    runtime.add()
+    runtime.check()
+    assert not {"10.5.0.0/24", "fd00:5::/64"} & set(before)
+    assert routes(container, "1", "eth0") == before
+    for address in ("10.5.0.1", "fd00:5::1"):
+        container.run(f"ping -c1 -W2 -I blue {address}")
+
+
+@needs_vrf
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("ip link add blue type vrf table 7", "VRF blue already exist with different routing table 7"),
+        ("ip link add blue type bridge", "Netlink blue is not a VRF"),
+        (
+            "ip link add br9 type bridge && ip link set net1 master br9",
+            "interface net1 has already a master set: br9",
+        ),
+    ],
+)
+def test_what_is_in_the_way_is_named_and_stays(container: Container, there: str, message: str) -> None:
+    runtime = vrf(container, table=8)
+    container.run(there)
+    before = of_namespace(container)
+    with pytest.raises(CniError, match=message):
+        runtime.add()
+    assert {line for line in of_namespace(container) if "l3mdev" not in line} == {
+        line for line in before if "l3mdev" not in line
+    }
+
+
+@needs_vrf
+def test_an_existing_vrf_is_joined(container: Container) -> None:
+    runtime = vrf(container)
+    container.run("ip link add blue type vrf table 7")
+    runtime.add()
+    runtime.check()
+    assert table_of(container) == 7
+    assert routes(container, "7") == OWN
+
+
+@needs_vrf
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("ip link set net1 nomaster", "failed to find net1 associated to vrf blue"),
+        ("ip link del blue", 'link "blue" not found'),
+        ("ip link set blue down", "blue should have up True"),
+        ("ip addr del fd00:1::2/64 dev net1", "net1 has lost fd00:1::2/64"),
+        ("ip route del default table 1", r"net1 has lost the route to 0\.0\.0\.0/0 via 10\.1\.0\.1 \(table 1\)"),
+    ],
+)
+def test_check_finds_what_is_really_wrong(container: Container, damage: str, message: str) -> None:
+    runtime = vrf(container)
+    runtime.add()
+    runtime.check()
+    container.run(damage)
+    with pytest.raises(CniError, match=message):
+        runtime.check()
+
+
+@needs_vrf
+def test_check_wants_the_table_that_is_configured(container: Container) -> None:
+    runtime = vrf(container, table=7)
+    runtime.add()
+    runtime.config["table"] = 8
+    with pytest.raises(CniError, match="blue should have table 8, but has 7"):
+        runtime.check()
+
+
+@needs_vrf
+def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container) -> None:
+    runtime = vrf(container)
+    runtime.add()
+    ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
+    bridge = Runtime("bridge", container, ifname="net1", name="n1", bridge="br1", ipam=ipam, isGateway=True)
+    bridge.result = runtime.result
+    bridge.check()
+    container.run("ip route flush table 1")
+    with pytest.raises(CniError, match="net1 has lost the route to"):
+        bridge.check()
+
+
+@needs_vrf
+def test_it_leaves_nothing_behind(used: Container) -> None:
+    """Not even the interface is changed, which stays here."""
+    live_a_life(vrf(used))
+
+
+@needs_vrf
+@pytest.mark.usefixtures("through_server")
+def test_through_the_server_it_leaves_nothing_behind_either(used: Container) -> None:
+    live_a_life(vrf(used))
+
+
+@needs_vrf
+def test_a_failed_add_puts_everything_back(used: Container) -> None:
+    previous = attach(used)
+    assert fail_at_every_change(lambda: of_net1(used, previous)) >= 2
+
+
+@needs_vrf
+@pytest.mark.exhaustive
+def test_an_add_killed_half_way_is_cleaned_up_by_del(used: Container) -> None:
+    previous = attach(used)
+    assert die_at_every_change(lambda: of_net1(used, previous), gc=False) >= 2
+
+
+@needs_vrf
+def test_without_carrier_the_routes_come_along_too(used: Container) -> None:
+    """What the kernel keeps of IPv6 gets its routes again only when the interface carries frames."""
+    runtime = vrf(used)
+    used.host.run(f"ip link set {runtime.owner.host_ifname} down")
+    wait_for(lambda: used.run("ip route; ip -6 route show default").count("linkdown") > 2, "net1 without carrier")
+    before = of_namespace(used)
+    runtime.add()
+    runtime.check()
+    runtime.delete()
+    assert of_namespace(used) == before
+
+
+@needs_vrf
+@pytest.mark.parametrize("damage", ["ip link del blue", "ip link del net1", "ip link set net1 nomaster", "true"])
+def test_r17_del_works_whatever_is_gone(container: Container, damage: str) -> None:
+    """The Go plugin fails without the interface."""
+    runtime = vrf(container)
+    runtime.add()
+    container.run(damage)
+    runtime.delete()
+    assert "blue" not in container.run("ip -br link")
+    runtime.delete()
+
+
+@needs_vrf
+def test_del_leaves_what_is_another_vrfs_or_no_vrf(container: Container) -> None:
+    runtime = vrf(container, vrfname="red")
+    container.run("ip link add blue type bridge && ip link add green type vrf table 7 && ip link set net1 master green")
+    for name in ("blue", "red", ""):
+        runtime.config["vrfname"] = name
+        runtime.delete()
+    assert "master green" in container.run("ip link show net1")
+    assert "blue" in container.run("ip -br link")
+
+
+@needs_vrf
+@pytest.mark.exhaustive
+def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(used: Container, go: type[Runtime]) -> None:
+    previous = attach(used, isDefaultGateway=False)  # that of Debian loses routes, which our CHECK would find
+    theirs = go("vrf", used, ifname="net1", name="n1", previous=previous, vrfname="blue", cniVersion="1.0.0")
+    ours = of_net1(used, previous, cniVersion="1.0.0")
+    before = of_namespace(used)
+    ours.result = theirs.add()
+    ours.check()
+    ours.delete()
+    assert of_namespace(used) == before
+    theirs.result = ours.add()
+    theirs.check()
+    theirs.delete()
+    assert "blue" not in used.run("ip -br link")
+
+
+@needs_vrf
+def test_status_and_gc(container: Container) -> None:
+    runtime = vrf(container)
+    runtime.status()
+    runtime.add()
+    runtime.gc(runtime)
+    runtime.check()
+
+
+@needs_vrf
+def test_the_example_of_its_readme_works(container: Container) -> None:
+    readme = Path(__file__).parents[2] / "plugins" / "vrf" / "README.md"
+    (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
+    bridge, blue = json.loads(example)["plugins"]
+    previous = Runtime("bridge", container, **bridge).add()
+    runtime = Runtime("vrf", container, previous=previous, **blue)
+    assert len(runtime.add()["ips"]) == 2
+    runtime.check()
+    runtime.delete()
+
+
+def test_a_kernel_without_vrfs_says_so_and_nothing_is_touched(container: Container, kernel_has: Any) -> None:
+    if kernel_has("vrf"):
+        pytest.skip("needs a kernel without vrf")
+    runtime = vrf(container)
+    with pytest.raises(CniError, match="this kernel has no vrf links") as caught:
+        runtime.status()
+    assert caught.value.code == 50
+    before = of_namespace(container)
+    with pytest.raises(CniError, match="cannot create VRF blue with table 1: operation not supported"):
+        runtime.add()
+    assert of_namespace(container) == before
+    runtime.delete()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"vrfname": ""}, "configuration is expected to have a valid vrf name"),
+        ({"vrfname": None}, "configuration is expected to have a valid vrf name"),
+        ({"vrfname": "a/b"}, "vrfname: "),
+        ({"vrfname": "x" * 16}, "vrfname: "),
+        ({"table": -1}, "table: .*greater than or equal to 0"),
+        ({"table": 1 << 32}, "table: .*less than 4294967296"),
+    ],
+)
+def test_a_wrong_configuration_is_named(container: Container, config: dict[str, Any], message: str) -> None:
+    runtime = Runtime("vrf", container, **{"vrfname": "blue", **config})
+    with pytest.raises(CniError, match=message) as caught:
+        runtime.add()
+    assert caught.value.code == 7
+    runtime.delete()
+
+
+def test_without_a_plugin_before_it_or_without_the_interface_it_says_so(container: Container) -> None:
+    runtime = Runtime("vrf", container, vrfname="blue")
+    with pytest.raises(CniError, match="Required prevResult missing"):
+        runtime.add()
+    runtime.previous = {"cniVersion": "1.1.0", "interfaces": []}
+    with pytest.raises(CniError, match='link "eth0" not found'):
+        runtime.add()
+
+
+@pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
+def test_del_works_without_the_namespace(container: Container, netns: str) -> None:
+    runtime = Runtime("vrf", container, vrfname="blue")
+    runtime.netns = netns
+    runtime.delete()
