@@ -13,7 +13,7 @@ from pycni.kernel.owner import Owner
 from pycni.protocol.errors import CniError, Code
 
 if TYPE_CHECKING:
-    from pycni.kernel.namespace import Namespace
+    from pycni.kernel.namespace.links import LinkVerbs
 
 _NEW = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
 _NO_UNICAST = "01:00:00:00:00:00"
@@ -21,7 +21,7 @@ _SETTINGS = {"vlan": "IFLA_VLAN_ID", "broadcast_queue": "IFLA_MACVLAN_BC_QUEUE_L
 
 
 def create(
-    container: "Namespace",
+    container: "LinkVerbs",
     name: str,
     kind: str,
     owner: Owner,
@@ -45,7 +45,7 @@ def create(
 
 
 def make_and_label(
-    container: "Namespace", name: str, owner: Owner, words: str, make: Callable[[], None], late: Attributes = ()
+    container: "LinkVerbs", name: str, owner: Owner, words: str, make: Callable[[], None], late: Attributes = ()
 ) -> Link:
     """Make a link under its owner's name, then give it the name that it shall have, and a label, at once.
 
@@ -76,7 +76,7 @@ def _info(kind: str, settings: Mapping[str, Value]) -> Attributes:
     return [("IFLA_INFO_KIND", kind), *([("IFLA_INFO_DATA", {"attrs": data})] if data else [])]
 
 
-def _finish(container: "Namespace", born: str, name: str, owner: Owner, late: Attributes) -> Link:
+def _finish(container: "LinkVerbs", born: str, name: str, owner: Owner, late: Attributes) -> Link:
     (state,) = container.netlink.request(links.question(born))
     changes = [link_message(netlink.NEWLINK, [each], index=state["index"]) for each in late]
     naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", owner.label)], index=state["index"])

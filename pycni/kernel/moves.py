@@ -19,7 +19,7 @@ from pycni.protocol.errors import CniError
 from pycni.protocol.names import check_ifname
 
 if TYPE_CHECKING:
-    from pycni.kernel.namespace import Namespace
+    from pycni.kernel.namespace.links import LinkVerbs
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Home:
         return True
 
 
-def create(link: Link, there: "Namespace", name: str, home: Home) -> Link:
+def create(link: Link, there: "LinkVerbs", name: str, home: Home) -> Link:
     """Move the link into the other namespace, where it is called `name`; it comes home if the call fails."""
     here = link.door
 

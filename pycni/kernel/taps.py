@@ -17,7 +17,7 @@ from pycni.kernel.owner import Owner
 from pycni.protocol.errors import CniError, Code
 
 if TYPE_CHECKING:
-    from pycni.kernel.namespace import Namespace
+    from pycni.kernel.namespace.links import LinkVerbs
 
 _TUN = Path("/dev/net/tun")
 _EXEC_LABEL = Path("/proc/thread-self/attr/exec")
@@ -36,7 +36,7 @@ class Tap:
     selinux_context: str = ""
 
 
-def create(container: "Namespace", name: str, owner: Owner, tap: Tap, attributes: Attributes) -> Link:
+def create(container: "LinkVerbs", name: str, owner: Owner, tap: Tap, attributes: Attributes) -> Link:
     """Make a tap that stays without a process, still down. Whoever opens it says how its frames begin."""
 
     def make() -> None:

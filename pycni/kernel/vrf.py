@@ -15,7 +15,7 @@ from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
 
 if TYPE_CHECKING:
-    from pycni.kernel.namespace import Namespace
+    from pycni.kernel.namespace.routing import RoutingVerbs
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _NEW = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
 _CHOOSING = "choosing a routing table"
 
 
-def ensure(namespace: "Namespace", name: str, table: int | None) -> Link:
+def ensure(namespace: "RoutingVerbs", name: str, table: int | None) -> Link:
     """The VRF called `name`, up: with this table, if it is given, else when it is made with a free one.
 
     One that was made goes again if the call fails, unless it has members by then. Raises CniError if there is
@@ -46,7 +46,7 @@ def ensure(namespace: "Namespace", name: str, table: int | None) -> Link:
     return found
 
 
-def _create(namespace: "Namespace", name: str, table: int) -> Link:
+def _create(namespace: "RoutingVerbs", name: str, table: int) -> Link:
     data = [("IFLA_INFO_KIND", "vrf"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_VRF_TABLE", table)]})]
     attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": data})]
     creation = link_message(netlink.NEWLINK, attributes, flags=_NEW, flags_=UP, change=UP)
@@ -65,7 +65,7 @@ def _create(namespace: "Namespace", name: str, table: int) -> Link:
     return namespace.journal.change(f"create VRF {name} with table {table}", do, undo)
 
 
-def _delete_if_empty(namespace: "Namespace", vrf: LinkState) -> None:
+def _delete_if_empty(namespace: "RoutingVerbs", vrf: LinkState) -> None:
     if not any(state.master == vrf.index for state in links.all_states(namespace)):
         links.delete(namespace, vrf.name)
 
@@ -95,7 +95,7 @@ def join(link: Link, vrf: Link) -> None:
     link.door.journal.change(f"put {link} into VRF {vrf}", do, undo)
 
 
-def leave(namespace: "Namespace", link: Link | None, name: str) -> None:
+def leave(namespace: "RoutingVerbs", link: Link | None, name: str) -> None:
     """Take the link out of the VRF called `name`, which goes with its last member.
 
     The link's routes of the VRF's table go to table main, those that can. A link or a VRF that is gone is fine.

@@ -128,9 +128,8 @@ def test_with_nothing_to_tune_nothing_is_looked_at(container: Container) -> None
 )
 def test_who_decides_on_the_mac(container: Container, sources: dict[str, Any], expected: str) -> None:
     """The configuration < CNI_ARGS < runtimeConfig.mac < args.cni.mac."""
-    cni_args = sources.pop("cni_args", "")
-    runtime = tuned(container, **sources)
-    runtime.cni_args = f"MAC={cni_args}" if cni_args else ""
+    runtime = tuned(container, **{key: value for key, value in sources.items() if key != "cni_args"})
+    runtime.cni_args = f"MAC={sources['cni_args']}" if "cni_args" in sources else ""
     runtime.add()
     assert link(container)["address"] == expected
     runtime.check()
