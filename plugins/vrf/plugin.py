@@ -7,12 +7,14 @@ net2 ──┘
 eth0 ──────────────── table main
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from pycni.sdk import Attachment, Lease, NetConf, Network, OptionalIfname, Plugin, Result
+from pycni.sdk import Attachment, ConfigError, Lease, NetConf, Network, OptionalIfname, Plugin, Result
+
+_NAMELESS = "configuration is expected to have a valid vrf name"
 
 
 class VrfConfig(NetConf):
@@ -21,11 +23,17 @@ class VrfConfig(NetConf):
     vrfname: OptionalIfname = ""
     table: int = Field(0, ge=0, lt=1 << 32)
 
-    @model_validator(mode="after")
-    def _there_is_a_name(self) -> Self:
+    @property
+    def required_name(self) -> str:
+        """The name of the VRF, which STATUS can do without. Raises ConfigError."""
         if not self.vrfname:
-            raise ValueError('configuration is expected to have a valid vrf name: "vrfname" is missing')
-        return self
+            raise ConfigError(_NAMELESS, details='"vrfname" is missing')
+        return self.vrfname
+
+    def complaints(self) -> Iterator[str]:
+        """That there is no name."""
+        if not self.vrfname:
+            yield f"vrfname: {_NAMELESS}"
 
 
 class Vrf(Plugin[VrfConfig]):
@@ -36,11 +44,11 @@ class Vrf(Plugin[VrfConfig]):
 
     def add(self, cni: Attachment[VrfConfig]) -> Result:
         """Put the interface into the VRF, which is made if it is missing, and wait until it can be used again."""
-        conf, container, result = cni.config, cni.container, cni.required_prev_result
+        name, container, result = cni.config.required_name, cni.container, cni.required_prev_result
         eth = container.link(cni.ifname)
         works = eth.state.operstate == "UP"
         with container.locked("choosing a routing table"):
-            vrf = container.ensure_vrf(conf.vrfname, conf.table or None)
+            vrf = container.ensure_vrf(name, cni.config.table or None)
             container.join_vrf(eth, vrf)
         if works:
             container.wait_until_reachable(eth, [ip.address for ip in cni.prev_ips])
@@ -52,7 +60,7 @@ class Vrf(Plugin[VrfConfig]):
     def check(self, cni: Attachment[VrfConfig]) -> None:
         """See that the interface is in the VRF, with its addresses, and its routes in the VRF's table."""
         conf, container, result = cni.config, cni.container, cni.required_prev_result
-        vrf, eth = container.link(conf.vrfname), container.link(cni.ifname)
+        vrf, eth = container.link(conf.required_name), container.link(cni.ifname)
         vrf.expect(kind="vrf", up=True)
         if conf.table:
             vrf.expect(table=conf.table)
