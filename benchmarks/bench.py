@@ -64,18 +64,19 @@ def measure(place: Path, host: Host, options: argparse.Namespace) -> cases.Sampl
         samples |= cases.versions(who, rounds)
         for case, chain in chains.items():
             say(case)
-            samples |= cases.lives(case, chain, host, who, rounds)
+            samples |= cases.lives(case, chain, who, rounds)
         for size in (30, 100):
             say(f"burst of {size}")
-            samples |= cases.bursts(chains["chain"], host, (go, ours), size=size, rounds=max(rounds // 10, 2))
+            samples |= cases.bursts(chains["chain"], (go, ours), size=size, rounds=max(rounds // 10, 2))
         say(f"{options.rules} foreign rules")
-        with cases.foreign_rules(host, options.rules):
+        with cases.foreign_rules((go, ours), options.rules):
             case = f"chain, {options.rules} foreign rules"
-            samples |= cases.lives(case, chains["chain"], host, (go, ours), max(rounds // 3, 3))
-        say(f"{options.attached} attached")
-        with cases.attached(chains["chain"], host, ours, options.attached):
-            case = f"chain, {options.attached} attached"
-            samples |= cases.lives(case, chains["chain"], host, (ours,), rounds)
+            samples |= cases.lives(case, chains["chain"], (go, ours), max(rounds // 3, 3))
+        for where, neighbours in cases.neighbours(place).items():
+            say(f"{options.attached} {where}")
+            with cases.attached(neighbours, ours, options.attached):
+                case = f"chain, {options.attached} {where}"
+                samples |= cases.lives(case, chains["chain"], (ours,), rounds)
     return samples
 
 
@@ -84,12 +85,12 @@ def footprint(place: Path, host: Host, lives: int) -> None:
     chain = cases.chains(place)["chain"]
     say(f"{lives} lives")
     socket = place / "run" / "pycni.sock"
-    with served(socket, place / "server2.log") as server:
-        ours = Contender("pycni", place / "bin")
+    with served(host, socket, place / "server2.log") as server:
+        ours = Contender("pycni", place / "bin", host)
         before = memory.Footprint.of(server.pid)
-        memory.live(chain, host, ours, 100)
+        memory.live(chain, ours, 100)
         warm = memory.Footprint.of(server.pid)
-        memory.live(chain, host, ours, lives)
+        memory.live(chain, ours, lives)
         console.print(f"server at rest: {before}; after 100 lives: {warm}")
         console.print(f"after {lives} lives more: {memory.Footprint.of(server.pid)}")
 

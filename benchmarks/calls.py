@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pycni.cli import installation
-from pycni.testing import wait_for
+from pycni.testing import Host, wait_for
 
 GO = Path("/usr/lib/cni")  # where Debian has the Go plugins
 VERSION = "1.0.0"  # the newest that Debian's Go plugins know
@@ -21,10 +21,11 @@ VERSION = "1.0.0"  # the newest that Debian's Go plugins know
 
 @dataclass(frozen=True)
 class Contender:
-    """Who answers: the executables of a directory, in an environment."""
+    """Who answers: the executables of a directory, in an environment, on a host of their own."""
 
     name: str
     bin: Path
+    host: Host
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -52,10 +53,11 @@ def call(
         # Neither pipes nor fork: what the measuring costs is the same for all, and small.
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
         executable = str(contender.bin / plugin)
-        started = time.perf_counter()
-        pid = os.posix_spawn(executable, [executable], env, file_actions=actions)
-        _, status = os.waitpid(pid, 0)
-        elapsed = (time.perf_counter() - started) * 1000
+        with contender.host.door.entered():
+            started = time.perf_counter()
+            pid = os.posix_spawn(executable, [executable], env, file_actions=actions)
+            _, status = os.waitpid(pid, 0)
+            elapsed = (time.perf_counter() - started) * 1000
         os.lseek(stdout, 0, os.SEEK_SET)
         printed = os.read(stdout, 1 << 20).decode()
     finally:
@@ -103,21 +105,24 @@ class Chain:
 
 @contextmanager
 def contenders(place: Path) -> Iterator[Sequence[Contender]]:
-    """Go's plugins, ours with a server in this host, and ours without one."""
+    """Go's plugins, ours with a server, and ours without one; what one leaves on its host slows nobody else down."""
     binaries, socket = place / "bin", place / "run" / "pycni.sock"
     installation.install(binaries, state=place / "state", socket=socket)
-    with served(socket, place / "server.log"):
+    go, ours, alone = (Host(place / name) for name in ("go", "pycni", "one-shot"))
+    with served(ours, socket, place / "server.log"):
         yield (
-            Contender("Go", GO),
-            Contender("pycni", binaries),
-            Contender("one-shot", binaries, {"PYCNI_SOCKET": "/nowhere"}),
+            Contender("Go", GO, go),
+            Contender("pycni", binaries, ours),
+            Contender("one-shot", binaries, alone, {"PYCNI_SOCKET": "/nowhere"}),
         )
+    for host in (go, ours, alone):
+        host.close()
 
 
 @contextmanager
-def served(socket: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A server, for as long as the block lasts."""
-    with log.open("ab") as file:
+def served(host: Host, socket: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server on the host, for as long as the block lasts."""
+    with log.open("ab") as file, host.door.entered():
         command = [sys.executable, "-m", "pycni", "serve", "--socket", str(socket)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:

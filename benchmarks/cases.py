@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Self
 
 from calls import VERSION, Chain, Contender, call
@@ -35,12 +36,22 @@ def chains(place: Path) -> Mapping[str, Chain]:
     }
 
 
-def lives(case: str, chain: Chain, host: Host, who: Sequence[Contender], rounds: int) -> Samples:
+def neighbours(place: Path) -> Mapping[str, Chain]:
+    """Where the containers may be that are there already. Those on the bridge itself hear every broadcast."""
+    bridge = {"type": "bridge", "isDefaultGateway": True, "ipMasq": True}
+    elsewhere = {**bridge, "bridge": "cni1", "ipam": host_local(place, subnet="10.89.0.0/16")}
+    return {
+        "on another bridge": Chain(elsewhere, {"type": "portmap", **PORTS}, name="other"),
+        "on the same bridge": chains(place)["chain"],
+    }
+
+
+def lives(case: str, chain: Chain, who: Sequence[Contender], rounds: int) -> Samples:
     """ADD, CHECK and DEL, one container after the other; the first round makes what is shared, and does not count."""
     samples: Samples = {}
     for number in range(rounds + 1):
         for contender in turned(who, number):
-            with container(host) as one:
+            with container(contender.host) as one:
                 add, result = chain.add(contender, one.path, one.id)
                 check = chain.check(contender, one.path, one.id, result)
                 delete = chain.delete(contender, one.path, one.id, result)
@@ -61,12 +72,12 @@ def versions(who: Sequence[Contender], rounds: int) -> Samples:
     return samples
 
 
-def bursts(chain: Chain, host: Host, who: Sequence[Contender], *, size: int, rounds: int) -> Samples:
+def bursts(chain: Chain, who: Sequence[Contender], *, size: int, rounds: int) -> Samples:
     """Many containers at once, ten at a time: the time until all ADDs are done, then all DELs. No two share a port."""
     samples: Samples = {}
     for number in range(rounds):
         for contender in turned(who, number):
-            with Crowd(chain, host, contender, size, at_once=10) as crowd:
+            with Crowd(chain, contender, size, at_once=10) as crowd:
                 started = time.perf_counter()
                 crowd.add()
                 added = time.perf_counter()
@@ -79,23 +90,26 @@ def bursts(chain: Chain, host: Host, who: Sequence[Contender], *, size: int, rou
 
 
 @contextmanager
-def foreign_rules(host: Host, count: int) -> Iterator[None]:
+def foreign_rules(who: Sequence[Contender], count: int) -> Iterator[None]:
     """Rules of somebody else's in table nat of iptables, as kube-proxy has them."""
     rules = "".join(
         f"-A FOREIGN -d 172.20.{i // 250}.{i % 250} -p tcp --dport {i % 60000 + 1} -j RETURN\n" for i in range(count)
     )
     script = f"*nat\n:FOREIGN - [0:0]\n{rules}COMMIT\n"
-    path = host.state / "foreign.rules"
-    path.write_text(script)
-    host.run(f"iptables-restore --noflush < {path}")
+    with NamedTemporaryFile("w", suffix=".rules") as file:
+        file.write(script)
+        file.flush()
+        for contender in who:
+            contender.host.run(f"iptables-restore --noflush < {file.name}")
     yield
-    host.run("iptables -t nat -F FOREIGN && iptables -t nat -X FOREIGN")
+    for contender in who:
+        contender.host.run("iptables -t nat -F FOREIGN && iptables -t nat -X FOREIGN")
 
 
 @contextmanager
-def attached(chain: Chain, host: Host, contender: Contender, count: int) -> Iterator[None]:
-    """Containers that are there already, by our own plugins."""
-    with Crowd(chain, host, contender, count, at_once=8) as crowd:
+def attached(chain: Chain, contender: Contender, count: int) -> Iterator[None]:
+    """Containers that are there already."""
+    with Crowd(chain, contender, count, at_once=8) as crowd:
         crowd.add()
         yield
         crowd.delete()
@@ -104,10 +118,10 @@ def attached(chain: Chain, host: Host, contender: Contender, count: int) -> Iter
 class Crowd:
     """Many containers on one network, no two with the same port; so many are attached and detached at once."""
 
-    def __init__(self, chain: Chain, host: Host, contender: Contender, size: int, *, at_once: int) -> None:
+    def __init__(self, chain: Chain, contender: Contender, size: int, *, at_once: int) -> None:
         self._contender = contender
         self._chains = [with_port(chain, 20000 + index) for index in range(size)]
-        self._containers = [Container(host) for _ in range(size)]
+        self._containers = [Container(contender.host) for _ in range(size)]
         self._results: list[Any] = []
         self._pool = ThreadPoolExecutor(at_once)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from calls import Chain, Contender
 from cases import container, with_port
-from pycni.testing import Host
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,12 @@ class Footprint:
         return f"{self.megabytes:.1f} MB, {self.descriptors} descriptors, {self.threads} threads"
 
 
-def live(chain: Chain, host: Host, contender: Contender, count: int) -> None:
+def live(chain: Chain, contender: Contender, count: int) -> None:
     """ADD and DEL, four at a time."""
 
     def one(number: int) -> None:
         own = with_port(chain, 20000 + number % 4000)
-        with container(host) as made:
+        with container(contender.host) as made:
             _, result = own.add(contender, made.path, made.id)
             own.delete(contender, made.path, made.id, result)
 
