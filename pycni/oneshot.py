@@ -10,7 +10,9 @@ def main(name: str, entry: str) -> NoReturn:
     """Answer the call that this process was started for, and exit. `entry` is `module:Class` of the plugin."""
     words = [] if os.environ.get("CNI_COMMAND") else sys.argv[1:]
     env = dict(os.environ)
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "true"  # it would look for some in every distribution there is
+    # pydantic would look for plugins in every distribution there is, and load all that Python knows of its own build to
+    # find time zones.
+    os.environ |= {"PYDANTIC_DISABLE_PLUGINS": "true", "PYTHONTZPATH": ""}
     if not words:
         gc.disable()  # a fifth of the time would go into collecting what is needed to the end
         from pycni import deferred

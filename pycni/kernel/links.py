@@ -1,7 +1,7 @@
 """Links: what the kernel says about one, and what can be done with it."""
 
 import errno
-import secrets
+import os
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
@@ -29,7 +29,7 @@ _VLAN_PVID, _VLAN_UNTAGGED = 2, 4
 
 def random_mac() -> str:
     """A random unicast address that no manufacturer owns."""
-    octets = bytearray(secrets.token_bytes(6))
+    octets = bytearray(os.urandom(6))
     octets[0] = octets[0] & 0xFC | 0x02
     return octets.hex(":")
 
