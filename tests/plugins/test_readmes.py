@@ -1,0 +1,39 @@
+"""The configurations in the plugins' READMEs: each lives a whole life in a throwaway host.
+
+Those that need more than a host (a master, a device, a server) are tested with their plugins.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+ELSEWHERE = {"dhcp", "dummy", "host_device", "ipvlan", "macvlan", "vlan", "vrf"}
+OURS = sorted(path.parent.name for path in PLUGINS.glob("*/README.md"))
+
+
+def example(plugin: str) -> str:
+    """The first JSON of the plugin's README."""
+    found = re.search(r"```json\n(.*?)```", (PLUGINS / plugin / "README.md").read_text(), re.DOTALL)
+    assert found, f"the README of {plugin} has no configuration"
+    return found[1]
+
+
+@pytest.mark.parametrize("plugin", [name for name in OURS if name not in ELSEWHERE])
+def test_the_example_lives_a_life(plugin: str, tmp_path: Path) -> None:
+    text = example(plugin)
+    if plugin == "flannel":
+        env = tmp_path / "subnet.env"
+        env.write_text(
+            "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+        )
+        text = text.replace('"type": "flannel"', f'"type": "flannel", "subnetFile": "{env}"')
+    path = tmp_path / (f"{plugin}.conflist" if '"plugins"' in text else f"{plugin}.conf")
+    path.write_text(text)
+    command = [sys.executable, "-m", "pycni", "try", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ADD" in done.stdout + done.stderr
