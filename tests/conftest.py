@@ -59,6 +59,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
+def other_users() -> None:
+    """There are other users than root, to give things to."""
+    if sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()) == 1:
+        pytest.skip("needs other users than root; `unshare -Urnm` has none")
+
+
+@pytest.fixture
 def kernel_has() -> Callable[[str], bool]:
     """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", "sctp", "selinux".
 
@@ -208,7 +215,7 @@ def use_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     return use
 
 
-@pytest.fixture(params=["nft", "legacy"])
+@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.exhaustive)])
 def iptables(request: pytest.FixtureRequest, use_iptables: Callable[[str], None]) -> str:
     """Both variants of iptables, each as the one that the machine has chosen."""
     use_iptables(request.param)

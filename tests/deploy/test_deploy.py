@@ -18,6 +18,7 @@ import yaml
 
 from pycni.protocol.errors import CniError
 from pycni.runtime import NetworkConfig, Runtime
+from pycni.testing import Host
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -112,7 +113,8 @@ class Api(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def api(node: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def api(node: ModuleType, host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The cluster's API, on the throwaway host."""
     account = node.SERVICE_ACCOUNT
     (account / "token").write_text("secret")
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-ELSEWHERE = {"dhcp", "dummy", "host_device", "ipvlan", "macvlan", "vlan", "vrf"}
+ELSEWHERE = {"dhcp", "dummy", "host_device", "ipvlan", "macvlan", "tap", "vlan", "vrf"}
 OURS = sorted(path.parent.name for path in PLUGINS.glob("*/README.md"))
 
 

@@ -210,6 +210,7 @@ def listener(stage: Stage) -> Iterator[socket.socket]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.usefixtures("other_users")
 def test_a_server_of_another_user_is_told_nothing(stage: Stage, listener: socket.socket) -> None:
     os.seteuid(65534)  # whose server it is shows who listens
     try:

@@ -71,7 +71,11 @@ def test_the_result_is_the_link_with_its_addresses(
     runtime.check()
 
 
-def test_the_example_of_its_readme_works(lan: Container, plugin: str, host: Host, container: Container) -> None:
+def test_the_example_of_its_readme_works(
+    lan: Container, plugin: str, host: Host, container: Container, request: pytest.FixtureRequest
+) -> None:
+    if plugin == "tap":
+        request.getfixturevalue("other_users")
     readme = Path(__file__).parents[3] / "plugins" / plugin / "README.md"
     (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     host.run("ip link set eth0 down && ip link set eth0 name eth1 && ip link set eth1 up")

@@ -59,6 +59,7 @@ def group_name(number: int) -> str | int:
 OWNED = {"owner": 1000, "group": 2000}
 
 
+@pytest.mark.usefixtures("other_users")
 @pytest.mark.parametrize("owned", [{}, {"owner": 0}, {"group": 2000}, OWNED], ids=str)
 @pytest.mark.parametrize("queues", [{}, {"multiQueue": True}], ids=str)
 def test_r19_owner_group_queues_mac_and_mtu_go_together(
@@ -122,6 +123,7 @@ def test_a_bridge_that_is_not_there_is_named_and_no_tap_is_left(attachment: Atta
     assert "eth0" not in container.run("ip -br link")
 
 
+@pytest.mark.usefixtures("other_users")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -26,7 +26,7 @@ ADMIN_RULE = {
 }
 
 
-@pytest.fixture(params=["nftables", "iptables", "firewalld"])
+@pytest.fixture(params=["nftables", "iptables", pytest.param("firewalld", marks=pytest.mark.exhaustive)])
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "firewalld":
         request.getfixturevalue("firewalld")
