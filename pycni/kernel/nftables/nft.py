@@ -57,8 +57,9 @@ class Nft(Protocol):
         """Give its socket back."""
 
 
-# Contexts do not share everything: libnftables (1.0.6) has one cache of interface names a process, which each run
-# frees at its end, under the feet of the others. The kernel takes one transaction a namespace at a time anyway.
+# Contexts are not for themselves: libnftables (1.0.6) has one cache of interface names a process, which each run frees
+# at its end, and tables that come with the first context and go with the last, under the feet of the others. So no two
+# threads are in the library at once. The kernel takes one transaction a namespace at a time anyway.
 _alone = threading.Lock()
 
 
@@ -67,9 +68,10 @@ class Library:
 
     def __init__(self) -> None:
         self._library = _load()
-        self._context = self._library.nft_ctx_new(0)
-        self._library.nft_ctx_buffer_output(self._context)
-        self._library.nft_ctx_buffer_error(self._context)
+        with _alone:
+            self._context = self._library.nft_ctx_new(0)
+            self._library.nft_ctx_buffer_output(self._context)
+            self._library.nft_ctx_buffer_error(self._context)
 
     def run(self, script: str) -> str:
         """See Nft."""
@@ -78,9 +80,11 @@ class Library:
     def _run(self, script: str) -> str:
         with _alone:
             status = self._library.nft_run_cmd_from_buffer(self._context, script.encode())
+            said = self._library.nft_ctx_get_error_buffer if status else self._library.nft_ctx_get_output_buffer
+            text = said(self._context).decode(errors="replace")
         if status != 0:
-            raise NftError(script, self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace"))
-        return str(self._library.nft_ctx_get_output_buffer(self._context).decode(errors="replace"))
+            raise NftError(script, text)
+        return str(text)
 
     def listing(self, command: str) -> list[dict[str, Any]]:
         """See Nft."""
@@ -93,7 +97,8 @@ class Library:
 
     def close(self) -> None:
         """See Nft."""
-        self._library.nft_ctx_free(self._context)
+        with _alone:
+            self._library.nft_ctx_free(self._context)
 
 
 class Program:
