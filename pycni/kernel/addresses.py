@@ -13,13 +13,13 @@ from pycni.kernel.codec import Attributes
 from pycni.kernel.door import Door
 from pycni.kernel.links import Link, explained
 from pycni.kernel.netlink import Message, NetlinkError
-from pycni.kernel.patience import waiting
+from pycni.kernel.patience import looks, waiting
 from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NODAD, _DADFAILED, _TENTATIVE, _PERMANENT, _NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x80, 0x200
-_DEADLINE, _DAD_PAUSE, _JOIN_PAUSE = 5.0, 0.02, 0.001  # seconds
+_DEADLINE, _DAD_PAUSE = 5.0, 0.02  # seconds
 _SOLICITED_NODES = IPv6Address("ff02::1:ff00:0")
 
 
@@ -117,11 +117,8 @@ def wait_until_heard(link: Link, cidrs: Iterable[Cidr]) -> None:
     addresses, on a busy host much later. A neighbour's question before that is lost, and repeated after a second.
     """
     wanted = {_solicited_node(cidr.ip) for cidr in cidrs if isinstance(cidr, IPv6Interface)}
-    deadline = time.monotonic() + _DEADLINE
-    while wanted and not wanted <= _groups(link):
-        if time.monotonic() > deadline:
-            raise CniError(f"{link} did not join the multicast groups of its addresses within {_DEADLINE:g} s")
-        time.sleep(_JOIN_PAUSE)
+    if wanted and not any(wanted <= _groups(link) for _ in looks(_DEADLINE)):
+        raise CniError(f"{link} did not join the multicast groups of its addresses within {_DEADLINE:g} s")
 
 
 def _solicited_node(address: IPv6Address) -> str:

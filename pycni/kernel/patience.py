@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from time import monotonic, sleep
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.01  # seconds
 _step_aside: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar("step_aside", default=nullcontext)
 
 
@@ -11,6 +13,16 @@ _step_aside: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar
 def waiting() -> Iterator[None]:
     """Around what may take long: a machine on the network that is to answer, another program that is to end."""
     with _step_aside.get()():
+        yield
+
+
+def looks(seconds: float) -> Iterator[None]:
+    """A turn at once, and more after pauses that double, for so many seconds: for what the kernel does by and by."""
+    deadline, pause = monotonic() + seconds, _FIRST_PAUSE
+    yield
+    while monotonic() < deadline:
+        sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
         yield
 
 

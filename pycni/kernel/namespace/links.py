@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from pycni.kernel.door import Door
 from pycni.kernel.links import Link, Value, explained, random_mac
 from pycni.kernel.netlink import NetlinkError, link_message
 from pycni.kernel.owner import Owner
+from pycni.kernel.patience import looks
 from pycni.protocol.errors import CniError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pycni.kernel.taps import Tap
 
 
-_CARRIER_DEADLINE, _CARRIER_PAUSE = 2.0, 0.001  # seconds
+_CARRIER_DEADLINE = 2.0  # seconds
 
 
 class LinkVerbs(Door):
@@ -162,12 +162,9 @@ class LinkVerbs(Door):
 
     def wait_for_carrier(self, link: Link) -> None:
         """Wait until the link can carry frames (a port of a bridge: until it forwards). Raises CniError."""
-        deadline = time.monotonic() + _CARRIER_DEADLINE
-        while link.refresh().operstate != "UP":
-            if time.monotonic() > deadline:
-                what = "bridge port" if link.state.master else "link"
-                raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
-            time.sleep(_CARRIER_PAUSE)
+        if not any(link.refresh().operstate == "UP" for _ in looks(_CARRIER_DEADLINE)):
+            what = "bridge port" if link.state.master else "link"
+            raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
 
     def set_down(self, name: str) -> None:
         """Set the link down; one that is gone is down enough."""
