@@ -63,7 +63,7 @@ def call(
     finally:
         os.close(stdin)
         os.close(stdout)
-    # Debian's portmap fails in its CHECK, at the end: a defect that was mended in release 1.3. Its time counts as well.
+    # Debian's portmap fails in its CHECK: a chain that it did not make is missing. Its time counts as well.
     if status and (contender.name, plugin, command) != ("Go", "portmap", "CHECK"):
         raise CallError(f"{contender.name}: {plugin} {command}: {printed}")
     return elapsed, json.loads(printed) if printed.strip() else None
