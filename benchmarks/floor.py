@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from cases import Samples, container, host_local
-from pycni.kernel import netfilter
+from pycni.kernel import kept
 from pycni.kernel.nftables.nft import Library
 from pycni.testing import Host, Runtime
 
@@ -26,7 +26,7 @@ def processes(rounds: int) -> Samples:
 
 def kernel(host: Host, rounds: int) -> Samples:
     """The time within the kernel (netlink) and libnftables for the life of a bridge with ipMasq, in a warm process."""
-    netfilter.keep_open(host.door.identity)
+    kept.keep_open(host.door.identity)
     samples: Samples = {}
     ipam = host_local(host.state)
     for number in range(rounds + 1):

@@ -69,6 +69,11 @@ _LINK: Table = {
     "IFLA_EXT_MASK": (29, U32),
     "IFLA_LINK_NETNSID": (37, U32),
 }
+# A link's settings: written one by one, as attributes with their numbers, and read (by pyroute2) as one block.
+_WRITTEN: Table = {
+    **_LINK,
+    "IFLA_AF_SPEC": (26, {"AF_INET": (2, {"IFLA_INET_CONF": (1, {"IPV4_DEVCONF_ARP_NOTIFY": (22, U32)})})}),
+}
 _ADDRESS: Table = {
     "IFA_ADDRESS": (1, IP),
     "IFA_LOCAL": (2, IP),
@@ -103,6 +108,8 @@ def encode(kind: int, flags: int, sequence: int, fields: Mapping[str, int], attr
     layout, names, table = _FAMILIES.get(kind & ~3, (None, (), {}))
     if layout is None or not fields.keys() <= set(names):
         return None
+    if table is _LINK:
+        table = _WRITTEN
     try:
         fixed = layout.pack(*(fields.get(name, 0) for name in names))
         body = fixed + _encode_attributes(table, attributes)

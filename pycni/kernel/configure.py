@@ -31,7 +31,7 @@ def configure(
             on_lan and link.refresh().up
         )  # a DHCP client's link is: the kernel announces no IPv4 address of its own
         sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad, on_lan=on_lan))
-        _send(link, cidrs, routes_, dad=dad or on_lan, on_link=on_link)
+        _send(link, cidrs, routes_, dad=dad or on_lan, on_link=on_link, announced=bool(cidrs))
         if dad or on_lan:
             addresses.wait_for_detection(link, cidrs)
         if was_up:
@@ -80,7 +80,7 @@ def configure_port(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route]) 
 def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool, on_lan: bool) -> dict[str, str]:
     if not cidrs:
         return {}  # nothing but Ethernet: how the container configures itself is its own business
-    settings = {sysctl.link_setting(4, name, "arp_notify"): "1"}
+    settings: dict[str, str] = {}
     if any(cidr.version == 6 for cidr in cidrs):
         # lo comes first: where it has no IPv6, no other link of the namespace works with it.
         settings |= {sysctl.link_setting(6, "lo", "disable_ipv6"): "0"}
@@ -99,7 +99,13 @@ def _without_ipv6(name: str) -> dict[str, str]:
 
 
 def _send(
-    link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route], *, dad: bool = False, on_link: bool = True
+    link: Link,
+    cidrs: Sequence[Cidr],
+    routes_: Sequence[Route],
+    *,
+    dad: bool = False,
+    on_link: bool = True,
+    announced: bool = False,
 ) -> None:
     # Of IPv4 the kernel announces what is there when the link comes up, of IPv6 what appears on a link that is up, once
     # duplicate address detection has ended or is seen to be off.
@@ -115,8 +121,16 @@ def _send(
     for route in routes_:
         by = f" via {route.gw}" if route.gw else ""
         steps.append((f"cannot add the route to {route.dst}{by} on {link}", routes.addition(link.index, route)))
-    outcomes = link.door.netlink.outcomes(*[message for _, message in steps])
+    wishes = [_arp_notify(link)] if announced else []  # the kernel may leave them unfulfilled
+    outcomes = link.door.netlink.outcomes(*wishes, *[message for _, message in steps])[len(wishes) :]
     for (failure, _), outcome in zip(steps, outcomes, strict=True):
         if isinstance(outcome, NetlinkError):
             with explained(failure):
                 raise outcome
+
+
+def _arp_notify(link: Link) -> Message:
+    """Let the kernel announce the link's IPv4 addresses, by the setting of this name: no way through /proc/sys."""
+    setting = {"attrs": [("IPV4_DEVCONF_ARP_NOTIFY", 1)]}
+    family = {"attrs": [("AF_INET", {"attrs": [("IFLA_INET_CONF", setting)]})]}
+    return link_message(netlink.NEWLINK, [("IFLA_AF_SPEC", family)], index=link.index)

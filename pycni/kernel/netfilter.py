@@ -3,10 +3,10 @@
 import os
 import socket
 import struct
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
+from pycni.kernel import kept
 from pycni.kernel.door import Door
 
 NFTABLES, CONNTRACK = 10, 1  # subsystems
@@ -84,43 +84,9 @@ class NetfilterSocket:
             offset += (length + 3) & ~3
 
 
-class _Kept(threading.local):
-    """A thread's socket that stays open: to close one while anybody's deletion is under way takes the kernel 10 ms."""
+def connected(door: Door) -> AbstractContextManager[NetfilterSocket]:
+    """A socket to netfilter in the namespace behind the door.
 
-    home: tuple[int, int] | None = None  # the namespace in which it is worth while
-    socket: NetfilterSocket | None = None
-
-
-_kept = _Kept()
-
-
-def keep_open(home: tuple[int, int]) -> None:
-    """Keep sockets of this namespace open from now on, for this thread; for processes that stay."""
-    _kept.home = home
-
-
-def let_go() -> None:
-    """Close what this thread keeps open: it ends."""
-    if _kept.socket is not None:
-        _kept.socket.close()
-        _kept.socket = None
-
-
-def is_home(door: Door) -> bool:
-    """Whether this thread keeps sockets of the namespace behind the door open."""
-    return door.identity == _kept.home
-
-
-@contextmanager
-def connected(door: Door) -> Iterator[NetfilterSocket]:
-    """A socket to netfilter in the namespace behind the door."""
-    if is_home(door):
-        if _kept.socket is None:
-            _kept.socket = NetfilterSocket(door)
-        yield _kept.socket
-        return
-    made = NetfilterSocket(door)
-    try:
-        yield made
-    finally:
-        made.close()
+    It is kept, if anything is: to close one while anybody's deletion is under way takes the kernel 10 ms.
+    """
+    return kept.opened(door, NetfilterSocket)

@@ -1,11 +1,17 @@
-"""Kernel settings of a namespace, by their path under /proc/sys/net."""
+"""Kernel settings of a namespace, by their path under /proc/sys/net.
+
+The way there is short only from the directory of a family: above it the kernel looks at those of every other namespace
+too, and that takes a millisecond where there are a thousand.
+"""
 
 import errno
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
+from pycni.kernel import kept
 from pycni.kernel.door import Door
 from pycni.protocol.errors import CniError, Code
 
@@ -22,37 +28,82 @@ def link_setting(family: int, link: str, name: str) -> str:
     return f"ipv{family}/conf/{link}/{name}"
 
 
+class _Settings:
+    """The settings of a namespace, for whoever is in it."""
+
+    def __init__(self, _door: Door) -> None:
+        self._directories: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Let go of the directories."""
+        for fd in self._directories.values():
+            os.close(fd)
+
+    def read(self, setting: str) -> str | None:
+        """Its value, or None if the kernel has no such setting."""
+        try:
+            fd = self._open(setting, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.read(fd, 4096).decode().strip()
+        finally:
+            os.close(fd)
+
+    def write(self, setting: str, value: str) -> None:
+        """Give it a value. Raises CniError."""
+        try:
+            fd = self._open(setting, os.O_WRONLY)
+            try:
+                os.write(fd, value.encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            remedy = "is this kernel built with it, and /proc/sys writable?" if error.errno in _OUT_OF_REACH else ""
+            cause = os.strerror(error.errno or 0).lower()
+            raise CniError(f"cannot set sysctl net/{setting} to {value}: {cause}", details=remedy) from None
+
+    def _open(self, setting: str, flags: int) -> int:
+        family, _, rest = setting.partition("/")
+        if family not in self._directories:
+            self._directories[family] = os.open(f"{_ROOT}/{family}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(rest, flags | os.O_CLOEXEC, dir_fd=self._directories[family])
+
+
+@contextmanager
+def _within(door: Door) -> Iterator[_Settings]:
+    with door.entered(), kept.opened(door, _Settings) as settings:
+        yield settings
+
+
 def read(door: Door, setting: str) -> str | None:
     """Its value, or None if the kernel has no such setting."""
-    with door.entered():
-        return _read(setting)
+    with _within(door) as settings:
+        return settings.read(setting)
 
 
-def ensure(door: Door, settings: Mapping[str, str]) -> None:
+def ensure(door: Door, wanted: Mapping[str, str]) -> None:
     """Give each setting its value; raises CniError for the first that cannot have it."""
-    with door.entered():
-        for setting, value in settings.items():
-            if _read(setting) == value:
-                continue
-            door.journal.change(f"set sysctl net/{setting} to {value}", partial(_write, setting, value))
+    with _within(door) as settings:
+        for setting, value in wanted.items():
+            if settings.read(setting) != value:
+                door.journal.change(f"set sysctl net/{setting} to {value}", partial(settings.write, setting, value))
 
 
-def change(door: Door, settings: Mapping[str, str]) -> None:
+def change(door: Door, wanted: Mapping[str, str]) -> None:
     """Give each setting its value; it is put back if the call fails. Raises CniError."""
-    for setting, value in settings.items():
-        with door.entered():
-            old = _read_if_allowed(setting)
+    for setting, value in wanted.items():
+        old = _read_if_allowed(door, setting)
         if old is not None and old.split() == value.split():
             continue
-        undo = None if old is None else partial(_write_in, door, setting, old)
-        door.journal.change(f"set sysctl net/{setting} to {value}", partial(_write_in, door, setting, value), undo)
+        undo = None if old is None else partial(_write, door, setting, old)
+        door.journal.change(f"set sysctl net/{setting} to {value}", partial(_write, door, setting, value), undo)
 
 
-def expect(door: Door, settings: Mapping[str, str]) -> None:
+def expect(door: Door, wanted: Mapping[str, str]) -> None:
     """Raise CniError for the first setting that has another value; blanks and tabs between words are the same."""
-    for setting, value in settings.items():
-        with door.entered():
-            found = _read_if_allowed(setting)
+    for setting, value in wanted.items():
+        found = _read_if_allowed(door, setting)
         if found is None:
             raise CniError(f"sysctl net/{setting} should be {value}, but cannot be read")
         if found.split() != value.split():
@@ -70,48 +121,24 @@ def probe(door: Door) -> None:
             )
 
 
-def prefer(door: Door, settings: Mapping[str, str]) -> None:
+def prefer(door: Door, wanted: Mapping[str, str]) -> None:
     """Give each setting its value where the kernel has it and lets us; what stays as it was is logged."""
-    with door.entered():
-        for setting, value in settings.items():
+    with _within(door) as settings:
+        for setting, value in wanted.items():
             try:
-                _write(setting, value)
+                settings.write(setting, value)
             except CniError as error:
                 log.debug("%s", error)
 
 
-def _read_if_allowed(setting: str) -> str | None:
+def _read_if_allowed(door: Door, setting: str) -> str | None:
     """Its value, or None if there is none to read: some settings can only be written."""
     try:
-        return _read(setting)
+        return read(door, setting)
     except OSError:
         return None
 
 
-def _write_in(door: Door, setting: str, value: str) -> None:
-    with door.entered():
-        _write(setting, value)
-
-
-def _read(setting: str) -> str | None:
-    try:
-        fd = os.open(f"{_ROOT}/{setting}", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        return os.read(fd, 4096).decode().strip()
-    finally:
-        os.close(fd)
-
-
-def _write(setting: str, value: str) -> None:
-    try:
-        fd = os.open(f"{_ROOT}/{setting}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
-    except OSError as error:
-        remedy = "is this kernel built with it, and /proc/sys writable?" if error.errno in _OUT_OF_REACH else ""
-        cause = os.strerror(error.errno or 0).lower()
-        raise CniError(f"cannot set sysctl net/{setting} to {value}: {cause}", details=remedy) from None
+def _write(door: Door, setting: str, value: str) -> None:
+    with _within(door) as settings:
+        settings.write(setting, value)

@@ -14,9 +14,8 @@ from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from typing import Any
 
-from pycni.kernel import netfilter
+from pycni.kernel import kept
 from pycni.kernel.door import OWN, move_this_thread
-from pycni.kernel.nftables import nft
 from pycni.kernel.patience import let_pass
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
@@ -101,12 +100,11 @@ class Server:
 
     def _work(self) -> None:
         let_pass(self._stand_in)
-        netfilter.keep_open(self._home)
+        kept.keep_open(self._home)
         try:
             self._answer_calls()
         finally:
-            nft.let_go()
-            netfilter.let_go()
+            kept.let_go()
 
     def _answer_calls(self) -> None:
         with select.epoll() as waiting:

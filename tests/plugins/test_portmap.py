@@ -257,6 +257,7 @@ def test_conditions_say_who_may(
     runtime = published(web, WEB, **conditions)
     bridged(neighbour, 3)
     world.run("ip addr add 192.0.2.4/29 dev eth0 && ip addr add 2001:db8::4/64 dev eth0 nodad")
+    wait_for(lambda: neighbour.pings("2001:db8::4"), "the kernel joins the new address's group by and by")
     for address, banned, other in (
         ("192.0.2.1", "192.0.2.2", "192.0.2.4"),
         ("2001:db8::1", "2001:db8::2", "2001:db8::4"),

@@ -3,13 +3,13 @@
 import ctypes
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
+from pycni.kernel import kept
 from pycni.kernel.door import Door
-from pycni.kernel.netfilter import is_home
 from pycni.protocol.errors import CniError, Code
 
 _LIBRARY = "libnftables.so.1"
@@ -131,35 +131,9 @@ class Program:
         return done.stdout
 
 
-class _Kept(threading.local):
-    """A thread's nftables that stays open, like its other sockets to netfilter."""
-
-    nft: Nft | None = None
-
-
-_kept = _Kept()
-
-
-def let_go() -> None:
-    """Close what this thread keeps open: it ends."""
-    if _kept.nft is not None:
-        _kept.nft.close()
-        _kept.nft = None
-
-
-@contextmanager
-def opened(door: Door) -> Iterator[Nft]:
+def opened(door: Door) -> AbstractContextManager[Nft]:
     """Nftables of the namespace behind the door. Raises NftUnavailableError."""
-    if is_home(door):
-        if _kept.nft is None:
-            _kept.nft = _open(door)
-        yield _kept.nft
-        return
-    nft = _open(door)
-    try:
-        yield nft
-    finally:
-        nft.close()
+    return kept.opened(door, _open)
 
 
 def probe(door: Door) -> None:
