@@ -32,7 +32,8 @@ NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
 MINUTES = 60  # seconds
 DEBIANS = "/usr/bin/python3"
 
-pytestmark = pytest.mark.clients
+# Root of a user namespace of its own can neither start containerd nor give files to the users of an image.
+pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("other_users")]
 
 
 def containerd_version() -> tuple[int, ...]:
