@@ -14,8 +14,10 @@ _PAUSE = 0.002  # seconds between two attempts
 
 
 @contextmanager
-def locked(door: Door, doing: str) -> Iterator[None]:
+def locked(door: Door, doing: str, *, shared: bool = False) -> Iterator[None]:
     """Keep others of ours out while this is done, `doing` as in "changing iptables". Raises CniError, code 11.
+
+    With `shared` only those are kept out who do not share it.
 
     What is locked (flock) is the file of the namespace itself, so there is no file to leave behind, and namespaces do
     not wait for each other.
@@ -23,7 +25,7 @@ def locked(door: Door, doing: str) -> Iterator[None]:
     fd = os.open(f"/proc/thread-self/fd/{door.fd}", os.O_RDONLY | os.O_CLOEXEC)  # opened anew: our threads compete too
     try:
         deadline = time.monotonic() + PATIENCE
-        while not _take(fd):
+        while not _take(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise CniError(
                     f"another plugin has been {doing} for {PATIENCE} s",
@@ -36,9 +38,9 @@ def locked(door: Door, doing: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _take(fd: int) -> bool:
+def _take(fd: int, kind: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -1,11 +1,13 @@
 """portmap: the stories behind what goes wrong elsewhere, each told once."""
 
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
 
+from pycni.kernel import sysctl
+from pycni.kernel.door import Door
 from pycni.kernel.nftables import nft
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, Runtime, asked, serving, wait_for
@@ -245,6 +247,49 @@ def test_the_same_port_at_once_is_one_containers(containers: list[Container], ba
             assert sorted(outcomes) == [False, True]
             for runtime in wanted:
                 runtime.delete()
+
+
+@pytest.mark.direct
+def test_an_add_during_the_last_ones_del_has_its_route_localnet(
+    containers: list[Container], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DEL was about to put the setting back, and did so when a new container needed it already."""
+    last, new = mapped(containers[0], WEB), mapped(containers[1], {**WEB, "hostPort": 8081}, last=3)
+    last.add()
+    prefer, adds = sysctl.prefer, list[Future[Any]]()
+    with ThreadPoolExecutor(1) as pool:
+
+        def late(door: Door, wanted: dict[str, str]) -> None:
+            adds.append(pool.submit(new.add))
+            wait(adds, timeout=0.3)  # it waits for us
+            prefer(door, wanted)
+            if adds[0].done():
+                new.check()
+
+        monkeypatch.setattr(sysctl, "prefer", late)
+        last.delete()
+    adds[0].result()
+    new.check()
+
+
+@pytest.mark.direct
+def test_what_a_killed_del_left_of_route_localnet_goes_with_the_next(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = mapped(container, WEB)
+    runtime.add()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sysctl, "prefer", killed)
+        runtime.delete()
+    assert '"br0"' in container.host.run("nft list set inet pycni guarded")
+    runtime.add()
+    runtime.delete()
+    assert '"br0"' not in container.host.run("nft list set inet pycni guarded")
+    assert container.host.run("cat /proc/sys/net/ipv4/conf/br0/route_localnet").strip() == "0"
 
 
 @by_backend

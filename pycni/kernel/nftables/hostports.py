@@ -11,12 +11,13 @@ set publishers { "veth3f9c…" }                                    which attach
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from hashlib import sha512
 from typing import TypeVar
 
-from pycni.kernel import routes, sysctl
+from pycni.kernel import routes
 from pycni.kernel.door import Door
+from pycni.kernel.nftables import localnet
 from pycni.kernel.nftables.elements import Element, Table
 from pycni.kernel.nftables.lookup import Found, Lookup, lookup
 from pycni.kernel.nftables.nft import Nft, NftError, opened
@@ -32,7 +33,6 @@ _CHAIN = ("inet", "pycni", "hostports")  # if it is there, all is
 _WORD, _ANY = {4: "ip", 6: "ip6"}, {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nobody binds to them
 _MARK = "meta mark set meta mark | 0x2000"
 _ATTEMPTS = 4  # to change what others change at the same time
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what needs no quotes
 _COUNT = re.compile(r"(\d+) elements \+ (\d+) rules")
 _TO = re.compile(r"(\w+) dport (\d+) dnat (?:ip6? )?to (\S+)")
 
@@ -117,7 +117,7 @@ class _Plan:
     def of(cls, door: Door, ports: HostPorts, owner: Owner) -> "_Plan":
         elements: list[Element] = []
         rules: list[str] = []
-        localnet = ""
+        reached_by = ""
         for target, mappings in ports.by_family():
             link = (ports.snat and routes.interface_to(door, target.ip)) or ""
             for mapping in mappings:
@@ -125,15 +125,15 @@ class _Plan:
                     rules += _rules(mapping, target, link, conditions, masq_all=ports.snat and ports.masq_all)
                 else:
                     elements += _elements(mapping, target, link, masq_all=ports.snat and ports.masq_all)
-            localnet = link if target.version == 4 else localnet
-        if localnet:
-            elements.append(Element("localnets", f'"{owner.host_ifname}"', f'"{_counter(localnet)}"'))
-        return cls(elements, rules, localnet)
+            reached_by = link if target.version == 4 else reached_by
+        if reached_by:
+            elements.append(Element("localnets", f'"{owner.host_ifname}"', f'"{localnet.counter(reached_by)}"'))
+        return cls(elements, rules, reached_by)
 
     def additions(self, owner: Owner, localnet_before: str) -> Iterator[str]:
         """The lines that make it."""
         if self.localnet:
-            yield f"add counter {_T} {_counter(self.localnet)}"
+            yield f"add counter {_T} {localnet.counter(self.localnet)}"
             yield f'add element {_T} guarded {{ "{self.localnet}" comment "route_localnet was {localnet_before}" }}'
         for element in self.elements:
             yield f"create element {_T} {element.place} {{ {element.labelled(owner.label)} }}"
@@ -186,7 +186,7 @@ def create(door: Door, ports: HostPorts, owner: Owner) -> None:
     words = ", ".join(sorted({str(mapping) for _, mappings in ports.by_family() for mapping in mappings}))
     door.journal.change(f"publish {words}", lambda: _add(door, plan, owner), lambda: delete(door, owner))
     if plan.localnet:
-        sysctl.ensure(door, {_route_localnet(plan.localnet): "1"})
+        localnet.ensure(door, plan.localnet)
 
 
 def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
@@ -201,10 +201,8 @@ def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
             wanted, there = _TABLE.script.count(f"add rule {_T} {chain} "), kernel.rules("inet", "pycni", chain)
             if there < wanted:
                 raise CniError(f"chain {chain} of nftables table {_T} has {there} of its {wanted} rules")
-    if plan.localnet and sysctl.read(door, _route_localnet(plan.localnet)) != "1":
-        raise CniError(
-            f"127.0.0.1 does not lead to the container: sysctl net/{_route_localnet(plan.localnet)} is not 1"
-        )
+    if plan.localnet:
+        localnet.expect(door, plan.localnet)
 
 
 def has(door: Door, owner: Owner) -> bool:
@@ -220,7 +218,7 @@ def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> 
             return []
         held = _until_alone(lambda: _delete_once(door, nft, kernel, owner, ports))
         if any(element.place == "localnets" for element in held.elements):
-            _leave_unused_localnets(door, nft)
+            localnet.leave_unused(door, nft, _T, lambda: _guards(nft))
         return [udp for element in held.elements if (udp := _udp_port(element)) is not None]
 
 
@@ -262,8 +260,10 @@ def _add_once(door: Door, nft: Nft, kernel: Lookup, plan: _Plan, owner: Owner) -
         settled, lines = _settle(kernel, element, owner)
         elements += [] if settled is None else [settled]
         claims += lines
-    before = (sysctl.read(door, _route_localnet(plan.localnet)) or "0") if plan.localnet else ""
-    nft.run(script + "\n".join((*removals, *claims, *replace(plan, elements=elements).additions(owner, before))))
+    plan = replace(plan, elements=elements)
+    with localnet.shared(door) if plan.localnet else nullcontext():
+        before = localnet.before(door, plan.localnet) if plan.localnet else ""
+        nft.run(script + "\n".join((*removals, *claims, *plan.additions(owner, before))))
 
 
 def _settle(kernel: Lookup, element: Element, owner: Owner) -> tuple[Element | None, list[str]]:
@@ -370,43 +370,16 @@ def _rule_handles(nft: Nft, owner: Owner | Stale) -> list[int]:
     return [rule["handle"] for rule in rules if owner.owns(rule.get("comment", ""))]
 
 
+def _guards(nft: Nft) -> list[tuple[str, str]]:
+    """The links that lead from 127.0.0.1, and what route_localnet was there before."""
+    return [(guard.key.strip('"'), note[-1:]) for guard, note in _TABLE.held_in(nft, "guarded", kind="set")]
+
+
 def _removals(held: _Held) -> list[str]:
     return [
         *(f"delete element {_T} {element.place} {{ {element.key} }}" for element in held.elements),
         *(f"delete rule {_T} hostport-conditions handle {handle}" for handle in held.rules),
     ]
-
-
-def _counter(link: str) -> str:
-    """The counter whose users are who is reached from 127.0.0.1 by the link: nftables keeps it while there are any."""
-    return f"localnet-{link}" if _NAME.fullmatch(link) else f"localnet-{sha512(link.encode()).hexdigest()[:16]}"
-
-
-def _route_localnet(link: str) -> str:
-    return sysctl.link_setting(4, link, "route_localnet")
-
-
-def _leave_unused_localnets(door: Door, nft: Nft) -> None:
-    """Where nobody is reached from 127.0.0.1 any more, route_localnet goes back to what it was, and then its guard.
-
-    An ADD that comes between finds the guard, and makes the counter anew: the guard goes only while there is none.
-    """
-    for guard, note in _TABLE.held_in(nft, "guarded", kind="set"):
-        link = guard.key.strip('"')
-        counter = f"counter {_T} {_counter(link)}"
-        try:
-            nft.run(f"delete {counter}")
-        except NftError as error:
-            if error.busy or error.missing:
-                continue
-            raise
-        sysctl.prefer(door, {_route_localnet(link): note[-1:]})
-        try:
-            nft.run(f"create {counter}\ndelete {counter}\ndelete element {_T} guarded {{ {guard.key} }}")
-        except NftError as error:
-            if not error.exists:
-                raise
-            sysctl.prefer(door, {_route_localnet(link): "1"})
 
 
 def _udp_port(element: Element) -> UdpPort | None:
