@@ -32,7 +32,7 @@ class FirewallConfig(NetConf):
             raise ValueError(
                 f'unknown firewall backend "{backend}": there are nftables, iptables and firewalld; '
                 "without one, firewalld is taken where it is running, iptables where that drops what it has no rule "
-                "for, else nftables"
+                "for or is all there is, else nftables"
             )
         return backend
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from pycni.kernel import firewalld
+from pycni.kernel import backend, firewalld
 from pycni.kernel.door import Door
 from pycni.kernel.iptables import restore
 from pycni.kernel.nftables import nft
@@ -23,13 +23,13 @@ class Firewall:
         """The same with a backend.
 
         firewalld where it is running; iptables where it drops what has no rule, which only a rule of its own can
-        prevent; else nftables.
+        prevent; else nftables, unless this machine has iptables alone.
         """
         if self.backend:
             return self
         if firewalld.is_running(door):
             return replace(self, backend="firewalld")
-        return replace(self, backend="iptables" if restore.drops_forwarding(door) else "nftables")
+        return replace(self, backend=backend.IPTABLES if restore.drops_forwarding(door) else backend.chosen())
 
     def probe(self, door: Door) -> None:
         """Raise CniError, code 50, unless it works in the namespace."""

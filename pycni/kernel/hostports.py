@@ -1,9 +1,10 @@
-"""Host ports by the backend of one's choice: nftables unless iptables is asked for by name."""
+"""Host ports by the backend of one's choice."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from pycni.kernel import conntrack
+from pycni.kernel.backend import IPTABLES, chosen
 from pycni.kernel.door import Door
 from pycni.kernel.iptables import hostports as by_iptables
 from pycni.kernel.iptables import restore
@@ -12,12 +13,10 @@ from pycni.kernel.nftables import hostports as by_nftables
 from pycni.kernel.owner import Owner, Stale
 from pycni.kernel.portmappings import HostPorts, UdpPort
 
-_IPTABLES = "iptables"
-
 
 def create(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> None:
     """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another."""
-    (by_iptables if backend == _IPTABLES else by_nftables).create(door, ports, owner)
+    (by_iptables if chosen(backend) == IPTABLES else by_nftables).create(door, ports, owner)
     if udp := ports.udp_ports():
         door.journal.change("forget UDP flows to these ports", partial(conntrack.forget, door, udp))
 
@@ -27,12 +26,12 @@ def expect(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> Non
 
     (A Go plugin takes iptables if none is named, and this may be its attachment, by either.)
     """
-    if backend != _IPTABLES and not by_nftables.has(door, owner):
+    if chosen(backend) != IPTABLES and not by_nftables.has(door, owner):
         if cni_hostport.holds(door, owner.container_id, ports):
             return
         if not backend and by_iptables.has(door, owner):
-            backend = _IPTABLES
-    (by_iptables if backend == _IPTABLES else by_nftables).expect(door, ports, owner)
+            backend = IPTABLES
+    (by_iptables if chosen(backend) == IPTABLES else by_nftables).expect(door, ports, owner)
 
 
 def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> None:
@@ -49,7 +48,7 @@ def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> 
 
 def probe(door: Door, backend: str = "") -> None:
     """Raise CniError, code 50, unless the backend works in the namespace."""
-    (restore if backend == _IPTABLES else nft).probe(door)
+    (restore if chosen(backend) == IPTABLES else nft).probe(door)
 
 
 def _delete_and_forget(door: Door, delete_all: Callable[[], Iterable[UdpPort]]) -> None:

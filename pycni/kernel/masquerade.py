@@ -1,8 +1,9 @@
-"""Masquerading by the backend of one's choice: nftables unless iptables is asked for by name."""
+"""Masquerading by the backend of one's choice."""
 
 from collections.abc import Collection, Sequence
 from functools import partial
 
+from pycni.kernel.backend import IPTABLES, chosen
 from pycni.kernel.door import Door
 from pycni.kernel.iptables import masquerade as by_iptables
 from pycni.kernel.iptables import restore
@@ -12,12 +13,10 @@ from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
 
-_IPTABLES = "iptables"
-
 
 def create(door: Door, cidrs: Sequence[Cidr], owner: Owner, backend: str = "") -> None:
     """Hide these addresses behind the host's, towards everything outside their own subnets."""
-    (by_iptables if backend == _IPTABLES else by_nftables).create(door, cidrs, owner)
+    (by_iptables if chosen(backend) == IPTABLES else by_nftables).create(door, cidrs, owner)
 
 
 def expect(door: Door, cidrs: Sequence[Cidr], owner: Owner, backend: str = "") -> None:
@@ -25,7 +24,7 @@ def expect(door: Door, cidrs: Sequence[Cidr], owner: Owner, backend: str = "") -
 
     (A Go plugin takes iptables if none is named, and this may be its attachment.)
     """
-    if backend == _IPTABLES:
+    if chosen(backend) == IPTABLES:
         by_iptables.expect(door, cidrs, owner)
         return
     try:
@@ -45,7 +44,7 @@ def delete(
 
 def probe(door: Door, backend: str = "") -> None:
     """Raise CniError, code 50, unless the backend works in the namespace."""
-    (restore if backend == _IPTABLES else nft).probe(door)
+    (restore if chosen(backend) == IPTABLES else nft).probe(door)
 
 
 def _held_by_iptables(door: Door, cidrs: Sequence[Cidr], owner: Owner) -> bool:

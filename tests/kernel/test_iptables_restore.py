@@ -164,7 +164,7 @@ def test_legacy_tables_are_not_ours_where_its_programs_are_missing(
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     Table(host.door, 4, "nat", "legacy").apply(["-N KUBE-SERVICES"])
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     assert tables_with(host.door, "nat", "CNI-a") == []
 
 
@@ -190,7 +190,7 @@ def test_the_namespace_is_the_doors_and_not_the_threads(host: Host, iptables: st
 
 def test_without_iptables_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     with pytest.raises(IptablesUnavailableError, match="the program ip6tables-restore was not found") as caught:
         Table(host.door, 6, "nat").apply(["-N CNI-a"])
     assert caught.value.code == 50

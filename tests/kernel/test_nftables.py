@@ -145,6 +145,7 @@ def test_a_chain_is_looked_up_by_its_name(host: Host, table: str, chain: str, fa
 
 def test_without_nftables_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nft, "_open", Program)
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NftUnavailableError) as caught:
         masquerade.create(host.door, CIDRS, MINE)

@@ -202,11 +202,10 @@ def test_gc_removes_what_iptables_has_of_containers_that_are_gone(containers: li
 
 
 def test_status_says_if_the_backend_does_not_work(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pycni.kernel.iptables import restore
 
     runtime = routed(container, ipMasqBackend="iptables", macspoofchk=False)
     runtime.status()
-    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CniError, match="iptables is not available") as caught:
         runtime.status()
@@ -481,12 +480,12 @@ def test_the_host_without_ipv6_is_served(container: Container, monkeypatch: pyte
     """Issue 102 of the Go plugins: with ipv6.disable=1 the settings of IPv6 do not exist."""
     from pycni.kernel import sysctl
 
-    real = sysctl._write
+    real = sysctl._Settings._open
 
-    def without_ipv6(setting: str, value: str) -> None:
-        real(setting.replace("ipv6/", "absent/"), value)
+    def without_ipv6(self: sysctl._Settings, setting: str, flags: int) -> int:
+        return real(self, setting.replace("ipv6/", "absent/"), flags)
 
-    monkeypatch.setattr(sysctl, "_write", without_ipv6)
+    monkeypatch.setattr(sysctl._Settings, "_open", without_ipv6)
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
     runtime = Runtime("bridge", container, isDefaultGateway=True, ipMasq=True, ipam=ipam)
     runtime.add()

@@ -475,7 +475,7 @@ def test_status_names_the_package_that_is_missing(
 ) -> None:
     runtime = mapped(container, backend=backend)
     monkeypatch.setattr(nft, "_open", nft.Program)
-    monkeypatch.setattr("pycni.kernel.iptables.restore._SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CniError, match=f"{backend} is not available") as caught:
         runtime.status()

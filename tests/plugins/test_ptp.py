@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -293,14 +293,14 @@ def test_a_second_add_is_refused_before_ipam_is_asked(container: Container) -> N
 def test_r06_addresses_are_given_back_if_the_host_cannot_forward(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[[str, str], None] = sysctl._write
+    real = sysctl._Settings.write
 
-    def refusing(setting: str, value: str) -> None:
+    def refusing(self: sysctl._Settings, setting: str, value: str) -> None:
         if "forward" in setting:
             raise CniError(f"cannot set sysctl net/{setting}")
-        real(setting, value)
+        real(self, setting, value)
 
-    monkeypatch.setattr(sysctl, "_write", refusing)
+    monkeypatch.setattr(sysctl._Settings, "write", refusing)
     before = of_host(container.host)
     with pytest.raises(CniError, match="cannot set sysctl net/ipv4/ip_forward"):
         attach(container, ipam={"type": "host-local", "subnet": "10.1.0.0/24"})
@@ -415,11 +415,10 @@ def test_pt10_check_looks_at_both_ends(host: Host, container: Container, damage:
 
 
 def test_status_asks_ipam_and_the_backend(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pycni.kernel.iptables import restore
 
     runtime = prepared(container, ipMasq=True, ipMasqBackend="iptables")
     runtime.status()
-    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CniError, match="iptables is not available") as caught:
         runtime.status()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pycni.kernel import programs
 from pycni.kernel.door import Door
 from pycni.kernel.iptables.listing import Listing, deletion
 from pycni.kernel.lock import locked
@@ -21,7 +22,6 @@ PATIENCE = 30  # seconds to wait for whoever else is changing iptables
 
 _WORD = {4: "ip", 6: "ip6"}
 _NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}  # of the legacy tables of a namespace, under /proc/net
-_SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"  # which a runtime need not have on its PATH
 _LINE = re.compile(r"\bline:? (\d+)")
 _NOISE = re.compile(r"Try `|Error occurred at line|# Warning")
 
@@ -125,12 +125,7 @@ class Table:
 
     def find_program(self, suffix: str) -> str | None:
         """The path of its "restore" or "save", if this machine has it."""
-        directories = f"{os.environ.get('PATH', '')}:{_SYSTEM_DIRECTORIES}".split(":")
-        for name in self._program_names(suffix):
-            for directory in filter(None, directories):
-                if os.access(program := f"{directory}/{name}", os.X_OK):  # shutil.which would cost 5 ms to import
-                    return program
-        return None
+        return programs.find(*self._program_names(suffix))
 
     def _program(self, suffix: str) -> str:
         program = self.find_program(suffix)
@@ -198,6 +193,11 @@ def drops_forwarding(door: Door) -> bool:
     if any(Table(door, version, "filter", "nft").find_program("restore") for version in families):
         return True
     return any(table.listing().policies.get("FORWARD") == "DROP" for table in _legacy_tables(door, "filter"))
+
+
+def is_installed() -> bool:
+    """Whether this machine has the programs."""
+    return programs.find("iptables-restore") is not None
 
 
 def probe(door: Door) -> None:

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
-from pycni.kernel import kept
+from pycni.kernel import kept, programs
 from pycni.kernel.door import Door
 from pycni.protocol.errors import CniError, Code
 
-_LIBRARY = "libnftables.so.1"
+_LIBRARY, _PROGRAM = "libnftables.so.1", "nft"
 _JSON_OUTPUT = 1 << 4
 _ATTEMPTS = 32
 
@@ -109,23 +109,23 @@ class Program:
 
     def run(self, script: str) -> str:
         """See Nft."""
-        return _uninterrupted(lambda: self._nft(["nft", "-f", "-"], script))
+        return _uninterrupted(lambda: self._nft(["-f", "-"], script))
 
     def listing(self, command: str) -> list[dict[str, Any]]:
         """See Nft."""
-        return _objects(_uninterrupted(lambda: self._nft(["nft", "-j", *command.split()], "")))
+        return _objects(_uninterrupted(lambda: self._nft(["-j", *command.split()], "")))
 
     def close(self) -> None:
         """See Nft."""
 
-    def _nft(self, command: list[str], stdin: str) -> str:
+    def _nft(self, arguments: list[str], stdin: str) -> str:
         import subprocess  # 5 ms that the library spares
 
+        program = programs.find(_PROGRAM)
+        if program is None:
+            raise NftUnavailableError
         with self._door.entered():
-            try:
-                done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-            except FileNotFoundError:
-                raise NftUnavailableError from None
+            done = subprocess.run([program, *arguments], input=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise NftError(stdin, done.stderr)
         return done.stdout
@@ -134,6 +134,14 @@ class Program:
 def opened(door: Door) -> AbstractContextManager[Nft]:
     """Nftables of the namespace behind the door. Raises NftUnavailableError."""
     return kept.opened(door, _open)
+
+
+def is_installed() -> bool:
+    """Whether this machine has libnftables or the program nft."""
+    try:
+        return bool(_load())
+    except OSError:
+        return programs.find(_PROGRAM) is not None
 
 
 def probe(door: Door) -> None:

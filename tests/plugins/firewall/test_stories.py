@@ -62,11 +62,10 @@ def test_r01_gc_without_a_list_removes_nothing(pod: MakePod) -> None:
 
 
 def test_r01_status_says_if_the_backend_does_not_work(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pycni.kernel.iptables import restore
 
     for backend in ("", *BACKENDS):
         Runtime("firewall", container, backend=backend).status()
-    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus")
     for backend, message in (("iptables", "iptables is not available"), ("firewalld", "firewalld is not available")):
@@ -218,9 +217,8 @@ def test_r41_an_empty_backend_is_none(pod: MakePod) -> None:
 
 
 def test_r41_it_works_without_iptables(pod: MakePod, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pycni.kernel.iptables import restore
 
-    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     one = pod(1, 2, walled=False)
     monkeypatch.setenv("PATH", "/nowhere")
     runtime = Runtime("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
@@ -237,12 +235,11 @@ def test_r41_iptables_needs_the_program_of_the_family_alone(
     pod: MakePod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The Go plugin fails without ip6tables even if there is no IPv6 address."""
-    from pycni.kernel.iptables import restore
 
     (tmp_path / "iptables-restore").symlink_to("/usr/sbin/xtables-nft-multi")
     (tmp_path / "iptables-save").symlink_to("/usr/sbin/xtables-nft-multi")
     one = pod(1, 2, walled=False)
-    monkeypatch.setattr(restore, "_SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", str(tmp_path))
     previous = {**(one.network.result or {}), "ips": [{"address": "10.1.0.2/24", "interface": 2}]}
     runtime = Runtime("firewall", one.container, previous=previous, backend="iptables")
