@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from pycni.kernel import netlink, sysctl
@@ -195,7 +195,10 @@ class Link:
         return state
 
     def set(self, **wanted: Value) -> None:
-        """Change mtu, mac, up, promisc, allmulti, txqlen or alias, as given; it is put back if the call fails."""
+        """Change mtu, mac, up, promisc, allmulti, txqlen or alias to what is given, from what `state` says.
+
+        It is put back if the call fails.
+        """
         self._set(wanted, undone=True)
 
     def ensure(self, **wanted: Value) -> None:
@@ -203,7 +206,7 @@ class Link:
         self._set(wanted, undone=False)
 
     def _set(self, wanted: Mapping[str, Value], *, undone: bool) -> None:
-        before = self.refresh()
+        before = self.state
         changes = {key: value for key, value in wanted.items() if value not in (None, getattr(before, key))}
         if not changes:
             return
@@ -220,7 +223,11 @@ class Link:
                 raise
 
         self.door.journal.change(f"set {self.name} {words}", do, (lambda: self._apply(old)) if undone else None)
-        self.refresh()
+        if changes.keys() <= _FLAGS.keys():
+            flags: dict[str, Any] = changes
+            self.state = replace(before, **flags)
+        else:
+            self.refresh()
 
     def _apply(self, values: Mapping[str, Value]) -> None:
         """Set each property by a message of its own: of one that it refuses the kernel may do half."""
