@@ -291,10 +291,9 @@ class Link:
             raise CniError(f"{self} has lost VLAN {min(missing)}")
 
     def expect(self, **wanted: object) -> None:
-        """Raise CniError for the first property of the link that is not as `wanted` (see LinkState)."""
-        state = self.refresh()
+        """Raise CniError for the first property that is not as `wanted`, as far as `state` (see there) says."""
         for name, value in wanted.items():
-            found = getattr(state, name)
+            found = getattr(self.state, name)
             if found != value:
                 raise CniError(f"{self.name} should have {name} {value}, but has {found}")
 

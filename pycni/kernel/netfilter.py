@@ -1,5 +1,6 @@
 """Netfilter's netlink over a plain socket: one request and its answers; who asks knows what the bytes mean."""
 
+import errno
 import os
 import socket
 import struct
@@ -14,6 +15,8 @@ REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 _NETFILTER = 12  # the protocol NETLINK_NETFILTER
 _ERROR, _DONE = 2, 3
 _NESTED = 0x8000
+_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
+_ATTEMPTS = 64
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
 BODY = _HEADER.size + _GENERIC.size  # where the attributes of a message begin
@@ -55,19 +58,31 @@ class NetfilterSocket:
         self._socket.close()
 
     def ask(self, subsystem: int, command: int, family: int, body: bytes, *, flags: int = ACK) -> list[bytes]:
-        """Send one request; returns the messages that answer it. Raises OSError, also for what is missing."""
+        """Send one request; returns the messages that answer it. Raises OSError, also for what is missing.
+
+        What others change while the kernel lists it (a DUMP) is listed again.
+        """
+        for _ in range(_ATTEMPTS):
+            answers = self._ask(subsystem, command, family, body, flags)
+            if answers is not None:
+                return answers
+        raise OSError(errno.EINTR, f"the list changed during each of {_ATTEMPTS} attempts to read it")
+
+    def _ask(self, subsystem: int, command: int, family: int, body: bytes, flags: int) -> list[bytes] | None:
         self._sequence += 1
         generic = _GENERIC.pack(family, 0, 0)
         length = _HEADER.size + len(generic) + len(body)
         header = _HEADER.pack(length, subsystem << 8 | command, REQUEST | flags, self._sequence, 0)
         self._socket.send(header + generic + body)
         answers: list[bytes] = []
+        interrupted = False
         while True:
-            for kind, sequence, message in self._receive():
+            for kind, state, sequence, message in self._receive():
                 if sequence != self._sequence:
                     continue
+                interrupted |= bool(state & _INTERRUPTED)
                 if kind == _DONE:
-                    return answers
+                    return None if interrupted else answers
                 if kind == _ERROR:
                     (code,) = struct.unpack_from("=i", message, _HEADER.size)
                     if code == 0:
@@ -75,12 +90,12 @@ class NetfilterSocket:
                     raise OSError(-code, os.strerror(-code).lower())
                 answers.append(message)
 
-    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         data = self._socket.recv(1 << 18)
         offset = 0
         while offset + _HEADER.size <= len(data):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-            yield kind, sequence, data[offset : offset + length]
+            length, kind, state, sequence, _ = _HEADER.unpack_from(data, offset)
+            yield kind, state, sequence, data[offset : offset + length]
             offset += (length + 3) & ~3
 
 

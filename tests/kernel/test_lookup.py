@@ -60,3 +60,15 @@ def test_tables_chains_and_their_rules(host: Host) -> None:
         assert not kernel.has_chain("inet", "pycni", "idle")
         assert kernel.rules("inet", "pycni", "busy") == 2
         assert kernel.rules("inet", "pycni", "idle") == 0
+
+
+def test_elements_whose_keys_end_alike_are_found_among_thousands(host: Host) -> None:
+    others = ", ".join(f"2001:db8::{i:x} . tcp . {i + 1} : fd00::2 . 80" for i in range(3000))
+    host.run(f"nft -f - <<'EOF'\nadd element inet pycni ports6 {{ {others} }}\nEOF")
+    host.run('nft add element inet pycni ports6 { 2001:db8::f . tcp . 7 comment "a" : fd00::3 . 80 }')
+    with lookup(host.door) as kernel:
+        found = kernel.elements_ending("inet pycni", "ports6", "tcp . 7")
+        assert sorted(one.address_and_port for one in found) == ["fd00::2 . 80", "fd00::3 . 80"]
+        assert sorted(one.comment for one in found) == ["", "a"]
+        assert kernel.elements_ending("inet pycni", "ports6", "sctp . 7") == []
+        assert kernel.elements_ending("inet pycni", "nowhere", "tcp . 7") == []

@@ -235,7 +235,7 @@ def _add(door: Door, plan: _Plan, owner: Owner) -> None:
         _until_alone(lambda: _add_once(door, nft, kernel, plan, owner))
         try:
             for element in plan.elements:
-                _refuse_if_one_address_is_taken(nft, element, owner)
+                _refuse_if_one_address_is_taken(kernel, element, owner)
         except CniError:
             delete(door, owner)
             raise
@@ -314,13 +314,13 @@ def _of_all(element: Element) -> tuple[str, str]:
     return element.place.removeprefix("hostip_"), element.key.split(" . ", 1)[1]
 
 
-def _refuse_if_one_address_is_taken(nft: Nft, element: Element, owner: Owner) -> None:
+def _refuse_if_one_address_is_taken(kernel: Lookup, element: Element, owner: Owner) -> None:
     """Raise CniError if the port of all addresses is another container's port of one."""
     if not element.place.startswith("hostports"):
         return
-    for other, label in _TABLE.held_in(nft, f"hostip_{element.place}", kind="map"):
-        if _of_all(other)[1] == element.key and not is_of_container(label, owner.container_id):
-            raise _taken(element, label)
+    for other in kernel.elements_ending(_T, f"hostip_{element.place}", element.key):
+        if not is_of_container(other.comment, owner.container_id):
+            raise _taken(element, other.comment)
 
 
 def _taken(element: Element, label: str) -> CniError:

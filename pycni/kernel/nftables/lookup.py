@@ -6,13 +6,13 @@ libnftables reads whole tables to answer such questions, and twice that if the a
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from pycni.kernel.door import Door
-from pycni.kernel.netfilter import BODY, DUMP, NFTABLES, NetfilterSocket, attribute, attributes, connected, text
+from pycni.kernel.netfilter import ACK, BODY, DUMP, NFTABLES, NetfilterSocket, attribute, attributes, connected, text
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -69,28 +69,43 @@ class Lookup:
     def rules(self, family: str, table: str, chain: str) -> int:
         """How many rules the chain has; none if it is missing."""
         where = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
-        return len(self._socket.ask(NFTABLES, _GET_RULE, FAMILIES[family], where, flags=DUMP))
+        return len(self._answers(_GET_RULE, family, where, DUMP))
 
     def element(self, table: str, place: str, key: str) -> Found | None:
         """The element with this key, as nft writes it, in a set or map of the table; None if there is none.
 
         A key is made of addresses, MACs, protocols, ports and the names of interfaces: `"cni0" . 10.1.0.2 . tcp . 80`.
         """
-        family, _, name = table.partition(" ")
-        parts = b"".join(map(_encoded, key.split(" . ")))
-        value = attribute(_KEY, attribute(_VALUE, parts), nested=True)
+        value = attribute(_KEY, attribute(_VALUE, _key(key)), nested=True)
         elements = attribute(_LIST_ELEMENTS, attribute(_LIST_ELEMENT, value, nested=True), nested=True)
-        answer = self._ask(_GET_ELEMENT, family, text(_LIST_TABLE, name) + text(_LIST_SET, place) + elements)
-        return None if answer is None else _found(answer)
+        found = self._elements(table, place, elements, flags=ACK)
+        return _found(found[0]) if found else None
+
+    def elements_ending(self, table: str, place: str, end: str) -> list[Found]:
+        """All elements whose keys end so; of the others nothing but the key is looked at."""
+        wanted = _key(end)
+        found = self._elements(table, place, b"", flags=DUMP)
+        keys = [dict(attributes(fields[_KEY]))[_VALUE] for fields in found]
+        return [_found(fields) for fields, key in zip(found, keys, strict=True) if key.endswith(wanted)]
+
+    def _elements(self, table: str, place: str, which: bytes, *, flags: int) -> list[dict[int, bytes]]:
+        family, _, name = table.partition(" ")
+        where = text(_LIST_TABLE, name) + text(_LIST_SET, place)
+        answers = self._answers(_GET_ELEMENT, family, where + which, flags)
+        lists = [dict(attributes(answer[BODY:])).get(_LIST_ELEMENTS, b"") for answer in answers]
+        return [dict(attributes(element)) for elements in lists for _, element in attributes(elements)]
 
     def _ask(self, command: int, family: str, body: bytes) -> bytes | None:
+        return next(iter(self._answers(command, family, body, ACK)), None)
+
+    def _answers(self, command: int, family: str, body: bytes, flags: int) -> list[bytes]:
+        """What the kernel answers; nothing if what is asked about is missing."""
         try:
-            (answer, *_) = self._socket.ask(NFTABLES, command, FAMILIES[family], body)
+            return self._socket.ask(NFTABLES, command, FAMILIES[family], body, flags=flags)
         except OSError as error:
             if error.errno in _MISSING:
-                return None
+                return []
             raise
-        return answer
 
 
 @contextmanager
@@ -113,9 +128,11 @@ def _encoded(part: str) -> bytes:
     return ip_address(part).packed
 
 
-def _found(answer: bytes) -> Found:
-    elements = dict(attributes(answer[BODY:]))[_LIST_ELEMENTS]
-    fields = dict(attributes(dict(attributes(elements))[_LIST_ELEMENT]))
+def _key(text: str) -> bytes:
+    return b"".join(map(_encoded, text.split(" . ")))
+
+
+def _found(fields: Mapping[int, bytes]) -> Found:
     data = dict(attributes(fields.get(_DATA, b"")))
     verdict = dict(attributes(data.get(_VERDICT, b"")))
     name, chain = (text.rstrip(b"\0").decode() for text in (fields.get(_OBJECT, b""), verdict.get(_VERDICT_CHAIN, b"")))
