@@ -116,6 +116,20 @@ def test_source_hints_leave_the_subnets_in_table_main(container: Container) -> N
     assert {route["prefsrc"] for route in hints} == {"10.1.0.2", "fd00:1::2"}
 
 
+def test_routes_by_a_gateway_outside_of_all_subnets_come_along(host: Host, container: Container) -> None:
+    """They were taken from table main, and put nowhere: a container with a /32 lost its way out."""
+    host.run("ip link add p1 type veth peer name net1 netns " + container.path)
+    host.run("ip addr add 169.254.1.1/32 dev p1; ip link set p1 up; ip route add 10.1.0.2 dev p1")
+    host.run("ip addr add 10.7.0.1/32 dev p1")
+    container.run("ip addr add 10.1.0.2/32 dev net1; ip link set net1 up; ip route add 169.254.1.1 dev net1")
+    container.run("ip route add default via 169.254.1.1")
+    interfaces = [{"name": "p1"}, {"name": "net1", "sandbox": container.path}]
+    previous = {"cniVersion": "1.1.0", "interfaces": interfaces, "ips": [{"address": "10.1.0.2/32", "interface": 1}]}
+    Runtime("sbr", container, ifname="net1", previous=previous).add()
+    assert routes(container, "100") == ["169.254.1.1", "default 169.254.1.1"]
+    container.run("ping -c1 -W1 -I 10.1.0.2 10.7.0.1")
+
+
 def test_gateways_that_ipv6_has_merged_into_one_route_are_told_apart(container: Container) -> None:
     """Two default routes of one metric are one to the kernel, with two hops."""
     runtimes = [sbr(container, net) for net in (1, 2)]
@@ -218,7 +232,7 @@ def test_r46_a_failed_add_puts_everything_back(container: Container, config: dic
     previous = attach(container)
 
     def make() -> Runtime:
-        return Refreshed("sbr", container, ifname="net1", previous=previous, **config)
+        return Refreshed("sbr", container, ifname="net1", name="n1", previous=previous, **config)
 
     assert fail_at_every_change(make) >= (2 if "table" in config else 8)
 
@@ -228,7 +242,7 @@ def test_an_add_killed_half_way_is_cleaned_up_by_del(container: Container) -> No
     previous = attach(container)
 
     def make() -> Runtime:
-        return Refreshed("sbr", container, ifname="net1", previous=previous)
+        return Refreshed("sbr", container, ifname="net1", name="n1", previous=previous)
 
     assert die_at_every_change(make, gc=False) >= 8
 
@@ -248,6 +262,17 @@ def test_del_works_when_the_interface_is_gone(container: Container) -> None:
     container.run("ip link del net1")
     runtime.delete()
     assert rules(container) == []
+
+
+def test_r10_rules_of_a_container_that_has_the_namespaces_path_by_now_stay(containers: list[Container]) -> None:
+    gone, other, _ = containers
+    runtime = sbr(gone)
+    runtime.add()
+    Runtime("bridge", gone, ifname="net1", name="n1", bridge="br1").delete()
+    sbr(other).add()
+    runtime.netns = other.path
+    runtime.delete()
+    assert [source for source, _ in rules(other)] == ["10.1.0.2", "fd00:1::2"]
 
 
 def test_r12_no_file_appears_where_the_namespace_was(container: Container, tmp_path: Any) -> None:
