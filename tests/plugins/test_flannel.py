@@ -120,6 +120,7 @@ def test_one_family_is_enough(make: Make, tmp_path: Path, env: str, addresses: l
         ("", "is missing FLANNEL_NETWORK, FLANNEL_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ"),
         ("FLANNEL_MTU", 'has a line "FLANNEL_MTU" without "="'),
         ("FLANNEL_SUBNET=here", 'has "here" as FLANNEL_SUBNET'),
+        ("FLANNEL_NETWORK=10.244.0.0", 'has "10.244.0.0" as FLANNEL_NETWORK'),
         (ENV.format(node=1, masq="true").replace("1450", "many"), 'has "many" as FLANNEL_MTU'),
     ],
 )
@@ -162,6 +163,18 @@ def test_a_wrong_delegate_is_refused(make: Make, delegate: Any, message: str) ->
     make(delegate=delegate).delete()
 
 
+@pytest.mark.parametrize(("routes", "message"), [("10.0.0.0/8", "it is a list of routes"), ([{"dst": 7}], "routes")])
+def test_routes_that_are_none_are_refused(make: Make, routes: Any, message: str) -> None:
+    with pytest.raises(CniError, match=message) as caught:
+        make(ipam={"routes": routes}).add()
+    assert caught.value.code == 7
+    assert kept(make()) == {}
+
+
+def test_routes_may_be_null(make: Make) -> None:
+    assert [route["dst"] for route in make(ipam={"routes": None}).add()["routes"]][0] == "10.244.0.0/16"
+
+
 def test_a_delegate_that_is_not_there_is_named_and_leaves_nothing(make: Make) -> None:
     runtime = make(delegate={"type": "nosuch"})
     with pytest.raises(CniError, match='failed to find plugin "nosuch"'):
@@ -199,6 +212,17 @@ def test_r47_what_was_delegated_is_remembered_until_it_is_removed(make: Make) ->
         path.write_text(json.dumps({**json.loads(path.read_text()), "type": "bridge"}))
     runtime.delete()
     assert kept(runtime) == {}
+
+
+def test_an_add_that_fails_because_there_was_one_keeps_what_that_one_delegated(make: Make, tmp_path: Path) -> None:
+    runtime = make()
+    runtime.add()
+    before = kept(runtime)
+    (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
+    with pytest.raises(CniError, match="eth0"):
+        make().add()
+    assert kept(runtime) == before
+    runtime.check()
 
 
 def test_del_undoes_what_add_did_whatever_the_daemon_says_by_now(make: Make, host: Host, tmp_path: Path) -> None:
