@@ -42,6 +42,7 @@ class DhcpIpam(Ipam):
     request: tuple[Requested, ...] = ()
     provide: tuple[Provided, ...] = ()
     priority: int = Field(0, ge=0, le=0xFFFFFFFF)
+    decline_conflicts: bool = True
 
 
 class DhcpConfig(NetConf):
