@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycni_plugins.flannel.subnetenv import SubnetEnv
 
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life
@@ -86,6 +87,22 @@ def test_the_delegate_gets_the_subnets_of_the_node(make: Make, container: Contai
     assert "mtu 1450" in container.run("ip link show eth0")
     assert container.pings("10.244.1.1")
     runtime.check()
+
+
+def test_what_is_remembered_is_for_root_and_reads_as_the_go_plugins(make: Make, container: Container) -> None:
+    runtime = make()
+    runtime.add()
+    directory = Path(runtime.config["dataDir"])
+    assert directory.stat().st_mode & 0o777 == 0o700
+    for name in (container.id, f"{container.id}:eth0"):
+        text = (directory / name).read_text()
+        assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+        assert (directory / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("word", "masquerades"), [("true", True), ("false", False), ("True", False), ("1", False)])
+def test_only_true_is_true(word: str, masquerades: bool) -> None:  # noqa: FBT001
+    assert SubnetEnv.parse(ENV.format(node=1, masq=word)).ip_masq == masquerades
 
 
 def test_what_the_delegate_is_given_stands(make: Make, container: Container, tmp_path: Path) -> None:
@@ -172,7 +189,7 @@ def test_routes_that_are_none_are_refused(make: Make, routes: Any, message: str)
 
 
 def test_routes_may_be_null(make: Make) -> None:
-    assert [route["dst"] for route in make(ipam={"routes": None}).add()["routes"]][0] == "10.244.0.0/16"
+    assert make(ipam={"routes": None}).add()["routes"][0]["dst"] == "10.244.0.0/16"
 
 
 def test_a_delegate_that_is_not_there_is_named_and_leaves_nothing(make: Make) -> None:

@@ -101,6 +101,22 @@ def test_a_table_of_ones_own_gets_rules_and_the_routes_stay(container: Container
     assert routes(container, "500") == []
 
 
+def test_a_table_that_somebody_uses_is_not_taken(container: Container) -> None:
+    """The Go plugin looks at the routes of table main alone, and so overwrote those of others."""
+    runtime = sbr(container)
+    container.run("ip route add blackhole 10.7.0.0/16 table 100; ip rule add from 10.8.0.0/16 lookup 101")
+    runtime.add()
+    assert [table for source, table in rules(container) if source in ("10.1.0.2", "fd00:1::2")] == ["102", "103"]
+
+
+def test_del_of_a_table_of_ones_own_leaves_rules_that_lead_elsewhere(container: Container) -> None:
+    runtime = sbr(container, table=500)
+    container.run("ip rule add from 10.1.0.2 lookup 7")
+    runtime.add()
+    runtime.delete()
+    assert rules(container) == [("10.1.0.2", "7")]
+
+
 def test_gateways_stand_in_for_those_of_ipam(container: Container) -> None:
     runtime = sbr(container, gateways=["10.1.0.9", "fd00:1::9"])
     runtime.add()

@@ -396,6 +396,23 @@ def test_a_lease_without_a_mask_is_none(lan: Lan, no_keeper: Keeper, bridge: Bri
         bridge().add()
 
 
+@pytest.mark.direct
+def test_a_path_that_is_relative_to_the_caller_is_none_for_the_keeper(
+    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a directory of its own (DH-05)."""
+    lan.isc()
+    runtime = bridge()
+    monkeypatch.chdir("/proc")
+    runtime.netns = container.path.removeprefix("/proc/")
+    assert not runtime.netns.startswith("/")
+    runtime.add()
+    (record,) = keeper.records()
+    assert record["client"]["netns"] == container.path
+    runtime.delete()
+    assert keeper.records() == []
+
+
 def test_the_interface_is_not_there(lan: Lan, keeper: Keeper, container: Container) -> None:
     runtime = Runtime("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
     with pytest.raises(CniError, match='link "eth0" not found'):
