@@ -170,6 +170,7 @@ def test_a_route_keeps_its_metrics(container: Container) -> None:
     ("config", "message"),
     [
         ({"gateways": ["10.1.0.1", "10.1.0.2"]}, r"gateways: .*multiple IPv4 addresses: 10\.1\.0\.1, 10\.1\.0\.2"),
+        ({"gateways": ["fd00::1", "fd00::2"]}, "gateways: .*multiple IPv6 addresses: fd00::1, fd00::2"),
         ({"gateways": ["10.1.0.1", "::1", "::2"]}, "cannot contain more than 2 entries"),
         ({"gateways": ["here"]}, r"gateways\[0\]"),
         ({"table": -1}, "table: .*greater than or equal to 1"),
