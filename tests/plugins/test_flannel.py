@@ -242,6 +242,16 @@ def test_an_add_that_fails_because_there_was_one_keeps_what_that_one_delegated(m
     runtime.check()
 
 
+def test_check_is_the_delegates_of_what_was_delegated(make: Make, container: Container, tmp_path: Path) -> None:
+    runtime = make()
+    runtime.add()
+    (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
+    runtime.check()
+    container.run("ip addr del 10.244.1.2/24 dev eth0")
+    with pytest.raises(CniError, match="eth0 has lost 10.244.1.2/24"):
+        runtime.check()
+
+
 def test_del_undoes_what_add_did_whatever_the_daemon_says_by_now(make: Make, host: Host, tmp_path: Path) -> None:
     runtime = make()
     runtime.add()

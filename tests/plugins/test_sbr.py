@@ -83,6 +83,29 @@ def test_each_address_has_a_table_and_main_has_none_of_the_routes(container: Con
     assert [table for _, table in rules(container)] == ["100", "102", "101", "103"]
 
 
+def test_each_of_several_addresses_has_the_routes_of_its_own_subnet(container: Container) -> None:
+    addresses = [{"address": f"10.{net}.0.2/24", "gateway": f"10.{net}.0.1"} for net in (1, 3)]
+    extra = [{"dst": f"10.9{net}.0.0/16", "gw": f"10.{net}.0.7"} for net in (1, 3)]
+    ipam = {"type": "static", "addresses": addresses, "routes": extra}
+    previous = Runtime("bridge", container, ifname="net1", name="n1", bridge="br1", ipam=ipam).add()
+    container.run("ip route add 10.95.0.0/16 dev net1 scope link")
+    Runtime("sbr", container, ifname="net1", name="n1", previous=previous).add()
+    for net, table in ((1, "100"), (3, "101")):
+        own = [f"10.{net}.0.0/24", f"10.9{net}.0.0/16 10.{net}.0.7", "10.95.0.0/16", f"default 10.{net}.0.1"]
+        assert routes(container, table) == sorted(own)
+
+
+def test_the_same_add_again_finds_its_way_without_table_main(container: Container) -> None:
+    runtime = sbr(container)
+    runtime.add()
+    runtime.add()
+    assert routes(container, "102") == ["10.1.0.0/24", "default 10.1.0.1"]
+    assert routes(container, "103") == ["default fd00:1::1", "fd00:1::/64"]
+    runtime.check()
+    runtime.delete()
+    assert rules(container) == []
+
+
 def test_r46_each_family_keeps_to_itself_and_link_local_addresses_work(container: Container) -> None:
     """fe80::/64 was taken away, and IPv6 routes were copied to tables of IPv4."""
     runtime = sbr(container)
