@@ -1,4 +1,4 @@
-"""A container's binding to its address: how it comes about, is kept for as long as the interface lives, and ends.
+"""A container's binding to its address: how it is kept for as long as the interface lives, and ends.
 
            DISCOVER…ACK          T1                T2                      the end of the lease, or a DHCPNAK
 acquire ───────────────► bound ─────► renewing ───────► rebinding ───────────────────────────────────┐
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from pycni.sdk import CniError, Code, Link, Namespace, RouteChange, SourceRoute
+from pycni.sdk import CniError, Link, Namespace, RouteChange, SourceRoute
 
-from . import exchange
+from . import acquisition, exchange
+from .acquisition import adopt_mtu
 from .client import Client
 from .exchange import NoAnswerError, RefusedError
 from .lease import Lease, now
@@ -24,7 +25,6 @@ from .timing import Timing
 
 log = logging.getLogger(__name__)
 
-_CARRIER_DEADLINE, _CARRIER_PAUSE = 1.0, 0.002  # seconds
 _SLOWEST_REQUEST = 60.0  # seconds between two requests for more time (RFC 2131 section 4.4.5)
 
 
@@ -53,27 +53,12 @@ class Binding:
     @classmethod
     async def acquire(cls, client: Client, incarnation: str, store: Store, timing: Timing, prefix: str = "") -> Self:
         """Ask for an address until there is one, and write it down. Raises CniError, OSError."""
-        with _opened(prefix + client.netns) as place:
-            if place.incarnation != incarnation:
-                raise CniError(
-                    f"{client.netns} is another namespace for the DHCP keeper than for the plugin",
-                    code=Code.INVALID_NETNS,
-                    details="a keeper with a file system of its own needs to be told where the host's is: -hostprefix",
-                )
-            link = place.link(client.ifname)
-            await _set_up(place, link)
-            log.info("%s: acquiring a lease", client)
-            lease = await _insist(client, link, timing)
-            if lease.mtu:
-                _adopt_mtu(link, lease.mtu)
-            record = Record(client=client, incarnation=incarnation, index=link.index, lease=lease)
-        binding = cls(record, store, timing, prefix)
+        binding = cls(await acquisition.acquire(client, incarnation, timing, prefix), store, timing, prefix)
         try:
-            store.write(record)
+            store.write(binding.record)
         except CniError:
             binding.give_back()
             raise
-        log.info("%s: %s from %s for %g s", client, lease.cidr, lease.server, lease.duration)
         return binding
 
     async def keep(self) -> None:
@@ -151,7 +136,7 @@ class Binding:
             place.readdress(link, before, (new.cidr,), change)
             place.announce(link)
         if new.mtu and new.mtu != old.mtu:
-            _adopt_mtu(link, new.mtu)
+            adopt_mtu(link, new.mtu)
         self._kept, self._pauses = (), self._timing.pauses()
         self._write(self.record.model_copy(update={"lease": new, "withdrawn": False}))
         log.info("%s: %s for %g s more", self, new.cidr, new.duration)
@@ -205,52 +190,3 @@ class Binding:
             yield place, link
         finally:
             place.close()
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[Namespace]:
-    place = Namespace.at(path)
-    try:
-        yield place
-    finally:
-        place.close()
-
-
-async def _set_up(place: Namespace, link: Link) -> None:
-    """Set the link up if it is down, and wait until it carries frames; one that never will is tried all the same."""
-    if not link.state.up:
-        place.prepare(link)
-    deadline = now() + _CARRIER_DEADLINE
-    while link.refresh().operstate not in ("UP", "UNKNOWN") and now() < deadline:
-        await asyncio.sleep(_CARRIER_PAUSE)
-
-
-async def _insist(client: Client, link: Link, timing: Timing) -> Lease:
-    """Ask again and again, with growing pauses. Raises CniError when it has taken too long."""
-    end, cause = now() + timing.resend_timeout, ""
-    for pause in timing.pauses():
-        try:
-            with exchange.over(link, client, timing) as talk:
-                return await talk.acquire()
-        except (NoAnswerError, RefusedError, ValueError) as error:
-            cause = str(error) or "no server has answered"
-        except OSError as error:
-            raise CniError(
-                f"cannot ask for a DHCP lease over {link}: {(error.strerror or str(error)).lower()}",
-                details="the interface went down or away meanwhile",
-            ) from None
-        if now() + pause >= end:
-            break
-        await asyncio.sleep(pause)
-    raise CniError(
-        f"no more tries: no DHCP lease for {link} within {timing.resend_timeout:g} s: {cause}",
-        code=Code.TRY_AGAIN_LATER,
-        details="a DHCP server must be reachable from the network that the interface is on",
-    )
-
-
-def _adopt_mtu(link: Link, mtu: int) -> None:
-    try:
-        link.ensure(mtu=mtu)
-    except CniError as error:
-        log.warning("the MTU that the DHCP server wants: %s", error)

@@ -28,6 +28,7 @@ class Client(Model):
     requested: tuple[int, ...]  # options that the server is asked for
     provided: dict[int, bytes]  # options that it is told
     priority: int = 0  # metric of the routes
+    declines: bool = True  # whether an address that somebody has already is no good
 
     def __str__(self) -> str:
         return f"{self.container_id}/{self.network}/{self.ifname}"
@@ -52,7 +53,7 @@ class Client(Model):
     def message(self, kind: Kind, xid: int, mac: str, *, client: IPv4Address = NOBODY, **about: bytes) -> Message:
         """A message of this client; `about` are its options by their names in Option."""
         own: dict[int, bytes] = {Option.CLIENT_ID: self.id}
-        if kind != Kind.RELEASE:
+        if kind not in (Kind.RELEASE, Kind.DECLINE):
             own |= {Option.MESSAGE_SIZE: _MESSAGE_SIZE, Option.PARAMETERS: bytes(self.requested)}
             own |= self.provided
             if client != NOBODY:

@@ -15,6 +15,8 @@ _DEFAULT = (
     *(Option.ROUTERS, Option.SUBNET_MASK),
     *(Option.NAME_SERVERS, Option.DOMAIN_NAME, Option.DOMAIN_SEARCH, Option.NTP_SERVERS),
 )
+# A list must not be empty (RFC 2132 section 9.8): these, as with the Go plugin, stand in for one that is.
+_AT_LEAST = (Option.SUBNET_MASK, Option.ROUTERS, Option.DOMAIN_NAME, Option.NAME_SERVERS)
 _OPTION_MAX = 255
 
 
@@ -40,6 +42,7 @@ class DhcpIpam(Ipam):
     request: tuple[Requested, ...] = ()
     provide: tuple[Provided, ...] = ()
     priority: int = Field(0, ge=0, le=0xFFFFFFFF)
+    decline_conflicts: bool = True
 
 
 class DhcpConfig(NetConf):
@@ -61,7 +64,7 @@ class DhcpConfig(NetConf):
             if item.option
         ]
         default = () if any(item.skip_default for item in self.ipam.request) else _DEFAULT
-        return tuple(int(code) for code in dict.fromkeys((*listed, *default)))
+        return tuple(int(code) for code in dict.fromkeys((*listed, *default))) or tuple(map(int, _AT_LEAST))
 
     def provided(self, cni_args: Mapping[str, str]) -> dict[int, bytes]:
         """The options that the server is told. Raises ConfigError."""

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from pycni.sdk import Datagram, DatagramSocket, Link
+from pycni.sdk import Datagram, DatagramSocket, Link, probing
 
 from . import options
 from .client import Client
@@ -32,11 +32,15 @@ class RefusedError(Exception):
     """A server says that the address is not, or no more, the client's (DHCPNAK)."""
 
 
+class TakenError(RefusedError):
+    """Somebody on the network has the address already."""
+
+
 class Exchange:
     """An exchange of messages over one link."""
 
-    def __init__(self, client: Client, link_mac: str, datagrams: DatagramSocket, timing: Timing) -> None:
-        self._client, self._mac = client, link_mac
+    def __init__(self, client: Client, link: Link, datagrams: DatagramSocket, timing: Timing) -> None:
+        self._client, self._link, self._mac = client, link, link.mac
         self._datagrams = datagrams
         self._timing = timing
         self._xid = secrets.randbits(32)
@@ -44,7 +48,7 @@ class Exchange:
     async def acquire(self, wanted: IPv4Address | None = None) -> Lease:
         """Ask all servers for an address, if possible for the `wanted` one.
 
-        Raises NoAnswerError after the timeout, RefusedError, ValueError for a lease that is none.
+        Raises NoAnswerError after the timeout, RefusedError, TakenError, ValueError for a lease that is none.
         """
         async with _at_most(self._timing.timeout):
             discover = self._message(Kind.DISCOVER)
@@ -52,8 +56,20 @@ class Exchange:
                 discover = self._message(Kind.DISCOVER, requested_address=wanted.packed)
             offer, _ = await self._ask(discover, Kind.OFFER)
             server = offer.options.get(Option.SERVER, b"")
-            request = self._message(Kind.REQUEST, requested_address=offer.yours.packed, server=server)
-            return await self._lease(request)
+            request, decline = (
+                self._message(kind, requested_address=offer.yours.packed, server=server)
+                for kind in (Kind.REQUEST, Kind.DECLINE)
+            )
+            with self._holder_of(offer.yours) as holder:
+                lease = await self._lease(request)
+                if mac := holder():
+                    self._send(decline, None)
+                    raise TakenError(f"{mac} has {offer.yours} already")
+                return lease
+
+    def _holder_of(self, address: IPv4Address) -> AbstractContextManager[Callable[[], str | None]]:
+        """Who has the address already, if it is known by the time that it is asked: nobody waits for an answer."""
+        return probing(self._link, self._datagrams, address) if self._client.declines else nullcontext(lambda: None)
 
     async def renew(self, lease: Lease) -> Lease:
         """Ask the server of the lease for more time. Raises NoAnswerError, RefusedError, ValueError."""
@@ -134,6 +150,6 @@ def over(link: Link, client: Client, timing: Timing) -> Iterator[Exchange]:
     """An exchange over the link. Raises OSError if it is not usable."""
     datagrams = DatagramSocket(link.door, link.name, CLIENT_PORT)
     try:
-        yield Exchange(client, link.mac, datagrams, timing)
+        yield Exchange(client, link, datagrams, timing)
     finally:
         datagrams.close()

@@ -4,9 +4,9 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from pycni.protocol import version
 from pycni.sdk import CniError, Code, Owner
@@ -20,6 +20,7 @@ from .store import Store
 from .timing import Timing
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _ACCEPT_PAUSE = 0.1  # seconds, until there may be descriptors again
 _QUICK = 10.0  # seconds, for all that no DHCP server is asked about
@@ -185,10 +186,9 @@ class Keeper:
 
     async def _collect(self, _caller: Caller, request: Document) -> Document:
         valid = {Owner(*owner).key for owner in request["valid"]}
-        for binding in list(self._bindings.values()):
-            client = binding.record.client
-            if client.network == request["network"] and client.owner.key not in valid:
-                self._release_now(client.owner)
+        owners = [binding.record.client.owner for binding in self._bindings.values()]
+        stale = [owner for owner in owners if owner.network == request["network"] and owner.key not in valid]
+        _for_each(stale, self._release_now)
         return {}
 
 
@@ -211,6 +211,17 @@ def release_without_keeper(store: Store, is_wanted: Callable[[Owner], bool]) -> 
                 code=Code.TRY_AGAIN_LATER,
                 details="start it anew: leases survive that",
             )
-        for record in store.records():
-            if is_wanted(record.client.owner):
-                Binding(record, store, Timing()).release()
+        wanted = [record for record in store.records() if is_wanted(record.client.owner)]
+        _for_each(wanted, lambda record: Binding(record, store, Timing()).release())
+
+
+def _for_each(items: Iterable[T], do: Callable[[T], None]) -> None:
+    """Do it with all of them, whatever fails. Raises the first CniError then."""
+    failures = []
+    for item in items:
+        try:
+            do(item)
+        except CniError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]

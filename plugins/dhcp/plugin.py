@@ -40,6 +40,7 @@ class Dhcp(Plugin[DhcpConfig]):
             requested=conf.requested,
             provided=conf.provided(args.parse_leniently(cni.request.args)),
             priority=conf.ipam.priority,
+            declines=conf.ipam.decline_conflicts,
         )
         request = {"do": "acquire", "client": client.model_dump(mode="json", by_alias=True)}
         request["incarnation"] = cni.netns_incarnation

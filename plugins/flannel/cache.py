@@ -35,11 +35,15 @@ class Cache:
 
     def read(self) -> Document | None:
         """What was delegated; None if nothing is known. The Go plugin's file may be about another network."""
-        document = _document(self._own)
+        document = self.read_own()
         if document is not None:
             return document
         document = _document(self._shared)
         return document if document and document.get("name") in (None, self._owner.network) else None
+
+    def read_own(self) -> Document | None:
+        """What was delegated for this very interface; None if nothing is known."""
+        return _document(self._own)
 
     def remove(self) -> None:
         """Forget it. Raises CniError, code 5."""

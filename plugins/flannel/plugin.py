@@ -39,6 +39,13 @@ class FlannelConfig(NetConf):
             raise ValueError("'delegate' dictionary, if present, must have (string) 'type' field")
         return delegate
 
+    @field_validator("ipam_base", mode="after")
+    @classmethod
+    def _routes_are_a_list(cls, ipam: Document) -> Document:
+        if not isinstance(ipam.get("routes") or [], list):
+            raise ValueError("failed to parse ipam.routes: it is a list of routes")
+        return ipam
+
     def delegated(self, env: SubnetEnv) -> Document:
         """The configuration of the plugin that does the work; what it is given stands."""
         kind = self.delegate.get("type") or "bridge"
@@ -49,7 +56,7 @@ class FlannelConfig(NetConf):
             usual["isGateway"] = True
         if self.runtime_config:
             usual["runtimeConfig"] = self.runtime_config
-        routes = [*self.ipam_base.get("routes", ()), *({"dst": str(network)} for network in env.networks)]
+        routes = [*(self.ipam_base.get("routes") or ()), *({"dst": str(network)} for network in env.networks)]
         ranges = [[{"subnet": str(subnet)}] for subnet in env.subnets]
         ipam = {"type": "host-local", **self.ipam_base, "ranges": ranges, "routes": routes}
         return {**usual, **self.delegate, "ipam": ipam}
@@ -64,7 +71,9 @@ class Flannel(Plugin[FlannelConfig]):
         """Delegate, and remember it first: what is half-made when the power fails must be found by DEL."""
         document = _rendered(cni)
         kept = Cache(cni.config.data_dir, cni.owner)
-        cni.journal.change("remember what is delegated", partial(kept.write, document), kept.remove)
+        before = kept.read_own()  # by an ADD that has succeeded, if this one is its repetition
+        undo = kept.remove if before is None else partial(kept.write, before)
+        cni.journal.change("remember what is delegated", partial(kept.write, document), undo)
         return cni.delegate(document).add()
 
     def check(self, cni: Attachment[FlannelConfig]) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Self
 
+from pycni.protocol.address import parse_cidr
 from pycni.sdk import Cidr, CniError, Code
 
 _FAMILIES = (("FLANNEL_NETWORK", "FLANNEL_SUBNET"), ("FLANNEL_IPV6_NETWORK", "FLANNEL_IPV6_SUBNET"))
@@ -65,7 +66,7 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 def _cidr(key: str, text: str) -> Cidr:
     try:
-        return ip_interface(ip_network(text.strip(), strict=False))
+        return ip_interface(parse_cidr(text.strip()).network)
     except ValueError:
         raise ValueError(f'has "{text}" as {key}, which is no network such as 10.244.0.0/16') from None
 

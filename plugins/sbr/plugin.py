@@ -7,7 +7,7 @@ rule: from 10.2.0.2 lookup 101     table 101: default via 10.2.0.1 dev net2 · 1
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import IPv4Network, IPv6Network, ip_interface
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator
@@ -16,6 +16,8 @@ from pycni.sdk import Address, Attachment, CniError, IpConfig, NetConf, Plugin, 
 
 if TYPE_CHECKING:
     from pycni.sdk import Link
+
+Subnet = IPv4Network | IPv6Network
 
 _EVERYTHING = {4: ip_interface("0.0.0.0/0"), 6: ip_interface("::/0")}
 _USUAL = (0, 1024)  # the priorities of routes that are given none, by family
@@ -68,10 +70,10 @@ class Sbr(Plugin[SbrConfig]):
         if not ips:
             return
         container, hints = cni.container, cni.config.add_source_hints
-        routes = container.routes_of(eth, version)
+        routes, subnets = container.routes_of(eth, version), [ip.address.network for ip in ips]
         for ip in ips:
             table = container.create_source_rule(ip.address.ip)
-            for route in _of_address(routes, ip, cni.config.gateway(ip)):
+            for route in _of_address(routes, ip, subnets, cni.config.gateway(ip)):
                 container.create_route(eth, replace(route, table=table))
         for route in reversed(_ways_first(routes)):
             source = next((ip.address.ip for ip in ips if route.dst.ip in ip.address.network), None)
@@ -94,7 +96,9 @@ class Sbr(Plugin[SbrConfig]):
     def delete(self, cni: Attachment[SbrConfig]) -> None:
         """Remove the rules; the routes go with the interface."""
         container = cni.container
-        eth = container.find_link(cni.ifname)
+        eth = cni.find_own_link()
+        if eth is None and container.find_link(cni.ifname) is not None:
+            return  # the path leads to another container by now, which may have got the addresses too
         present = container.addresses(eth) if eth else []
         sources = {*(cidr.ip for cidr in present), *(ip.address.ip for ip in cni.prev_ips)}
         container.delete_source_rules(sources, cni.config.table)
@@ -110,16 +114,26 @@ def _addresses(cni: Attachment[SbrConfig]) -> list[IpConfig]:
     return cni.prev_ips
 
 
-def _of_address(routes: Sequence[SourceRoute], ip: IpConfig, gateway: Address | None) -> Iterator[SourceRoute]:
-    """The routes for packets from an address: to its subnet, all by its subnet or none, and the one to everywhere."""
+def _of_address(
+    routes: Sequence[SourceRoute], ip: IpConfig, subnets: Sequence[Subnet], gateway: Address | None
+) -> Iterator[SourceRoute]:
+    """The routes for packets from an address: to its subnet, all that are its own, and the one to everywhere."""
     subnet, everywhere = ip.address.network, _EVERYTHING[ip.address.version]
-    own = [r for r in routes if not (r.source or r.gw) or any(a in subnet for a in (r.source, r.gw) if a)]
+    own = [route for route in routes if _is_by(route, [subnet]) or not _is_by(route, subnets)]
     if all(route.dst.network != subnet for route in own) and subnet.prefixlen < subnet.max_prefixlen:
         own.append(SourceRoute(ip_interface(subnet), source=ip.address.ip))
     if gateway is not None:
         replaced = [route for route in own if route.dst == everywhere and route.priority in _USUAL]
         own = [*(route for route in own if route not in replaced), SourceRoute(everywhere, gw=gateway)]
     yield from _ways_first(own)
+
+
+def _is_by(route: SourceRoute, subnets: Sequence[Subnet]) -> bool:
+    """Whether the route belongs to one of these subnets of the interface, by its gateway or its source.
+
+    A gateway that is in none of them, as that of a /32 is, serves all.
+    """
+    return any(address in subnet for address in (route.source, route.gw) if address for subnet in subnets)
 
 
 def _ways_first(routes: Sequence[SourceRoute]) -> list[SourceRoute]:

@@ -46,6 +46,8 @@ def message_class(kind: int) -> Any:
     """The class for messages of this type."""
     if kind & ~3 == _NEWRULE:
         return _class("fibmsg")
+    if kind & ~3 == _NEWNEIGH:
+        return _class("ndmsg")
     if _NEWQDISC <= kind <= _GETTFILTER:
         from pycni.kernel.tcmessage import TcMessage  # 15 ms that few calls need
 
@@ -53,6 +55,6 @@ def message_class(kind: int) -> Any:
     return _CLASSES[16 if kind == _NEWLINKPROP else kind & ~3]
 
 
-_NEWRULE, _NEWQDISC, _GETTFILTER, _NEWLINKPROP = 32, 36, 46, 108
+_NEWNEIGH, _NEWRULE, _NEWQDISC, _GETTFILTER, _NEWLINKPROP = 28, 32, 36, 46, 108
 _leave_unloaded()
 _CLASSES = {16: _class("ifinfmsg"), 20: _class("ifaddrmsg"), 24: _class("rtmsg"), 56: _class("ifaddrmsg")}

@@ -1,4 +1,4 @@
-"""rtnetlink's messages about links, addresses and routes, in a hundredth of the time that pyroute2 takes.
+"""rtnetlink's messages about links, addresses, routes and neighbours, in a hundredth of the time that pyroute2 takes.
 
 Only what the hot path needs: a handful of attributes, written by their kernel names as pyroute2 writes them, and read
 one by one when somebody asks. Whatever else there is goes to pyroute2; a test holds both against each other, byte by
@@ -90,6 +90,7 @@ _ROUTE: Table = {
     "RTA_METRICS": (8, _METRICS),
     "RTA_TABLE": (15, U32),
 }
+_NEIGHBOUR: Table = {"NDA_DST": (1, IP), "NDA_LLADDR": (2, MAC)}
 # By the type of the message: the layout of its fixed part, the names of its fields, and its attributes.
 _FAMILIES = {
     16: (struct.Struct("=BxHiII"), ("family", "ifi_type", "index", "flags", "change"), _LINK),
@@ -100,6 +101,7 @@ _FAMILIES = {
         ("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"),
         _ROUTE,
     ),
+    28: (struct.Struct("=BxxxiHBB"), ("family", "ifindex", "state", "flags", "ndm_type"), _NEIGHBOUR),
 }
 
 

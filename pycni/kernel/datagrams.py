@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from pycni.kernel.door import Door
 
 BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
-_IPV4, _UDP = 0x0800, 17
+_IPV4, _ARP, _UDP = 0x0800, 0x0806, 17
 _SO_ATTACH_FILTER = 26
 _IP = struct.Struct("!BBHHHBBH4s4s")
 _UDP_HEADER = struct.Struct("!HHHH")
@@ -62,8 +62,14 @@ class DatagramSocket:
         self, payload: bytes, *, source: IPv4Address, to: IPv4Address, port: int, mac: str = BROADCAST_MAC
     ) -> None:
         """Send a datagram to an address behind the interface, in a frame to `mac`."""
-        packet = encode(payload, source=source, to=to, ports=(self._port, port))
-        self.socket.sendto(packet, (self._ifname, _IPV4, 0, 0, bytes.fromhex(mac.replace(":", ""))))
+        self._send(encode(payload, source=source, to=to, ports=(self._port, port)), _IPV4, mac)
+
+    def send_arp(self, message: bytes) -> None:
+        """Send an ARP message to everybody. Its answer does not come here."""
+        self._send(message, _ARP, BROADCAST_MAC)
+
+    def _send(self, packet: bytes, protocol: int, mac: str) -> None:
+        self.socket.sendto(packet, (self._ifname, protocol, 0, 0, bytes.fromhex(mac.replace(":", ""))))
 
     @staticmethod
     def decode(packet: bytes, sender: tuple[object, ...]) -> Datagram | None:

@@ -110,7 +110,8 @@ def _words(route: Route) -> str:
 
 def of(link: Link, version: int) -> list[SourceRoute]:
     """The routes of a family over the link in table main, but for those of IPv6 that never leave the link."""
-    return [route for route in _over(link, version, MAIN) if not route.dst.is_link_local and not route.dst.is_multicast]
+    found = _over(link, version, MAIN)
+    return [route for route in found if version == 4 or not (route.dst.is_link_local or route.dst.is_multicast)]
 
 
 def made_on(link: Link, version: int) -> list[SourceRoute]:

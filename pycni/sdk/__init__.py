@@ -25,6 +25,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pycni.kernel.arp import probing
     from pycni.kernel.datagrams import Datagram, DatagramSocket
     from pycni.kernel.devices import Device
     from pycni.kernel.firewall import Firewall
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
 _HOMES = {
+    "pycni.kernel.arp": ("probing",),
     "pycni.kernel.datagrams": ("Datagram", "DatagramSocket"),
     "pycni.kernel.devices": ("Device",),
     "pycni.kernel.firewall": ("Firewall",),
@@ -151,5 +153,6 @@ __all__ = [
     "StateFile",
     "Tap",
     "listening",
+    "probing",
     "waiting",
 ]

@@ -106,6 +106,20 @@ def test_answers_are_read_as_pyroute2_does(kind: int, host: Host, container: Con
             assert answer[field] == whole[field]
 
 
+def test_neighbours_are_written_and_read_as_by_pyroute2(host: Host) -> None:
+    host.run("ip link add br0 type bridge && ip link set br0 up && ip neigh add 10.1.0.8 dev br0 nud none")
+    host.run("ip neigh add 10.1.0.9 lladdr 02:00:00:00:00:09 dev br0")
+    answers = host.door.netlink.dump(Message(netlink.GETNEIGH, 0, {"family": 2}, []))
+    found = {answer.get_attr("NDA_DST"): answer.get_attr("NDA_LLADDR") for answer in answers}
+    assert {"10.1.0.8": None, "10.1.0.9": "02:00:00:00:00:09"}.items() <= found.items()
+    for answer in answers:
+        whole = answer.in_full()
+        assert found[whole.get_attr("NDA_DST")] == whole.get_attr("NDA_LLADDR")
+        assert (answer["ifindex"], answer["state"]) == (whole["ifindex"], whole["state"])
+    message = Message(netlink.NEWNEIGH, netlink.ACK, {"family": 2, "ifindex": 7, "state": 2}, [("NDA_DST", "10.1.0.9")])
+    assert message.encode(5).hex() == message.encode_in_full(5).hex()
+
+
 def test_other_attributes_of_an_answer_come_from_pyroute2(host: Host) -> None:
     (answer,) = host.door.netlink.request(link_message(netlink.GETLINK, [("IFLA_IFNAME", "lo")]))
     assert answer.get_attr("IFLA_GROUP") == 0

@@ -241,6 +241,16 @@ def test_check_notices(host: Host, container: Container, damage: str, complaint:
         runtime.check()
 
 
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_check_notices_where_only_one_direction_is_limited(host: Host, container: Container, direction: str) -> None:
+    runtime = limited(container, **{key: value for key, value in CHECKED.items() if key.startswith(direction)})
+    runtime.add()
+    runtime.check()
+    host.run(f"tc qdisc del dev {port_of(runtime) if direction == 'ingress' else ifb_of(runtime)} root")
+    with pytest.raises(CniError, match="it has no qdisc tbf"):
+        runtime.check()
+
+
 def test_status_is_ready_and_changes_nothing(host: Host, container: Container) -> None:
     before = host.run("tc qdisc show; ip link")
     Runtime("bandwidth", container).status()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycni_plugins.flannel.subnetenv import SubnetEnv
 
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life
@@ -88,6 +89,22 @@ def test_the_delegate_gets_the_subnets_of_the_node(make: Make, container: Contai
     runtime.check()
 
 
+def test_what_is_remembered_is_for_root_and_reads_as_the_go_plugins(make: Make, container: Container) -> None:
+    runtime = make()
+    runtime.add()
+    directory = Path(runtime.config["dataDir"])
+    assert directory.stat().st_mode & 0o777 == 0o700
+    for name in (container.id, f"{container.id}:eth0"):
+        text = (directory / name).read_text()
+        assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+        assert (directory / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("word", "masquerades"), [("true", True), ("false", False), ("True", False), ("1", False)])
+def test_only_true_is_true(word: str, masquerades: bool) -> None:  # noqa: FBT001
+    assert SubnetEnv.parse(ENV.format(node=1, masq=word)).ip_masq == masquerades
+
+
 def test_what_the_delegate_is_given_stands(make: Make, container: Container, tmp_path: Path) -> None:
     (tmp_path / "subnet.env").write_text(ENV.format(node=1, masq="false"))
     runtime = make(delegate={"type": "ptp", "mtu": 1300}, runtimeConfig={"mac": "02:00:00:00:00:01"})
@@ -120,6 +137,7 @@ def test_one_family_is_enough(make: Make, tmp_path: Path, env: str, addresses: l
         ("", "is missing FLANNEL_NETWORK, FLANNEL_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ"),
         ("FLANNEL_MTU", 'has a line "FLANNEL_MTU" without "="'),
         ("FLANNEL_SUBNET=here", 'has "here" as FLANNEL_SUBNET'),
+        ("FLANNEL_NETWORK=10.244.0.0", 'has "10.244.0.0" as FLANNEL_NETWORK'),
         (ENV.format(node=1, masq="true").replace("1450", "many"), 'has "many" as FLANNEL_MTU'),
     ],
 )
@@ -162,6 +180,18 @@ def test_a_wrong_delegate_is_refused(make: Make, delegate: Any, message: str) ->
     make(delegate=delegate).delete()
 
 
+@pytest.mark.parametrize(("routes", "message"), [("10.0.0.0/8", "it is a list of routes"), ([{"dst": 7}], "routes")])
+def test_routes_that_are_none_are_refused(make: Make, routes: Any, message: str) -> None:
+    with pytest.raises(CniError, match=message) as caught:
+        make(ipam={"routes": routes}).add()
+    assert caught.value.code == 7
+    assert kept(make()) == {}
+
+
+def test_routes_may_be_null(make: Make) -> None:
+    assert make(ipam={"routes": None}).add()["routes"][0]["dst"] == "10.244.0.0/16"
+
+
 def test_a_delegate_that_is_not_there_is_named_and_leaves_nothing(make: Make) -> None:
     runtime = make(delegate={"type": "nosuch"})
     with pytest.raises(CniError, match='failed to find plugin "nosuch"'):
@@ -199,6 +229,27 @@ def test_r47_what_was_delegated_is_remembered_until_it_is_removed(make: Make) ->
         path.write_text(json.dumps({**json.loads(path.read_text()), "type": "bridge"}))
     runtime.delete()
     assert kept(runtime) == {}
+
+
+def test_an_add_that_fails_because_there_was_one_keeps_what_that_one_delegated(make: Make, tmp_path: Path) -> None:
+    runtime = make()
+    runtime.add()
+    before = kept(runtime)
+    (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
+    with pytest.raises(CniError, match="eth0"):
+        make().add()
+    assert kept(runtime) == before
+    runtime.check()
+
+
+def test_check_is_the_delegates_of_what_was_delegated(make: Make, container: Container, tmp_path: Path) -> None:
+    runtime = make()
+    runtime.add()
+    (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
+    runtime.check()
+    container.run("ip addr del 10.244.1.2/24 dev eth0")
+    with pytest.raises(CniError, match="eth0 has lost 10.244.1.2/24"):
+        runtime.check()
 
 
 def test_del_undoes_what_add_did_whatever_the_daemon_says_by_now(make: Make, host: Host, tmp_path: Path) -> None:

@@ -83,6 +83,29 @@ def test_each_address_has_a_table_and_main_has_none_of_the_routes(container: Con
     assert [table for _, table in rules(container)] == ["100", "102", "101", "103"]
 
 
+def test_each_of_several_addresses_has_the_routes_of_its_own_subnet(container: Container) -> None:
+    addresses = [{"address": f"10.{net}.0.2/24", "gateway": f"10.{net}.0.1"} for net in (1, 3)]
+    extra = [{"dst": f"10.9{net}.0.0/16", "gw": f"10.{net}.0.7"} for net in (1, 3)]
+    ipam = {"type": "static", "addresses": addresses, "routes": extra}
+    previous = Runtime("bridge", container, ifname="net1", name="n1", bridge="br1", ipam=ipam).add()
+    container.run("ip route add 10.95.0.0/16 dev net1 scope link")
+    Runtime("sbr", container, ifname="net1", name="n1", previous=previous).add()
+    for net, table in ((1, "100"), (3, "101")):
+        own = [f"10.{net}.0.0/24", f"10.9{net}.0.0/16 10.{net}.0.7", "10.95.0.0/16", f"default 10.{net}.0.1"]
+        assert routes(container, table) == sorted(own)
+
+
+def test_the_same_add_again_finds_its_way_without_table_main(container: Container) -> None:
+    runtime = sbr(container)
+    runtime.add()
+    runtime.add()
+    assert routes(container, "102") == ["10.1.0.0/24", "default 10.1.0.1"]
+    assert routes(container, "103") == ["default fd00:1::1", "fd00:1::/64"]
+    runtime.check()
+    runtime.delete()
+    assert rules(container) == []
+
+
 def test_r46_each_family_keeps_to_itself_and_link_local_addresses_work(container: Container) -> None:
     """fe80::/64 was taken away, and IPv6 routes were copied to tables of IPv4."""
     runtime = sbr(container)
@@ -101,6 +124,22 @@ def test_a_table_of_ones_own_gets_rules_and_the_routes_stay(container: Container
     assert routes(container, "500") == []
 
 
+def test_a_table_that_somebody_uses_is_not_taken(container: Container) -> None:
+    """The Go plugin looks at the routes of table main alone, and so overwrote those of others."""
+    runtime = sbr(container)
+    container.run("ip route add blackhole 10.7.0.0/16 table 100; ip rule add from 10.8.0.0/16 lookup 101")
+    runtime.add()
+    assert [table for source, table in rules(container) if source in ("10.1.0.2", "fd00:1::2")] == ["102", "103"]
+
+
+def test_del_of_a_table_of_ones_own_leaves_rules_that_lead_elsewhere(container: Container) -> None:
+    runtime = sbr(container, table=500)
+    container.run("ip rule add from 10.1.0.2 lookup 7")
+    runtime.add()
+    runtime.delete()
+    assert rules(container) == [("10.1.0.2", "7")]
+
+
 def test_gateways_stand_in_for_those_of_ipam(container: Container) -> None:
     runtime = sbr(container, gateways=["10.1.0.9", "fd00:1::9"])
     runtime.add()
@@ -114,6 +153,20 @@ def test_source_hints_leave_the_subnets_in_table_main(container: Container) -> N
     assert routes(container, "main") == ["10.1.0.0/24", "fd00:1::/64", "fe80::/64"]
     hints = [*container.json("ip -j route show dev net1"), *container.json("ip -j -6 route show fd00:1::/64")]
     assert {route["prefsrc"] for route in hints} == {"10.1.0.2", "fd00:1::2"}
+
+
+def test_routes_by_a_gateway_outside_of_all_subnets_come_along(host: Host, container: Container) -> None:
+    """They were taken from table main, and put nowhere: a container with a /32 lost its way out."""
+    host.run("ip link add p1 type veth peer name net1 netns " + container.path)
+    host.run("ip addr add 169.254.1.1/32 dev p1; ip link set p1 up; ip route add 10.1.0.2 dev p1")
+    host.run("ip addr add 10.7.0.1/32 dev p1")
+    container.run("ip addr add 10.1.0.2/32 dev net1; ip link set net1 up; ip route add 169.254.1.1 dev net1")
+    container.run("ip route add default via 169.254.1.1")
+    interfaces = [{"name": "p1"}, {"name": "net1", "sandbox": container.path}]
+    previous = {"cniVersion": "1.1.0", "interfaces": interfaces, "ips": [{"address": "10.1.0.2/32", "interface": 1}]}
+    Runtime("sbr", container, ifname="net1", previous=previous).add()
+    assert routes(container, "100") == ["169.254.1.1", "default 169.254.1.1"]
+    container.run("ping -c1 -W1 -I 10.1.0.2 10.7.0.1")
 
 
 def test_gateways_that_ipv6_has_merged_into_one_route_are_told_apart(container: Container) -> None:
@@ -140,6 +193,7 @@ def test_a_route_keeps_its_metrics(container: Container) -> None:
     ("config", "message"),
     [
         ({"gateways": ["10.1.0.1", "10.1.0.2"]}, r"gateways: .*multiple IPv4 addresses: 10\.1\.0\.1, 10\.1\.0\.2"),
+        ({"gateways": ["fd00::1", "fd00::2"]}, "gateways: .*multiple IPv6 addresses: fd00::1, fd00::2"),
         ({"gateways": ["10.1.0.1", "::1", "::2"]}, "cannot contain more than 2 entries"),
         ({"gateways": ["here"]}, r"gateways\[0\]"),
         ({"table": -1}, "table: .*greater than or equal to 1"),
@@ -218,7 +272,7 @@ def test_r46_a_failed_add_puts_everything_back(container: Container, config: dic
     previous = attach(container)
 
     def make() -> Runtime:
-        return Refreshed("sbr", container, ifname="net1", previous=previous, **config)
+        return Refreshed("sbr", container, ifname="net1", name="n1", previous=previous, **config)
 
     assert fail_at_every_change(make) >= (2 if "table" in config else 8)
 
@@ -228,7 +282,7 @@ def test_an_add_killed_half_way_is_cleaned_up_by_del(container: Container) -> No
     previous = attach(container)
 
     def make() -> Runtime:
-        return Refreshed("sbr", container, ifname="net1", previous=previous)
+        return Refreshed("sbr", container, ifname="net1", name="n1", previous=previous)
 
     assert die_at_every_change(make, gc=False) >= 8
 
@@ -248,6 +302,17 @@ def test_del_works_when_the_interface_is_gone(container: Container) -> None:
     container.run("ip link del net1")
     runtime.delete()
     assert rules(container) == []
+
+
+def test_r10_rules_of_a_container_that_has_the_namespaces_path_by_now_stay(containers: list[Container]) -> None:
+    gone, other, _ = containers
+    runtime = sbr(gone)
+    runtime.add()
+    Runtime("bridge", gone, ifname="net1", name="n1", bridge="br1").delete()
+    sbr(other).add()
+    runtime.netns = other.path
+    runtime.delete()
+    assert [source for source, _ in rules(other)] == ["10.1.0.2", "fd00:1::2"]
 
 
 def test_r12_no_file_appears_where_the_namespace_was(container: Container, tmp_path: Any) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pycni_plugins.tuning import allowlist
+from pycni_plugins.tuning import allowlist, sysctls
 
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
@@ -103,6 +103,21 @@ def test_sysctls_are_set_in_the_container_alone(host: Host, container: Container
     assert sysctl(container, "ipv4/conf/eth0/arp_filter") == "1"
     assert sysctl(container, "core/somaxconn") == "500"
     assert host.run("cat /proc/sys/net/core/somaxconn") == before
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("net.ipv4.conf.IFNAME.arp_filter", "ipv4/conf/eth0.7/arp_filter"),
+        ("net/ipv4/conf/IFNAME/arp_filter", "ipv4/conf/eth0.7/arp_filter"),
+        ("net.ipv4/conf.all/arp_filter", "ipv4/conf/all/arp_filter"),
+        ("net.ipv4.IFNAME.IFNAME", "ipv4/eth0.7/IFNAME"),  # the first one alone
+        ("net..core//somaxconn.", "core/somaxconn"),
+        ("net/../../../etc/passwd", "etc/passwd"),  # below /proc/sys/net, come what may
+    ],
+)
+def test_which_file_a_key_means(key: str, path: str) -> None:
+    assert sysctls.paths({key: "1"}, "eth0.7") == {path: "1"}
 
 
 def test_with_nothing_to_tune_nothing_is_looked_at(container: Container) -> None:
@@ -236,6 +251,18 @@ def test_a_sysctl_that_the_administrator_allows(container: Container, allowed: P
     runtime = tuned(container, sysctl={key: "1"})
     runtime.add()
     runtime.check()
+
+
+def test_what_was_allowed_is_checked_and_deleted_when_it_is_allowed_no_more(
+    container: Container, allowed: Path
+) -> None:
+    allowed.write_text("net.core")
+    runtime = tuned(container, sysctl={"net.core.somaxconn": "77"}, mtu=1400)
+    runtime.add()
+    allowed.write_text("nothing")
+    runtime.check()
+    runtime.delete()
+    assert link(container)["mtu"] == 1500
 
 
 @pytest.mark.parametrize("lines", ["", r"^net\.ipv4\.conf\.eth0\.", r"^core", "^net$"])

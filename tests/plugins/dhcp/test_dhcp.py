@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycni_plugins.dhcp.config import DhcpConfig
 
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Runtime, wait_for
@@ -95,6 +96,15 @@ def test_only_what_is_requested_is_asked_for(lan: Lan, keeper: Keeper, bridge: B
     assert "requested options: 1:netmask\n" in lan.said()
 
 
+def test_a_list_of_requests_is_never_empty(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+    """Such a one is malformed; as with the Go plugin, others stand in for it."""
+    lan.dnsmasq("--dhcp-option=6,10.55.0.53")
+    result = bridge(request=[{"skipDefault": True}]).add()
+    assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.55.0.1"}]
+    assert result["dns"]["nameservers"] == ["10.55.0.53"]
+    assert "requested options: 1:netmask, 3:router, 15:domain-name, 6:dns-server\n" in lan.said()
+
+
 def test_requested_options_come_first_by_name_or_number(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
     lan.dnsmasq()
     bridge(request=[{"option": "121"}, {"option": "interface-mtu"}, {"option": "routers"}]).add()
@@ -166,6 +176,15 @@ def test_what_is_provided_reaches_the_server(lan: Lan, keeper: Keeper, bridge: B
     assert "user class: gold" in said
 
 
+@pytest.mark.parametrize(
+    ("cni_args", "told"),
+    [({"K": "arg"}, {12: b"arg", 77: b"arg"}), ({}, {12: b"value"}), ({"K": ""}, {}), ({"k": "arg"}, {12: b"value"})],
+)
+def test_an_argument_of_the_call_counts_before_the_value(cni_args: dict[str, str], told: dict[int, bytes]) -> None:
+    provide = [{"option": "host-name", "value": "value", "fromArg": "K"}, {"option": "77", "fromArg": "K"}]
+    assert DhcpConfig.read({"ipam": {"type": "dhcp", "provide": provide}}).provided(cni_args) == told
+
+
 def test_a_client_id_may_be_provided(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
     lan.dnsmasq()
     runtime = bridge(provide=[{"option": "dhcp-client-identifier", "value": "my-client"}])
@@ -215,8 +234,6 @@ def test_a_wrong_configuration_is_refused_by_name(
 
 
 def test_validate_names_every_wrong_option() -> None:
-    from pycni_plugins.dhcp.config import DhcpConfig
-
     config = DhcpConfig.read(
         {
             "ipam": {
@@ -377,6 +394,23 @@ def test_a_lease_without_a_mask_is_none(lan: Lan, no_keeper: Keeper, bridge: Bri
     lan.dnsmasq("--dhcp-option=1")
     with pytest.raises(CniError, match="DHCP option Subnet Mask not found in DHCPACK"):
         bridge().add()
+
+
+@pytest.mark.direct
+def test_a_path_that_is_relative_to_the_caller_is_none_for_the_keeper(
+    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a directory of its own (DH-05)."""
+    lan.isc()
+    runtime = bridge()
+    monkeypatch.chdir("/proc")
+    runtime.netns = container.path.removeprefix("/proc/")
+    assert not runtime.netns.startswith("/")
+    runtime.add()
+    (record,) = keeper.records()
+    assert record["client"]["netns"] == container.path
+    runtime.delete()
+    assert keeper.records() == []
 
 
 def test_the_interface_is_not_there(lan: Lan, keeper: Keeper, container: Container) -> None:

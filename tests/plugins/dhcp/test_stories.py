@@ -17,7 +17,7 @@ from pycni.cli import installation
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, Runtime, wait_for
 
-from .conftest import SUBNET, BridgeOf, Keeper, Lan, Process, address_of
+from .conftest import BRIDGE, SUBNET, BridgeOf, Keeper, Lan, Process, address_of
 
 GO = Path("/usr/lib/cni/dhcp")
 PATIENCE = 40  # seconds, for slow machines
@@ -44,6 +44,57 @@ def test_the_first_packet_on_a_new_bridge_port_is_not_lost_for_ten_seconds(
     lan.isc()
     for container in containers:
         bridge(to=container).add()
+
+
+# Addresses that are in use
+
+
+@pytest.fixture
+def stranger(lan: Lan, containers: list[Container]) -> Container:
+    """Somebody on the network who has an address of the server's pool, without having asked."""
+    ipam = {"type": "static", "addresses": [{"address": f"{SUBNET}.100/24"}]}
+    Runtime("bridge", containers[1], bridge=BRIDGE, ipam=ipam).add()
+    return containers[1]
+
+
+def wishing(bridge: BridgeOf, **ipam: Any) -> Runtime:
+    """An attachment that asks for the stranger's address."""
+    return bridge(provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}], **ipam)
+
+
+def test_an_address_that_somebody_has_already_is_declined(
+    lan: Lan, no_keeper: Keeper, bridge: BridgeOf, container: Container, stranger: Container
+) -> None:
+    """Go: both had it (RFC 2131 section 3.1, step 5)."""
+    no_keeper.start("-resendmax=100ms")
+    lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
+    runtime = wishing(bridge)
+    with lan.overheard() as frames:
+        assert ip_of(runtime.add()) == f"{SUBNET}.101/24"
+        (decline,) = [frame for frame in frames() if frame.kind == 4]
+    assert set(decline.options) == {50, 53, 54, 61}
+    assert f"DHCPDECLINE of {SUBNET}.100" in lan.said()
+    assert f"{SUBNET}.10" not in container.run("ip -4 neigh show nud all")
+    assert container.pings(f"{SUBNET}.100")
+
+
+def test_where_there_is_no_other_address_the_holder_is_named(
+    lan: Lan, no_keeper: Keeper, bridge: BridgeOf, stranger: Container
+) -> None:
+    no_keeper.start("-timeout=300ms", "-resendtimeout=200ms")
+    lan.isc(pool=f"{SUBNET}.100 {SUBNET}.100")
+    (link,) = stranger.json("ip -j link show eth0")
+    with pytest.raises(CniError, match=f"no more tries: .*{link['address']} has {SUBNET}.100 already"):
+        bridge().add()
+    assert no_keeper.records() == []
+
+
+def test_behind_an_arp_proxy_nothing_is_declined_where_that_is_said(
+    lan: Lan, keeper: Keeper, bridge: BridgeOf, stranger: Container
+) -> None:
+    lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
+    assert ip_of(wishing(bridge, declineConflicts=False).add()) == f"{SUBNET}.100/24"
+    assert "DHCPDECLINE" not in lan.said()
 
 
 # CHECK and restarts (R-24)
@@ -127,6 +178,23 @@ def test_gc_works_without_a_keeper(lan: Lan, keeper: Keeper, bridge: BridgeOf) -
     runtime.gc()
     assert keeper.records() == []
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+
+
+def test_gc_goes_on_with_the_next_lease_when_one_cannot_be_forgotten(
+    lan: Lan, keeper: Keeper, bridge: BridgeOf, containers: list[Container]
+) -> None:
+    lan.isc()
+    runtimes = [bridge(to=container) for container in containers]
+    for runtime in runtimes:
+        runtime.add()
+    stuck = keeper.leases / f"{runtimes[0].owner.key}.json"
+    stuck.unlink()
+    stuck.mkdir()
+    with pytest.raises(CniError, match="cannot remove the DHCP lease .*is a directory"):
+        runtimes[0].gc()
+    assert list(keeper.leases.glob("*.json")) == [stuck]
+    wait_for(lambda: lan.said().count("DHCPRELEASE") == 3, "the releases")
+    stuck.rmdir()
 
 
 def test_del_is_told_of_a_keeper_that_does_not_listen(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
@@ -283,6 +351,7 @@ def test_a_lease_is_renewed_and_released_by_unicast(
         assert str(frame.source) == address.partition("/")[0]
     assert (request.kind, release.kind) == (3, 7)
     assert {50, 54}.isdisjoint(request.options)  # RFC 2131 table 5
+    assert request.options[57] == (1500).to_bytes(2, "big")
     assert set(release.options) == {53, 54, 61}
     assert release.options[61] == request.options[61]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pycni_plugins.static.plugin import StaticConfig
 
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Runtime, live_a_life
@@ -197,6 +198,25 @@ def test_del_and_gc_always_succeed(static: Call, ipam: dict[str, Any]) -> None:
     assert static("DEL", ipam=ipam, cni_args="FOO;=;") is None
     if ipam.get("addresses") != 5:
         assert static("GC", ipam=ipam, **{"cni.dev/valid-attachments": []}) is None
+
+
+@pytest.mark.parametrize(
+    ("addresses", "complaints"),
+    [
+        (
+            [{"address": "10.1.0.2"}, {"address": "10.1.0.2/24", "gateway": "x"}, {"address": "10.1.0.3/24"}],
+            ["ipam.addresses[0]: invalid CIDR address: 10.1.0.2", "ipam.addresses[1]: invalid IP address: x"],
+        ),
+        (
+            [{"address": "10.1.0.2/24"}, {"address": "10.1.0.3/24"}],
+            ["ipam: CNI version 0.2.0 does not support more than 1 address per family"],
+        ),
+        ([{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}, {"address": "fd00::2/64"}], []),
+    ],
+)
+def test_validate_names_every_wrong_address(addresses: list[dict[str, str]], complaints: list[str]) -> None:
+    config = StaticConfig.read({"cniVersion": "0.2.0", "ipam": {"type": "static", "addresses": addresses}})
+    assert [complaint.partition(";")[0] for complaint in config.complaints()] == complaints
 
 
 def test_status_tells_of_a_wrong_configuration(static: Call) -> None:
