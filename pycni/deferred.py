@@ -7,8 +7,10 @@ might need any of it says so at the top of its file, as is usual. A resident pro
 """
 
 import sys
+import typing
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
@@ -16,6 +18,7 @@ from typing import Any
 
 _KERNEL = "pycni.kernel"
 _MODULES = {
+    "secrets",
     "subprocess",
     *(f"{_KERNEL}.{name}" for name in ("conntrack", "firewalld", "forward", "hostports", "isolation", "masquerade")),
     *(f"{_KERNEL}.{name}" for name in ("containerlink", "firewall", "moves", "qdiscs", "ratelimit", "readdress")),
@@ -25,6 +28,7 @@ _MODULES = {
     *(f"{_KERNEL}.nftables.{name}" for name in ("portisolation", "register", "spoofcheck")),
 }
 _METADATA = "importlib.metadata"
+_CORE_SCHEMA = "pydantic_core.core_schema"
 
 
 class _Finder:
@@ -32,12 +36,45 @@ class _Finder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, _target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in _MODULES:
+        if name not in _MODULES and name != _CORE_SCHEMA:
             return None
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
+            spec.loader = (_WithRecords if name == _CORE_SCHEMA else LazyLoader)(spec.loader)
         return spec
+
+
+class _WithRecords(Loader):
+    """Loads a module whose eighty TypedDicts are for type checkers alone: to make them would take 10 to 15 ms."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        import typing_extensions
+
+        homes: list[Any] = [typing, typing_extensions]
+        real = [home.TypedDict for home in homes]
+        try:
+            for home in homes:
+                home.TypedDict = _Record
+            self._loader.exec_module(module)
+        finally:
+            for home, of_home in zip(homes, real, strict=True):
+                home.TypedDict = of_home
+
+
+class _Record(dict[str, Any]):
+    """Stands in for TypedDict: what is derived from it makes dictionaries, as there."""
+
+    def __init_subclass__(cls, *, total: bool = True) -> None:
+        """Nothing is remembered of the fields."""
+
+    def __new__(cls, **fields: Any) -> Any:
+        return fields
 
 
 class _Metadata(ModuleType):
