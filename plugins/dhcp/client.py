@@ -28,7 +28,7 @@ class Client(Model):
     requested: tuple[int, ...]  # options that the server is asked for
     provided: dict[int, bytes]  # options that it is told
     priority: int = 0  # metric of the routes
-    declines: bool = True  # whether an address that somebody has already is no good
+    declines: bool = False  # whether an address that somebody has already is no good
 
     def __str__(self) -> str:
         return f"{self.container_id}/{self.network}/{self.ifname}"

@@ -42,7 +42,7 @@ class DhcpIpam(Ipam):
     request: tuple[Requested, ...] = ()
     provide: tuple[Provided, ...] = ()
     priority: int = Field(0, ge=0, le=0xFFFFFFFF)
-    decline_conflicts: bool = True
+    decline_conflicts: bool = False  # routers that answer even probes (proxy ARP) would have every address declined
 
 
 class DhcpConfig(NetConf):

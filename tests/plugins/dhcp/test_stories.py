@@ -57,18 +57,13 @@ def stranger(lan: Lan, containers: list[Container]) -> Container:
     return containers[1]
 
 
-def wishing(bridge: BridgeOf, **ipam: Any) -> Runtime:
-    """An attachment that asks for the stranger's address."""
-    return bridge(provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}], **ipam)
-
-
 def test_an_address_that_somebody_has_already_is_declined(
     lan: Lan, no_keeper: Keeper, bridge: BridgeOf, container: Container, stranger: Container
 ) -> None:
     """Go: both had it (RFC 2131 section 3.1, step 5)."""
     no_keeper.start("-resendmax=100ms")
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
-    runtime = wishing(bridge)
+    runtime = bridge(declineConflicts=True, provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
     with lan.overheard() as frames:
         assert ip_of(runtime.add()) == f"{SUBNET}.101/24"
         (decline,) = [frame for frame in frames() if frame.kind == 4]
@@ -85,15 +80,17 @@ def test_where_there_is_no_other_address_the_holder_is_named(
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.100")
     (link,) = stranger.json("ip -j link show eth0")
     with pytest.raises(CniError, match=f"no more tries: .*{link['address']} has {SUBNET}.100 already"):
-        bridge().add()
+        bridge(declineConflicts=True).add()
     assert no_keeper.records() == []
 
 
-def test_behind_an_arp_proxy_nothing_is_declined_where_that_is_said(
+def test_nothing_is_declined_unless_that_is_asked_for(
     lan: Lan, keeper: Keeper, bridge: BridgeOf, stranger: Container
 ) -> None:
+    """There are routers that answer for every address."""
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
-    assert ip_of(wishing(bridge, declineConflicts=False).add()) == f"{SUBNET}.100/24"
+    asking = bridge(provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
+    assert ip_of(asking.add()) == f"{SUBNET}.100/24"
     assert "DHCPDECLINE" not in lan.said()
 
 
