@@ -155,17 +155,17 @@ def test_r20_del_leaves_what_carries_another_attachments_label(
     theirs.check()
 
 
+@pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/hostname"])
 def test_r11_del_without_a_namespace_gives_the_addresses_back(
-    attachment: Attached, plugin: str, host: Host, container: Container
+    attachment: Attached, plugin: str, host: Host, netns: str
 ) -> None:
     runtime = attachment(plugin, ipam=DUAL)
     runtime.add()
     store = host.state / "networks" / "test"
     assert (store / "10.1.0.2").exists()
-    for netns in ("/nowhere/at/all", ""):
-        runtime.netns = netns
-        runtime.delete()
-        assert not (store / "10.1.0.2").exists()
+    runtime.netns = netns
+    runtime.delete()
+    assert not (store / "10.1.0.2").exists()
 
 
 def test_r33_the_dns_of_ipam_is_in_the_result(attachment: Attached, plugin: str) -> None:
@@ -263,9 +263,7 @@ def test_its_addresses_are_usable_at_once_and_routers_are_heeded(
     assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
 
 
-def test_its_mtu_is_the_masters_and_never_more(attachment: Attached, on_master: str, container: Container) -> None:
-    with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
-        attachment(on_master, mtu=1401).add()
+def test_its_mtu_is_the_masters_and_may_be_less(attachment: Attached, on_master: str, container: Container) -> None:
     with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
         attachment(on_master, mtu=-1).add()
     runtime = attachment(on_master)
@@ -274,6 +272,31 @@ def test_its_mtu_is_the_masters_and_never_more(attachment: Attached, on_master: 
     runtime.delete()
     attachment(on_master, mtu=1300).add()
     assert link(container)["mtu"] == 1300
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", pytest.param("vlan", marks=pytest.mark.needs_kernel("vlan"))], indirect=True
+)
+def test_its_mtu_is_never_more(attachment: Attached, plugin: str, container: Container) -> None:
+    with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
+        attachment(plugin, mtu=1401).add()
+    assert names(container) == {"lo"}
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", pytest.param("ipvlan", marks=pytest.mark.needs_kernel("ipvlan"))], indirect=True
+)
+def test_a_master_that_is_down_may_come_up_later(
+    attachment: Attached, plugin: str, host: Host, container: Container
+) -> None:
+    host.run("ip link set eth0 down")
+    runtime = attachment(plugin)
+    runtime.add()
+    runtime.check()
+    host.run("ip link set eth0 up")
+    assert container.pings("10.1.0.1")
+    assert container.pings("fd00:1::1", seconds=5)
+    runtime.check()
 
 
 def test_r17_del_needs_no_master(attachment: Attached, on_master: str, host: Host, container: Container) -> None:
