@@ -285,6 +285,19 @@ class Link:
                 return {info["vid"]: info["flags"] for info in infos}
         return {}
 
+    def port_vlan_changes(self, wanted: Mapping[int, int]) -> list[netlink.Message]:
+        """The requests that give the bridge port these VLANs, with their flags, and no others."""
+        present = self.port_vlans()
+        removals = [self._port_vlan(netlink.DELLINK, vlan, 0) for vlan in present if vlan not in wanted]
+        missing = {vlan: flags for vlan, flags in wanted.items() if present.get(vlan) != flags}
+        return removals + [self._port_vlan(netlink.SETLINK, vlan, flags) for vlan, flags in missing.items()]
+
+    def port_settings(self, names: AbstractSet[str]) -> dict[str, int]:
+        """Those of its settings as a bridge port that have these names in the kernel."""
+        (answer,) = self.door.netlink.request(question(self.name))
+        settings = answer.in_full().get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+        return {name: value for name, value in (settings["attrs"] if settings else ()) if name in names}
+
     def expect_port_vlans(self, wanted: AbstractSet[int]) -> None:
         """Raise CniError unless the bridge port is in all these VLANs."""
         if missing := wanted - self.port_vlans().keys():
