@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,14 @@ def test_its_addresses_are_usable_at_once_and_routers_are_heeded(
     assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
 
 
+def test_what_routers_give_it_is_announced_even_if_ipam_gives_it_ipv4_alone(
+    attachment: Attached, on_master: str, container: Container
+) -> None:
+    attachment(on_master, ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}).add()
+    settings = container.run("cd /proc/sys/net && cat ipv4/conf/eth0/arp_notify ipv6/conf/eth0/ndisc_notify")
+    assert settings.split() == ["1", "1"]
+
+
 def test_its_mtu_is_the_masters_and_may_be_less(attachment: Attached, on_master: str, container: Container) -> None:
     with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
         attachment(on_master, mtu=-1).add()
@@ -294,8 +303,8 @@ def test_a_master_that_is_down_may_come_up_later(
     runtime.add()
     runtime.check()
     host.run("ip link set eth0 up")
-    assert container.pings("10.1.0.1")
-    assert container.pings("fd00:1::1", seconds=5)
+    for router in ("10.1.0.1", "fd00:1::1"):
+        wait_for(partial(container.pings, router), router)
     runtime.check()
 
 
