@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from pycni.kernel import addresses, links, netlink, routes
-from pycni.kernel.links import UP, Link
+from pycni.kernel.links import Link
 from pycni.kernel.netlink import Message, NetlinkError, link_message
 from pycni.kernel.routes import SourceRoute
 from pycni.protocol.address import Cidr
@@ -34,8 +34,11 @@ class Home:
     """What a link is like where it belongs. While it is away its alias is its name there."""
 
     name: str
-    mac: str = ""
-    mtu: int = 0
+    mac: str | None = None  # None leaves it as it is, also in what follows
+    mtu: int | None = None
+    promisc: bool | None = None
+    allmulti: bool | None = None
+    txqlen: int | None = None
     up: bool = False
     alias: str = ""
     cidrs: tuple[Cidr, ...] = ()
@@ -52,8 +55,11 @@ class Home:
         is_port = master is not None and master.kind == "bridge"
         return cls(
             name=state.name,
-            mac="" if master is not None and master.kind == "bond" else state.mac,  # a bond lends out its own
+            mac=None if master is not None and master.kind == "bond" else state.mac,  # a bond lends out its own
             mtu=state.mtu,
+            promisc=state.promisc,
+            allmulti=state.allmulti,
+            txqlen=state.txqlen,
             up=state.up,
             alias="" if state.alias == state.name else state.alias,
             cidrs=tuple(addresses.lasting_on(link)),
@@ -92,12 +98,12 @@ def _take(link: Link, home: Home, steps: Iterable[_Step], *, unless: int = 0) ->
 
 def _identity(link: Link, home: Home) -> Iterator[_Step]:
     if link.name != home.name:
-        yield "down", link_message(netlink.NEWLINK, [], index=link.index, change=UP)  # as some kernels want it
+        yield "down", link.setting("up", False)  # as some kernels want it
         yield f"called {home.name}", _setting(link, "IFLA_IFNAME", home.name)
-    if home.mac and home.mac != link.mac:
-        yield f"with the address {home.mac}", _setting(link, "IFLA_ADDRESS", home.mac)
-    if home.mtu and home.mtu != link.state.mtu:
-        yield f"with a MTU of {home.mtu}", _setting(link, "IFLA_MTU", home.mtu)
+    for key in ("mac", "mtu", "promisc", "allmulti", "txqlen"):
+        value = getattr(home, key)
+        if value not in (None, getattr(link.state, key)):
+            yield f"with {key} {value}", link.setting(key, value)
 
 
 def _membership(link: Link, home: Home) -> Iterator[_Step]:
@@ -133,11 +139,11 @@ def _addresses(link: Link, home: Home) -> Iterator[_Step]:
 
 def _being_up(link: Link, home: Home) -> Iterator[_Step]:
     if home.up:
-        yield "up", link_message(netlink.NEWLINK, [], index=link.index, flags_=UP, change=UP)
+        yield "up", link.setting("up", True)
 
 
 def _alias(link: Link, home: Home) -> Iterator[_Step]:
-    yield f'with the alias "{home.alias}"', _setting(link, "IFLA_IFALIAS", home.alias)
+    yield f'with the alias "{home.alias}"', link.setting("alias", home.alias)
 
 
 def _ways(link: Link, home: Home) -> Iterator[_Step]:
