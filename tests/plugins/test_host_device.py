@@ -667,6 +667,15 @@ def test_check_finds_what_is_wrong(container: Container, damage: str, message: s
 
 
 @pytest.mark.usefixtures("wire")
+def test_check_asks_ipam(host: Host, container: Container) -> None:
+    runtime = device(container, ipam=DUAL)
+    runtime.add()
+    (host.state / "networks" / "test" / "10.1.0.2").unlink()
+    with pytest.raises(CniError):
+        runtime.check()
+
+
+@pytest.mark.usefixtures("wire")
 def test_status_asks_for_the_device_and_ipam(host: Host, container: Container) -> None:
     device(container, ipam=STATIC).status()
     device(container, device=None).status()  # the runtime may name one

@@ -14,6 +14,7 @@ import pytest
 from pycni.kernel.journal import Journal
 from pycni.kernel.namespace import Namespace
 from pycni.protocol.errors import CniError
+from pycni.sdk import registry
 from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life, wait_for
 
 Attached = Callable[..., Runtime]
@@ -198,6 +199,7 @@ def test_gc_gives_back_the_addresses_of_containers_that_are_gone(
     ("damage", "message"),
     [
         ("ip link set eth0 down", "eth0 should have up True"),
+        ("ip link set eth0 address 02:00:00:00:00:77", "eth0 should have mac .*, but has 02:00:00:00:00:77"),
         ("ip addr del 10.1.0.2/24 dev eth0", "eth0 has lost 10.1.0.2/24"),
         ("ip addr del fd00:1::2/64 dev eth0", "eth0 has lost fd00:1::2/64"),
         ("ip route del default", "eth0 has lost the route to 0.0.0.0/0"),
@@ -211,6 +213,27 @@ def test_check_finds_damage(attachment: Attached, container: Container, damage: 
     container.run(damage)
     with pytest.raises(CniError, match=message):
         runtime.check()
+
+
+def test_check_asks_ipam(attachment: Attached, plugin: str, host: Host) -> None:
+    runtime = attachment(plugin, ipam=DUAL)
+    runtime.add()
+    runtime.check()
+    (host.state / "networks" / "test" / "10.1.0.2").unlink()
+    with pytest.raises(CniError):
+        runtime.check()
+
+
+@pytest.mark.direct
+@pytest.mark.parametrize("plugin", ["macvlan", "vlan", "ipvlan", "dummy"])
+def test_status_says_that_the_kernel_lacks_the_plugins_links(
+    container: Container, monkeypatch: pytest.MonkeyPatch, plugin: str
+) -> None:
+    ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
+    monkeypatch.setattr(registry.load(plugin), "kind", "perpetuum")
+    with pytest.raises(CniError, match="this kernel has no perpetuum links") as caught:
+        Runtime(plugin, container, ipam=ipam, master="lo").status()
+    assert caught.value.code == 50
 
 
 @pytest.mark.direct
