@@ -3,12 +3,13 @@
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from pycni.sdk import Attachment, Cidr, Home, Model, StateFile
+from pycni.sdk import Attachment, Home, Model, StateFile
 
 from .selection import HostDeviceConfig, Selector
 
@@ -28,17 +29,11 @@ class Memory(Model):
     incarnation: str  # which of the namespaces that are there one after another
     selector: str
     physical: bool  # then the kernel sends it home when the namespace goes
-    name: str
-    mac: str
-    mtu: int
-    up: bool
-    alias: str
-    addresses: tuple[Cidr, ...]
+    home: Home
 
     @classmethod
     def of(cls, link: "Link", selector: Selector, cni: Attachment[HostDeviceConfig]) -> "Memory":
         """What there is to remember before the link goes."""
-        home = Home.of(link)
         return cls.model_construct(  # what is known need not be validated
             owner=cni.owner.label,
             container_id=cni.container_id,
@@ -47,22 +42,17 @@ class Memory(Model):
             incarnation=cni.container.incarnation,
             selector=str(selector),
             physical=not link.state.kind,
-            name=home.name,
-            mac=home.mac,
-            mtu=home.mtu,
-            up=home.up,
-            alias=home.alias,
-            addresses=home.cidrs,
+            home=Home.of(link),
         )
 
     @property
-    def home(self) -> Home:
-        """What the device shall be like when it is home again."""
-        return Home(self.name, self.mac, self.mtu, self.up, self.alias, self.addresses)
+    def name(self) -> str:
+        """The name of the device at home."""
+        return self.home.name
 
     def to_json(self) -> str:
         """The text of the file."""
-        return json.dumps({**dict(self), "addresses": [str(cidr) for cidr in self.addresses]}, indent=1)
+        return json.dumps({**dict(self), "home": asdict(self.home)}, indent=1, default=str)
 
 
 def file_of(cni: Attachment[HostDeviceConfig]) -> StateFile:

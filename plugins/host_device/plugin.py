@@ -88,7 +88,7 @@ class HostDevice(Plugin[HostDeviceConfig]):
 def _who_has(cni: Network[HostDeviceConfig], selector: Selector) -> str:
     """Which container has the device, in words; empty if none is known to."""
     for _, remembered in memory.all_in(cni.config.data_dir):
-        if str(selector) in (remembered.selector, f'device "{remembered.name}"', f'hwaddr "{remembered.mac}"'):
+        if str(selector) in (remembered.selector, f'device "{remembered.name}"', f'hwaddr "{remembered.home.mac}"'):
             return f"{remembered.ifname} of container {remembered.container_id} is this device"
     return ""
 

@@ -20,7 +20,7 @@ class Ipvlan(LinkOnMaster[IpvlanConfig]):
 
     config = IpvlanConfig
     kind = "ipvlan"
-    works_on_what_is_down = True
+    fits_master = False  # a larger one is for containers among themselves, and in mode l3 the host makes fragments
 
     def settings(self, conf: IpvlanConfig) -> LinkSettings:
         """Who decides where a frame goes: switch by switch, or the routes of the host."""

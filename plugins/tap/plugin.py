@@ -13,7 +13,7 @@ class TapConfig(MacConf):
     """The options of tap; README.md explains them."""
 
     multi_queue: bool = False
-    mtu: int = Field(0, ge=0)
+    mtu: int = Field(0, ge=0, lt=1 << 31)
     owner: int | None = Field(None, ge=0, lt=1 << 32)
     group: int | None = Field(None, ge=0, lt=1 << 32)
     selinux_context: str = ""

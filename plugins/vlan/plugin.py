@@ -38,6 +38,7 @@ class Vlan(LinkOnMaster[VlanConfig]):
 
     config = VlanConfig
     kind = "vlan"
+    needs_master_up = True
 
     def settings(self, conf: VlanConfig) -> LinkSettings:
         """Its VLAN."""

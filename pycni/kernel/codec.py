@@ -91,6 +91,8 @@ _ROUTE: Table = {
     "RTA_TABLE": (15, U32),
 }
 _NEIGHBOUR: Table = {"NDA_DST": (1, IP), "NDA_LLADDR": (2, MAC)}
+# What routes seldom have, and are asked for all the same.
+_PRESENT = {"RTA_MULTIPATH": 9, "RTA_VIA": 18, "RTA_ENCAP": 22}
 # By the type of the message: the layout of its fixed part, the names of its fields, and its attributes.
 _FAMILIES = {
     16: (struct.Struct("=BxHiII"), ("family", "ifi_type", "index", "flags", "change"), _LINK),
@@ -175,6 +177,10 @@ class Reader:
         if name not in self._table:
             return self.in_full().get_attr(name)
         return _decode(self._data, self._table, self._attributes, name)
+
+    def has(self, name: str) -> bool:
+        """Whether a route has the attribute, of those that it seldom has: to be asked before pyroute2 reads it."""
+        return _PRESENT[name] in self._attributes
 
     def get_nested(self, *names: str) -> Any:
         """The value of an attribute inside others, or None."""

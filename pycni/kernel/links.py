@@ -231,7 +231,7 @@ class Link:
 
     def _apply(self, values: Mapping[str, Value]) -> None:
         """Set each property by a message of its own: of one that it refuses the kernel may do half."""
-        outcomes = self.door.netlink.outcomes(*[self._setting(key, value) for key, value in values.items()])
+        outcomes = self.door.netlink.outcomes(*[self.setting(key, value) for key, value in values.items()])
         for (key, value), outcome in zip(values.items(), outcomes, strict=True):
             if not isinstance(outcome, NetlinkError):
                 continue
@@ -239,8 +239,8 @@ class Link:
                 if key != "mac" or outcome.errno != errno.EBUSY:
                     raise outcome
                 # Some devices take another address only while they are down, and lose their routes by it.
-                down, up = self._setting("up", False), self._setting("up", True)
-                self.door.netlink.request(down, self._setting(key, value), up)
+                down, up = self.setting("up", False), self.setting("up", True)
+                self.door.netlink.request(down, self.setting(key, value), up)
 
     def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> None:
         """Make it a port of the bridge and set it up; port flags are written either way."""
@@ -285,6 +285,19 @@ class Link:
                 return {info["vid"]: info["flags"] for info in infos}
         return {}
 
+    def port_vlan_changes(self, wanted: Mapping[int, int]) -> list[netlink.Message]:
+        """The requests that give the bridge port these VLANs, with their flags, and no others."""
+        present = self.port_vlans()
+        removals = [self._port_vlan(netlink.DELLINK, vlan, 0) for vlan in present if vlan not in wanted]
+        missing = {vlan: flags for vlan, flags in wanted.items() if present.get(vlan) != flags}
+        return removals + [self._port_vlan(netlink.SETLINK, vlan, flags) for vlan, flags in missing.items()]
+
+    def port_settings(self, names: AbstractSet[str]) -> dict[str, int]:
+        """Those of its settings as a bridge port that have these names in the kernel."""
+        (answer,) = self.door.netlink.request(question(self.name))
+        settings = answer.in_full().get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+        return {name: value for name, value in (settings["attrs"] if settings else ()) if name in names}
+
     def expect_port_vlans(self, wanted: AbstractSet[int]) -> None:
         """Raise CniError unless the bridge port is in all these VLANs."""
         if missing := wanted - self.port_vlans().keys():
@@ -301,7 +314,8 @@ class Link:
         info = ("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags})
         return link_message(kind, [("IFLA_AF_SPEC", {"attrs": [info]})], family=_AF_BRIDGE, index=self.index)
 
-    def _setting(self, key: str, value: Value) -> netlink.Message:
+    def setting(self, key: str, value: Value) -> netlink.Message:
+        """The request that changes one of what `set` changes."""
         if key in _ATTRIBUTES:
             return link_message(netlink.NEWLINK, [(_ATTRIBUTES[key], value)], index=self.index)
         flag = _FLAGS[key]

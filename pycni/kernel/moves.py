@@ -5,18 +5,16 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from pycni.kernel import addresses, links, netlink
+from pycni.kernel import links, netlink
 from pycni.kernel.door import OWN, Door, unshare_network
+from pycni.kernel.home import Home, restore
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import UP, Link, LinkState, explained
 from pycni.kernel.netlink import Message, NetlinkError, link_message
 from pycni.kernel.patience import waiting
-from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
-from pycni.protocol.names import check_ifname
 
 if TYPE_CHECKING:
     from pycni.kernel.namespace.links import LinkVerbs
@@ -25,34 +23,6 @@ log = logging.getLogger(__name__)
 
 _ANY_NAME = "dev%d"  # as the kernel itself calls what comes out of a namespace that is gone
 _DEADLINE, _PAUSE = 1.0, 0.01  # seconds until the kernel has emptied a namespace that is gone
-
-
-@dataclass(frozen=True, slots=True)
-class Home:
-    """What a link is like where it belongs. While it is away its alias is its name there."""
-
-    name: str
-    mac: str = ""
-    mtu: int = 0
-    up: bool = False
-    alias: str = ""
-    cidrs: tuple[Cidr, ...] = ()
-
-    @classmethod
-    def of(cls, link: Link) -> Self:
-        """What it is like now; of its addresses those that somebody gave it for good."""
-        state = link.refresh()
-        alias = "" if state.alias == state.name else state.alias
-        return cls(state.name, state.mac, state.mtu, state.up, alias, tuple(addresses.lasting_on(link)))
-
-    @staticmethod
-    def is_known_to(link: Link) -> bool:
-        """Whether the link's alias can be its name at home."""
-        try:
-            check_ifname(link.state.alias)
-        except CniError:
-            return False
-        return True
 
 
 def create(link: Link, there: "LinkVerbs", name: str, home: Home) -> Link:
@@ -174,27 +144,6 @@ def _passage() -> Iterator[Door]:
             yield passage
         finally:
             passage.close()
-
-
-def restore(link: Link, home: Home) -> None:
-    """Make a link that is at home what it was. What it cannot have again is logged: that it is there counts more."""
-    steps = []
-    if link.name != home.name:
-        steps.append(("down", _setting(link, change=UP)))  # as some kernels want it
-        steps.append((f"called {home.name}", _setting(link, ("IFLA_IFNAME", home.name))))
-    if home.mac and home.mac != link.mac:
-        steps.append((f"with the address {home.mac}", _setting(link, ("IFLA_ADDRESS", home.mac))))
-    if home.mtu and home.mtu != link.state.mtu:
-        steps.append((f"with a MTU of {home.mtu}", _setting(link, ("IFLA_MTU", home.mtu))))
-    steps.append((f'with the alias "{home.alias}"', _setting(link, ("IFLA_IFALIAS", home.alias))))
-    present = addresses.on(link)
-    steps += [(f"with {cidr}", addresses.addition(link.index, cidr)) for cidr in home.cidrs if cidr not in present]
-    if home.up:
-        steps.append(("up", _setting(link, flags=UP, change=UP)))
-    outcomes = link.door.netlink.outcomes(*[message for _, message in steps])
-    for (words, _), outcome in zip(steps, outcomes, strict=True):
-        if isinstance(outcome, NetlinkError):
-            log.warning("%s has come home, but cannot be %s: %s", home.name, words, outcome)
 
 
 def _setting(link: Link, *attributes: tuple[str, Any], flags: int = 0, change: int = 0) -> Message:

@@ -16,7 +16,7 @@ from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
 
 MAIN = 254
-_KERNEL, _BOOT, _ROUTER = 2, 3, 9  # RTPROT_KERNEL, RTPROT_BOOT, RTPROT_RA
+_KERNEL, _BOOT, _STATIC, _ROUTER = 2, 3, 4, 9  # RTPROT_KERNEL, RTPROT_BOOT, RTPROT_STATIC, RTPROT_RA
 _ONLINK = 4  # RTNH_F_ONLINK
 _UNICAST, _LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
@@ -122,12 +122,27 @@ def made_on(link: Link, version: int) -> list[SourceRoute]:
     return [route for route in _over(link, version) if route.protocol not in (_KERNEL, _ROUTER)]
 
 
+def lasting_on(link: Link) -> list[SourceRoute]:
+    """The routes over the link that somebody has made for good, in all tables, those by a gateway last.
+
+    Not those that the kernel makes, or a daemon, such as a DHCP client or one of BGP, which will make them again.
+    """
+    found = [route for version in (4, 6) for route in _over(link, version) if route.protocol in (_BOOT, _STATIC)]
+    return sorted(found, key=lambda route: route.gw is not None)
+
+
 def _over(link: Link, version: int, table: int | None = None) -> Iterator[SourceRoute]:
     attributes: list[tuple[str, Any]] = [("RTA_TABLE", table)] if table else []
     attributes.append(("RTA_OIF", link.index))
     for answer in link.door.netlink.dump(Message(netlink.GETROUTE, 0, {"family": FAMILIES[version]}, attributes)):
-        if answer["type"] == _UNICAST and answer.get_attr("RTA_OIF") in (None, link.index):
+        over_link = answer["type"] == _UNICAST and answer.get_attr("RTA_OIF") in (None, link.index)
+        if over_link and not _is_unspeakable(answer):
             yield from (_route(answer, gateway, version) for gateway in _gateways(answer, link.index))
+
+
+def _is_unspeakable(answer: Any) -> bool:
+    """Whether there is more to the route than a Route can say: without that it would lead elsewhere."""
+    return bool(answer["tos"]) or answer.has("RTA_VIA") or answer.has("RTA_ENCAP")
 
 
 def _route(answer: Any, gateway: str | None, version: int) -> SourceRoute:
@@ -191,7 +206,7 @@ def _is_there(link: Link, route: Route) -> bool:
 
 def _gateways(answer: Any, index: int) -> list[str | None]:
     """The gateways of a route over the link with this index; IPv6 merges routes of one destination into one."""
-    hops = answer.get_attr("RTA_MULTIPATH")
+    hops = answer.get_attr("RTA_MULTIPATH") if answer.has("RTA_MULTIPATH") else None
     return [hop.get_attr("RTA_GATEWAY") for hop in hops or [answer] if not hops or hop["oif"] == index]
 
 
@@ -201,7 +216,7 @@ def defaults(door: Door, version: int) -> list[tuple[int, int]]:
     found = []
     for answer in door.netlink.dump(question):
         if answer["dst_len"] == 0 and answer["type"] == _UNICAST:
-            hops = answer.get_attr("RTA_MULTIPATH") or []
+            hops = answer.get_attr("RTA_MULTIPATH") if answer.has("RTA_MULTIPATH") else []
             index = answer.get_attr("RTA_OIF") or (hops[0]["oif"] if hops else 0)
             found.append((answer.get_attr("RTA_PRIORITY") or 0, index))
     return found

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pycni.kernel.datagrams import Datagram, DatagramSocket
     from pycni.kernel.devices import Device
     from pycni.kernel.firewall import Firewall
+    from pycni.kernel.home import Home
     from pycni.kernel.isolation import Fence
     from pycni.kernel.links import Link
-    from pycni.kernel.moves import Home
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.owner import Owner
     from pycni.kernel.patience import waiting
@@ -71,9 +71,9 @@ _HOMES = {
     "pycni.kernel.datagrams": ("Datagram", "DatagramSocket"),
     "pycni.kernel.devices": ("Device",),
     "pycni.kernel.firewall": ("Firewall",),
+    "pycni.kernel.home": ("Home",),
     "pycni.kernel.isolation": ("Fence",),
     "pycni.kernel.links": ("Link",),
-    "pycni.kernel.moves": ("Home",),
     "pycni.kernel.namespace": ("Namespace",),
     "pycni.kernel.patience": ("waiting",),
     "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),

@@ -31,7 +31,7 @@ Address = Annotated[address.Address, PlainValidator(address.parse_ip)]
 Cidr = Annotated[address.Cidr, PlainValidator(address.parse_cidr)]
 Ifname = Annotated[str, AfterValidator(lambda text: _checked(text, check_ifname))]
 OptionalIfname = Annotated[str, AfterValidator(lambda text: text and _checked(text, check_ifname))]
-Mac = Annotated[str, AfterValidator(lambda text: _checked(text.lower().replace("-", ":"), _check_mac))]
+Mac = Annotated[str, AfterValidator(lambda text: _checked(_with_colons(text.lower()), _check_mac))]
 MasqBackend = Annotated[str, AfterValidator(lambda text: _checked_backend(text, ("", "nftables", "iptables")))]
 RouteField = Annotated[Route, PlainValidator(Route.from_document)]
 DnsField = Annotated[Dns, PlainValidator(Dns.from_document)]
@@ -40,6 +40,7 @@ _FALLBACKS = 32  # how many wrong members a DEL leaves out before it gives up on
 
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_QUADS = re.compile(r"[0-9a-f]{4}(\.[0-9a-f]{4}){2}")
 
 
 def _checked(text: str, check: Callable[[str], None]) -> str:
@@ -55,6 +56,11 @@ def _checked_backend(backend: str, known: tuple[str, ...]) -> str:
     if backend not in known:
         raise ValueError(f'unknown ipmasq backend "{backend}": there are nftables, which is the default, and iptables')
     return backend
+
+
+def _with_colons(mac: str) -> str:
+    """The hardware address as the kernel writes it, of one with dashes, or with dots as Cisco writes it."""
+    return bytes.fromhex(mac.replace(".", "")).hex(":") if _QUADS.fullmatch(mac) else mac.replace("-", ":")
 
 
 def _check_mac(text: str) -> None:

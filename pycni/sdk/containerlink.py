@@ -83,7 +83,7 @@ class MasterConf(NetConf):
     """The configuration of a link that stands on another one."""
 
     master: OptionalIfname = ""
-    mtu: int = Field(0, ge=0)
+    mtu: int = Field(0, ge=0, lt=1 << 31)
     link_in_container: bool = False
 
 
@@ -93,7 +93,8 @@ M = TypeVar("M", bound=MasterConf)
 class LinkOnMaster(ContainerLink[M]):
     """Makes a link that stands on another one, its master: of the host, or with linkInContainer of the container."""
 
-    works_on_what_is_down: ClassVar[bool] = False  # the kernel sets it up although its master is down
+    needs_master_up: ClassVar[bool] = False  # else the kernel refuses to set it up
+    fits_master: ClassVar[bool] = True  # its frames pass the master whole
 
     @abstractmethod
     def settings(self, conf: M) -> LinkSettings:
@@ -108,13 +109,13 @@ class LinkOnMaster(ContainerLink[M]):
         return cni.config.master
 
     def create_link(self, cni: Attachment[M]) -> "Link":
-        """Make the link on its master, no larger than that is."""
+        """Make the link on its master."""
         conf, master = cni.config, self._master(cni)
-        if conf.mtu > (most := master.state.mtu):
+        if self.fits_master and conf.mtu > (most := master.state.mtu):
             raise CniError(
                 f"invalid MTU {conf.mtu}, must be [0, master MTU({most})]", details=f"the master is {master}"
             )
-        if not master.state.up and not self.works_on_what_is_down:
+        if self.needs_master_up and not master.state.up:
             raise CniError(f'master "{master}" is down', details=f"set it up: ip link set {master} up")
         return cni.container.create_link(
             cni.ifname,

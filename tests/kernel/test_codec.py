@@ -72,6 +72,15 @@ def test_the_container_announces_its_addresses(container: Container) -> None:
     assert container.run("cat /proc/sys/net/ipv4/conf/eth0/arp_notify").strip() == "1"
 
 
+@pytest.mark.direct
+def test_check_reads_gateways_without_pyroute2(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a route has several is seen in its bytes."""
+    runtime = Runtime("bridge", container, **ROUTED)
+    runtime.add()
+    monkeypatch.delattr(codec, "_in_full")
+    runtime.check()
+
+
 def test_what_the_codec_does_not_know_goes_to_pyroute2() -> None:
     message = link_message(netlink.NEWLINK, [("IFLA_IFNAME", "x0"), ("IFLA_GROUP", 7)])
     assert codec.encode(message.type, message.flags, 1, message.fields, message.attributes) is None

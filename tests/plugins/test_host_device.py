@@ -65,7 +65,8 @@ def is_as_before(host: Host) -> None:
     found = link(host, "hd0")
     assert (found["address"], found["mtu"], found.get("ifalias", "")) == (MAC, 1400, "")
     assert addresses(found) == {"192.0.2.7/28", "2001:db8::7/64"}
-    assert "UP" in found["flags"]
+    assert {"UP", "PROMISC", "ALLMULTI"}.intersection(found["flags"]) == {"UP"}
+    assert found["txqlen"] == 1000
     assert not list(host.state.glob("devices/*"))
 
 
@@ -120,6 +121,18 @@ def test_one_that_was_down_and_had_an_alias_is_so_again(host: Host, container: C
     runtime.check()
     runtime.delete()
     assert of_host(host) == before
+
+
+@pytest.mark.usefixtures("wire")
+def test_one_that_hears_everything_does_so_again(host: Host, container: Container) -> None:
+    host.run("ip link set hd0 promisc on allmulticast on txqueuelen 77")
+    runtime = device(container)
+    runtime.add()
+    container.run("ip link set eth0 promisc off allmulticast off txqueuelen 1000")
+    runtime.delete()
+    found = link(host, "hd0")
+    assert {"PROMISC", "ALLMULTI"} <= set(found["flags"])
+    assert found["txqlen"] == 77
 
 
 @pytest.mark.usefixtures("wire")
@@ -304,6 +317,182 @@ def test_r11_a_second_del_works(host: Host, container: Container) -> None:
         runtime.forget()
 
 
+ROUTES = (
+    "-4 203.0.113.0/24 via 192.0.2.1 dev hd0 metric 7 mtu 1300",
+    "-4 198.51.100.0/25 dev hd0 src 192.0.2.7",
+    "-4 198.51.100.128/25 via 10.99.0.1 dev hd0 onlink table 300",
+    "-6 default via 2001:db8::1 dev hd0 metric 5 proto static",
+    "-6 2001:db8:9::/64 via fe80::1 dev hd0",
+)
+
+
+def ways(host: Host) -> set[str]:
+    """The routes over hd0 that somebody has made."""
+    listed = [
+        {"family": family, **route}
+        for family in ("-4", "-6")
+        for route in host.json(f"ip -j {family} route show table all dev hd0")
+        if route.get("protocol") != "kernel"
+    ]
+    return {json.dumps(route | {"flags": sorted({*route["flags"]} - {"linkdown"})}, sort_keys=True) for route in listed}
+
+
+@pytest.fixture
+def routed(host: Host, wire: str) -> set[str]:
+    """Routes over hd0."""
+    host.run(" && ".join(f"ip {route[:2]} route add {route[3:]}" for route in ROUTES))
+    assert len(ways(host)) == len(ROUTES)
+    return ways(host)
+
+
+@pytest.mark.parametrize("far", ["up", "down"])
+def test_its_routes_come_home_too(host: Host, container: Container, routed: set[str], far: str) -> None:
+    """Also where the wire is dead when it comes."""
+    runtime = device(container)
+    runtime.add()
+    host.run(f"ip link set hd1 {far}")
+    runtime.delete()
+    assert ways(host) == routed
+
+
+@pytest.mark.usefixtures("wire")
+def test_many_routes_come_home(host: Host, container: Container) -> None:
+    """More than a socket takes at once; the kernel would have no room for its answers."""
+    script = "for i in $(seq 0 9); do seq -f route\\ add\\ 10.9$i.%g.0/24\\ dev\\ hd0 0 255; done"
+    host.run(f"{script} | ip -batch -")
+    before, runtime = ways(host), device(container)
+    assert len(before) == 2560
+    runtime.add()
+    runtime.delete()
+    assert ways(host) == before
+
+
+def test_what_the_kernel_has_sent_home_has_its_routes_again(host: Host, container: Container, routed: set[str]) -> None:
+    runtime = device(container)
+    runtime.add()
+    container.run(f"ip link set eth0 netns {host.path} name dev3")
+    runtime.gc()
+    assert ways(host) == routed
+
+
+def test_a_failed_add_leaves_the_routes(host: Host, container: Container, routed: set[str]) -> None:
+    with pytest.raises(CniError, match="the pool is dry"):
+        device(container, ipam=failing_ipam(host)).add()
+    assert ways(host) == routed
+
+
+@pytest.mark.usefixtures("wire")
+@pytest.mark.direct
+def test_routes_that_others_have_made_meanwhile_stay(
+    host: Host, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.run("ip route add 203.0.113.0/24 via 192.0.2.1")
+    runtime = device(container)
+    runtime.add()
+    host.run("ip route add 203.0.113.0/24 via 10.1.0.9")
+    runtime.delete()
+    assert "203.0.113.0/24 via 10.1.0.9 dev hd1" in host.run("ip route")
+    assert not ways(host)
+    assert "has come home, but" not in caplog.text
+
+
+@pytest.mark.usefixtures("wire")
+@pytest.mark.parametrize("what", ["via inet6 fe80::1", "tos 8", "proto dhcp", "proto 186"])
+def test_routes_that_cannot_be_told_whole_or_come_again_are_left_out(
+    host: Host, container: Container, what: str
+) -> None:
+    """Without its other half, a route would lead elsewhere; 186 is BGP."""
+    host.run(f"ip route add 203.0.113.0/24 {what} dev hd0")
+    assert ways(host)
+    runtime = device(container)
+    runtime.add()
+    runtime.delete()
+    assert not ways(host)
+
+
+def port_of(host: Host) -> dict[str, Any]:
+    """Where hd0 is a port, and of which kind."""
+    found = link(host, "hd0")
+    told = ("hairpin", "isolated", "learning", "flood", "fastleave", "guard", "priority")
+    data = found.get("linkinfo", {}).get("info_slave_data", {})
+    return {"master": found.get("master"), **{name: data.get(name) for name in told}}
+
+
+@pytest.fixture
+def bridged(host: Host, wire: str) -> dict[str, Any]:
+    """hd0 is a port of br0, with settings of its own."""
+    host.run(f"ip addr flush dev {wire} && ip link add br0 type bridge && ip link set br0 up")
+    host.run("ip link set hd0 master br0 && bridge link set dev hd0 isolated on learning off hairpin on priority 3")
+    assert port_of(host).items() >= {"master": "br0", "isolated": True, "learning": False, "hairpin": True}.items()
+    return port_of(host)
+
+
+def test_a_port_of_a_bridge_is_that_port_again(host: Host, container: Container, bridged: dict[str, Any]) -> None:
+    before, runtime = of_host(host), device(container, ipam=DUAL)
+    runtime.add()
+    runtime.check()
+    runtime.delete()
+    assert of_host(host) == before
+    assert port_of(host) == bridged
+
+
+@pytest.mark.usefixtures("bridged")
+@pytest.mark.exhaustive
+def test_a_failed_add_leaves_the_port_and_nothing_else_behind(container: Container) -> None:
+    assert fail_at_every_change(lambda: device(container, ipam=DUAL)) >= 4
+
+
+@pytest.mark.usefixtures("bridged")
+@pytest.mark.direct
+def test_it_comes_home_although_its_bridge_is_gone(
+    host: Host, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = device(container)
+    runtime.add()
+    host.run("ip link del br0")
+    runtime.delete()
+    assert link(host, "hd0").keys().isdisjoint({"master", "ifalias"})
+    assert "hd0 has come home, but br0, to which it belonged, is gone" in caplog.text
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_a_port_of_a_bridge_is_in_its_vlans_again(host: Host, container: Container, bridged: dict[str, Any]) -> None:
+    """And in no others: a port that joins a bridge is in VLAN 1."""
+    host.run("ip link set br0 type bridge vlan_filtering 1 && bridge vlan del dev hd0 vid 1")
+    host.run("bridge vlan add dev hd0 vid 10 pvid untagged && bridge vlan add dev hd0 vid 20-22")
+    before = host.json("bridge -j vlan show dev hd0")
+    runtime = device(container)
+    runtime.add()
+    runtime.delete()
+    assert host.json("bridge -j vlan show dev hd0") == before
+    assert port_of(host) == bridged
+
+
+@pytest.mark.needs_kernel("vrf")
+def test_a_member_of_a_vrf_is_one_again_with_its_routes(host: Host, container: Container, wire: str) -> None:
+    host.run(f"ip link add red type vrf table 500 && ip link set red up && ip link set {wire} master red")
+    host.run("ip addr add 2001:db8::7/64 dev hd0 nodad")  # those of IPv6 are gone by then
+    host.run("ip route add 203.0.113.0/24 via 192.0.2.1 table 500 && ip -6 route add default via 2001:db8::1 table 500")
+    before, runtime = of_host(host), device(container)
+    runtime.add()
+    runtime.delete()
+    assert of_host(host) == before
+    is_as_before(host)
+
+
+@pytest.mark.needs_kernel("bond")
+def test_a_member_of_a_bond_is_one_again_with_its_own_address(host: Host, container: Container, wire: str) -> None:
+    host.run(f"ip addr flush dev {wire} && ip link add lag type bond && ip link add spare type veth peer name spares")
+    host.run("ip link set spare master lag && ip link set hd0 down && ip link set hd0 master lag && ip link set lag up")
+    assert link(host, "hd0")["address"] == link(host, "spare")["address"] != MAC
+    before, runtime = of_host(host), device(container)
+    runtime.add()
+    runtime.delete()
+    assert of_host(host) == before
+    host.run("ip link set hd0 nomaster")
+    assert link(host, "hd0")["address"] == MAC
+
+
 @pytest.mark.usefixtures("wire")
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
 def test_r11_without_its_path_the_namespace_is_found_and_the_addresses_are_given_back(
@@ -368,6 +557,7 @@ def test_what_somebody_has_brought_home_is_left_as_it_is(host: Host, container: 
         "ip link set eth0 down && ip link set eth0 name lan7",
         "ip link set eth0 alias mine",
         "ip link set eth0 address 02:00:00:00:00:77 mtu 1280 down",
+        "ip link set eth0 promisc on allmulticast on txqueuelen 77",
         "ip link add hd0 type veth peer name hd2",
         "ip link add hd0 type veth peer name hd2 && ip link set eth0 alias ''",
     ],
@@ -473,6 +663,15 @@ def test_check_finds_what_is_wrong(container: Container, damage: str, message: s
     runtime.check()
     container.run(damage)
     with pytest.raises(CniError, match=message):
+        runtime.check()
+
+
+@pytest.mark.usefixtures("wire")
+def test_check_asks_ipam(host: Host, container: Container) -> None:
+    runtime = device(container, ipam=DUAL)
+    runtime.add()
+    (host.state / "networks" / "test" / "10.1.0.2").unlink()
+    with pytest.raises(CniError):
         runtime.check()
 
 

@@ -35,7 +35,7 @@ class Machine(Host):
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A machine with the card nic0, up, with addresses; at the other end of its wire is 10.1.0.1 and fd00:1::1."""
+    """A machine with the card nic0, up, with addresses and routes; its wire leads to 10.1.0.1 and fd00:1::1."""
     with Path("/run/pycni-cards.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # there is one wire
         made = Machine(tmp_path / "state")
@@ -47,6 +47,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         made.run(
             "ip addr add 192.0.2.7/28 dev nic0 && ip addr add 2001:db8::7/64 dev nic0 nodad && ip link set nic0 up"
         )
+        made.run("ip route add 203.0.113.0/24 via 192.0.2.1 && ip -6 route add 2001:db8:9::/64 via 2001:db8::1")
         far = Container(made)
         made.run(f"ip link set nic1 netns {far.path}")
         far.run("ip addr add 10.1.0.1/24 dev nic1 && ip addr add fd00:1::1/64 dev nic1 nodad && ip link set nic1 up")
@@ -89,8 +90,9 @@ def card(container: Container, *, by: type[Runtime] = Runtime, **config: Any) ->
 def is_at_home(machine: Machine) -> bool:
     if machine.named(MACS[0]) != "nic0":
         return False
-    shown = machine.run("ip addr show nic0")
-    return all(text in shown for text in ("192.0.2.7/28", "2001:db8::7/64", ",UP")) and "alias" not in shown
+    shown = machine.run("ip addr show nic0 && ip route && ip -6 route")
+    wanted = ("192.0.2.7/28", "2001:db8::7/64", ",UP", "203.0.113.0/24 via", "2001:db8:9::/64 via")
+    return all(text in shown for text in wanted) and "alias" not in shown
 
 
 @pytest.mark.parametrize("selector", SELECTORS)

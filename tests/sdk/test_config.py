@@ -62,6 +62,11 @@ def test_null_is_absent_and_unknown_keys_are_ignored() -> None:
     assert Conf.read({"size": None, "names": None, "section": None, "podman": {"x": 1}}) == Conf()
 
 
+@pytest.mark.parametrize("mac", ["02:00:5E:00:53:01", "02-00-5e-00-53-01", "0200.5e00.5301"])
+def test_a_mac_may_be_written_in_each_of_its_ways(mac: str) -> None:
+    assert Conf.read({"mac": mac}).mac == "02:00:5e:00:53:01"
+
+
 @pytest.mark.parametrize(
     ("document", "complaint"),
     [
@@ -75,6 +80,7 @@ def test_null_is_absent_and_unknown_keys_are_ignored() -> None:
         ({"names": ["a", 2]}, "names[1]: Input should be a valid string, not 2"),
         ({"link": "a/b"}, 'link: interface name contains / or : or whitespace characters: "a/b"'),
         ({"mac": "01:00:00:00:00:00"}, "mac: invalid MAC address"),
+        ({"mac": "02.00.5e.00.53.01"}, "mac: invalid MAC address"),
         ({"flag": True}, "flag needs names"),
         (
             {"section": {"ranges": [[{"subnet": "10.0.0.0"}]]}},

@@ -16,7 +16,7 @@ from pycni.kernel.patience import looks
 from pycni.protocol.errors import CniError
 
 if TYPE_CHECKING:
-    from pycni.kernel.moves import Home
+    from pycni.kernel.home import Home
     from pycni.kernel.taps import Tap
 
 

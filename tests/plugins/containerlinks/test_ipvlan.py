@@ -70,6 +70,15 @@ def test_without_any_addresses_there_is_no_link(
 
 
 @pytest.mark.needs_kernel("ipvlan")
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_its_mtu_may_be_larger_than_the_masters(attachment: Attached, container: Container, mode: str) -> None:
+    runtime = attachment("ipvlan", mode=mode, mtu=9000)
+    runtime.add()
+    assert "mtu 9000" in container.run("ip link show dev eth0")
+    runtime.check()
+
+
+@pytest.mark.needs_kernel("ipvlan")
 def test_r35_what_the_kernel_refuses_in_the_container_is_said(attachment: Attached, container: Container) -> None:
     """Not that a link which was never made could not be renamed."""
     container.run("ip link add nic type dummy && ip link set nic up")

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pycni.kernel.journal import Journal
 from pycni.kernel.namespace import Namespace
 from pycni.protocol.errors import CniError
+from pycni.sdk import registry
 from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life, wait_for
 
 Attached = Callable[..., Runtime]
@@ -155,17 +157,17 @@ def test_r20_del_leaves_what_carries_another_attachments_label(
     theirs.check()
 
 
+@pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/hostname"])
 def test_r11_del_without_a_namespace_gives_the_addresses_back(
-    attachment: Attached, plugin: str, host: Host, container: Container
+    attachment: Attached, plugin: str, host: Host, netns: str
 ) -> None:
     runtime = attachment(plugin, ipam=DUAL)
     runtime.add()
     store = host.state / "networks" / "test"
     assert (store / "10.1.0.2").exists()
-    for netns in ("/nowhere/at/all", ""):
-        runtime.netns = netns
-        runtime.delete()
-        assert not (store / "10.1.0.2").exists()
+    runtime.netns = netns
+    runtime.delete()
+    assert not (store / "10.1.0.2").exists()
 
 
 def test_r33_the_dns_of_ipam_is_in_the_result(attachment: Attached, plugin: str) -> None:
@@ -197,6 +199,7 @@ def test_gc_gives_back_the_addresses_of_containers_that_are_gone(
     ("damage", "message"),
     [
         ("ip link set eth0 down", "eth0 should have up True"),
+        ("ip link set eth0 address 02:00:00:00:00:77", "eth0 should have mac .*, but has 02:00:00:00:00:77"),
         ("ip addr del 10.1.0.2/24 dev eth0", "eth0 has lost 10.1.0.2/24"),
         ("ip addr del fd00:1::2/64 dev eth0", "eth0 has lost fd00:1::2/64"),
         ("ip route del default", "eth0 has lost the route to 0.0.0.0/0"),
@@ -210,6 +213,27 @@ def test_check_finds_damage(attachment: Attached, container: Container, damage: 
     container.run(damage)
     with pytest.raises(CniError, match=message):
         runtime.check()
+
+
+def test_check_asks_ipam(attachment: Attached, plugin: str, host: Host) -> None:
+    runtime = attachment(plugin, ipam=DUAL)
+    runtime.add()
+    runtime.check()
+    (host.state / "networks" / "test" / "10.1.0.2").unlink()
+    with pytest.raises(CniError):
+        runtime.check()
+
+
+@pytest.mark.direct
+@pytest.mark.parametrize("plugin", ["macvlan", "vlan", "ipvlan", "dummy"])
+def test_status_says_that_the_kernel_lacks_the_plugins_links(
+    container: Container, monkeypatch: pytest.MonkeyPatch, plugin: str
+) -> None:
+    ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
+    monkeypatch.setattr(registry.load(plugin), "kind", "perpetuum")
+    with pytest.raises(CniError, match="this kernel has no perpetuum links") as caught:
+        Runtime(plugin, container, ipam=ipam, master="lo").status()
+    assert caught.value.code == 50
 
 
 @pytest.mark.direct
@@ -263,9 +287,15 @@ def test_its_addresses_are_usable_at_once_and_routers_are_heeded(
     assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
 
 
-def test_its_mtu_is_the_masters_and_never_more(attachment: Attached, on_master: str, container: Container) -> None:
-    with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
-        attachment(on_master, mtu=1401).add()
+def test_what_routers_give_it_is_announced_even_if_ipam_gives_it_ipv4_alone(
+    attachment: Attached, on_master: str, container: Container
+) -> None:
+    attachment(on_master, ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}).add()
+    settings = container.run("cd /proc/sys/net && cat ipv4/conf/eth0/arp_notify ipv6/conf/eth0/ndisc_notify")
+    assert settings.split() == ["1", "1"]
+
+
+def test_its_mtu_is_the_masters_and_may_be_less(attachment: Attached, on_master: str, container: Container) -> None:
     with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
         attachment(on_master, mtu=-1).add()
     runtime = attachment(on_master)
@@ -274,6 +304,31 @@ def test_its_mtu_is_the_masters_and_never_more(attachment: Attached, on_master: 
     runtime.delete()
     attachment(on_master, mtu=1300).add()
     assert link(container)["mtu"] == 1300
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", pytest.param("vlan", marks=pytest.mark.needs_kernel("vlan"))], indirect=True
+)
+def test_its_mtu_is_never_more(attachment: Attached, plugin: str, container: Container) -> None:
+    with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
+        attachment(plugin, mtu=1401).add()
+    assert names(container) == {"lo"}
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", pytest.param("ipvlan", marks=pytest.mark.needs_kernel("ipvlan"))], indirect=True
+)
+def test_a_master_that_is_down_may_come_up_later(
+    attachment: Attached, plugin: str, host: Host, container: Container
+) -> None:
+    host.run("ip link set eth0 down")
+    runtime = attachment(plugin)
+    runtime.add()
+    runtime.check()
+    host.run("ip link set eth0 up")
+    for router in ("10.1.0.1", "fd00:1::1"):
+        wait_for(partial(container.pings, router), router)
+    runtime.check()
 
 
 def test_r17_del_needs_no_master(attachment: Attached, on_master: str, host: Host, container: Container) -> None:

@@ -107,13 +107,6 @@ def test_without_ipam_the_link_is_up_without_addresses(attachment: Attached, con
     runtime.delete()
 
 
-def test_a_master_that_is_down_is_named(attachment: Attached, host: Host) -> None:
-    host.run("ip link set eth0 down")
-    with pytest.raises(CniError, match='master "eth0" is down') as caught:
-        attachment("macvlan").add()
-    assert "ip link set eth0 up" in caught.value.details
-
-
 def default_routes(host: Host, *routes: str) -> None:
     for name in ("nic1", "nic2"):
         host.run(f"ip link add {name} type veth peer name {name}p && ip link set {name} up && ip link set {name}p up")
@@ -153,6 +146,21 @@ def test_without_a_name_and_a_default_route_there_is_no_master(attachment: Attac
     with pytest.raises(CniError, match="no default route interface found") as caught:
         attachment("macvlan", master="").add()
     assert "name a master" in caught.value.details
+
+
+def test_in_the_container_the_master_is_the_link_of_its_default_route(
+    attachment: Attached, host: Host, container: Container
+) -> None:
+    default_routes(host, "4 default via 10.2.0.2")
+    container.run("ip link add nic type veth peer name other && ip link set nic up && ip link set other up")
+    with pytest.raises(CniError, match="no default route interface found") as caught:
+        attachment("macvlan", master="", linkInContainer=True, ipam={}).add()
+    assert container.path in caught.value.details
+    container.run("ip addr add 10.4.0.1/24 dev nic && ip route add default via 10.4.0.2")
+    runtime = attachment("macvlan", master="", linkInContainer=True, ipam={})
+    runtime.add()
+    assert link(container)["link"] == "nic"
+    runtime.check()
 
 
 def test_r17_del_needs_no_default_route(attachment: Attached, host: Host, container: Container) -> None:

@@ -140,7 +140,9 @@ def test_check_finds_another_tap(attachment: Attached, container: Container, dam
         runtime.check()
 
 
-@pytest.mark.parametrize("config", [{"owner": -1}, {"group": 1 << 32}, {"multiQueue": "yes"}, {"mtu": -5}], ids=str)
+@pytest.mark.parametrize(
+    "config", [{"owner": -1}, {"group": 1 << 32}, {"multiQueue": "yes"}, {"mtu": -5}, {"mtu": 1 << 32}], ids=str
+)
 def test_a_wrong_configuration_is_named(attachment: Attached, config: dict[str, Any]) -> None:
     (key,) = config
     with pytest.raises(CniError, match=f"{key}: ") as caught:

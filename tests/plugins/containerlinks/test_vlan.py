@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Runtime
+from pycni.testing import Container, Host, Runtime
 
 Attached = Callable[..., Runtime]
 
@@ -35,6 +35,16 @@ def test_vlan_0_is_what_no_vlan_is_named_for(attachment: Attached, container: Co
     (made,) = container.json("ip -j -d link show dev eth0")
     assert made["linkinfo"]["info_data"]["id"] == 0
     runtime.check()
+
+
+@pytest.mark.needs_kernel("vlan")
+def test_a_master_that_is_down_is_named(attachment: Attached, host: Host, container: Container) -> None:
+    runtime = attachment("vlan")
+    host.run("ip link set eth0 down")
+    with pytest.raises(CniError, match='master "eth0" is down') as caught:
+        runtime.add()
+    assert "ip link set eth0 up" in caught.value.details
+    assert "eth0" not in container.run("ip -br link")
 
 
 @pytest.mark.needs_kernel("vlan")
