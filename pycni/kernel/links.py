@@ -23,6 +23,9 @@ MODES = {
     "macvlan": {1: "private", 2: "vepa", 4: "bridge", 8: "passthru"},
     "ipvlan": {0: "l2", 1: "l3", 2: "l3s"},
 }
+# A port carries the IPv6 of others and has none of its own. A thousand with routes to ff00::/8 make the kernel look at
+# all of them for each packet that a container sends to everybody, and whenever a link goes.
+_PORT = {"accept_ra": "0", "disable_ipv6": "1"}
 Value = int | str | bool | None  # of a property of a link; None leaves it as it is
 _VLAN_PVID, _VLAN_UNTAGGED = 2, 4
 
@@ -244,7 +247,7 @@ class Link:
 
     def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> None:
         """Make it a port of the bridge and set it up; port flags are written either way."""
-        self.refuse_router_advertisements()
+        sysctl.prefer(self.door, {sysctl.link_setting(6, self.name, key): value for key, value in _PORT.items()})
         flags = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
         port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": flags})]
         self._change(

@@ -466,6 +466,21 @@ def test_cve_2020_10749_a_container_cannot_become_the_router_of_host_or_neighbou
     assert evil.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "0"
 
 
+def test_a_port_has_no_ipv6_of_its_own(containers: list[Container]) -> None:
+    """A thousand ports with routes of their own would slow down each packet to everybody, and each DEL."""
+    one, two, _ = containers
+    port = routed(one, 2).owner.host_ifname
+    for number, container in enumerate((one, two), 2):
+        runtime = routed(container, number)
+        runtime.config["ipam"] = {"type": "static", "addresses": [{"address": f"fd00:1::{number}/64"}]}
+        runtime.add()
+        runtime.check()
+    assert one.host.run(f"ip -6 addr show dev {port}") == ""
+    assert one.host.run(f"ip -6 route show table all dev {port}") == ""
+    assert one.pings("fd00:1::3")
+    assert one.pings("fd00:1::1")
+
+
 def test_a_late_del_of_an_old_container_does_not_free_the_new_ones_masquerade(containers: list[Container]) -> None:
     """Azure issue 885: things are found by attachment, not by what they are about."""
     old, new = routed(containers[0], 2), routed(containers[1], 2)
