@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
+from functools import cache
 
 MAGIC = 0x314E4350
 ACCEPTED, REFUSED, GO = b"A", b"R", b"G"
@@ -108,5 +109,6 @@ def may_be_served(connection: socket.socket) -> bool:
         return False
 
 
+@cache
 def _own(kind: str) -> int:
     return os.stat(f"/proc/self/ns/{kind}").st_ino
