@@ -93,7 +93,7 @@ def _ask_soon_again(netns: Host | Container, name: str) -> None:
 
 
 def _reaches(container: Container, there: dict[int, str]) -> bool:
-    pings = " ".join(f"ping -c1 -W1 {address} &" for address in there.values())
+    pings = " ".join(f"ping -c1 -W0.5 {address} &" for address in there.values())
     answered = container.run(f"{pings} wait", check=False).count("1 received")
     assert answered in (0, len(there)), f"one of {there} alone answers"
     return answered > 0
