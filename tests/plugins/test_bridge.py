@@ -172,6 +172,15 @@ def test_the_mac_comes_from_runtime_config_then_args_then_cni_args(
     assert result["interfaces"][2]["mac"] == expected
 
 
+def test_a_wrong_mac_in_cni_args_is_named_and_nothing_is_touched(host: Host, container: Container) -> None:
+    runtime = Runtime("bridge", container, bridge="br0")
+    runtime.cni_args = "MAC=zz:11"
+    with pytest.raises(CniError, match='mac: invalid MAC address.*"zz:11"') as caught:
+        runtime.add()
+    assert caught.value.code == 7
+    assert "br0" not in host.run("ip -br link")
+
+
 def test_disable_container_interface_leaves_it_down(container: Container) -> None:
     runtime = attach(container, ipam={}, disableContainerInterface=True)
     assert "UP" not in link(container, "eth0")["flags"]
