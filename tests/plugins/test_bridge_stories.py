@@ -231,7 +231,7 @@ def test_r09_r10_the_hosts_state_goes_without_the_namespace(
     assert verbs(container.host) == ["ADD", "DEL"]
 
 
-def test_the_spoof_check_of_the_go_plugin_is_checked_and_removed(containers: list[Container], go: type[Runtime]) -> None:
+def test_a_spoof_check_by_go_is_checked_and_removed(containers: list[Container], go: type[Runtime]) -> None:
     """Its chains tell container and interface, and not the network: GC removes those of ports that are gone."""
     host, ipam = containers[0].host, {"type": "host-local", "subnet": "10.1.0.0/24"}
     options: dict[str, Any] = {"bridge": "br0", "isGateway": True, "macspoofchk": True, "ipam": ipam}

@@ -107,6 +107,31 @@ def test_r03_a_refused_add_leaves_nothing_and_takes_nothing(containers: list[Con
     late.check()
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("iptables", "nftables"), ("nftables", "iptables")])
+def test_a_port_is_refused_too_that_the_other_backend_has(containers: list[Container], theirs: str, ours: str) -> None:
+    """Or who was first would have it, as between a Go plugin's containers and new ones of ours."""
+    first, second, third = containers
+    holder = mapped(first, WEB, DNS, backend=theirs)
+    holder.add()
+    of_one_address = {**DNS, "hostPort": 9090}, {**DNS, "hostIP": "10.1.0.1"}
+    for late in (mapped(second, WEB, last=3, backend=ours), mapped(third, *of_one_address, last=4, backend=ours)):
+        with pytest.raises(CniError, match=rf"is taken: .*container {first.id}.*network \"test\"") as caught:
+            late.add()
+        assert caught.value.code == 11
+        assert rules(late.container.host, late.container) == []
+        free = mapped(late.container, {**WEB, "hostPort": 81}, last=3, backend=ours)
+        free.add()
+        free.delete()
+    elsewhere = mapped(first, WEB, last=5, backend=ours, net=2)
+    elsewhere.config["name"] = "other"  # of the same container: it stands by
+    elsewhere.add()
+    elsewhere.delete()
+    holder.check()
+    holder.delete()
+    late.add()
+    late.check()
+
+
 @by_backend
 @pytest.mark.parametrize(("first", "second"), [("", "10.1.0.1"), ("10.1.0.1", ""), ("10.1.0.1", "0.0.0.0")])
 def test_a_port_of_all_addresses_and_one_of_one_address_are_in_each_others_way(
@@ -638,6 +663,20 @@ class TestGo:
         unknown.delete()
         assert rules(host, container) == []
         assert "somebody" in host.run("nft list ruleset")
+
+    @by_backend
+    def test_a_port_of_gos_nftables_is_refused_with_its_container(
+        self, containers: list[Container], backend: str
+    ) -> None:
+        first, second, _ = containers
+        self._made_by_go(first, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
+        late = mapped(second, WEB, last=3, backend=backend)
+        with pytest.raises(CniError, match=f"host port tcp/8080 is taken: it leads to container {first.id}"):
+            late.add()
+        free = mapped(second, {**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, last=3, backend=backend)
+        free.add()
+        free.delete()
+        mapped(first, WEB, backend=backend).add()
 
     def test_check_accepts_the_rules_of_gos_nftables(self, container: Container) -> None:
         self._made_by_go(container, "tcp dport 8080 dnat to 10.1.0.2:80").check()

@@ -17,9 +17,9 @@ from pycni.kernel.door import Door
 from pycni.kernel.iptables.listing import Listing, deletion, option, quoted, words
 from pycni.kernel.iptables.restore import Table, tables_with
 from pycni.kernel.owner import Owner, Stale
-from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort
+from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort, taken
 from pycni.protocol.address import Cidr, parse_ip
-from pycni.protocol.errors import CniError, Code
+from pycni.protocol.errors import CniError
 
 _NAT, _DNAT, _SETMARK, _MASQ = "nat", "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"
 _CHAIN = re.compile(r"CNI-[DS]N-[0-9a-f]{21}")
@@ -109,13 +109,17 @@ class _Chain:
                 f'externalSetMarkChain "{chain}" does not exist in table nat of {family}',
                 details="whoever else marks packets to be masqueraded, such as kube-proxy, has to make it first",
             )
-        lines = [line for name in self._leftovers(before) for line in _removal(name, before)]
+        lines = self.room(before)
         for name, rules in self.shared().items():
             lines += [] if name in before else [f"-N {name}"]
             lines += [line for rule in rules for line in before.once(rule, at_head="POSTROUTING" in rule)]
         lines += [*map(deletion, before.rules_to(self.name)), f"-F {self.name}"] if self.name in before else []
         lines += [] if self.name in before else [f"-N {self.name}"]
         return [*lines, *self.rules(), *self.jumps()]
+
+    def room(self, before: Listing) -> list[str]:
+        """The lines that make its ports free. Raises CniError if one leads to another container, code 11."""
+        return [line for name in self._leftovers(before) for line in _removal(name, before)]
 
     def _leftovers(self, before: Listing) -> set[str]:
         """Chains in the way that lead to our own address: IPAM has given it to us since."""
@@ -169,6 +173,18 @@ def create(door: Door, ports: HostPorts, owner: Owner) -> None:
         link = routes.interface_to(door, chain.target.ip) if chain.version == 4 and ports.snat else None
         if link is not None:
             _open_localnet(door, link)
+
+
+def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
+    """Raise CniError, code 11, if one of these ports of the host leads to another container.
+
+    No process is started unless the namespace has such rules, or has used the legacy variant, which does not say.
+    """
+    chains = {chain.version: chain for chain in _Chain.all_of(ports, owner)}
+    for table in tables_with(door, _NAT, _DNAT):
+        chain = chains.get(table.version)
+        if chain is not None and not table.is_empty(_DNAT) and table.find_program("save"):
+            table.edit(chain.room)
 
 
 def _open_localnet(door: Door, link: str) -> None:
@@ -269,8 +285,4 @@ def _leads_to(rule: str, target: Cidr) -> bool:
 def _taken(mapping: PortMapping, jump: str) -> CniError:
     found = _HOLDER.search(option(jump, "--comment"))
     who = f'container {found["id"]} (network "{found["network"]}")' if found else f'"{jump}"'
-    return CniError(
-        f"host port {mapping} is taken: it leads to {who}",
-        code=Code.TRY_AGAIN_LATER,
-        details="the DEL of that attachment frees it; or choose another hostPort",
-    )
+    return taken(str(mapping), who)

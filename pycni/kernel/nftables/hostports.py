@@ -22,9 +22,9 @@ from pycni.kernel.nftables.elements import Element, Table
 from pycni.kernel.nftables.lookup import Found, Lookup, lookup
 from pycni.kernel.nftables.nft import Nft, NftError, opened
 from pycni.kernel.owner import Owner, Stale, holder, is_of_container
-from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort
+from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort, taken
 from pycni.protocol.address import Cidr, parse_ip
-from pycni.protocol.errors import CniError, Code
+from pycni.protocol.errors import CniError
 
 T = TypeVar("T")
 
@@ -189,6 +189,18 @@ def create(door: Door, ports: HostPorts, owner: Owner) -> None:
         localnet.ensure(door, plan.localnet)
 
 
+def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
+    """Raise CniError, code 11, if one of these ports of the host leads to another container."""
+    with lookup(door) as kernel:
+        if not kernel.has_chain(*_CHAIN):
+            return
+        for target, mappings in ports.by_family():
+            for mapping in mappings if not ports.conditions.get(target.version) else ():
+                for element in _elements(mapping, target, "", masq_all=False):
+                    _settle(kernel, element, owner)
+                    _refuse_if_one_address_is_taken(kernel, element, owner)
+
+
 def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError unless these ports of the host lead to the container."""
     plan = _Plan.of(door, ports, owner)
@@ -325,11 +337,7 @@ def _refuse_if_one_address_is_taken(kernel: Lookup, element: Element, owner: Own
 
 def _taken(element: Element, label: str) -> CniError:
     port = element.key.replace(" . ", "/") if element.place.startswith("hostports") else element.key
-    return CniError(
-        f"host port {port} is taken: it leads to {holder(label)}",
-        code=Code.TRY_AGAIN_LATER,
-        details="the DEL of that attachment frees it; or choose another hostPort",
-    )
+    return taken(port, holder(label))
 
 
 def _note(kernel: Lookup, owner: Owner) -> str | None:
