@@ -16,6 +16,7 @@ from pycni.kernel.portmappings import HostPorts, taken
 log = logging.getLogger(__name__)
 
 _TABLE = "cni_hostport"
+_CHAINS = ("hostports", "hostip_hostports")
 
 
 def holds(door: Door, container_id: str, ports: HostPorts) -> bool:
@@ -37,9 +38,10 @@ def holds(door: Door, container_id: str, ports: HostPorts) -> bool:
 
 def expect_free(door: Door, ports: HostPorts, container_id: str) -> None:
     """Raise CniError, code 11, if one of these ports leads to another container."""
+    families = _families(door, of_ports=True)
     for target, mappings in ports.by_family():
         family = "ip" if target.version == 4 else "ip6"
-        if ports.conditions.get(target.version) or not _has_rules(door, family):
+        if family not in families or ports.conditions.get(target.version):
             continue
         with opened(door) as nft:
             listed = nft.listing(f"list table {family} {_TABLE}")
@@ -67,14 +69,11 @@ def delete(door: Door, container_id: str, addresses: Collection[str]) -> None:
             nft.run("\n".join(doomed))
 
 
-def _families(door: Door) -> list[str]:
+def _families(door: Door, *, of_ports: bool = False) -> list[str]:
+    """The families that have the table, or in it even ports."""
     with lookup(door) as kernel:
-        return [family for family in ("ip", "ip6") if kernel.has_table(family, _TABLE)]
-
-
-def _has_rules(door: Door, family: str) -> bool:
-    with lookup(door) as kernel:
-        return any(kernel.rules(family, _TABLE, chain) for chain in ("hostports", "hostip_hostports"))
+        families = [family for family in ("ip", "ip6") if kernel.has_table(family, _TABLE)]
+        return [family for family in families if not of_ports or any(kernel.rules(family, _TABLE, c) for c in _CHAINS)]
 
 
 def _meet(one: str, other: str) -> bool:
