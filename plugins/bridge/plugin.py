@@ -143,7 +143,9 @@ class Bridge(Plugin[BridgeConfig]):
         if conf.promisc_mode:
             bridge.expect(promisc=True)
         eth = cni.container.link(cni.ifname)
-        eth.expect(kind="veth", up=not conf.disable_container_interface)
+        eth.expect(kind="veth")
+        if not conf.disable_container_interface:  # else whoever wants it may set it up
+            eth.expect(up=True)
         port = host.peer_of(eth)
         port.expect(master=bridge.index, up=True, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
         if conf.filters_vlans:

@@ -126,8 +126,12 @@ def test_hairpin_mode_lets_a_frame_return(container: Container) -> None:
 
 
 def test_promisc_mode_sets_the_bridge(host: Host, container: Container) -> None:
-    attach(container, promiscMode=True)
+    runtime = attach(container, promiscMode=True)
     assert "PROMISC" in link(host, "br0")["flags"]
+    runtime.check()
+    host.run("ip link set br0 promisc off")
+    with pytest.raises(CniError, match="br0 should have promisc True"):
+        runtime.check()
 
 
 def test_isolated_ports_do_not_reach_each_other(containers: list[Container]) -> None:
@@ -188,6 +192,8 @@ def test_a_wrong_mac_in_cni_args_is_named_and_nothing_is_touched(host: Host, con
 def test_disable_container_interface_leaves_it_down(container: Container) -> None:
     runtime = attach(container, ipam={}, disableContainerInterface=True)
     assert "UP" not in link(container, "eth0")["flags"]
+    runtime.check()
+    container.run("ip link set eth0 up")
     runtime.check()
 
 
