@@ -321,6 +321,18 @@ def test_r15_a_bridge_left_without_a_mac_gets_one(host: Host, container: Contain
     assert host.json("ip -j link show br0")[0]["address"] != "00:00:00:00:00:00"
 
 
+@pytest.mark.parametrize("number", [{"priority": -1}, {"table": 1 << 32}, {"scope": 256}, {"mtu": 1 << 32}])
+def test_a_number_of_a_route_that_the_kernel_has_no_room_for_is_named(
+    container: Container, number: dict[str, int]
+) -> None:
+    addresses, routes = [{"address": "10.1.0.2/24"}], [{"dst": "10.9.0.0/16", **number}]
+    runtime = Runtime("bridge", container, ipam={"type": "static", "addresses": addresses, "routes": routes})
+    ((name, value),) = number.items()
+    with pytest.raises(CniError, match=rf"the route to 10\.9\.0\.0/16 cannot have {name} {value}") as caught:
+        runtime.add()
+    assert caught.value.code == 7
+
+
 def test_r31_the_mtu_and_advmss_of_a_route_are_applied(container: Container) -> None:
     routes = [{"dst": "10.8.0.0/16", "mtu": 1300, "advmss": 1200, "priority": 50}]
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}], "routes": routes}
