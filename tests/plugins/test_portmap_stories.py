@@ -10,6 +10,8 @@ import pytest
 
 from pycni.kernel import sysctl
 from pycni.kernel.door import Door
+from pycni.kernel.iptables.listing import Listing
+from pycni.kernel.iptables.restore import IptablesError, Table
 from pycni.kernel.journal import watching
 from pycni.kernel.nftables import nft
 from pycni.protocol.errors import CniError
@@ -180,6 +182,20 @@ def test_a_port_is_refused_too_that_the_other_backend_has(containers: list[Conta
     holder.delete()
     late.add()
     late.check()
+
+
+@pytest.mark.direct
+def test_what_iptables_cannot_list_is_in_nobodys_way(
+    containers: list[Container], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_table: Table) -> Listing:
+        raise IptablesError("iptables-save", (), "table `nat' is incompatible, use 'nft' tool.")
+
+    mapped(containers[0], WEB, backend="iptables").add()
+    monkeypatch.setattr(Table, "listing", refused)
+    runtime = mapped(containers[1], WEB, last=3)
+    runtime.add()
+    runtime.check()
 
 
 @by_backend

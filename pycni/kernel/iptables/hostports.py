@@ -8,6 +8,7 @@
 Whose 10.1.0.2 is, of several interfaces of the container, is noted in nftables (register.py).
 """
 
+import logging
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from pycni.kernel import routes, sysctl
 from pycni.kernel.door import Door
 from pycni.kernel.iptables import translations
 from pycni.kernel.iptables.listing import Listing, option, quoted, words
-from pycni.kernel.iptables.restore import Table, tables_with
+from pycni.kernel.iptables.restore import IptablesError, Table, tables_with
 from pycni.kernel.iptables.translations import Translation
 from pycni.kernel.nftables import register
 from pycni.kernel.owner import Owner, Stale, is_of_container
 from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort, taken
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
+
+log = logging.getLogger(__name__)
 
 _BACKEND = "hostport"  # in the register
 _NAT, _DNAT, _SETMARK, _MASQ = "nat", "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"
@@ -197,7 +200,10 @@ def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
     for table in tables_with(door, _NAT, _DNAT):
         chain = chains.get(table.version)
         if chain is not None and not table.is_empty(_DNAT) and table.find_program("save"):
-            table.edit(chain.room)
+            try:
+                table.edit(chain.room)
+            except IptablesError as error:  # somebody's rules that it does not understand
+                log.warning("whether iptables has sent these ports elsewhere is not known: %s", error)
 
 
 def _open_localnet(door: Door, link: str) -> None:
