@@ -769,6 +769,16 @@ class TestGo:
         runtime.result = runtime.config["prevResult"]
         return runtime
 
+    def test_what_somebody_has_put_into_its_chain_goes_too(self, container: Container) -> None:
+        host, runtime = container.host, mapped(container, DNS, backend="iptables")
+        runtime.add()
+        chain = runtime.owner.container_name("CNI-DN-", 28)
+        for destination in ("10.1.0.2", "10.1.0.2-10.1.0.9:53", "10.1.0.9:53"):
+            host.run(f"iptables -t nat -A {chain} -p udp --dport 99 -j DNAT --to-destination {destination}")
+        without_mappings(runtime)
+        runtime.delete()
+        assert rules(host, container) == []
+
     def test_the_chain_of_before_2017_goes_too(self, container: Container) -> None:
         host, runtime = container.host, mapped(container, WEB)
         name = runtime.owner.container_name("CNI-SN-", 28)

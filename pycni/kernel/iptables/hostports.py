@@ -177,7 +177,8 @@ class _Chain:
 
 def create(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another."""
-    for chain in _Chain.all_of(door, ports, owner):
+    chains = list(_Chain.all_of(door, ports, owner))
+    for chain in chains:
         table = Table(door, chain.version, _NAT)
         numbers = ", ".join(map(str, chain.mappings))
         door.journal.change(
@@ -185,10 +186,11 @@ def create(door: Door, ports: HostPorts, owner: Owner) -> None:
             partial(table.edit, chain.addition),
             partial(table.edit, chain.removal),
         )
-        register.create(door, _BACKEND, [chain.target.ip], owner)
         link = routes.interface_to(door, chain.target.ip) if chain.version == 4 and ports.snat else None
         if link is not None:
             _open_localnet(door, link)
+    if chains:
+        register.create(door, _BACKEND, [chain.target.ip for chain in chains], owner)
 
 
 def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
@@ -265,6 +267,8 @@ def _remember_and_remove(
 
 def _is_of_another(door: Door, owner: Owner, translation: Translation, *, unless_noted: bool = False) -> bool:
     """Whether it is noted that the address is of another interface of the container; else `unless_noted`."""
+    if translation.target is None:
+        return False
     for _, label in register.entries(door, _BACKEND, [translation.target]):
         return is_of_container(label, owner.container_id) and not owner.owns(label)
     return unless_noted

@@ -18,15 +18,18 @@ class Translation:
     rules: Sequence[str]
 
     @property
-    def target(self) -> Address:
-        """The container's address."""
-        return parse_ip(option(self.rules[-1], "--to-destination").rpartition(":")[0].strip("[]"))
+    def target(self) -> Address | None:
+        """The container's address; None if there is none, or several."""
+        try:
+            return parse_ip(option(self.rules[-1], "--to-destination").rpartition(":")[0].strip("[]"))
+        except ValueError:
+            return None
 
     @property
     def udp_port(self) -> UdpPort | None:
         """The port, if it is one of UDP."""
         rule = self.rules[-1]
-        if option(rule, "-p") != "udp":
+        if option(rule, "-p") != "udp" or self.target is None:
             return None
         address = option(rule, "-d").partition("/")[0]
         return UdpPort(self.target.version, int(option(rule, "--dport")), parse_ip(address) if address else None)
