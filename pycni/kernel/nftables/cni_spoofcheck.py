@@ -49,7 +49,7 @@ def _those_of_no_port(door: Door) -> list[str]:
         return []
     ports = {rule["comment"].removeprefix(_COMMENT): _port(rule) for rule in _JUMPS.rules(door, _is_comment)}
     there = {state.name for state in links.all_states(door)}  # only now: a port is older than its rule
-    return [name for name, port in ports.items() if port not in there]
+    return [name for name, port in ports.items() if port and port not in there]
 
 
 def _has_chain(door: Door, chain: str) -> bool:
