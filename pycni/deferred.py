@@ -23,9 +23,12 @@ _MODULES = {
     *(f"{_KERNEL}.{name}" for name in ("conntrack", "firewalld", "forward", "hostports", "isolation", "masquerade")),
     *(f"{_KERNEL}.{name}" for name in ("containerlink", "firewall", "moves", "qdiscs", "ratelimit", "readdress")),
     *(f"{_KERNEL}.{name}" for name in ("taps", "vrf")),
-    *(f"{_KERNEL}.iptables.{name}" for name in ("forward", "hostports", "isolation", "masquerade", "restore")),
+    *(
+        f"{_KERNEL}.iptables.{name}"
+        for name in ("forward", "hostports", "isolation", "masquerade", "restore", "translations")
+    ),
     *(f"{_KERNEL}.nftables.{name}" for name in ("cni_hostport", "forward", "hostports", "isolation", "masquerade")),
-    *(f"{_KERNEL}.nftables.{name}" for name in ("portisolation", "register", "spoofcheck")),
+    *(f"{_KERNEL}.nftables.{name}" for name in ("cni_spoofcheck", "portisolation", "register", "spoofcheck")),
 }
 _METADATA = "importlib.metadata"
 _CORE_SCHEMA = "pydantic_core.core_schema"

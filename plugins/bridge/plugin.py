@@ -75,7 +75,8 @@ class BridgeConfig(NetConf):
 
     def mac(self, cni_args: dict[str, str]) -> str:
         """The MAC of the container's end; empty if nobody asks for one."""
-        return self.runtime_config.mac or self.args.cni.mac or cni_args.get("MAC", "")
+        asked = self.runtime_config.mac or self.args.cni.mac
+        return asked or MacSource.read({"mac": cni_args.get("MAC", "")}).mac
 
     def complete(self, lease: Lease) -> Lease:
         """What the configuration adds to the addresses that IPAM handed out."""
@@ -93,6 +94,7 @@ class Bridge(Plugin[BridgeConfig]):
     def add(self, cni: Attachment[BridgeConfig]) -> Result:
         """Plug the container into the bridge and give it its addresses."""
         conf, host, container = cni.config, cni.host, cni.container
+        mac = conf.mac(cni.args)
         bridge = host.ensure_bridge(
             conf.bridge, mtu=conf.mtu, promisc=conf.promisc_mode, vlan_filtering=conf.filters_vlans
         )
@@ -101,7 +103,7 @@ class Bridge(Plugin[BridgeConfig]):
             peer=cni.ifname,
             peer_in=container,
             mtu=conf.mtu,
-            mac=conf.mac(cni.args),
+            mac=mac,
             alias=cni.owner.label,
         )
         port.plug_into(bridge, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
@@ -141,7 +143,9 @@ class Bridge(Plugin[BridgeConfig]):
         if conf.promisc_mode:
             bridge.expect(promisc=True)
         eth = cni.container.link(cni.ifname)
-        eth.expect(kind="veth", up=not conf.disable_container_interface)
+        eth.expect(kind="veth")
+        if not conf.disable_container_interface:  # else whoever wants it may set it up
+            eth.expect(up=True)
         port = host.peer_of(eth)
         port.expect(master=bridge.index, up=True, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
         if conf.filters_vlans:

@@ -15,8 +15,14 @@ from pycni.kernel.portmappings import HostPorts, UdpPort
 
 
 def create(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> None:
-    """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another."""
-    (by_iptables if chosen(backend) == IPTABLES else by_nftables).create(door, ports, owner)
+    """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another.
+
+    (A Go plugin, or another configuration, may have used the other backend. Then who was first would have the port.)
+    """
+    by, other = (by_iptables, by_nftables) if chosen(backend) == IPTABLES else (by_nftables, by_iptables)
+    other.ensure_free(door, ports, owner)
+    cni_hostport.expect_free(door, ports, owner.container_id)
+    by.create(door, ports, owner)
     if udp := ports.udp_ports():
         door.journal.change("forget UDP flows to these ports", partial(conntrack.forget, door, udp))
 

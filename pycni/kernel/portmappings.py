@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pycni.protocol.address import Address, Cidr
+from pycni.protocol.errors import CniError, Code
 
 MARK_BIT = 13  # of a packet that is to be masqueraded, as the Go plugin has it
 
@@ -80,3 +81,12 @@ class HostPorts:
             for mapping in mappings
             if mapping.protocol == "udp"
         ]
+
+
+def taken(port: str, holder: str) -> CniError:
+    """The refusal of a port that leads to somebody else."""
+    return CniError(
+        f"host port {port} is taken: it leads to {holder}",
+        code=Code.TRY_AGAIN_LATER,
+        details="the DEL of that attachment frees it; or choose another hostPort",
+    )

@@ -12,7 +12,7 @@ from pycni.kernel.door import Door
 from pycni.kernel.links import Link, explained
 from pycni.kernel.netlink import Message, NetlinkError, link_message
 from pycni.protocol.address import Address
-from pycni.protocol.errors import CniError
+from pycni.protocol.errors import CniError, Code
 from pycni.protocol.result import Route
 
 MAIN = 254
@@ -21,6 +21,7 @@ _ONLINK = 4  # RTNH_F_ONLINK
 _UNICAST, _LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_MOST = {"mtu": 0xFFFFFFFF, "advmss": 0xFFFFFFFF, "priority": 0xFFFFFFFF, "table": 0xFFFFFFFF, "scope": 0xFF}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def removal(index: int, route: Route) -> Message:
 
 
 def _message(kind: int, flags: int, index: int, route: Route) -> Message:
+    _expect_numbers(route)
     table = MAIN if route.table is None else route.table
     gateway = None if route.gw is None or route.gw.is_unspecified else route.gw
     attributes: list[tuple[str, Any]] = [("RTA_OIF", index), ("RTA_TABLE", table)]
@@ -67,6 +69,18 @@ def _message(kind: int, flags: int, index: int, route: Route) -> Message:
         "type": _UNICAST,
     }
     return Message(kind, flags | netlink.ACK, fields, attributes)
+
+
+def _expect_numbers(route: Route) -> None:
+    """Raise CniError if one of its numbers is none that the kernel has room for."""
+    for name, most in _MOST.items():
+        value = getattr(route, name)
+        if value and not 0 <= value <= most:
+            raise CniError(
+                f"the route to {route.dst} cannot have {name} {value}: it is a number from 0 to {most}",
+                code=Code.INVALID_NETWORK_CONFIG,
+                details="the routes are those of IPAM; see its section of the configuration",
+            )
 
 
 def _scope(route: Route, *, on_link: bool) -> int:

@@ -58,6 +58,9 @@ def test_a_machine_with_iptables_alone_uses_it(container: Container, without_nft
         runtime.check()
     for runtime in reversed(runtimes):
         runtime.delete()
+        runtime.forget()
+        runtime.delete()
+        runtime.gc()
     assert "10.1.0.2" in rules
     assert "10.1.0.2" not in saved(container)
     assert "CNI-DN-" not in before + saved(container)

@@ -1,9 +1,13 @@
 """bridge: each option and its effect, seen from outside."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 
+from pycni.kernel.journal import watching
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, Runtime
 
@@ -122,8 +126,12 @@ def test_hairpin_mode_lets_a_frame_return(container: Container) -> None:
 
 
 def test_promisc_mode_sets_the_bridge(host: Host, container: Container) -> None:
-    attach(container, promiscMode=True)
+    runtime = attach(container, promiscMode=True)
     assert "PROMISC" in link(host, "br0")["flags"]
+    runtime.check()
+    host.run("ip link set br0 promisc off")
+    with pytest.raises(CniError, match="br0 should have promisc True"):
+        runtime.check()
 
 
 def test_isolated_ports_do_not_reach_each_other(containers: list[Container]) -> None:
@@ -172,9 +180,20 @@ def test_the_mac_comes_from_runtime_config_then_args_then_cni_args(
     assert result["interfaces"][2]["mac"] == expected
 
 
+def test_a_wrong_mac_in_cni_args_is_named_and_nothing_is_touched(host: Host, container: Container) -> None:
+    runtime = Runtime("bridge", container, bridge="br0")
+    runtime.cni_args = "MAC=zz:11"
+    with pytest.raises(CniError, match='mac: invalid MAC address.*"zz:11"') as caught:
+        runtime.add()
+    assert caught.value.code == 7
+    assert "br0" not in host.run("ip -br link")
+
+
 def test_disable_container_interface_leaves_it_down(container: Container) -> None:
     runtime = attach(container, ipam={}, disableContainerInterface=True)
     assert "UP" not in link(container, "eth0")["flags"]
+    runtime.check()
+    container.run("ip link set eth0 up")
     runtime.check()
 
 
@@ -278,6 +297,48 @@ def test_the_gateway_of_a_vlan_is_a_link_in_it(host: Host, container: Container)
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_an_add_that_fails_leaves_the_gateway_of_its_vlan_to_who_came_meanwhile(
+    host: Host, containers: list[Container]
+) -> None:
+    first, second, _ = containers
+    options = {"vlan": 100, "isGateway": True, "ipMasq": True}
+
+    @contextmanager
+    def watch(what: str) -> Iterator[None]:
+        if "masquerade" in what:
+            with watching(lambda _what: nullcontext()):
+                attach(second, 3, **options)
+            raise CniError("injected failure")
+        yield
+
+    with pytest.raises(CniError, match="injected"), watching(watch):
+        attach(first, **options)
+    assert second.pings("10.1.0.1")
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_parallel_first_adds_share_the_gateway_of_a_vlan(host: Host) -> None:
+    own, made = host.door, [Container(host) for _ in range(4)]
+
+    def add(numbered: tuple[int, Container]) -> Runtime:
+        own.enter_for_good()  # a thread starts where the process is
+        return attach(numbered[1], numbered[0] + 2, vlan=100, isGateway=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        runtimes = list(pool.map(add, enumerate(made)))
+    for runtime in runtimes:
+        runtime.check()
+        assert runtime.container.pings("10.1.0.1")
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_a_gateway_of_a_vlan_that_a_killed_add_left_is_plugged_in(host: Host, container: Container) -> None:
+    host.run("ip link add veth-half type veth peer name br0.100")
+    attach(container, vlan=100, isGateway=True).check()
+    assert container.pings("10.1.0.1")
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_preserve_default_vlan_keeps_the_ports_first_vlan(container: Container) -> None:
     runtime = attach(container, vlan=100, preserveDefaultVlan=True)
     (port,) = container.host.json(f"bridge -j vlan show dev {runtime.owner.host_ifname}")
@@ -287,8 +348,6 @@ def test_preserve_default_vlan_keeps_the_ports_first_vlan(container: Container) 
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_parallel_first_adds_share_one_bridge(host: Host, backend: str) -> None:
     """Issue 966 of clearlinux: parallel first ADDs must not trip over each other's bridge and gateway."""
-    from concurrent.futures import ThreadPoolExecutor
-
     made = [Container(host) for _ in range(16)]
     own = host.door
 

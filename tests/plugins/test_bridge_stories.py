@@ -231,6 +231,29 @@ def test_r09_r10_the_hosts_state_goes_without_the_namespace(
     assert verbs(container.host) == ["ADD", "DEL"]
 
 
+def test_a_spoof_check_by_go_is_checked_and_removed(containers: list[Container], go: type[Runtime]) -> None:
+    """Its chains tell container and interface, and not the network: GC removes those of ports that are gone."""
+    host, ipam = containers[0].host, {"type": "host-local", "subnet": "10.1.0.0/24"}
+    options: dict[str, Any] = {"bridge": "br0", "isGateway": True, "macspoofchk": True, "ipam": ipam}
+    kept, gone, deleted = (go("bridge", each, **options) for each in containers)
+    for theirs in (kept, gone, deleted):
+        theirs.add()
+    ours = [Runtime("bridge", each, **options) for each in containers]
+    for runtime, theirs in zip(ours, (kept, gone, deleted), strict=True):
+        runtime.result = theirs.result
+        runtime.check()
+    ours[2].netns = ""
+    ours[2].delete()
+    host.run(f"ip link del {(gone.result or {})['interfaces'][1]['name']}")
+    ours[0].gc(ours[0])
+    left = host.run("nft list table bridge nat")
+    assert [each.id in left for each in containers] == [True, False, False]
+    ours[0].check()
+    host.run(f"nft flush chain bridge nat cni-br-iface-{containers[0].id}-eth0-mac")
+    with pytest.raises(CniError, match="spoof check of .* is missing"):
+        ours[0].check()
+
+
 def test_a_reused_namespace_keeps_its_new_containers_interface(container: Container) -> None:
     old, new = routed(container, 2), routed(container, 3)
     old.add()
@@ -296,6 +319,18 @@ def test_r15_a_bridge_left_without_a_mac_gets_one(host: Host, container: Contain
     host.run("ip link add p0 type veth peer name p1 && ip link set p0 master br0 && ip link del p0")
     routed(container).add()
     assert host.json("ip -j link show br0")[0]["address"] != "00:00:00:00:00:00"
+
+
+@pytest.mark.parametrize("number", [{"priority": -1}, {"table": 1 << 32}, {"scope": 256}, {"mtu": 1 << 32}])
+def test_a_number_of_a_route_that_the_kernel_has_no_room_for_is_named(
+    container: Container, number: dict[str, int]
+) -> None:
+    addresses, routes = [{"address": "10.1.0.2/24"}], [{"dst": "10.9.0.0/16", **number}]
+    runtime = Runtime("bridge", container, ipam={"type": "static", "addresses": addresses, "routes": routes})
+    ((name, value),) = number.items()
+    with pytest.raises(CniError, match=rf"the route to 10\.9\.0\.0/16 cannot have {name} {value}") as caught:
+        runtime.add()
+    assert caught.value.code == 7
 
 
 def test_r31_the_mtu_and_advmss_of_a_route_are_applied(container: Container) -> None:

@@ -1,16 +1,21 @@
 """portmap: the stories behind what goes wrong elsewhere, each told once."""
 
 import subprocess
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 
 from pycni.kernel import sysctl
 from pycni.kernel.door import Door
+from pycni.kernel.iptables.listing import Listing
+from pycni.kernel.iptables.restore import IptablesError, Table
+from pycni.kernel.journal import watching
 from pycni.kernel.nftables import nft
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime, asked, serving, wait_for
+from pycni.testing import Container, Host, Runtime, asked, calls, serving, wait_for
 
 WEB = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
 DNS = {"hostPort": 5353, "containerPort": 53, "protocol": "udp"}
@@ -67,6 +72,18 @@ def rules(host: Host, container: Container) -> list[str]:
     return [line for line in lines if container.id in line or chain in line]
 
 
+def failing_at(start: str) -> Callable[[str], AbstractContextManager[None]]:
+    """A watcher that lets the change fail whose description begins so."""
+
+    @contextmanager
+    def watch(what: str) -> Iterator[None]:
+        if what.startswith(start):
+            raise CniError("injected failure")
+        yield
+
+    return watch
+
+
 def without_mappings(runtime: Runtime) -> None:
     runtime.config["runtimeConfig"] = {}
     runtime.forget()
@@ -105,6 +122,80 @@ def test_r03_a_refused_add_leaves_nothing_and_takes_nothing(containers: list[Con
     holder.delete()
     late.add()
     late.check()
+
+
+@by_backend
+@pytest.mark.parametrize("end", ["DEL", "DEL without anything known", "GC", "a failed ADD"])
+def test_r07_of_two_interfaces_on_one_network_each_keeps_its_ports(
+    container: Container, backend: str, end: str
+) -> None:
+    host, first = container.host, mapped(container, WEB, DNS, backend=backend)
+    second = mapped(container, WEB, {**DNS, "hostPort": 5354}, last=3, ifname="eth1", backend=backend)
+    first.add()
+    before = rules(host, container)
+    if end == "a failed ADD":
+        with pytest.raises(CniError, match="injected"), watching(failing_at("forget UDP flows")), calls.anew():
+            second.add()
+    else:
+        second.add()
+        first.check()
+        second.check()
+    match end:
+        case "DEL":
+            second.delete()
+        case "GC":
+            first.gc(first)
+        case "DEL without anything known":
+            without_mappings(second)
+            second.delete()
+    first.check()
+    assert rules(host, container) == before
+    third = mapped(container, WEB, {**DNS, "hostPort": 5354}, last=3, ifname="eth1", backend=backend)
+    third.add()
+    first.delete()
+    third.check()
+    assert "10.1.0.2" not in "".join(rules(host, container))
+    third.delete()
+    assert rules(host, container) == []
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("iptables", "nftables"), ("nftables", "iptables")])
+def test_a_port_is_refused_too_that_the_other_backend_has(containers: list[Container], theirs: str, ours: str) -> None:
+    """Or who was first would have it, as between a Go plugin's containers and new ones of ours."""
+    first, second, third = containers
+    holder = mapped(first, WEB, DNS, backend=theirs)
+    holder.add()
+    of_one_address = {**DNS, "hostPort": 9090}, {**DNS, "hostIP": "10.1.0.1"}
+    for late in (mapped(second, WEB, last=3, backend=ours), mapped(third, *of_one_address, last=4, backend=ours)):
+        with pytest.raises(CniError, match=rf"is taken: .*container {first.id}.*network \"test\"") as caught:
+            late.add()
+        assert caught.value.code == 11
+        assert rules(late.container.host, late.container) == []
+        free = mapped(late.container, {**WEB, "hostPort": 81}, last=3, backend=ours)
+        free.add()
+        free.delete()
+    elsewhere = mapped(first, WEB, last=5, backend=ours, net=2)
+    elsewhere.config["name"] = "other"  # of the same container: it stands by
+    elsewhere.add()
+    elsewhere.delete()
+    holder.check()
+    holder.delete()
+    late.add()
+    late.check()
+
+
+@pytest.mark.direct
+def test_what_iptables_cannot_list_is_in_nobodys_way(
+    containers: list[Container], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_table: Table) -> Listing:
+        raise IptablesError("iptables-save", (), "table `nat' is incompatible, use 'nft' tool.")
+
+    mapped(containers[0], WEB, backend="iptables").add()
+    monkeypatch.setattr(Table, "listing", refused)
+    runtime = mapped(containers[1], WEB, last=3)
+    runtime.add()
+    runtime.check()
 
 
 @by_backend
@@ -156,11 +247,12 @@ def test_a_leftover_that_leads_to_our_own_address_gives_way(containers: list[Con
     new.check()
 
 
-def test_a_container_on_two_networks_has_its_ports_on_each(containers: list[Container]) -> None:
+@pytest.mark.parametrize("masq_all", [False, True])
+def test_a_container_on_two_networks_has_its_ports_on_each(containers: list[Container], *, masq_all: bool) -> None:
     """Podman gives every network of a container all its ports; the second stands by for the first."""
     container, other, _ = containers
-    first = mapped(container, WEB, name="one")
-    second = mapped(container, WEB, name="two", ifname="eth1", net=2)
+    first = mapped(container, WEB, name="one", masqAll=masq_all)
+    second = mapped(container, WEB, name="two", ifname="eth1", net=2, masqAll=masq_all)
     first.add()
     second.add()
     first.check()
@@ -584,7 +676,7 @@ class TestGo:
         theirs = go("portmap", container, prevResult=made, **mappings)
         theirs.result = made
         theirs.delete()  # its CHECK asks ip6tables for rules of IPv4, until 1.3
-        assert rules(container.host, container) == []
+        assert "CNI-DN-" not in container.host.run("iptables-save; ip6tables-save")
 
     def test_both_make_the_same_rules(self, containers: list[Container], go: type[Runtime]) -> None:
         container, host = containers[0], containers[0].host
@@ -639,6 +731,20 @@ class TestGo:
         assert rules(host, container) == []
         assert "somebody" in host.run("nft list ruleset")
 
+    @by_backend
+    def test_a_port_of_gos_nftables_is_refused_with_its_container(
+        self, containers: list[Container], backend: str
+    ) -> None:
+        first, second, _ = containers
+        self._made_by_go(first, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
+        late = mapped(second, WEB, last=3, backend=backend)
+        with pytest.raises(CniError, match=f"host port tcp/8080 is taken: it leads to container {first.id}"):
+            late.add()
+        free = mapped(second, {**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, last=3, backend=backend)
+        free.add()
+        free.delete()
+        mapped(first, WEB, backend=backend).add()
+
     def test_check_accepts_the_rules_of_gos_nftables(self, container: Container) -> None:
         self._made_by_go(container, "tcp dport 8080 dnat to 10.1.0.2:80").check()
 
@@ -662,6 +768,16 @@ class TestGo:
         runtime = mapped(container, {**WEB, "hostIP": "0.0.0.0"})
         runtime.result = runtime.config["prevResult"]
         return runtime
+
+    def test_what_somebody_has_put_into_its_chain_goes_too(self, container: Container) -> None:
+        host, runtime = container.host, mapped(container, DNS, backend="iptables")
+        runtime.add()
+        chain = runtime.owner.container_name("CNI-DN-", 28)
+        for destination in ("10.1.0.2", "10.1.0.2-10.1.0.9:53", "10.1.0.9:53"):
+            host.run(f"iptables -t nat -A {chain} -p udp --dport 99 -j DNAT --to-destination {destination}")
+        without_mappings(runtime)
+        runtime.delete()
+        assert rules(host, container) == []
 
     def test_the_chain_of_before_2017_goes_too(self, container: Container) -> None:
         host, runtime = container.host, mapped(container, WEB)

@@ -4,23 +4,32 @@
 -A CNI-HOSTPORT-DNAT -p tcp … -m multiport --dports 8080,8081 -j CNI-DN-d97612…        one for 15 ports of a protocol
 -A CNI-DN-d97612… -s 10.1.0.0/24 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK    hairpin; 127.0.0.1 the same
 -A CNI-DN-d97612… -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.1.0.2:80
+
+Whose 10.1.0.2 is, of several interfaces of the container, is noted in nftables (register.py).
 """
 
+import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_interface
 
 from pycni.kernel import routes, sysctl
 from pycni.kernel.door import Door
-from pycni.kernel.iptables.listing import Listing, deletion, option, quoted, words
-from pycni.kernel.iptables.restore import Table, tables_with
-from pycni.kernel.owner import Owner, Stale
-from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort
-from pycni.protocol.address import Cidr, parse_ip
-from pycni.protocol.errors import CniError, Code
+from pycni.kernel.iptables import translations
+from pycni.kernel.iptables.listing import Listing, option, quoted, words
+from pycni.kernel.iptables.restore import IptablesError, Table, tables_with
+from pycni.kernel.iptables.translations import Translation
+from pycni.kernel.nftables import register
+from pycni.kernel.owner import Owner, Stale, is_of_container
+from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort, taken
+from pycni.protocol.address import Address, Cidr
+from pycni.protocol.errors import CniError
 
+log = logging.getLogger(__name__)
+
+_BACKEND = "hostport"  # in the register
 _NAT, _DNAT, _SETMARK, _MASQ = "nat", "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"
 _CHAIN = re.compile(r"CNI-[DS]N-[0-9a-f]{21}")
 _HOLDER = re.compile(r'dnat name: "(?P<network>.*)" id: "(?P<id>[^"]*)')
@@ -34,19 +43,24 @@ _GUARD = f"-m comment --comment {quoted('CNI portfwd: 127.0.0.0/8 is not of this
 class _Chain:
     """The chain of a container on a network in one family, and the lines that make and remove it."""
 
-    name: str
+    door: Door
+    owner: Owner
     comment: str
     ports: HostPorts
     target: Cidr
 
     @classmethod
-    def all_of(cls, ports: HostPorts, owner: Owner) -> "Iterator[_Chain]":
+    def all_of(cls, door: Door, ports: HostPorts, owner: Owner) -> "Iterator[_Chain]":
         """The chain in each family that has mappings."""
         comment = f'dnat name: "{owner.network}" id: "{owner.container_id}"'
         if len(comment) > _COMMENT_MAX:
             comment = f"{comment[: _COMMENT_MAX - 2]}..."[:_COMMENT_MAX]
         for target, _ in ports.by_family():
-            yield cls(_name(owner), f"-m comment --comment {quoted(comment)}", ports, target)
+            yield cls(door, owner, f"-m comment --comment {quoted(comment)}", ports, target)
+
+    @property
+    def name(self) -> str:
+        return _name(self.owner)
 
     @property
     def version(self) -> int:
@@ -109,13 +123,16 @@ class _Chain:
                 f'externalSetMarkChain "{chain}" does not exist in table nat of {family}',
                 details="whoever else marks packets to be masqueraded, such as kube-proxy, has to make it first",
             )
-        lines = [line for name in self._leftovers(before) for line in _removal(name, before)]
+        lines = self.room(before)
         for name, rules in self.shared().items():
             lines += [] if name in before else [f"-N {name}"]
             lines += [line for rule in rules for line in before.once(rule, at_head="POSTROUTING" in rule)]
-        lines += [*map(deletion, before.rules_to(self.name)), f"-F {self.name}"] if self.name in before else []
-        lines += [] if self.name in before else [f"-N {self.name}"]
-        return [*lines, *self.rules(), *self.jumps()]
+        stays = partial(self.stays, unless_noted=False)
+        return [*lines, *translations.addition(self.name, self.rules(), self.jumps(), before, stays)]
+
+    def room(self, before: Listing) -> list[str]:
+        """The lines that make its ports free. Raises CniError if one leads to another container, code 11."""
+        return [line for name in self._leftovers(before) for line in translations.removal(name, before)]
 
     def _leftovers(self, before: Listing) -> set[str]:
         """Chains in the way that lead to our own address: IPAM has given it to us since."""
@@ -148,27 +165,47 @@ class _Chain:
                     return mapping
         return None
 
+    def stays(self, translation: Translation, *, unless_noted: bool = True) -> bool:
+        """Whether a part of the chain is another interface's: what leads elsewhere, and is not noted to be our own."""
+        elsewhere = translation.target != self.target.ip
+        return elsewhere and _is_of_another(self.door, self.owner, translation, unless_noted=unless_noted)
+
     def removal(self, before: Listing) -> list[str]:
-        """The lines that remove it, if it leads to this address: it may be of another interface of the container."""
-        rules = [rule for rule in before.chains.get(self.name, ()) if option(rule, "-j") == "DNAT"]
-        if rules and not any(_leads_to(rule, self.target) for rule in rules):
-            return []
-        return _removal(self.name, before)
+        """The lines that remove it."""
+        return translations.removal(self.name, before, self.stays)
 
 
 def create(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Let ports of the host lead to the container. Raises CniError, code 11, for one that leads to another."""
-    for chain in _Chain.all_of(ports, owner):
+    chains = list(_Chain.all_of(door, ports, owner))
+    for chain in chains:
         table = Table(door, chain.version, _NAT)
         numbers = ", ".join(map(str, chain.mappings))
         door.journal.change(
             f"publish {numbers} by iptables",
             partial(table.edit, chain.addition),
-            partial(table.edit, partial(_removal, chain.name)),
+            partial(table.edit, chain.removal),
         )
         link = routes.interface_to(door, chain.target.ip) if chain.version == 4 and ports.snat else None
         if link is not None:
             _open_localnet(door, link)
+    if chains:
+        register.create(door, _BACKEND, [chain.target.ip for chain in chains], owner)
+
+
+def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
+    """Raise CniError, code 11, if one of these ports of the host leads to another container.
+
+    No process is started unless the namespace has such rules, or has used the legacy variant, which does not say.
+    """
+    chains = {chain.version: chain for chain in _Chain.all_of(door, ports, owner)}
+    for table in tables_with(door, _NAT, _DNAT):
+        chain = chains.get(table.version)
+        if chain is not None and not table.is_empty(_DNAT) and table.find_program("save"):
+            try:
+                table.edit(chain.room)
+            except IptablesError as error:  # somebody's rules that it does not understand
+                log.warning("whether iptables has sent these ports elsewhere is not known: %s", error)
 
 
 def _open_localnet(door: Door, link: str) -> None:
@@ -187,7 +224,7 @@ def _open_localnet(door: Door, link: str) -> None:
 
 def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError unless these ports of the host lead to the container."""
-    for chain in _Chain.all_of(ports, owner):
+    for chain in _Chain.all_of(door, ports, owner):
         shared = [rule for rules in chain.shared().values() for rule in rules]
         tables = [t for t in tables_with(door, _NAT, chain.name) if t.version == chain.version]
         missing = [table.first_missing([*chain.rules(), *chain.jumps(), *shared]) for table in tables]
@@ -204,52 +241,59 @@ def has(door: Door, owner: Owner) -> bool:
 
 def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> list[UdpPort]:
     """Remove all host ports of the owner; `ports` are those it probably has. Returns those that were UDP ports."""
-    udp: list[UdpPort] = []
     if isinstance(owner, Stale):
-        for table in tables_with(door, _NAT, _DNAT):
-            table.edit(partial(_removal_of_stale, owner))
-        return udp
-    known = {chain.version: chain for chain in _Chain.all_of(ports, owner)} if ports else {}
-    for table in tables_with(door, _NAT, _name(owner)):
-        table.edit(partial(_remember_and_remove, owner, known.get(table.version), table.version, udp))
+        _delete_stale(door, owner)
+        return []
     old = owner.container_name("CNI-SN-", 28)  # before 2017
     for table in tables_with(door, _NAT, old):
-        table.edit(partial(_removal, old))
-    return udp
+        table.edit(partial(translations.removal, old))
+    tables, gone = tables_with(door, _NAT, _name(owner)), list[Translation]()
+    known = {chain.version: chain for chain in _Chain.all_of(door, ports, owner)} if ports else {}
+    if tables:
+        register.delete(door, _BACKEND, owner, [chain.target.ip for chain in known.values()] or None)
+    for table in tables:
+        chain = known.get(table.version)
+        stays = partial(_is_of_another, door, owner) if chain is None else chain.stays
+        table.edit(partial(_remember_and_remove, _name(owner), stays, gone))
+    return [udp for translation in gone if (udp := translation.udp_port) is not None]
 
 
 def _remember_and_remove(
-    owner: Owner, chain: _Chain | None, version: int, udp: list[UdpPort], before: Listing
+    name: str, stays: Callable[[Translation], bool], gone: list[Translation], before: Listing
 ) -> list[str]:
-    name = _name(owner)
-    lines = _removal(name, before) if chain is None else chain.removal(before)
-    if lines:
-        udp += _udp_ports(before.chains.get(name, ()), version)
-    return lines
+    gone += [translation for translation in translations.of(before.chains.get(name, ())) if not stays(translation)]
+    return translations.removal(name, before, stays)
 
 
-def _udp_ports(rules: Iterable[str], version: int) -> Iterator[UdpPort]:
-    for rule in rules:
-        if option(rule, "-j") == "DNAT" and option(rule, "-p") == "udp":
-            address = option(rule, "-d").partition("/")[0]
-            yield UdpPort(version, int(option(rule, "--dport")), parse_ip(address) if address else None)
+def _is_of_another(door: Door, owner: Owner, translation: Translation, *, unless_noted: bool = False) -> bool:
+    """Whether it is noted that the address is of another interface of the container; else `unless_noted`."""
+    if translation.target is None:
+        return False
+    for _, label in register.entries(door, _BACKEND, [translation.target]):
+        return is_of_container(label, owner.container_id) and not owner.owns(label)
+    return unless_noted
 
 
-def _removal(name: str, before: Listing) -> list[str]:
-    """The lines that remove a chain and all that leads to it."""
-    if name not in before:
-        return []
-    return [*map(deletion, before.rules_to(name)), f"-F {name}", f"-X {name}"]
+def _delete_stale(door: Door, stale: Stale) -> None:
+    tables = tables_with(door, _NAT, _DNAT)
+    if tables:
+        doomed = {ip for ip, label in register.entries(door, _BACKEND) if stale.owns(label)}
+        for table in tables:
+            table.edit(partial(_removal_of_stale, stale, doomed))
+        register.delete(door, _BACKEND, stale, list(doomed))
 
 
-def _removal_of_stale(stale: Stale, before: Listing) -> list[str]:
-    """The lines that remove every chain of the network that no valid container has."""
-    valid = {_name(owner) for owner in stale.valid}
-    lines = []
+def _removal_of_stale(stale: Stale, doomed: Collection[Address], before: Listing) -> list[str]:
+    """The lines that remove every chain of the network that no valid container has, and what else leads nowhere."""
+    valid, lines = {_name(owner) for owner in stale.valid}, []
     for name in filter(_CHAIN.fullmatch, before.chains):
         holders = [_HOLDER.search(option(jump, "--comment")) for jump in before.rules_to(name)]
-        if name not in valid and any(found and found["network"] == stale.network for found in holders):
-            lines += _removal(name, before)
+        if not any(found and found["network"] == stale.network for found in holders):
+            continue
+        if name in valid:
+            lines += translations.removal(name, before, lambda each: each.target not in doomed)
+        else:
+            lines += translations.removal(name, before)
     return lines
 
 
@@ -269,8 +313,4 @@ def _leads_to(rule: str, target: Cidr) -> bool:
 def _taken(mapping: PortMapping, jump: str) -> CniError:
     found = _HOLDER.search(option(jump, "--comment"))
     who = f'container {found["id"]} (network "{found["network"]}")' if found else f'"{jump}"'
-    return CniError(
-        f"host port {mapping} is taken: it leads to {who}",
-        code=Code.TRY_AGAIN_LATER,
-        details="the DEL of that attachment frees it; or choose another hostPort",
-    )
+    return taken(str(mapping), who)

@@ -123,6 +123,13 @@ class Table:
             if error.line != 0:
                 self.edit(lines_for)
 
+    def is_empty(self, chain: str) -> bool:
+        """Whether the chain has no rules, as far as is known without a process: of a legacy one nothing is."""
+        if self.variant != "nft":
+            return False
+        with lookup(self.door) as kernel:
+            return kernel.rules(_WORD[self.version], self.name, chain) == 0
+
     def find_program(self, suffix: str) -> str | None:
         """The path of its "restore" or "save", if this machine has it."""
         return programs.find(*self._program_names(suffix))

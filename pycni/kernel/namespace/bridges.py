@@ -58,24 +58,36 @@ class BridgeVerbs(LinkVerbs):
     def ensure_vlan_gateway(self, bridge: Link, vlan: int) -> Link:
         """A link of the host in one VLAN of the bridge, to hold the gateway's addresses: `<bridge>.<vlan>`."""
         name = f"{bridge}.{vlan}"
-        holder = self.find_link(name)
-        if holder is None:
-            port, holder = self._new_vlan_gateway(name, mtu=bridge.state.mtu)
+        holder = self.find_link(name) or self._new_vlan_gateway(name, mtu=bridge.state.mtu)
+        port = self.find_peer_of(holder)
+        # Who has made the cable may not have plugged it in yet, or may have died before.
+        if port is not None and port.state.master != bridge.index:
             port.plug_into(bridge, hairpin=False, isolated=False)
+        if port is not None and vlan not in port.port_vlans():
             port.set_port_vlans(untagged=vlan, tagged=(), keep_default=False)
-            holder.refuse_router_advertisements()
-            holder.skip_duplicate_address_detection()
         holder.ensure(up=True)
         return holder
 
-    def _new_vlan_gateway(self, name: str, mtu: int) -> tuple[Link, Link]:
-        try:
-            return self.create_veth(f"veth{random_mac().replace(':', '')[:11]}", peer=name, peer_in=self, mtu=mtu)
-        except CniError as error:
-            raise CniError(
-                f"cannot make {name}, the gateway of its VLAN: {error}",
-                details="the names of bridge and VLAN together have at most 14 characters",
-            ) from None
+    def _new_vlan_gateway(self, name: str, mtu: int) -> Link:
+        end = {"attrs": [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_MTU", mtu)]}
+        pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", end)]})]}
+        port = [("IFLA_IFNAME", f"veth{random_mac().replace(':', '')[:11]}"), ("IFLA_MTU", mtu)]
+        flags = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
+        creation = link_message(netlink.NEWLINK, [*port, ("IFLA_LINKINFO", pair)], flags=flags)
+
+        def do() -> None:
+            (outcome,) = self.netlink.outcomes(creation)
+            if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:  # a simultaneous ADD was first
+                raise CniError(
+                    f"cannot make {name}, the gateway of its VLAN: {outcome}",
+                    details="the names of bridge and VLAN together have at most 14 characters",
+                )
+            holder = self.link(name)
+            holder.refuse_router_advertisements()
+            holder.skip_duplicate_address_detection()
+
+        self.journal.change(f"create {name}, the gateway of its VLAN", do)
+        return self.link(name)
 
     def _filter_vlans(self, bridge: Link) -> None:
         data = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]})]

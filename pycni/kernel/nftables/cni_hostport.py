@@ -11,11 +11,12 @@ from typing import Any
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import opened
-from pycni.kernel.portmappings import HostPorts
+from pycni.kernel.portmappings import HostPorts, taken
 
 log = logging.getLogger(__name__)
 
 _TABLE = "cni_hostport"
+_CHAINS = ("hostports", "hostip_hostports")
 
 
 def holds(door: Door, container_id: str, ports: HostPorts) -> bool:
@@ -35,6 +36,24 @@ def holds(door: Door, container_id: str, ports: HostPorts) -> bool:
     return wanted <= made
 
 
+def expect_free(door: Door, ports: HostPorts, container_id: str) -> None:
+    """Raise CniError, code 11, if one of these ports leads to another container."""
+    families = _families(door, of_ports=True)
+    for target, mappings in ports.by_family():
+        family = "ip" if target.version == 4 else "ip6"
+        if family not in families or ports.conditions.get(target.version):
+            continue
+        with opened(door) as nft:
+            listed = nft.listing(f"list table {family} {_TABLE}")
+        for rule in (item["rule"] for item in listed if "rule" in item):
+            host_ip, *port, leads_to, _ = _mapping(rule["expr"])
+            if rule.get("comment") == container_id or leads_to in ("", str(target.ip)):
+                continue
+            for mapping in mappings:
+                if port == [mapping.protocol, mapping.host_port] and _meet(host_ip, str(mapping.one_address or "")):
+                    raise taken(str(mapping), f"container {rule.get('comment')}")
+
+
 def delete(door: Door, container_id: str, addresses: Collection[str]) -> None:
     """Remove the container's rules, if addresses are given those that lead there."""
     families = _families(door)
@@ -50,9 +69,16 @@ def delete(door: Door, container_id: str, addresses: Collection[str]) -> None:
             nft.run("\n".join(doomed))
 
 
-def _families(door: Door) -> list[str]:
+def _families(door: Door, *, of_ports: bool = False) -> list[str]:
+    """The families that have the table, or in it even ports."""
     with lookup(door) as kernel:
-        return [family for family in ("ip", "ip6") if kernel.has_table(family, _TABLE)]
+        families = [family for family in ("ip", "ip6") if kernel.has_table(family, _TABLE)]
+        return [family for family in families if not of_ports or any(kernel.rules(family, _TABLE, c) for c in _CHAINS)]
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether ports of these addresses are in each other's way; empty is every address."""
+    return not one or not other or one == other
 
 
 def _rules(listing: list[dict[str, Any]], container_id: str, addresses: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 map hostports4 { tcp . 8080 : 10.1.0.2 . 80 }                     a port of every address of the host
 map hostip_hostports4 { 192.0.2.1 . tcp . 8081 : 10.1.0.2 . 80 }  a port of one
-map more_hostports4 { tcp . 8080 : 10.2.0.2 . 80 }                the same port by the container's second network
+map more_hostports4 { tcp . 8080 : 10.2.0.2 . 80 }                the same port by the container's second interface
 set hairpin4 { "cni0" . 0.0.0.0 . tcp . 8080 }                    whose answers would not pass the host: masqueraded
 set masqueraded4 { 0.0.0.0 . tcp . 8080 }                         masqueraded from wherever they come
 map localnets { "veth3f9c…" : "localnet-cni0" }                   who is reached from 127.0.0.1, by which interface
@@ -22,9 +22,9 @@ from pycni.kernel.nftables.elements import Element, Table
 from pycni.kernel.nftables.lookup import Found, Lookup, lookup
 from pycni.kernel.nftables.nft import Nft, NftError, opened
 from pycni.kernel.owner import Owner, Stale, holder, is_of_container
-from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort
+from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort, taken
 from pycni.protocol.address import Cidr, parse_ip
-from pycni.protocol.errors import CniError, Code
+from pycni.protocol.errors import CniError
 
 T = TypeVar("T")
 
@@ -47,15 +47,18 @@ def _maps(version: int) -> str:
     map more_hostip_hostports{version} {{ type {address} . {port} : {address} . inet_service; }}
     set hairpin{version} {{ type ifname . {address} . {port}; }}
     set masqueraded{version} {{ type {address} . {port}; }}
+    set more_hairpin{version} {{ type ifname . {address} . {port}; }}
+    set more_masqueraded{version} {{ type {address} . {port}; }}
 """
 
 
 def _translations(version: int) -> str:
     word, here = _WORD[version], f"{_WORD[version]} daddr"
     port, every = "meta l4proto . th dport", f"{here} & {_ANY[version]}"
+    places = [(more, address) for more in ("", "more_") for address in (here, every)]
     rules = (
-        *(f"iifname . {address} . {port} @hairpin{version} {_MARK}" for address in (here, every)),
-        *(f"{address} . {port} @masqueraded{version} {_MARK}" for address in (here, every)),
+        *(f"iifname . {address} . {port} @{more}hairpin{version} {_MARK}" for more, address in places),
+        *(f"{address} . {port} @{more}masqueraded{version} {_MARK}" for more, address in places),
         f"dnat {word} to {here} . {port} map @hostip_hostports{version}",
         f"dnat {word} to {here} . {port} map @more_hostip_hostports{version}",
         f"meta nfproto ipv{version} dnat {word} to {port} map @hostports{version}",
@@ -65,9 +68,10 @@ def _translations(version: int) -> str:
 
 
 _PLACES = tuple(
-    f"{place}{version}"
+    f"{more}{place}{version}"
     for version in (4, 6)
-    for place in ("hostports", "hostip_hostports", "more_hostports", "more_hostip_hostports", "hairpin", "masqueraded")
+    for more in ("", "more_")
+    for place in ("hostports", "hostip_hostports", "hairpin", "masqueraded")
 )
 # Only what is sent to an address of the host's own is translated (CVE-2025-67499), and never ::1, whose packets cannot
 # leave the host. The mark is the Go plugin's; it does not outlive the masquerading.
@@ -189,6 +193,18 @@ def create(door: Door, ports: HostPorts, owner: Owner) -> None:
         localnet.ensure(door, plan.localnet)
 
 
+def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
+    """Raise CniError, code 11, if one of these ports of the host leads to another container."""
+    with lookup(door) as kernel:
+        if not kernel.has_chain(*_CHAIN):
+            return
+        for target, mappings in ports.by_family():
+            for mapping in mappings if not ports.conditions.get(target.version) else ():
+                for element in _elements(mapping, target, "", masq_all=False):
+                    _settle(kernel, element, owner)
+                    _refuse_if_one_address_is_taken(kernel, element, owner)
+
+
 def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError unless these ports of the host lead to the container."""
     plan = _Plan.of(door, ports, owner)
@@ -213,13 +229,14 @@ def has(door: Door, owner: Owner) -> bool:
 
 def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> list[UdpPort]:
     """Remove all host ports of the owner; `ports` are those it probably has. Returns which of them were UDP ports."""
-    with opened(door) as nft, lookup(door) as kernel:
+    with lookup(door) as kernel:
         if not kernel.has_chain(*_CHAIN):
             return []
-        held = _until_alone(lambda: _delete_once(door, nft, kernel, owner, ports))
-        if any(element.place == "localnets" for element in held.elements):
-            localnet.leave_unused(door, nft, _T, lambda: _guards(nft))
-        return [udp for element in held.elements if (udp := _udp_port(element)) is not None]
+        with opened(door) as nft:
+            held = _until_alone(lambda: _delete_once(door, nft, kernel, owner, ports))
+            if any(element.place == "localnets" for element in held.elements):
+                localnet.leave_unused(door, nft, _T, lambda: _guards(nft))
+    return [udp for element in held.elements if (udp := _udp_port(element)) is not None]
 
 
 def _delete_once(door: Door, nft: Nft, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> _Held:
@@ -325,11 +342,7 @@ def _refuse_if_one_address_is_taken(kernel: Lookup, element: Element, owner: Own
 
 def _taken(element: Element, label: str) -> CniError:
     port = element.key.replace(" . ", "/") if element.place.startswith("hostports") else element.key
-    return CniError(
-        f"host port {port} is taken: it leads to {holder(label)}",
-        code=Code.TRY_AGAIN_LATER,
-        details="the DEL of that attachment frees it; or choose another hostPort",
-    )
+    return taken(port, holder(label))
 
 
 def _note(kernel: Lookup, owner: Owner) -> str | None:

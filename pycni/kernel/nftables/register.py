@@ -18,7 +18,7 @@ from pycni.protocol.address import Address
 
 log = logging.getLogger(__name__)
 
-_PLACES = ("iptables4", "iptables6", "firewalld4", "firewalld6")
+_PLACES = tuple(f"{backend}{version}" for backend in ("iptables", "firewalld", "hostport") for version in (4, 6))
 _TYPE = {"4": "ipv4_addr", "6": "ipv6_addr"}
 _SETS = "".join(f"    set {place} {{ type {_TYPE[place[-1]]}; }}\n" for place in _PLACES)
 _TABLE = Table("inet pycni", f"\ntable inet pycni {{\n{_SETS}}}\n", _PLACES)

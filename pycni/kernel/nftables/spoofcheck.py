@@ -1,8 +1,10 @@
 """The MAC spoof check by nftables: a guarded bridge port may send from its container's address alone."""
 
 from pycni.kernel.door import Door
+from pycni.kernel.nftables import cni_spoofcheck
 from pycni.kernel.nftables.elements import Element, Table
 from pycni.kernel.owner import Owner, Stale
+from pycni.protocol.errors import CniError
 
 _TABLE = Table(
     "bridge pycni",
@@ -25,13 +27,18 @@ def create(door: Door, port: str, mac: str, owner: Owner) -> None:
 
 
 def expect(door: Door, port: str, mac: str, owner: Owner) -> None:
-    """Raise CniError unless the bridge port is guarded."""
-    _TABLE.expect(door, _elements(port, mac), owner, what="spoof check")
+    """Raise CniError unless the bridge port is guarded, by us or by what a Go plugin made."""
+    try:
+        _TABLE.expect(door, _elements(port, mac), owner, what="spoof check")
+    except CniError:
+        if not cni_spoofcheck.holds(door, port, mac, owner):
+            raise
 
 
 def delete(door: Door, owner: Owner | Stale) -> None:
     """Guard the owner's port no more."""
     _TABLE.delete(door, owner)
+    cni_spoofcheck.delete(door, owner)
 
 
 def _elements(port: str, mac: str) -> list[Element]:
