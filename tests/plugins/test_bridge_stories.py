@@ -501,6 +501,12 @@ def test_cve_2020_10749_a_container_cannot_become_the_router_of_host_or_neighbou
     assert evil.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "0"
 
 
+def test_cve_2020_10749_a_bridge_that_was_there_refuses_them_too(container: Container) -> None:
+    container.host.run("ip link add br0 type bridge && sysctl -q net.ipv6.conf.br0.accept_ra=1")
+    routed(container, 2, isDefaultGateway=False).add()
+    assert container.host.run("cat /proc/sys/net/ipv6/conf/br0/accept_ra").strip() == "0"
+
+
 def test_a_port_has_no_ipv6_of_its_own(containers: list[Container]) -> None:
     """A thousand ports with routes of their own would slow down each packet to everybody, and each DEL."""
     one, two, _ = containers

@@ -26,6 +26,7 @@ class BridgeVerbs(LinkVerbs):
                 f'failed to create bridge "{name}": "{name}" already exists but is not a bridge',
                 details=f'it is of kind "{bridge.state.kind or "physical"}"; choose another name with "bridge"',
             )
+        bridge.refuse_router_advertisements()  # whoever has made it: its ports are of containers now
         if vlan_filtering and not bridge.state.vlan_filtering:
             self._filter_vlans(bridge)
         state = bridge.state
@@ -48,9 +49,7 @@ class BridgeVerbs(LinkVerbs):
                 (outcome,) = self.netlink.outcomes(link_message(netlink.NEWLINK, [*attributes, kind], flags=flags))
                 if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:  # a simultaneous ADD was first
                     raise outcome
-            bridge = self.link(name)
-            bridge.refuse_router_advertisements()
-            bridge.skip_duplicate_address_detection()
+            self.link(name).skip_duplicate_address_detection()
 
         self.journal.change(f"create bridge {name}", do)
         return self.link(name)
