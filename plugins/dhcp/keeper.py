@@ -4,9 +4,9 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from pycni.protocol import version
 from pycni.sdk import CniError, Code, Owner
@@ -16,11 +16,11 @@ from .caller import Caller
 from .client import Client
 from .conversation import Document
 from .lease import now
+from .leftovers import for_each
 from .store import Store
 from .timing import Timing
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _ACCEPT_PAUSE = 0.1  # seconds, until there may be descriptors again
 _QUICK = 10.0  # seconds, for all that no DHCP server is asked about
@@ -188,7 +188,7 @@ class Keeper:
         valid = {Owner(*owner).key for owner in request["valid"]}
         owners = [binding.record.client.owner for binding in self._bindings.values()]
         stale = [owner for owner in owners if owner.network == request["network"] and owner.key not in valid]
-        _for_each(stale, self._release_now)
+        for_each(stale, self._release_now)
         return {}
 
 
@@ -200,28 +200,3 @@ def _is_good(binding: Binding, client: Client, incarnation: str) -> bool:
     except GoneError:
         return False
     return record.client == client and record.incarnation == incarnation and not record.withdrawn
-
-
-def release_without_keeper(store: Store, is_wanted: Callable[[Owner], bool]) -> None:
-    """Give back what a keeper that runs no more has left of these attachments. Raises CniError."""
-    with store.locked() as free:
-        if not free:
-            raise CniError(
-                f"the DHCP keeper with the leases of {store.directory} does not listen",
-                code=Code.TRY_AGAIN_LATER,
-                details="start it anew: leases survive that",
-            )
-        wanted = [record for record in store.records() if is_wanted(record.client.owner)]
-        _for_each(wanted, lambda record: Binding(record, store, Timing()).release())
-
-
-def _for_each(items: Iterable[T], do: Callable[[T], None]) -> None:
-    """Do it with all of them, whatever fails. Raises the first CniError then."""
-    failures = []
-    for item in items:
-        try:
-            do(item)
-        except CniError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]

@@ -122,7 +122,7 @@ def _collect(cni: Network[DhcpConfig], valid: Collection[Owner]) -> None:
 def _without_keeper(cni: Network[DhcpConfig], is_wanted: Callable[[Owner], bool]) -> None:
     store = Store.beside(Path(cni.config.socket))
     if any(is_wanted(record.client.owner) for record in store.records()):
-        from .keeper import release_without_keeper  # 50 ms, for what hardly ever happens
+        from .leftovers import release_without_keeper  # 50 ms, for what hardly ever happens
 
         release_without_keeper(store, is_wanted)
 
