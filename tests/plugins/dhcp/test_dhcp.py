@@ -73,7 +73,7 @@ def test_the_server_is_told_who_asks_as_by_the_go_plugin(
     assert record["client"]["containerId"] == container.id
 
 
-def test_resolver_settings_of_the_server_go_into_the_result(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_r37_resolver_settings_of_the_server_go_into_the_result(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
     lan.dnsmasq(
         *("--dhcp-option=6,10.55.0.53,10.55.0.54", "--dhcp-option=15,example.org"),
         *(
