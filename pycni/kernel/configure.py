@@ -80,7 +80,7 @@ def configure_port(link: Link, cidrs: Sequence[Cidr], routes_: Sequence[Route]) 
 def _settings(name: str, cidrs: Sequence[Cidr], *, dad: bool, on_lan: bool) -> dict[str, str]:
     if not cidrs:
         return {}  # nothing but Ethernet: how the container configures itself is its own business
-    # Of what routers give it, too.
+    # On a LAN, neighbours hear also of the IPv6 addresses that routers give it.
     settings = {sysctl.link_setting(6, name, "ndisc_notify"): "1"} if on_lan else {}
     if any(cidr.version == 6 for cidr in cidrs):
         # lo comes first: where it has no IPv6, no other link of the namespace works with it.

@@ -1,14 +1,15 @@
 """portmap: the stories behind what goes wrong elsewhere, each told once."""
 
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 
-from pycni.kernel import sysctl
+from pycni.kernel import lock, sysctl
 from pycni.kernel.door import Door
 from pycni.kernel.iptables.listing import Listing
 from pycni.kernel.iptables.restore import IptablesError, Table
@@ -348,12 +349,21 @@ def test_an_add_during_the_last_ones_del_has_its_route_localnet(
     """The DEL was about to put the setting back, and did so when a new container needed it already."""
     last, new = mapped(containers[0], WEB), mapped(containers[1], {**WEB, "hostPort": 8081}, last=3)
     last.add()
-    prefer, adds = sysctl.prefer, list[Future[Any]]()
+    prefer, take, adds = sysctl.prefer, lock._take, list[Future[Any]]()
+    waits = threading.Event()
+
+    def watched(fd: int, kind: int) -> bool:
+        taken = take(fd, kind)
+        if adds and not taken:
+            waits.set()
+        return taken
+
+    monkeypatch.setattr(lock, "_take", watched)
     with ThreadPoolExecutor(1) as pool:
 
         def late(door: Door, wanted: dict[str, str]) -> None:
             adds.append(pool.submit(new.add))
-            wait(adds, timeout=0.3)  # it waits for us
+            wait_for(lambda: waits.is_set() or adds[0].done(), "the ADD waits for us, or does not")
             prefer(door, wanted)
             if adds[0].done():
                 new.check()

@@ -198,8 +198,9 @@ def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
 
     No process is started unless the namespace has such rules, or has used the legacy variant, which does not say.
     """
-    chains = {chain.version: chain for chain in _Chain.all_of(door, ports, owner)}
-    for table in tables_with(door, _NAT, _DNAT):
+    tables = tables_with(door, _NAT, _DNAT)
+    chains = {chain.version: chain for chain in _Chain.all_of(door, ports, owner)} if tables else {}
+    for table in tables:
         chain = chains.get(table.version)
         if chain is not None and not table.is_empty(_DNAT) and table.find_program("save"):
             try:
