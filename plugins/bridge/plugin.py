@@ -75,8 +75,7 @@ class BridgeConfig(NetConf):
 
     def mac(self, cni_args: dict[str, str]) -> str:
         """The MAC of the container's end; empty if nobody asks for one."""
-        asked = self.runtime_config.mac or self.args.cni.mac
-        return asked or MacSource.read({"mac": cni_args.get("MAC", "")}).mac
+        return self.runtime_config.mac or self.args.cni.mac or MacSource.in_args(cni_args)
 
     def complete(self, lease: Lease) -> Lease:
         """What the configuration adds to the addresses that IPAM handed out."""

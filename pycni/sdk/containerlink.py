@@ -76,7 +76,7 @@ class MacConf(NetConf):
 
     def asked_mac(self, cni_args: Mapping[str, str]) -> str:
         """The MAC that is asked for; empty if nobody does."""
-        return self.runtime_config.mac or MacSource.read({"mac": cni_args.get("MAC", "")}).mac or self.mac
+        return self.runtime_config.mac or MacSource.in_args(cni_args) or self.mac
 
 
 class MasterConf(NetConf):
