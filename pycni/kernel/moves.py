@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pycni.kernel import links, netlink
+from pycni.kernel import addresses, links, netlink
 from pycni.kernel.door import OWN, Door, unshare_network
 from pycni.kernel.home import Home, restore
 from pycni.kernel.journal import Journal
@@ -73,9 +73,12 @@ def welcome(here: Door, home: Home, *, patient: bool) -> bool:
     """Make the link what it was if it has come home by itself; says whether it is there.
 
     With `patient` it may still be on its way. One that is there under its own name without the alias was never away, or
-    somebody has seen to it.
+    somebody has seen to it; unless it is down and bare, as the Go plugin leaves it, which knows nothing but its name.
     """
-    found = _find_returned(here, home, patient=patient and links.find_state(here, home.name) is None)
+    named = links.find_state(here, home.name)
+    found = _find_returned(here, home, patient=patient and named is None)
+    if found is None and named is not None and _is_bare(link := Link(here, named), home):
+        found = link
     if found is not None:
         restore(found, home)
     return found is not None or links.find_state(here, home.name) is not None
@@ -87,6 +90,10 @@ def _is_lent(state: LinkState, home: Home) -> bool:
 
 def _is_named(state: LinkState, home: Home, name: str) -> bool:
     return state.name == name and bool(home.mac) and state.mac == home.mac
+
+
+def _is_bare(link: Link, home: Home) -> bool:
+    return _is_named(link.state, home, home.name) and not link.state.up and not addresses.lasting_on(link)
 
 
 def _best(door: Door, home: Home, name: str, candidates: list[LinkState]) -> Link | None:

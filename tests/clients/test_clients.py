@@ -1,4 +1,4 @@
-"""Real callers: Debian's containerd (by ctr, and by the CRI as kubelet does) and podman attach real containers.
+"""Real callers: containerd (by ctr, and by the CRI as kubelet does) and podman attach real containers.
 
 A client is a script beside this file that checks a caller from end to end. They run on a bin directory made by
 `pycni install`, with nothing else in it. To compare, the environment variable PYCNI_CLIENTS_BIN_DIR names another one,
@@ -7,7 +7,6 @@ such as /usr/lib/cni.
 
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,23 +25,14 @@ NEEDS = {
     "podman.sh": ("podman", "crun", "conmon", "curl"),
     "daemonset.sh": (*CONTAINERD, "curl", "gcc", "patchelf", "pgrep"),
 }
-# Where the clients look for executables.
-PATH = ":".join(filter(None, [os.environ.get("CONTAINERD_DIR"), "/usr/sbin:/usr/bin:/sbin:/bin"]))
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # where the clients look for executables
+CONTAINERD_2 = Path(sys.prefix) / "peers/usr/bin"  # a newer Debian's, as scripts/setup unpacks it
 NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
 MINUTES = 60  # seconds
 DEBIANS = "/usr/bin/python3"
 
 # Root of a user namespace of its own can neither start containerd nor give files to the users of an image.
 pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("other_users")]
-
-
-def containerd_version() -> tuple[int, ...]:
-    """Such as (1, 6, 20); nothing if there is no containerd."""
-    containerd = shutil.which("containerd", path=PATH)
-    if containerd is None:
-        return ()
-    said = subprocess.run([containerd, "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
-    return tuple(int(number) for number in re.findall(r"\d+", said)[:3])
 
 
 # Where scripts have the server, each its own on its own stage: it has to see the same files as its callers.
@@ -80,11 +70,11 @@ def test_podman_lives_on_the_version_that_it_writes(bin_directory: Path) -> None
     passes("podman.sh", bin_directory, CNIVER="0.4.0")
 
 
-if containerd_version() >= (2, 0):  # before, it knows nothing newer than 1.0.0
+if CONTAINERD_2.is_dir():  # that of Debian 12 knows nothing newer than 1.0.0
 
-    @pytest.mark.parametrize("client", ["ctr.sh", "cri.sh"])
+    @pytest.mark.parametrize("client", ["ctr.sh", "cri.sh", "cri-parallel.sh"])
     def test_containers_live_on_version_1_1_0(client: str, bin_directory: Path) -> None:
-        passes(client, bin_directory, CNIVER="1.1.0")
+        passes(client, bin_directory, CNIVER="1.1.0", CONTAINERD_DIR=str(CONTAINERD_2))
 
 
 def test_a_plugin_of_somebody_else_is_called_by_ctr(acme_bin_directory: Path) -> None:

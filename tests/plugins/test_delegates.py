@@ -12,9 +12,7 @@ import pytest
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Runtime
 
-GO = Path("/usr/lib/cni")
-
-needs_go = pytest.mark.skipif(not (GO / "bridge").exists(), reason="needs Debian's containernetworking-plugins")
+from .conftest import GoPlugins
 
 
 def network(state: Path) -> dict[str, Any]:
@@ -22,10 +20,9 @@ def network(state: Path) -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "mixed", "type": "bridge", "bridge": "br0", "isGateway": True, "ipam": ipam}
 
 
-@needs_go
-def test_the_go_ipam_serves_our_bridge(container: Container) -> None:
+def test_the_go_ipam_serves_our_bridge(container: Container, go_plugins: GoPlugins) -> None:
     (container.host.state / "bin").mkdir(parents=True)
-    shutil.copy(GO / "host-local", container.host.state / "bin")
+    shutil.copy(go_plugins.directory / "host-local", container.host.state / "bin")
     runtime = Runtime("bridge", container, **network(container.host.state))
     result = runtime.add()
     assert result["ips"] == [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 2}]
@@ -36,8 +33,7 @@ def test_the_go_ipam_serves_our_bridge(container: Container) -> None:
     assert not held.exists()
 
 
-@needs_go
-def test_our_ipam_serves_the_go_bridge(container: Container, bin_directory: Path) -> None:
+def test_our_ipam_serves_the_go_bridge(container: Container, go_plugins: GoPlugins, bin_directory: Path) -> None:
     config = network(container.host.state)
     container.host.state.mkdir(parents=True, exist_ok=True)
 
@@ -51,7 +47,7 @@ def test_our_ipam_serves_the_go_bridge(container: Container, bin_directory: Path
             "CNI_PATH": str(bin_directory),
         }
         stdin = json.dumps({**config, **more}).encode()
-        done = subprocess.run([GO / "bridge"], input=stdin, env=env, capture_output=True, check=False)
+        done = subprocess.run([go_plugins.directory / "bridge"], input=stdin, env=env, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout
         return json.loads(done.stdout or "null")
 
@@ -63,8 +59,7 @@ def test_our_ipam_serves_the_go_bridge(container: Container, bin_directory: Path
     assert not (container.host.state / "networks" / "mixed" / "10.1.0.2").exists()
 
 
-@needs_go
-def test_what_the_go_bridge_attached_ours_checks_and_detaches(container: Container, bin_directory: Path) -> None:
+def test_what_the_go_bridge_attached_ours_checks_and_detaches(container: Container, go_plugins: GoPlugins) -> None:
     """Migration: the executable under a running container's network is replaced."""
     config = network(container.host.state)
     env = {
@@ -73,9 +68,11 @@ def test_what_the_go_bridge_attached_ours_checks_and_detaches(container: Contain
         "CNI_CONTAINERID": container.id,
         "CNI_NETNS": container.path,
         "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(GO),
+        "CNI_PATH": str(go_plugins.directory),
     }
-    done = subprocess.run([GO / "bridge"], input=json.dumps(config).encode(), env=env, capture_output=True, check=True)
+    done = subprocess.run(
+        [go_plugins.directory / "bridge"], input=json.dumps(config).encode(), env=env, capture_output=True, check=True
+    )
     runtime = Runtime("bridge", container, **config)
     runtime.result = json.loads(done.stdout)
     runtime.check()

@@ -1,6 +1,6 @@
 """Lives that change hands between the Go plugins and ours: what one has made, the other checks and removes.
 
-Debian's Go plugins end at version 1.0.0 and masquerade by iptables alone, whatever the configuration says.
+The older Go plugins end at version 1.0.0 and masquerade by iptables alone, whatever the configuration says.
 """
 
 from typing import Any
@@ -23,6 +23,10 @@ CONFIG: dict[str, dict[str, Any]] = {
 }
 
 pytestmark = [pytest.mark.usefixtures("iptables"), pytest.mark.exhaustive]
+by_backend = pytest.mark.parametrize(
+    "backend",
+    [{}, {"ipMasqBackend": "iptables"}, pytest.param({"ipMasqBackend": "nftables"}, marks=pytest.mark.newer_go)],
+)
 both_plugins = pytest.mark.parametrize("plugin", ["bridge", "ptp"])
 
 
@@ -39,10 +43,11 @@ def runtime(kind: type[Runtime], plugin: str, container: Container, ifname: str 
 
 def settled(kind: type[Runtime], plugin: str, container: Container) -> set[str]:
     """The host after a life has made what is shared: the bridge, the tables of the firewall."""
-    for each in (kind, Runtime):
-        first = runtime(each, plugin, container, ipMasqBackend="iptables")
+    by_iptables, by_nftables = {"ipMasqBackend": "iptables"}, {"ipMasqBackend": "nftables"}
+    for each, backend in ((kind, {}), (kind, by_nftables), (Runtime, by_iptables)):
+        first = runtime(each, plugin, container, **backend)
         first.add()
-        first.delete()
+        handed_over(first, runtime(Runtime, plugin, container, **backend)).delete()
     return of_host(container.host)
 
 
@@ -53,7 +58,7 @@ def handed_over(giver: Runtime, taker: Runtime) -> Runtime:
 
 
 @both_plugins
-@pytest.mark.parametrize("backend", [{}, {"ipMasqBackend": "iptables"}])
+@by_backend
 def test_a_go_add_is_checked_and_removed_by_ours(
     container: Container, go: type[Runtime], plugin: str, backend: dict[str, str], outside: Container
 ) -> None:
@@ -138,10 +143,8 @@ def test_the_second_interface_may_be_the_other_sides(container: Container, go: t
     assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
 
 
-def test_where_nftables_is_named_what_go_made_in_iptables_does_not_count(
-    container: Container, go: type[Runtime]
-) -> None:
-    theirs = runtime(go, "ptp", container, ipMasqBackend="nftables")
+def test_where_nftables_is_named_what_is_in_iptables_does_not_count(container: Container, go: type[Runtime]) -> None:
+    theirs = runtime(go, "ptp", container, ipMasqBackend="iptables")
     theirs.add()
     ours = handed_over(theirs, runtime(Runtime, "ptp", container, ipMasqBackend="nftables"))
     with pytest.raises(CniError, match="is missing in nftables"):

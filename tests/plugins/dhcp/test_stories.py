@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pycni_plugins.dhcp import daemon
@@ -19,7 +19,9 @@ from pycni.testing import Container, Host, Runtime, wait_for
 
 from .conftest import BRIDGE, SUBNET, BridgeOf, Keeper, Lan, Process, address_of
 
-GO = Path("/usr/lib/cni/dhcp")
+if TYPE_CHECKING:
+    from tests.plugins.conftest import GoPlugins
+
 PATIENCE = 40  # seconds, for slow machines
 SHORT = 8  # seconds that a lease lasts: renewed after 4, rebound after 7
 
@@ -565,11 +567,7 @@ def test_nonsense_at_the_socket_harms_nobody(keeper: Keeper, bridge: BridgeOf, n
     bridge().status()
 
 
-needs_go = pytest.mark.skipif(not GO.exists(), reason=f"{GO} is missing: apt-get install containernetworking-plugins")
-
-
-@needs_go
-def test_the_go_plugin_is_told_whom_it_speaks_to(keeper: Keeper, container: Container) -> None:
+def test_the_go_plugin_is_told_whom_it_speaks_to(keeper: Keeper, go_plugins: "GoPlugins", container: Container) -> None:
     env = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": "c1",
@@ -580,14 +578,18 @@ def test_the_go_plugin_is_told_whom_it_speaks_to(keeper: Keeper, container: Cont
     config = (
         f'{{"cniVersion":"1.0.0","name":"n","type":"x","ipam":{{"type":"dhcp","daemonSocketPath":"{keeper.socket}"}}}}'
     )
-    done = subprocess.run([GO], env=env, input=config, capture_output=True, text=True, check=False, timeout=30)
+    dhcp = go_plugins.directory / "dhcp"
+    done = subprocess.run([dhcp], env=env, input=config, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert "this is the DHCP keeper of pycni" in done.stdout
 
 
-@needs_go
-def test_a_go_daemon_at_the_socket_is_named(no_keeper: Keeper, bridge: BridgeOf, tmp_path: Path) -> None:
-    process = Process(None, tmp_path / "go.log", GO, "daemon", "-socketpath", no_keeper.socket)
+def test_a_go_daemon_at_the_socket_is_named(
+    no_keeper: Keeper, go_plugins: "GoPlugins", bridge: BridgeOf, tmp_path: Path
+) -> None:
+    process = Process(
+        None, tmp_path / "go.log", go_plugins.directory / "dhcp", "daemon", "-socketpath", no_keeper.socket
+    )
     try:
         wait_for(no_keeper.socket.exists, "the Go daemon")
         with pytest.raises(CniError, match="is no DHCP keeper of pycni") as refused:

@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,29 +14,27 @@ from pycni.testing import Container, Runtime, wait_for
 
 from .conftest import BRIDGE, Keeper, Lan, Process
 
-GO = Path("/usr/lib/cni")
+if TYPE_CHECKING:
+    from tests.plugins.conftest import GoPlugins
 
-pytestmark = [
-    pytest.mark.exhaustive,
-    pytest.mark.skipif(not GO.is_dir(), reason=f"{GO} is missing: apt-get install containernetworking-plugins"),
-]
+pytestmark = pytest.mark.exhaustive
 
 
 @pytest.fixture
-def go_daemon(tmp_path: Path) -> Iterator[Path]:
+def go_daemon(go_plugins: "GoPlugins", tmp_path: Path) -> Iterator[Path]:
     """The socket of a Go daemon."""
     socket = tmp_path / "go" / "dhcp.sock"
-    daemon = Process(None, tmp_path / "go.log", GO / "dhcp", "daemon", "-socketpath", socket)
+    daemon = Process(None, tmp_path / "go.log", go_plugins.directory / "dhcp", "daemon", "-socketpath", socket)
     wait_for(socket.exists, "the Go daemon")
     yield socket
     daemon.stop()
 
 
-def chosen(directory: Path, *, ours: str) -> Path:
+def chosen(directory: Path, go_plugins: "GoPlugins", *, ours: str) -> Path:
     """A plugin directory in which one plugin is ours and the others are Go's."""
     installation.install(directory, [ours], directory.with_name("state"), python=True)
     for plugin in {"bridge", "dhcp"} - {ours}:
-        (directory / plugin).symlink_to(GO / plugin)
+        (directory / plugin).symlink_to(go_plugins.directory / plugin)
     return directory
 
 
@@ -69,26 +67,32 @@ def what_dhcp_says(result: dict[str, Any]) -> tuple[Any, Any]:
     return result["ips"], result["routes"]
 
 
-def test_the_result_is_the_same(lan: Lan, keeper: Keeper, go_daemon: Path, container: Container) -> None:
+def test_the_result_is_the_same(
+    lan: Lan, keeper: Keeper, go_plugins: "GoPlugins", go_daemon: Path, container: Container
+) -> None:
     lan.isc()
-    theirs = call(GO, go_daemon, container, "ADD")
-    call(GO, go_daemon, container, "DEL", prevResult=theirs)
+    theirs = call(go_plugins.directory, go_daemon, container, "ADD")
+    call(go_plugins.directory, go_daemon, container, "DEL", prevResult=theirs)
     runtime = Runtime("bridge", container, bridge=BRIDGE, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
     assert what_dhcp_says(runtime.add()) == what_dhcp_says(theirs)
 
 
-def test_gos_bridge_with_our_dhcp(lan: Lan, keeper: Keeper, container: Container, tmp_path: Path) -> None:
+def test_gos_bridge_with_our_dhcp(
+    lan: Lan, keeper: Keeper, go_plugins: "GoPlugins", container: Container, tmp_path: Path
+) -> None:
     lan.isc()
-    directory = chosen(tmp_path / "bin", ours="dhcp")
+    directory = chosen(tmp_path / "bin", go_plugins, ours="dhcp")
     result = call(directory, keeper.socket, container, "ADD")
     call(directory, keeper.socket, container, "CHECK", prevResult=result)
     call(directory, keeper.socket, container, "DEL", prevResult=result)
     assert keeper.records() == []
 
 
-def test_our_bridge_lets_gos_dhcp_release_too(lan: Lan, go_daemon: Path, container: Container, tmp_path: Path) -> None:
+def test_our_bridge_lets_gos_dhcp_release_too(
+    lan: Lan, go_plugins: "GoPlugins", go_daemon: Path, container: Container, tmp_path: Path
+) -> None:
     lan.isc()
-    directory = chosen(tmp_path / "bin", ours="bridge")
+    directory = chosen(tmp_path / "bin", go_plugins, ours="bridge")
     result = call(directory, go_daemon, container, "ADD")
     call(directory, go_daemon, container, "DEL", prevResult=result)
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")

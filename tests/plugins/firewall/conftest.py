@@ -1,6 +1,5 @@
 """A town of pods for firewall: bridges with containers, the world outside, Debian's Go plugin and a real firewalld."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, Runtime, wait_for
 
-GO = Path("/usr/lib/cni/firewall")  # where Debian has the Go plugin
 # New addresses are used before the kernel has looked for duplicates.
 QUICKLY = "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0"
 OUTSIDE = {4: "192.0.2.2", 6: "2001:db8::2"}
@@ -124,29 +121,16 @@ def world(host: Host) -> Iterator[World]:
 
 
 @pytest.fixture
-def go_firewall() -> Callable[..., None]:
-    """Debian's Go plugin, called for an attachment: `go_firewall("DEL", runtime)`."""
-    if not GO.exists():
-        pytest.skip(f"{GO} is missing: apt-get install containernetworking-plugins")
+def go_firewall(go: type[Runtime]) -> Callable[..., None]:
+    """The Go plugin, called for an attachment of ours: `go_firewall("DEL", runtime)`."""
 
-    def call(command: str, runtime: Runtime) -> None:
-        env = {
-            **os.environ,
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": runtime.container.id,
-            "CNI_NETNS": runtime.netns,
-            "CNI_IFNAME": runtime.ifname,
-            "CNI_PATH": str(GO.parent),
-        }
-        # It ends at 1.0.0, whose results are no different.
-        before = (runtime.previous if runtime.result is None else runtime.result) or {}
-        previous = {"prevResult": {**before, "cniVersion": "1.0.0"}} if before else {}
-        document = {**runtime.config, **previous, "cniVersion": "1.0.0"}
-        done = subprocess.run([GO], env=env, input=json.dumps(document), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CniError.from_json(json.loads(done.stdout))
+    def call(command: str, ours: Runtime) -> None:
+        config = {key: value for key, value in ours.config.items() if key != "type"}
+        theirs = go("firewall", ours.container, ifname=ours.ifname, previous=ours.previous, **config)
+        theirs.netns, theirs.result = ours.netns, ours.result
+        {"ADD": theirs.add, "CHECK": theirs.check, "DEL": theirs.delete}[command]()
         if command == "ADD":
-            runtime.result = {**json.loads(done.stdout), "cniVersion": runtime.config["cniVersion"]}
+            ours.result = {**(theirs.result or {}), "cniVersion": ours.config["cniVersion"]}
 
     return call
 

@@ -1,4 +1,4 @@
-"""firewall: lives that change hands between Debian's Go plugin and ours, in both variants of iptables."""
+"""firewall: lives that change hands between the Go plugin and ours, in both variants of iptables."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from .conftest import Pod
 
 MakePod = Callable[..., Pod]
 Go = Callable[..., None]
-by_policy = pytest.mark.parametrize("policy", ["", "same-bridge"])  # Debian's release has no "isolated"
+by_policy = pytest.mark.parametrize("policy", ["", "same-bridge", pytest.param("isolated", marks=pytest.mark.newer_go)])
 
 pytestmark = [pytest.mark.usefixtures("iptables"), pytest.mark.exhaustive]
 
@@ -36,7 +36,12 @@ def own(host: Host) -> list[str]:
     return [rule for rule in rules(host) if "10.1.0.2" in rule or "fd00:1::2" in rule]
 
 
-def test_both_make_the_same_rules_in_the_same_order(runtime: Runtime, go_firewall: Go) -> None:
+@pytest.mark.parametrize(
+    "policy", ["", *(pytest.param(p, marks=pytest.mark.newer_go) for p in ("same-bridge", "isolated"))]
+)
+def test_both_make_the_same_rules_in_the_same_order(runtime: Runtime, go_firewall: Go, policy: str) -> None:
+    """The older Go plugin's rules of a policy have other comments."""
+    runtime.config["ingressPolicy"] = policy
     go_firewall("ADD", runtime)
     by_go = rules(runtime.container.host)
     go_firewall("DEL", runtime)

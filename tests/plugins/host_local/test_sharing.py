@@ -35,6 +35,7 @@ def test_they_take_turns_in_handing_out(host_local: Call, go_host_local: Call, s
     assert len(held(store)) == 20
 
 
+@pytest.mark.usefixtures("go_plugins")
 @pytest.mark.parametrize("adder", ["host_local", "go_host_local"])
 def test_each_knows_what_the_other_gave(adder: str, request: pytest.FixtureRequest, store: Path) -> None:
     adds = request.getfixturevalue(adder)
