@@ -121,6 +121,7 @@ class Firewall(Plugin[FirewallConfig]):
     def gc(self, cni: Network[FirewallConfig]) -> None:
         """Remove what attachments that are gone have in any firewall."""
         cni.host.delete_forward_rules(cni.stale, cni.config.firewall)
+        cni.host.delete_unregistered_forward_rules(cni.abandoned)
         cni.host.delete_isolation(cni.stale)
 
 

@@ -69,7 +69,7 @@ class Tuning(Plugin[TuningConfig]):
         """Remove the backups of attachments that are not valid any more."""
         stale = cni.stale
         for path, former in backup.all_in(cni.config.data_dir):
-            if stale.owns(former.owner):
+            if stale.owns(former.owner) or (not former.owner and cni.is_abandoned(path.stem)):
                 cni.journal.attempt(f"remove {path}", path.unlink)
 
     def status(self, cni: Network[TuningConfig]) -> None:

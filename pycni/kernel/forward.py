@@ -9,7 +9,7 @@ from pycni.kernel.door import Door
 from pycni.kernel.firewall import BACKENDS, Firewall
 from pycni.kernel.iptables import forward as by_iptables
 from pycni.kernel.nftables import forward as by_nftables
-from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.owner import Abandoned, Owner, Stale
 from pycni.protocol.address import Address
 from pycni.protocol.errors import CniError
 
@@ -52,6 +52,12 @@ def delete(door: Door, owner: Owner | Stale, firewall: Firewall, ips: Sequence[A
     attempt("delete forwarding by nftables", partial(by_nftables.delete, door, owner, ips))
     attempt("delete forwarding by iptables", partial(by_iptables.delete, door, owner, ips, unregistered=by_go))
     attempt("delete forwarding by firewalld", partial(_delete_from_firewalld, door, owner, firewall, ips, by_go=by_go))
+
+
+def delete_unregistered(door: Door, abandoned: Abandoned) -> None:
+    """Let those addresses through no more of which a Go plugin has left rules, and that are abandoned."""
+    what = "delete forwarding that nobody needs any more"
+    door.journal.attempt(what, partial(by_iptables.delete_unregistered, door, abandoned))
 
 
 def _delete_from_firewalld(

@@ -10,7 +10,7 @@ from pycni.kernel.iptables import hostports as by_iptables
 from pycni.kernel.iptables import restore
 from pycni.kernel.nftables import cni_hostport, nft
 from pycni.kernel.nftables import hostports as by_nftables
-from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.owner import Abandoned, Owner, Stale
 from pycni.kernel.portmappings import HostPorts, UdpPort
 
 
@@ -50,6 +50,12 @@ def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> 
         door.journal.attempt(
             "delete host ports of the Go plugin", partial(cni_hostport.delete, door, owner.container_id, addresses)
         )
+
+
+def delete_unregistered(door: Door, abandoned: Abandoned) -> None:
+    """Remove the host ports that lead to abandoned addresses by rules that tell no network, as the Go plugin's."""
+    what = "delete host ports that lead nowhere any more"
+    door.journal.attempt(what, partial(cni_hostport.delete_abandoned, door, abandoned))
 
 
 def probe(door: Door, backend: str = "") -> None:

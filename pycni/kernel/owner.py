@@ -1,10 +1,15 @@
 """Whose a thing is: the label that links, firewall elements and host interfaces carry."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha512
+
+from pycni.protocol.address import Address
+
+# Of addresses in rules without a label, tells those that nobody has any more.
+Abandoned = Callable[[Iterable[Address]], list[Address]]
 
 _LABEL = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16},")
 _HOLDER = re.compile(r"net: (?P<network>.*), if: (?P<ifname>\S+), id: (?P<id>.*)")

@@ -1,6 +1,6 @@
 """What a verb is given: the configuration, the two namespaces, IPAM, and what earlier plugins made."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -10,10 +10,12 @@ from pycni.kernel.door import Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.owner import Owner, Stale, is_label
 from pycni.protocol import dialect
+from pycni.protocol.address import Address
 from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError, Code, ConfigError
 from pycni.protocol.request import Request
 from pycni.protocol.result import Interface, IpConfig, Result
+from pycni.sdk.claims import Claims
 from pycni.sdk.config import NetConf
 from pycni.sdk.delegate import Delegate
 from pycni.sdk.ipam import Invoke, IpamDelegate
@@ -91,6 +93,18 @@ class Network(Generic[C]):
         if self.valid_attachments is None:
             raise ConfigError(f"{_VALID} is missing: without it nothing is known to be stale")
         return Stale(self.name, self.valid_attachments)
+
+    def abandoned(self, ips: Iterable[Address]) -> list[Address]:
+        """Of addresses in rules that do not tell whose they are, those that were the network's and are nobody's now."""
+        return self._claims.abandoned(ips, self.stale)
+
+    def is_abandoned(self, interface: str) -> bool:
+        """Whether no network of any runtime's has this interface of a container, `ID_IFNAME`, any more."""
+        return self._claims.is_abandoned(interface, self.stale)
+
+    @cached_property
+    def _claims(self) -> Claims:
+        return Claims.read()
 
     def __enter__(self) -> Self:
         return self

@@ -14,8 +14,8 @@ from pycni.kernel.door import Door
 from pycni.kernel.iptables.listing import Listing, deletion, option
 from pycni.kernel.iptables.restore import Table, tables_with
 from pycni.kernel.nftables import register
-from pycni.kernel.owner import Owner, Stale
-from pycni.protocol.address import Address
+from pycni.kernel.owner import Abandoned, Owner, Stale
+from pycni.protocol.address import Address, parse_ip
 from pycni.protocol.errors import CniError
 
 FILTER, FORWARD = "filter", "FORWARD"
@@ -62,6 +62,19 @@ def delete(
     known = {ip for ip, _ in entries}
     _delete(door, [*own, *(ip for ip in ips or () if unregistered and ip not in known)])
     register.delete(door, _BACKEND, owner, own)
+
+
+def delete_unregistered(door: Door, abandoned: Abandoned) -> None:
+    """Let those addresses through no more of which a Go plugin has left rules, and that are abandoned."""
+    known = {ip for ip, _ in register.entries(door, _BACKEND)}
+    for table in tables_with(door, FILTER, _CHAIN):
+        listing = table.listing()
+        ips = {option(rule, "-s").partition("/")[0] for rule in listing.chains.get(_CHAIN, ())} - {""}
+        nameless = [
+            ip for ip in sorted(map(parse_ip, ips)) if ip not in known and _rules([ip])[1] in listing.chains[_CHAIN]
+        ]
+        if nameless and (doomed := abandoned(nameless)):
+            table.edit(partial(_removal, doomed))
 
 
 def _delete(door: Door, ips: Sequence[Address]) -> None:

@@ -10,7 +10,7 @@ from pycni.kernel import forward, hostports, isolation, masquerade
 from pycni.kernel.door import Door
 from pycni.kernel.links import Link
 from pycni.kernel.nftables import nft, spoofcheck
-from pycni.kernel.owner import Owner, Stale
+from pycni.kernel.owner import Abandoned, Owner, Stale
 from pycni.kernel.portmappings import HostPorts
 from pycni.protocol.address import Address, Cidr
 
@@ -64,6 +64,10 @@ class FirewallVerbs(Door):
         """Let the owner's addresses through no more, by whichever backend; they are looked up without `ips`."""
         forward.delete(self, owner, firewall, ips)
 
+    def delete_unregistered_forward_rules(self, abandoned: Abandoned) -> None:
+        """Let those addresses through no more of which a Go plugin has left rules, and that are abandoned."""
+        forward.delete_unregistered(self, abandoned)
+
     def create_isolation(self, fence: Fence, owner: Owner, firewall: Firewall) -> None:
         """Keep the bridge apart from all others that are kept apart, and its ports from each other if it is strict."""
         isolation.create(self, fence, owner, firewall)
@@ -106,3 +110,7 @@ class FirewallVerbs(Door):
     def delete_host_ports(self, owner: Owner | Stale, ports: HostPorts | None = None) -> None:
         """Let no port lead to the owner's container, by whichever backend; `ports` are those it probably has."""
         hostports.delete(self, owner, ports)
+
+    def delete_unregistered_host_ports(self, abandoned: Abandoned) -> None:
+        """Remove the host ports that lead to abandoned addresses by rules that tell no network, as the Go plugin's."""
+        hostports.delete_unregistered(self, abandoned)

@@ -5,13 +5,15 @@ addresses of the attachment.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import opened
+from pycni.kernel.owner import Abandoned
 from pycni.kernel.portmappings import HostPorts, taken
+from pycni.protocol.address import parse_ip
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +58,34 @@ def expect_free(door: Door, ports: HostPorts, container_id: str) -> None:
 
 def delete(door: Door, container_id: str, addresses: Collection[str]) -> None:
     """Remove the container's rules, if addresses are given those that lead there."""
+    _delete(door, lambda listing: _rules(listing, container_id, addresses))
+
+
+def delete_abandoned(door: Door, abandoned: Abandoned) -> None:
+    """Remove the rules that lead to abandoned addresses, whichever container they tell."""
+
+    def doomed(listing: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        leading = [(rule, _target(rule["expr"])) for rule in (item["rule"] for item in listing if "rule" in item)]
+        targets = {parse_ip(target) for _, target in leading if target}
+        gone = set(map(str, abandoned(targets))) if targets else set()
+        return (rule for rule, target in leading if target in gone)
+
+    _delete(door, doomed)
+
+
+def _delete(door: Door, doomed: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]]) -> None:
+    """Remove the rules that are `doomed` of those that a listing has."""
     families = _families(door)
     if not families:
         return
     with opened(door) as nft:
-        doomed = [
+        lines = [
             f"delete rule {family} {_TABLE} {rule['chain']} handle {rule['handle']}"
             for family in families
-            for rule in _rules(nft.listing(f"list table {family} {_TABLE}"), container_id, addresses)
+            for rule in doomed(nft.listing(f"list table {family} {_TABLE}"))
         ]
-        if doomed:
-            nft.run("\n".join(doomed))
+        if lines:
+            nft.run("\n".join(lines))
 
 
 def _families(door: Door, *, of_ports: bool = False) -> list[str]:
