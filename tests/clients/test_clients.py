@@ -22,6 +22,7 @@ NEEDS = {
     "ctr.sh": CONTAINERD,
     "cri.sh": (*CONTAINERD, "curl"),
     "cri-parallel.sh": CONTAINERD,
+    "cri-status.sh": CONTAINERD,
     "podman.sh": ("podman", "crun", "conmon", "curl"),
     "daemonset.sh": (*CONTAINERD, "curl", "gcc", "patchelf", "pgrep"),
 }
@@ -72,9 +73,12 @@ def test_podman_lives_on_the_version_that_it_writes(bin_directory: Path) -> None
 
 if CONTAINERD_2.is_dir():  # that of Debian 12 knows nothing newer than 1.0.0
 
-    @pytest.mark.parametrize("client", ["ctr.sh", "cri.sh", "cri-parallel.sh"])
+    @pytest.mark.parametrize("client", ["ctr.sh", "cri.sh", "cri-parallel.sh", "cri-status.sh"])
     def test_containers_live_on_version_1_1_0(client: str, bin_directory: Path) -> None:
         passes(client, bin_directory, CNIVER="1.1.0", CONTAINERD_DIR=str(CONTAINERD_2))
+
+    def test_forty_pods_come_and_go_at_once_on_version_1_1_0(bin_directory: Path) -> None:
+        passes("cri-parallel.sh", bin_directory, CNIVER="1.1.0", PODS="40", CONTAINERD_DIR=str(CONTAINERD_2))
 
 
 def test_a_plugin_of_somebody_else_is_called_by_ctr(acme_bin_directory: Path) -> None:

@@ -1,0 +1,8 @@
+#!/bin/bash
+# cri-status.sh BIN_DIR: kubelet learns through containerd's CRI what STATUS says (lib/readiness.py); CNI 1.1.0, containerd 2.
+. "$(dirname "$0")/lib/stage.sh"
+. "$(dirname "$0")/lib/containerd.sh"
+enter_stage "$@"
+start_containerd "$1" bridge portmap bandwidth
+"${PYTHON:-python3}" "$HERE/lib/readiness.py" /run/containerd.sock /var/lib/cni || bad "readiness"
+finish
