@@ -208,8 +208,15 @@ class Attachment(Network[C]):
 
         The configuration's dns stands in for that of the lease if it says anything.
         """
+        # A DHCP server may have told the MTU.
+        mtu = on.refresh().mtu if on is not None and self.ipam.uses_link else 0
         interfaces = tuple(
-            Interface(link.name, link.mac, sandbox=self.request.netns if link.door is self.container else "")
+            Interface(
+                link.name,
+                link.mac,
+                mtu if link is on else 0,
+                self.request.netns if link.door is self.container else "",
+            )
             for link in links
         )
         index = links.index(on) if on is not None else None

@@ -24,6 +24,11 @@ class IpamDelegate:
         self._journal = journal
         self._deleted = self._collected = False
 
+    @property
+    def uses_link(self) -> bool:
+        """Whether the plugin works by the link that its addresses are for, and may change it."""
+        return self._plugin in _BY_LINK
+
     def add(self) -> Lease:
         """Ask for addresses; they are given back if the call fails. Raises CniError if there are none."""
         if not self._plugin:
@@ -43,7 +48,7 @@ class IpamDelegate:
 
     def delete_by_link(self) -> None:
         """Give them back now if the link, which goes next, is needed for that."""
-        if self._plugin in _BY_LINK:
+        if self.uses_link:
             self.delete()
 
     def status(self) -> None:
@@ -59,7 +64,7 @@ class IpamDelegate:
 
     def gc_by_link(self) -> None:
         """Have it do so now if the links, which go next, are needed for that."""
-        if self._plugin in _BY_LINK:
+        if self.uses_link:
             self.gc()
 
     def _ask(self) -> Lease:

@@ -117,8 +117,9 @@ def test_the_mtu_of_the_server_is_the_interfaces(
     lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
 ) -> None:
     lan.isc("option interface-mtu 1380;")
-    bridge(request=[{"option": "interface-mtu"}]).add()
+    result = bridge(request=[{"option": "interface-mtu"}]).add()
     assert "mtu 1380 " in container.run("ip link show eth0")
+    assert [interface.get("mtu") for interface in result["interfaces"]] == [None, None, 1380]
 
 
 def test_an_mtu_that_is_not_asked_for_changes_nothing(
