@@ -12,7 +12,7 @@ import cases
 import floor
 import memory
 import report
-from calls import GO, Contender, contenders, served
+from calls import Contender, contenders, served
 from pycni.kernel import throwaway
 from pycni.testing import Host
 
@@ -22,8 +22,8 @@ console = Console(highlight=False, width=150)
 def main() -> None:
     """Measure and report."""
     options = arguments()
-    if not (GO / "bridge").exists():
-        sys.exit(f"{GO}/bridge is missing: apt-get install containernetworking-plugins")
+    if not (options.go / "bridge").exists():
+        sys.exit(f"{options.go}/bridge is missing: apt-get install containernetworking-plugins")
     if "PYCNI_BENCH_INSIDE" not in os.environ:
         os.environ["PYCNI_BENCH_INSIDE"] = "1"
         throwaway.enter([sys.executable, *sys.argv])
@@ -46,6 +46,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """What is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--go", type=Path, default="/usr/lib/cni", help="the Go plugins (default: Debian's)")
     parser.add_argument("--rounds", type=int, default=30, help="lives of each case and contender (default: 30)")
     parser.add_argument("--lives", type=int, default=10_000, help="lives before the server's memory is looked at again")
     parser.add_argument("--rules", type=int, default=20_000, help="foreign rules of iptables (default: 20000)")
@@ -58,7 +59,7 @@ def measure(place: Path, host: Host, options: argparse.Namespace) -> cases.Sampl
     """Every case in turn."""
     rounds, chains = options.rounds, cases.chains(place)
     samples = floor.processes(rounds) | floor.kernel(host, rounds)
-    with contenders(place) as who:
+    with contenders(place, options.go) as who:
         go, ours, _ = who
         say("VERSION")
         samples |= cases.versions(who, rounds)

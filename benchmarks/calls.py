@@ -15,7 +15,6 @@ from typing import Any
 from pycni.cli import installation
 from pycni.testing import Host, wait_for
 
-GO = Path("/usr/lib/cni")  # where Debian has the Go plugins
 VERSION = "1.0.0"  # the newest that Debian's Go plugins know
 
 
@@ -104,14 +103,14 @@ class Chain:
 
 
 @contextmanager
-def contenders(place: Path) -> Iterator[Sequence[Contender]]:
+def contenders(place: Path, go_plugins: Path) -> Iterator[Sequence[Contender]]:
     """Go's plugins, ours with a server, and ours without one; what one leaves on its host slows nobody else down."""
     binaries, socket = place / "bin", place / "run" / "pycni.sock"
     installation.install(binaries, state=place / "state", socket=socket)
     go, ours, alone = (Host(place / name) for name in ("go", "pycni", "one-shot"))
     with served(ours, socket, place / "server.log"):
         yield (
-            Contender("Go", GO, go),
+            Contender("Go", go_plugins, go),
             Contender("pycni", binaries, ours),
             Contender("one-shot", binaries, alone, {"PYCNI_SOCKET": "/nowhere"}),
         )
