@@ -5,13 +5,14 @@ addresses of the attachment.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import opened
-from pycni.kernel.portmappings import HostPorts, taken
+from pycni.kernel.portmappings import HostPorts, PortMapping, taken
+from pycni.protocol.address import Cidr
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,11 @@ def holds(door: Door, container_id: str, ports: HostPorts) -> bool:
     return wanted <= made
 
 
-def expect_free(door: Door, ports: HostPorts, container_id: str) -> None:
-    """Raise CniError, code 11, if one of these ports leads to another container."""
+def ensure_free(door: Door, ports: HostPorts, container_id: str) -> None:
+    """Raise CniError, code 11, if one of these ports leads to another container.
+
+    What leads to our own address is a leftover, since IPAM has given it to us: that container's rules go.
+    """
     families = _families(door, of_ports=True)
     for target, mappings in ports.by_family():
         family = "ip" if target.version == 4 else "ip6"
@@ -45,13 +49,26 @@ def expect_free(door: Door, ports: HostPorts, container_id: str) -> None:
             continue
         with opened(door) as nft:
             listed = nft.listing(f"list table {family} {_TABLE}")
-        for rule in (item["rule"] for item in listed if "rule" in item):
-            host_ip, *port, leads_to, _ = _mapping(rule["expr"])
-            if rule.get("comment") == container_id or leads_to in ("", str(target.ip)):
-                continue
-            for mapping in mappings:
-                if port == [mapping.protocol, mapping.host_port] and _meet(host_ip, str(mapping.one_address or "")):
-                    raise taken(str(mapping), f"container {rule.get('comment')}")
+            leftovers = dict.fromkeys(_rivals(listed, target, mappings, container_id))
+            rules = [rule for rival in leftovers for rule in _rules(listed, rival, [str(target.ip)])]
+            if rules:
+                nft.run(_removal(family, rules))
+
+
+def _rivals(
+    listed: list[dict[str, Any]], target: Cidr, mappings: Collection[PortMapping], container_id: str
+) -> Iterator[str]:
+    """The containers that have had our address, and have one of the ports. Raises CniError for any other's port."""
+    for rule in (item["rule"] for item in listed if "rule" in item):
+        host_ip, *port, leads_to, _ = _mapping(rule["expr"])
+        holder = str(rule.get("comment", ""))
+        if holder == container_id or not leads_to:
+            continue
+        for mapping in mappings:
+            if port == [mapping.protocol, mapping.host_port] and _meet(host_ip, str(mapping.one_address or "")):
+                if leads_to != str(target.ip):
+                    raise taken(str(mapping), f"container {holder}")
+                yield holder
 
 
 def delete(door: Door, container_id: str, addresses: Collection[str]) -> None:
@@ -60,13 +77,14 @@ def delete(door: Door, container_id: str, addresses: Collection[str]) -> None:
     if not families:
         return
     with opened(door) as nft:
-        doomed = [
-            f"delete rule {family} {_TABLE} {rule['chain']} handle {rule['handle']}"
-            for family in families
-            for rule in _rules(nft.listing(f"list table {family} {_TABLE}"), container_id, addresses)
-        ]
-        if doomed:
-            nft.run("\n".join(doomed))
+        listings = {family: nft.listing(f"list table {family} {_TABLE}") for family in families}
+        doomed = [_removal(family, _rules(listed, container_id, addresses)) for family, listed in listings.items()]
+        if any(doomed):
+            nft.run("".join(doomed))
+
+
+def _removal(family: str, rules: Iterable[dict[str, Any]]) -> str:
+    return "".join(f"delete rule {family} {_TABLE} {rule['chain']} handle {rule['handle']}\n" for rule in rules)
 
 
 def _families(door: Door, *, of_ports: bool = False) -> list[str]:
