@@ -896,6 +896,51 @@ class TestGosNftables:
         theirs.check()
 
 
+@pytest.mark.newer_go
+class TestBackToGo:
+    """With containers of ours running. The Go plugin's DEL does not know what ours made by nftables."""
+
+    @pytest.mark.parametrize("first", ["ours", "theirs"])
+    @by_backend
+    def test_a_port_that_its_del_has_left_is_its_next_containers(
+        self, containers: list[Container], world: Container, go: type[Runtime], backend: str, first: str
+    ) -> None:
+        old, new, _ = containers
+        theirs = mapped(new, {**WEB, "hostPort": 81}, last=3, by=go, backend=backend)
+        if first == "theirs":
+            theirs.add()  # of two tables that ask for the same place, the kernel takes the later one first
+        mapped(old, WEB).add()
+        mapped(old, WEB, by=go, backend=backend).delete()
+        assert "10.1.0.2" in str(rules(old.host, old))
+        made = bridged(new, 3)
+        with serving(new, 80, "new"):
+            go("portmap", new, runtimeConfig={"portMappings": [WEB]}, prevResult=made, backend=backend).add()
+            assert asked(world, "192.0.2.1", 8080) == "new 192.0.2.2"
+            assert asked(old.host, "127.0.0.1", 8080).startswith("new ")
+
+    @pytest.mark.parametrize("end", ["DEL", "GC"])
+    def test_what_its_del_has_left_goes_with_ours(
+        self, containers: list[Container], go: type[Runtime], end: str
+    ) -> None:
+        old, alive, new = containers
+        runtime = mapped(old, WEB, DNS)
+        runtime.add()
+        mapped(old, WEB, DNS, by=go).delete()
+        kept = mapped(alive, {**WEB, "hostPort": 81}, last=3, by=go)
+        kept.add()
+        late = mapped(new, WEB, last=4)
+        with pytest.raises(CniError, match=f"is taken: .*container {old.id}"):
+            late.add()
+        if end == "DEL":
+            runtime.delete()
+        else:
+            late.gc(kept)
+        assert rules(old.host, old) == []
+        kept.check()
+        late.add()
+        late.check()
+
+
 class TestOlderGosNftables:
     """What the Go plugin made by nftables from 1.6 to 1.8: ports of one address were in a chain of their own."""
 
