@@ -21,7 +21,7 @@ def create(door: Door, ports: HostPorts, owner: Owner, backend: str = "") -> Non
     """
     by, other = (by_iptables, by_nftables) if chosen(backend) == IPTABLES else (by_nftables, by_iptables)
     other.ensure_free(door, ports, owner)
-    cni_hostport.expect_free(door, ports, owner.container_id)
+    cni_hostport.ensure_free(door, ports, owner.container_id)
     by.create(door, ports, owner)
     if udp := ports.udp_ports():
         door.journal.change("forget UDP flows to these ports", partial(conntrack.forget, door, udp))

@@ -113,9 +113,10 @@ def probe(lo: Link) -> None:
 
 
 def _limit(link: Link, limit: RateLimit) -> Message:
-    parms = {"linklayer": _ETHERNET, "rate": min(limit.rate, U32), "limit": limit.limit}
-    # The burst in bytes: as a time, which is what parms has room for, it could not be longer than 4.3 seconds.
-    options: list[tuple[str, Any]] = [("TCA_TBF_PARMS", parms), ("TCA_TBF_BURST", limit.burst)]
+    parms = {"linklayer": _ETHERNET, "rate": min(limit.rate, U32), "limit": limit.limit, "buffer": limit.ticks or 0}
+    options: list[tuple[str, Any]] = [("TCA_TBF_PARMS", parms)]
+    if limit.ticks is None:
+        options.append(("TCA_TBF_BURST", limit.burst))  # in bytes
     if limit.rate > U32:
         options.append(("TCA_TBF_RATE64", limit.rate))
     attributes = [("TCA_KIND", "tbf"), ("TCA_OPTIONS", {"attrs": options})]

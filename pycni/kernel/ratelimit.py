@@ -6,6 +6,7 @@ from typing import NamedTuple
 U32 = 0xFFFFFFFF
 _TICK = 64  # nanoseconds: the unit in which the kernel reports a bucket's size
 _SECOND = 1_000_000_000
+_PACKET = 0xFFFF  # bytes: none is longer
 
 
 class Bucket(NamedTuple):
@@ -35,6 +36,17 @@ class RateLimit:
     @property
     def _unbounded_limit(self) -> int:
         return self.rate * self.latency // 1000 + self.burst
+
+    @property
+    def ticks(self) -> int | None:
+        """How long the burst lasts, to the tick that the Go plugin's CHECK expects. None if that would cut the burst.
+
+        The Go plugin counts whole microseconds, in floating point. Of more than 4.3 seconds some kernels make 4.3.
+        """
+        ticks = int(1_000_000 * (self.burst / self.rate)) * 1000 // _TICK
+        lost = self.burst * _SECOND - ticks * _TICK * self.rate
+        whole = lost <= 0 or (self.burst > _PACKET and lost * 1000 < self.burst * _SECOND)
+        return ticks if whole and ticks * _TICK <= U32 else None
 
     def difference(self, found: Bucket) -> str:
         """How a tbf differs from this limit; empty if it does not.

@@ -21,6 +21,22 @@ def test_what_may_wait(limit: RateLimit, waiting: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "ticks"),
+    [
+        (MBIT, 1_250_000),
+        (RateLimit(rate=375_000, burst=37_500), 1_562_500),
+        (RateLimit(rate=10**10, burst=10**8), 156_250),
+        (RateLimit(rate=125_000_000, burst=268_435_455), 33_554_421),  # a burst that containerd asks for
+        (RateLimit(rate=37_500_000, burst=1514), None),  # a packet of Ethernet would not fit
+        (RateLimit(rate=10**10, burst=100_001), None),  # 10.0001 microseconds; 10 are 9.984 in ticks
+        (RateLimit(rate=1_250_000, burst=268_435_455), None),  # 214 seconds
+    ],
+)
+def test_a_burst_is_a_time_where_that_holds_it(limit: RateLimit, ticks: int | None) -> None:
+    assert limit.ticks == ticks
+
+
+@pytest.mark.parametrize(
     ("limit", "bucket"),
     [
         (MBIT, Bucket(125_000, 13_125, 1_250_000)),

@@ -61,3 +61,24 @@ def test_a_life_that_changes_hands(
     assert host.run("ip -br link | sort") == before
     Runtime("bandwidth", container).delete()
     assert "tbf" not in host.run("tc qdisc show")
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst"),
+    [
+        (3_000_000, 300_000),
+        (7_000_000, 7_000_000),
+        (900_000_000, 90_000_000),
+        (10**9, 2**31 - 1),
+        (8 * 10**10, 8 * 10**8),
+    ],
+)
+def test_go_checks_whatever_rate_ours_made(
+    container: Container, made: dict[str, Any], go: type[Runtime], rate: int, burst: int
+) -> None:
+    """It wants the kernel's number of ticks to be its own, to the last one."""
+    limits = {"ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst}
+    ours, theirs = (by("bandwidth", container, prevResult=made, **limits) for by in (Runtime, go))
+    theirs.result = ours.add()
+    theirs.check()
+    ours.check()

@@ -661,7 +661,7 @@ def test_a_late_del_leaves_the_flows_of_the_ports_new_holder(containers: list[Co
 
 
 class TestGo:
-    """What the Go plugin made ours checks and removes, and the other way round; it knows iptables alone."""
+    """What the Go plugin made by iptables ours checks and removes, and the other way round."""
 
     def test_ours_checks_and_removes_what_go_made(self, container: Container, go: type[Runtime]) -> None:
         made = bridged(container, 2) | {"cniVersion": "1.0.0"}
@@ -685,8 +685,32 @@ class TestGo:
         ours.add()
         theirs = go("portmap", container, prevResult=made, **mappings)
         theirs.result = made
-        theirs.delete()  # its CHECK asks ip6tables for rules of IPv4, until 1.3
+        theirs.delete()
         assert "CNI-DN-" not in container.host.run("iptables-save; ip6tables-save")
+
+    @pytest.mark.newer_go
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"snat": False},
+            {"masqAll": True},
+            {"markMasqBit": 5},
+            {"externalSetMarkChain": "MARKED"},
+            {"conditionsV4": ["!", "-s", "192.0.2.0/24"], "conditionsV6": ["-s", "fd00::/8"]},
+        ],
+    )
+    def test_go_checks_what_ours_made(self, container: Container, go: type[Runtime], options: dict[str, Any]) -> None:
+        """Its CHECK asked ip6tables for the rules of IPv4, until 1.3."""
+        container.host.run("iptables -t nat -N MARKED && ip6tables -t nat -N MARKED")
+        mappings = [*({**WEB, "hostPort": 9000 + number} for number in range(20)), DNS, {**WEB, "hostIP": "10.1.0.1"}]
+        ours, theirs = (mapped(container, *mappings, by=by, backend="iptables", **options) for by in (Runtime, go))
+        ours.add()
+        theirs.check()
+        theirs.delete()
+        assert "CNI-DN-" not in container.host.run("iptables-save; ip6tables-save")
+        ours.gc()  # what is ours alone, the note whose the addresses are
+        assert rules(container.host, container) == []
 
     def test_both_make_the_same_rules(self, containers: list[Container], go: type[Runtime]) -> None:
         container, host = containers[0], containers[0].host
@@ -719,66 +743,6 @@ class TestGo:
         assert rules(containers[0].host, containers[0])
         assert rules(containers[0].host, containers[1]) == []
 
-    def test_r39_rules_of_gos_nftables_go_with_their_own_network(self, container: Container) -> None:
-        """They tell the container alone, as Go's newest plugin makes them."""
-        host = container.host
-        leading = {8080: "10.1.0.2", 8081: "10.2.0.2", 8082: "10.1.0.9"}
-        host.run("nft 'add table ip cni_hostport; add chain ip cni_hostport hostports'")
-        host.run("nft 'add chain ip cni_hostport masquerading { type nat hook postrouting priority srcnat; }'")
-        for port, ip in leading.items():
-            comment = f'comment \\"{"somebody" if port == 8082 else container.id}\\"'
-            host.run(f'nft "add rule ip cni_hostport hostports tcp dport {port} dnat to {ip}:80 {comment}"')
-            host.run(f'nft "add rule ip cni_hostport masquerading ip saddr {ip} ip daddr {ip} masquerade {comment}"')
-        unknown = mapped(container)
-        unknown.forget()
-        unknown.config.pop("prevResult")
-        unknown.delete()
-        assert len(rules(host, container)) == 4  # which network's they are is not known
-        mapped(container, WEB).delete()
-        assert len(rules(host, container)) == 2
-        assert "10.1.0.2" not in host.run("nft list ruleset")
-        unknown.delete()
-        assert rules(host, container) == []
-        assert "somebody" in host.run("nft list ruleset")
-
-    @by_backend
-    def test_a_port_of_gos_nftables_is_refused_with_its_container(
-        self, containers: list[Container], backend: str
-    ) -> None:
-        first, second, _ = containers
-        self._made_by_go(first, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
-        late = mapped(second, WEB, last=3, backend=backend)
-        with pytest.raises(CniError, match=f"host port tcp/8080 is taken: it leads to container {first.id}"):
-            late.add()
-        free = mapped(second, {**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, last=3, backend=backend)
-        free.add()
-        free.delete()
-        mapped(first, WEB, backend=backend).add()
-
-    def test_check_accepts_the_rules_of_gos_nftables(self, container: Container) -> None:
-        self._made_by_go(container, "tcp dport 8080 dnat to 10.1.0.2:80").check()
-
-    @pytest.mark.parametrize(
-        "rule",
-        [
-            "ip daddr 192.0.2.1 tcp dport 8080 dnat to 10.1.0.2:80",
-            "udp dport 8080 dnat to 10.1.0.2:80",
-            "tcp dport 8080 dnat to 10.1.0.2:81",
-            "tcp dport 8080 dnat to 10.1.0.3:80",
-        ],
-    )
-    def test_check_finds_what_is_wrong_in_the_rules_of_gos_nftables(self, container: Container, rule: str) -> None:
-        with pytest.raises(CniError, match="8080 is missing"):
-            self._made_by_go(container, rule).check()
-
-    def _made_by_go(self, container: Container, rule: str) -> Runtime:
-        host = container.host
-        host.run("nft 'add table ip cni_hostport; add chain ip cni_hostport hostports'")
-        host.run(f"nft 'add rule ip cni_hostport hostports {rule} comment \"{container.id}\"'")
-        runtime = mapped(container, {**WEB, "hostIP": "0.0.0.0"})
-        runtime.result = runtime.config["prevResult"]
-        return runtime
-
     def test_what_somebody_has_put_into_its_chain_goes_too(self, container: Container) -> None:
         host, runtime = container.host, mapped(container, DNS, backend="iptables")
         runtime.add()
@@ -796,3 +760,237 @@ class TestGo:
         host.run(f"iptables -t nat -A CNI-HOSTPORT-SNAT -j {name}")
         runtime.delete()
         assert name not in host.run("iptables-save -t nat")
+
+
+MANY = [
+    WEB,
+    DNS,
+    {**WEB, "hostPort": 8081, "hostIP": "10.1.0.1"},
+    {**WEB, "hostPort": 8082, "hostIP": "0.0.0.0"},
+    {**WEB, "hostPort": 8083, "hostIP": "fd00:1::1"},
+    {**DNS, "hostPort": 5354, "hostIP": "::"},
+]
+
+
+@pytest.mark.newer_go
+class TestGosNftables:
+    """What the Go plugin makes by nftables, which it can do since 1.6. It tells the container alone."""
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"snat": False}, {"masqAll": True}, {"conditionsV4": ["tcp", "sport", "1"]}]
+    )
+    @pytest.mark.parametrize("backend", ["", "nftables"])
+    def test_ours_checks_and_removes_it(
+        self, container: Container, go: type[Runtime], options: dict[str, Any], backend: str
+    ) -> None:
+        mapped(container, *MANY, by=go, backend="nftables", **options).add()
+        ours = mapped(container, *MANY, backend=backend, **options)
+        ours.check()
+        ours.delete()
+        assert rules(container.host, container) == []
+        with pytest.raises(CniError, match="is missing"):
+            ours.check()
+
+    @pytest.mark.parametrize("remembered", [True, False])
+    @pytest.mark.parametrize("mappings", [[], [WEB], MANY])
+    def test_del_finds_it_whatever_it_is_told(
+        self, containers: list[Container], go: type[Runtime], mappings: list[dict[str, Any]], *, remembered: bool
+    ) -> None:
+        container, other, _ = containers
+        mapped(container, *MANY, by=go, backend="nftables").add()
+        mapped(other, {**WEB, "hostPort": 81}, last=3, by=go, backend="nftables").add()
+        ours = mapped(container, *mappings)
+        if not remembered:
+            ours.forget()
+            del ours.config["prevResult"]
+        ours.delete()
+        assert rules(container.host, container) == []
+        mapped(other, {**WEB, "hostPort": 81}, last=3).check()
+
+    def test_r39_of_two_networks_the_rules_of_one_go(self, container: Container, go: type[Runtime]) -> None:
+        """The Go plugin's DEL of one network takes the ports of the other."""
+        first = mapped(container, WEB, by=go, backend="nftables")
+        second = mapped(
+            container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2, by=go, backend="nftables"
+        )
+        first.add()
+        second.add()
+        unknown = mapped(container)
+        without_mappings(unknown)
+        unknown.delete()
+        assert "10.1.0.2" in str(rules(container.host, container))  # which network's they are is not known
+        mapped(container, WEB).delete()
+        assert "10.1.0.2" not in str(rules(container.host, container))
+        mapped(container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2).check()
+        unknown.delete()
+        assert rules(container.host, container) == []
+
+    @by_backend
+    @pytest.mark.parametrize(
+        ("theirs", "ours"),
+        [
+            ({}, {}),
+            ({}, {"hostIP": "10.1.0.1"}),
+            ({"hostIP": "10.1.0.1"}, {}),
+            ({"hostIP": "0.0.0.0"}, {"hostIP": "10.1.0.1"}),
+            ({"hostIP": "fd00:1::1"}, {"hostIP": "::"}),
+            ({"hostIP": "::"}, {"hostIP": "fd00:1::1"}),
+        ],
+    )
+    def test_a_port_of_its_is_refused_with_its_container(
+        self, containers: list[Container], go: type[Runtime], backend: str, theirs: dict[str, str], ours: dict[str, str]
+    ) -> None:
+        first, second, _ = containers
+        mapped(first, DNS, {**WEB, **theirs}, by=go, backend="nftables").add()
+        late = mapped(second, {**WEB, "hostPort": 81}, {**WEB, **ours}, last=3, backend=backend)
+        with pytest.raises(
+            CniError, match=f"host port tcp/8080.* is taken: it leads to container {first.id}"
+        ) as caught:
+            late.add()
+        assert caught.value.code == 11
+        assert rules(second.host, second) == []
+        mapped(first, DNS, {**WEB, **theirs}).delete()
+        late.add()
+        late.check()
+
+    @by_backend
+    def test_the_same_port_of_another_address_protocol_or_family_is_free(
+        self, containers: list[Container], go: type[Runtime], backend: str
+    ) -> None:
+        mapped(containers[0], {**WEB, "hostIP": "10.1.0.1"}, by=go, backend="nftables").add()
+        others = [{**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, {**WEB, "hostIP": "::"}]
+        late = mapped(containers[1], *others, last=3, backend=backend)
+        late.add()
+        late.check()
+
+    @by_backend
+    def test_a_container_of_its_may_be_added_by_ours(
+        self, container: Container, go: type[Runtime], backend: str
+    ) -> None:
+        mapped(container, WEB, by=go, backend="nftables").add()
+        ours = mapped(container, WEB, backend=backend)
+        ours.add()
+        ours.check()
+        ours.delete()
+        assert rules(container.host, container) == []
+
+    @by_backend
+    def test_a_leftover_that_leads_to_our_own_address_gives_way(
+        self, containers: list[Container], go: type[Runtime], backend: str
+    ) -> None:
+        """IPAM has handed the address out again although a DEL was lost."""
+        lost, other, new = containers
+        mapped(lost, WEB, DNS, by=go, backend="nftables").add()
+        mapped(other, {**WEB, "hostPort": 81}, last=3, by=go, backend="nftables").add()
+        ours = mapped(new, {**WEB, "containerPort": 8000}, backend=backend)
+        ours.add()
+        ours.check()
+        assert rules(lost.host, lost) == []
+        assert rules(other.host, other)
+
+    def test_gc_leaves_it_alone(self, container: Container, go: type[Runtime]) -> None:
+        """It may be another network's."""
+        theirs = mapped(container, WEB, by=go, backend="nftables")
+        theirs.add()
+        Runtime("portmap", container).gc()
+        theirs.check()
+
+
+@pytest.mark.newer_go
+class TestBackToGo:
+    """With containers of ours running. The Go plugin's DEL does not know what ours made by nftables."""
+
+    @pytest.mark.parametrize("first", ["ours", "theirs"])
+    @by_backend
+    def test_a_port_that_its_del_has_left_is_its_next_containers(
+        self, containers: list[Container], world: Container, go: type[Runtime], backend: str, first: str
+    ) -> None:
+        old, new, _ = containers
+        theirs = mapped(new, {**WEB, "hostPort": 81}, last=3, by=go, backend=backend)
+        if first == "theirs":
+            theirs.add()  # of two tables that ask for the same place, the kernel takes the later one first
+        mapped(old, WEB).add()
+        mapped(old, WEB, by=go, backend=backend).delete()
+        assert "10.1.0.2" in str(rules(old.host, old))
+        made = bridged(new, 3)
+        with serving(new, 80, "new"):
+            go("portmap", new, runtimeConfig={"portMappings": [WEB]}, prevResult=made, backend=backend).add()
+            assert asked(world, "192.0.2.1", 8080) == "new 192.0.2.2"
+            assert asked(old.host, "127.0.0.1", 8080).startswith("new ")
+
+    @pytest.mark.parametrize("end", ["DEL", "GC"])
+    def test_what_its_del_has_left_goes_with_ours(
+        self, containers: list[Container], go: type[Runtime], end: str
+    ) -> None:
+        old, alive, new = containers
+        runtime = mapped(old, WEB, DNS)
+        runtime.add()
+        mapped(old, WEB, DNS, by=go).delete()
+        kept = mapped(alive, {**WEB, "hostPort": 81}, last=3, by=go)
+        kept.add()
+        late = mapped(new, WEB, last=4)
+        with pytest.raises(CniError, match=f"is taken: .*container {old.id}"):
+            late.add()
+        if end == "DEL":
+            runtime.delete()
+        else:
+            late.gc(kept)
+        assert rules(old.host, old) == []
+        kept.check()
+        late.add()
+        late.check()
+
+
+class TestOlderGosNftables:
+    """What the Go plugin made by nftables from 1.6 to 1.8: ports of one address were in a chain of their own."""
+
+    @by_backend
+    def test_a_port_of_its_is_refused_with_its_container(self, containers: list[Container], backend: str) -> None:
+        first, second, _ = containers
+        self._made_by_go(first, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
+        late = mapped(second, WEB, last=3, backend=backend)
+        with pytest.raises(CniError, match=f"host port tcp/8080 is taken: it leads to container {first.id}"):
+            late.add()
+        free = mapped(second, {**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, last=3, backend=backend)
+        free.add()
+        free.delete()
+        mapped(first, WEB, backend=backend).add()
+
+    def test_ours_checks_and_removes_it(self, container: Container) -> None:
+        runtime = self._made_by_go(container, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
+        runtime.check()
+        without_mappings(runtime)
+        runtime.delete()
+        assert rules(container.host, container) == []
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            "ip daddr 192.0.2.1 tcp dport 8080 dnat to 10.1.0.2:80",
+            "ip daddr 10.1.0.1 udp dport 8080 dnat to 10.1.0.2:80",
+            "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:81",
+            "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.3:80",
+        ],
+    )
+    def test_check_finds_what_is_wrong(self, container: Container, rule: str) -> None:
+        with pytest.raises(CniError, match="8080 .*is missing"):
+            self._made_by_go(container, rule).check()
+
+    def _made_by_go(self, container: Container, rule: str) -> Runtime:
+        host, comment = container.host, f'comment "{container.id}"'
+        host.run(
+            f"""nft -f- <<'END'
+            table ip cni_hostport {{
+                chain hostports {{ }}
+                chain hostip_hostports {{ {rule} {comment}; }}
+                chain prerouting {{ type nat hook prerouting priority dstnat; jump hostip_hostports; jump hostports; }}
+                chain masquerading {{
+                    type nat hook postrouting priority srcnat
+                    ip saddr 10.1.0.2 ip daddr 10.1.0.2 masquerade {comment}
+                }}
+            }}
+END"""
+        )
+        runtime = mapped(container, {**WEB, "hostIP": "10.1.0.1"})
+        runtime.result = runtime.config["prevResult"]
+        return runtime

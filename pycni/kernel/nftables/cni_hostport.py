@@ -12,8 +12,8 @@ from pycni.kernel.door import Door
 from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import opened
 from pycni.kernel.owner import Abandoned
-from pycni.kernel.portmappings import HostPorts, taken
-from pycni.protocol.address import parse_ip
+from pycni.kernel.portmappings import HostPorts, PortMapping, taken
+from pycni.protocol.address import Cidr, parse_ip
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,11 @@ def holds(door: Door, container_id: str, ports: HostPorts) -> bool:
     return wanted <= made
 
 
-def expect_free(door: Door, ports: HostPorts, container_id: str) -> None:
-    """Raise CniError, code 11, if one of these ports leads to another container."""
+def ensure_free(door: Door, ports: HostPorts, container_id: str) -> None:
+    """Raise CniError, code 11, if one of these ports leads to another container.
+
+    What leads to our own address is a leftover, since IPAM has given it to us: that container's rules go.
+    """
     families = _families(door, of_ports=True)
     for target, mappings in ports.by_family():
         family = "ip" if target.version == 4 else "ip6"
@@ -47,13 +50,26 @@ def expect_free(door: Door, ports: HostPorts, container_id: str) -> None:
             continue
         with opened(door) as nft:
             listed = nft.listing(f"list table {family} {_TABLE}")
-        for rule in (item["rule"] for item in listed if "rule" in item):
-            host_ip, *port, leads_to, _ = _mapping(rule["expr"])
-            if rule.get("comment") == container_id or leads_to in ("", str(target.ip)):
-                continue
-            for mapping in mappings:
-                if port == [mapping.protocol, mapping.host_port] and _meet(host_ip, str(mapping.one_address or "")):
-                    raise taken(str(mapping), f"container {rule.get('comment')}")
+            leftovers = dict.fromkeys(_rivals(listed, target, mappings, container_id))
+            rules = [rule for rival in leftovers for rule in _rules(listed, rival, [str(target.ip)])]
+            if rules:
+                nft.run(_removal(family, rules))
+
+
+def _rivals(
+    listed: list[dict[str, Any]], target: Cidr, mappings: Collection[PortMapping], container_id: str
+) -> Iterator[str]:
+    """The containers that have had our address, and have one of the ports. Raises CniError for any other's port."""
+    for rule in (item["rule"] for item in listed if "rule" in item):
+        host_ip, *port, leads_to, _ = _mapping(rule["expr"])
+        holder = str(rule.get("comment", ""))
+        if holder == container_id or not leads_to:
+            continue
+        for mapping in mappings:
+            if port == [mapping.protocol, mapping.host_port] and _meet(host_ip, str(mapping.one_address or "")):
+                if leads_to != str(target.ip):
+                    raise taken(str(mapping), f"container {holder}")
+                yield holder
 
 
 def delete(door: Door, container_id: str, addresses: Collection[str]) -> None:
@@ -79,13 +95,14 @@ def _delete(door: Door, doomed: Callable[[list[dict[str, Any]]], Iterable[dict[s
     if not families:
         return
     with opened(door) as nft:
-        lines = [
-            f"delete rule {family} {_TABLE} {rule['chain']} handle {rule['handle']}"
-            for family in families
-            for rule in doomed(nft.listing(f"list table {family} {_TABLE}"))
-        ]
-        if lines:
-            nft.run("\n".join(lines))
+        listings = {family: nft.listing(f"list table {family} {_TABLE}") for family in families}
+        removals = [_removal(family, doomed(listed)) for family, listed in listings.items()]
+        if any(removals):
+            nft.run("".join(removals))
+
+
+def _removal(family: str, rules: Iterable[dict[str, Any]]) -> str:
+    return "".join(f"delete rule {family} {_TABLE} {rule['chain']} handle {rule['handle']}\n" for rule in rules)
 
 
 def _families(door: Door, *, of_ports: bool = False) -> list[str]:

@@ -74,7 +74,8 @@ _PLACES = tuple(
     for place in ("hostports", "hostip_hostports", "hairpin", "masqueraded")
 )
 # Only what is sent to an address of the host's own is translated (CVE-2025-67499), and never ::1, whose packets cannot
-# leave the host. The mark is the Go plugin's; it does not outlive the masquerading.
+# leave the host. The mark is the Go plugin's; it does not outlive the masquerading. All others come first, at -100:
+# what of ours the Go plugin's DEL has left, because it knows no such table, is not in the way of its next container.
 _TABLE = Table(
     _T,
     f"""
@@ -84,8 +85,8 @@ table {_T} {{{_maps(4)}{_maps(6)}
     set publishers {{ type ifname; }}
     chain hostport-conditions {{ }}
     chain hostports {{ }}
-    chain hostport-prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
-    chain hostport-output {{ type nat hook output priority -100; policy accept; }}
+    chain hostport-prerouting {{ type nat hook prerouting priority dstnat + 1; policy accept; }}
+    chain hostport-output {{ type nat hook output priority -99; policy accept; }}
     chain hostport-postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
     chain martians {{ type filter hook prerouting priority raw; policy accept; }}
 }}
