@@ -105,7 +105,7 @@ class Bridge(Plugin[BridgeConfig]):
             mac=mac,
             alias=cni.owner.label,
         )
-        port.plug_into(bridge, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
+        host.plug(port, bridge, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
         if conf.filters_vlans:
             port.set_port_vlans(untagged=conf.vlan or 1, tagged=conf.trunk, keep_default=conf.preserve_default_vlan)
         if conf.mac_spoof_check:
