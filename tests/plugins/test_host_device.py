@@ -288,6 +288,12 @@ def test_it_leaves_nothing_behind(container: Container, ipam: dict[str, Any]) ->
 
 
 @pytest.mark.usefixtures("wire")
+def test_a_container_may_have_an_id_that_is_too_long_for_a_file(container: Container) -> None:
+    container.id = "c" * 250
+    live_a_life(device(container, ipam=DUAL))
+
+
+@pytest.mark.usefixtures("wire")
 def test_a_failed_add_leaves_nothing_behind(container: Container) -> None:
     assert fail_at_every_change(lambda: device(container, ipam=DUAL)) >= 4
 
