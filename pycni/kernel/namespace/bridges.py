@@ -64,8 +64,11 @@ class BridgeVerbs(LinkVerbs):
         if mac != port.mac and bridge.refresh().mac == port.mac:
             bridge.ensure(mac=mac)
 
-    def ensure_vlan_gateway(self, bridge: Link, vlan: int) -> Link:
-        """A link of the host in one VLAN of the bridge, to hold the gateway's addresses: `<bridge>.<vlan>`."""
+    def ensure_vlan_gateway(self, bridge: Link, vlan: int, *, keep_default: bool = False) -> Link:
+        """A link of the host in one VLAN of the bridge, to hold the gateway's addresses: `<bridge>.<vlan>`.
+
+        With `keep_default` one that is made hears the bridge's default VLAN too.
+        """
         name = f"{bridge}.{vlan}"
         holder = self.find_link(name) or self._new_vlan_gateway(name, mtu=bridge.state.mtu)
         port = self.find_peer_of(holder)
@@ -73,7 +76,7 @@ class BridgeVerbs(LinkVerbs):
         if port is not None and port.state.master != bridge.index:
             self.plug(port, bridge)
         if port is not None and vlan not in port.port_vlans():
-            port.set_port_vlans(untagged=vlan, tagged=(), keep_default=False)
+            port.set_port_vlans(untagged=vlan, tagged=(), keep_default=keep_default)
         holder.ensure(up=True)
         return holder
 
