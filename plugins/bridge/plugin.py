@@ -105,7 +105,7 @@ class Bridge(Plugin[BridgeConfig]):
             mac=mac,
             alias=cni.owner.label,
         )
-        port.plug_into(bridge, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
+        host.plug(port, bridge, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
         if conf.filters_vlans:
             port.set_port_vlans(untagged=conf.vlan or 1, tagged=conf.trunk, keep_default=conf.preserve_default_vlan)
         if conf.mac_spoof_check:
@@ -113,7 +113,7 @@ class Bridge(Plugin[BridgeConfig]):
         lease = conf.complete(cni.ipam.add())  # only now: a DHCP client needs the link
         made, holder = [bridge, port, eth], None
         if lease.ips and conf.gateway:
-            holder = host.ensure_vlan_gateway(bridge, conf.vlan) if conf.vlan else bridge
+            holder = self._holder(cni, bridge)
             made += [holder] if conf.vlan else []
             self._become_gateway(cni, holder, lease)
         if lease.ips and conf.ip_masq:
@@ -126,6 +126,13 @@ class Bridge(Plugin[BridgeConfig]):
             container.wait_until_reachable(eth, lease.cidrs)
             container.announce(eth)
         return cni.result(*made, lease=lease, on=eth)
+
+    def _holder(self, cni: Attachment[BridgeConfig], bridge: Link) -> Link:
+        """What has the gateway's addresses: the bridge, or a link in the VLAN of the port."""
+        conf = cni.config
+        if not conf.vlan:
+            return bridge
+        return cni.host.ensure_vlan_gateway(bridge, conf.vlan, keep_default=conf.preserve_default_vlan)
 
     def _become_gateway(self, cni: Attachment[BridgeConfig], holder: Link, lease: Lease) -> None:
         for gateway in lease.gateways:

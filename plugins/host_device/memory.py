@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pycni.sdk import Link
 
 log = logging.getLogger(__name__)
+_LONGEST_ID = 200  # in the name of a file, which has at most 255 bytes
 
 
 class Memory(Model):
@@ -57,7 +58,8 @@ class Memory(Model):
 
 def file_of(cni: Attachment[HostDeviceConfig]) -> StateFile:
     """The file of the attachment."""
-    return _file(Path(cni.config.data_dir) / f"{cni.container_id}_{cni.ifname}.json")
+    container = cni.container_id if len(cni.container_id) <= _LONGEST_ID else cni.owner.key
+    return _file(Path(cni.config.data_dir) / f"{container}_{cni.ifname}.json")
 
 
 def find(file: StateFile) -> Memory | None:

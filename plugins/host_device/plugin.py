@@ -5,9 +5,10 @@ eth0 ◄────────────── ens1        before: /run/cni/
 """
 
 import logging
+from dataclasses import replace
 from functools import partial
 
-from pycni.sdk import Attachment, CniError, Code, Home, Namespace, Network, Plugin, Result, StateFile
+from pycni.sdk import Attachment, CniError, Code, Home, Interface, Namespace, Network, Plugin, Result, StateFile
 
 from . import memory
 from .memory import Memory
@@ -25,7 +26,7 @@ class HostDevice(Plugin[HostDeviceConfig]):
         """Remember what the device is like, move it, give it its addresses; one that DPDK drives stays."""
         host, container, selector = cni.host, cni.container, Selector.required(cni.config)
         if cni.config.uses_dpdk:
-            return cni.result(lease=cni.ipam.add())
+            return _result_by_name(cni)
         container.expect_no_link(cni.ifname)
         device = selector.find(host)
         if device is None:
@@ -83,6 +84,13 @@ class HostDevice(Plugin[HostDeviceConfig]):
             raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE, details=error.details) from None
         if selector and missing and not _who_has(cni, selector):
             raise CniError(f"failed to find host device: {selector}: link not found", code=Code.PLUGIN_NOT_AVAILABLE)
+
+
+def _result_by_name(cni: Attachment[HostDeviceConfig]) -> Result:
+    """The addresses, for whatever the program in the container makes of the device under the interface's name."""
+    result = cni.result(lease=cni.ipam.add())
+    eth = Interface(cni.ifname, sandbox=cni.request.netns)
+    return replace(result, interfaces=(eth,), ips=tuple(replace(ip, interface=0) for ip in result.ips))
 
 
 def _who_has(cni: Network[HostDeviceConfig], selector: Selector) -> str:

@@ -1,5 +1,6 @@
 """What addresses and routes the two ends of the cable get: the container reaches everything by way of the host."""
 
+from dataclasses import fields
 from ipaddress import ip_interface
 
 from pycni.sdk import Address, Cidr, CniError, Code, Lease, Route, SourceRoute
@@ -46,7 +47,17 @@ def routes_to_host(lease: Lease) -> list[Route]:
         to_gateway.setdefault(gateway, SourceRoute(gateway, source=ip.address.ip))
         if subnet.network.prefixlen < subnet.max_prefixlen:
             to_subnet.setdefault(subnet, SourceRoute(subnet, gw=ip.gateway, source=ip.address.ip))
-    return [*to_gateway.values(), *to_subnet.values(), *lease.resolved_routes()]
+    given = [_over_the_cable(route, lease) for route in lease.resolved_routes()]
+    return [*to_gateway.values(), *to_subnet.values(), *given]
+
+
+def _over_the_cable(route: Route, lease: Lease) -> Route:
+    """The route, whose gateway may be another address of the subnet: one of the host's, which answers to ARP for it."""
+    gateways = {ip.gateway for ip in lease.ips}
+    if route.gw is None or route.gw in gateways or not any(route.gw in ip.address.network for ip in lease.ips):
+        return route
+    said = {field.name: getattr(route, field.name) for field in fields(route)}
+    return SourceRoute(**said, gateway_is_on_link=True)
 
 
 def _alone(address: Address) -> Cidr:

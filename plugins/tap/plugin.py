@@ -8,14 +8,16 @@ from pydantic import Field
 
 from pycni.sdk import Attachment, ContainerLink, Link, LinkSettings, MacConf, Network, OptionalIfname, Tap
 
+_NOBODY = 0xFFFFFFFF  # no user and no group, for the kernel
+
 
 class TapConfig(MacConf):
     """The options of tap; README.md explains them."""
 
     multi_queue: bool = False
     mtu: int = Field(0, ge=0, lt=1 << 31)
-    owner: int | None = Field(None, ge=0, lt=1 << 32)
-    group: int | None = Field(None, ge=0, lt=1 << 32)
+    owner: int | None = Field(None, ge=0, lt=_NOBODY)
+    group: int | None = Field(None, ge=0, lt=_NOBODY)
     selinux_context: str = ""
     bridge: OptionalIfname = ""
 

@@ -72,14 +72,19 @@ def _make(name: str, tap: Tap) -> None:
         try:
             fcntl.ioctl(descriptor, _SET_INTERFACE, _REQUEST.pack(name.encode(), flags))
             if tap.user is not None:
-                fcntl.ioctl(descriptor, _SET_USER, tap.user)
+                fcntl.ioctl(descriptor, _SET_USER, _signed(tap.user))
             if tap.group is not None:
-                fcntl.ioctl(descriptor, _SET_GROUP, tap.group)
+                fcntl.ioctl(descriptor, _SET_GROUP, _signed(tap.group))
             fcntl.ioctl(descriptor, _SET_PERSISTENT, 1)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise CniError(f"cannot create a tap: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def _signed(number: int) -> int:
+    """The number of a user or group as ioctl takes it: with the same 32 bits."""
+    return number - (1 << 32) if number >> 31 else number
 
 
 def _make_labelled(name: str, tap: Tap) -> None:

@@ -58,6 +58,7 @@ def test_tables_chains_and_their_rules(host: Host) -> None:
         assert not kernel.has_table("ip6", "pycni")
         assert kernel.has_chain("inet", "pycni", "busy")
         assert not kernel.has_chain("inet", "pycni", "idle")
+        assert not kernel.has_chain("inet", "pycni", "longer than any".ljust(256, "-"))
         assert kernel.rules("inet", "pycni", "busy") == 2
         assert kernel.rules("inet", "pycni", "idle") == 0
 

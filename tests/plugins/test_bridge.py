@@ -345,6 +345,13 @@ def test_preserve_default_vlan_keeps_the_ports_first_vlan(container: Container) 
     assert [entry["vlan"] for entry in port["vlans"]] == [1, 100]
 
 
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_preserve_default_vlan_lets_the_gateway_hear_the_first_vlan_too(host: Host, container: Container) -> None:
+    attach(container, vlan=100, preserveDefaultVlan=True, isGateway=True)
+    (port,) = host.json(f"bridge -j vlan show dev {link(host, 'br0.100')['link']}")
+    assert [entry["vlan"] for entry in port["vlans"]] == [1, 100]
+
+
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_parallel_first_adds_share_one_bridge(host: Host, backend: str) -> None:
     """Issue 966 of clearlinux: parallel first ADDs must not trip over each other's bridge and gateway."""

@@ -40,6 +40,13 @@ def test_it_leaves_nothing_behind(container: Container, case: dict[str, Any]) ->
     live_a_life(Runtime("bridge", container, bridge="br0", **case))
 
 
+@pytest.mark.parametrize("name", ["iptables", "all at once"])
+def test_a_container_may_have_a_long_id(container: Container, name: str) -> None:
+    """The Go plugin's spoof check has it in the names of chains, which are not as long."""
+    container.id = "c" * 250
+    live_a_life(Runtime("bridge", container, bridge="br0", **CASES[name]))
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if name not in SLOW])
 def test_a_failed_add_leaves_nothing_behind(container: Container, name: str) -> None:
     assert fail_at_every_change(lambda: Runtime("bridge", container, bridge="br0", **CASES[name])) > 1

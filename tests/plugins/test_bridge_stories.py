@@ -314,6 +314,22 @@ def test_r15_a_bridge_that_lost_its_last_port_keeps_its_address(host: Host, cont
     gateway.check()
 
 
+@pytest.mark.parametrize("layer_two", [{"ipam": {}}, {}], ids=["layer 2", "gateway"])
+def test_r15_a_bridge_of_others_keeps_its_address_whatever_is_plugged_in(
+    host: Host, containers: list[Container], layer_two: dict[str, Any]
+) -> None:
+    host.run("ip link add br0 type bridge && ip link set br0 up")
+    mac = host.json("ip -j link show br0")[0]["address"]
+    runtimes = [routed(each, last, **layer_two) for last, each in enumerate(containers, start=2)]
+    for runtime in runtimes:
+        assert runtime.add()["interfaces"][0]["mac"] == mac
+    assert host.json("ip -j link show br0")[0]["address"] == mac
+    for runtime in runtimes:
+        runtime.check()
+    runtimes[0].delete()
+    assert host.json("ip -j link show br0")[0]["address"] == mac
+
+
 def test_r15_a_bridge_left_without_a_mac_gets_one(host: Host, container: Container) -> None:
     host.run("ip link add br0 type bridge")
     host.run("ip link add p0 type veth peer name p1 && ip link set p0 master br0 && ip link del p0")

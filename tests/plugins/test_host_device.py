@@ -261,13 +261,14 @@ def test_what_dpdk_drives_stays_and_ipam_runs(host: Host, container: Container, 
     runtime = device(container, device=None, pciBusID="0000:00:04.0", ipam=DUAL)
     runtime.status()
     result = runtime.add()
-    assert "interfaces" not in result
-    assert [ip["address"] for ip in result["ips"]] == ["10.1.0.2/24", "fd00:1::2/64"]
+    assert result["interfaces"] == [{"name": "eth0", "sandbox": container.path}]
+    assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.2/24", 0), ("fd00:1::2/64", 0)]
     assert names(container) == {"lo"}
     runtime.check()
     runtime.delete()
     assert not list(host.state.glob("networks/test/10*"))
-    assert device(container, device=None, pciBusID="0000:00:04.0").add() == {"cniVersion": "1.1.0"}
+    without_addresses = device(container, device=None, pciBusID="0000:00:04.0").add()
+    assert without_addresses == {"cniVersion": "1.1.0", "interfaces": result["interfaces"]}
 
 
 @pytest.mark.usefixtures("wire")
@@ -284,6 +285,12 @@ def test_dpdk_may_also_be_said(host: Host, container: Container) -> None:
 @pytest.mark.parametrize("ipam", [{}, DUAL])
 def test_it_leaves_nothing_behind(container: Container, ipam: dict[str, Any]) -> None:
     live_a_life(device(container, ipam=ipam))
+
+
+@pytest.mark.usefixtures("wire")
+def test_a_container_may_have_an_id_that_is_too_long_for_a_file(container: Container) -> None:
+    container.id = "c" * 250
+    live_a_life(device(container, ipam=DUAL))
 
 
 @pytest.mark.usefixtures("wire")
@@ -743,6 +750,21 @@ def test_both_make_the_same_result(container: Container, go: type[Runtime]) -> N
     for kind in (go, Runtime):
         runtime = device(container, by=kind, ipam=STATIC, cniVersion="1.0.0")
         results.append({**runtime.add(), "dns": {}})
+        runtime.delete()
+    assert results[0] == results[1]
+
+
+@pytest.mark.usefixtures("wire")
+@pytest.mark.exhaustive
+@pytest.mark.newer_go
+@pytest.mark.parametrize("ipam", [{}, STATIC], ids=["no addresses", "addresses"])
+def test_both_make_the_same_result_of_what_dpdk_drives(
+    container: Container, go: type[Runtime], ipam: dict[str, Any]
+) -> None:
+    results = []
+    for kind in (go, Runtime):
+        runtime = device(container, by=kind, ipam=ipam, DPDKMode=True)
+        results.append(runtime.add())
         runtime.delete()
     assert results[0] == results[1]
 

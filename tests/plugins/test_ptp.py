@@ -208,6 +208,18 @@ def test_a_gateway_may_stand_outside_the_subnet(container: Container) -> None:
     runtime.check()
 
 
+def test_a_route_of_ipam_may_lead_by_another_address_of_the_host(host: Host, container: Container) -> None:
+    host.run("ip addr add 10.1.0.9/32 dev lo && ip addr add fd00:1::9/128 dev lo")
+    host.run("ip addr add 10.9.0.1/32 dev lo && ip addr add fd00:9::1/128 dev lo")
+    led = [{"dst": "10.9.0.0/16", "gw": "10.1.0.9"}, {"dst": "fd00:9::/64", "gw": "fd00:1::9"}]
+    ipam = {"addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}], "routes": led}
+    runtime = attach(container, ipam={"type": "static", **ipam})
+    assert "10.9.0.0/16 via 10.1.0.9 onlink" in routes(container, "eth0")
+    assert container.pings("10.9.0.1")
+    assert "via fd00:1::9 dev eth0" in container.run("ip -6 route get fd00:9::1")
+    runtime.check()
+
+
 def test_r51_several_addresses_of_one_subnet_share_its_gateway(host: Host, container: Container) -> None:
     runtime = attach(
         container,

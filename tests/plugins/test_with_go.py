@@ -163,6 +163,32 @@ def test_both_make_the_same_rules(containers: list[Container], go: type[Runtime]
     assert _rules(host, ours) == made
 
 
+@pytest.mark.newer_go
+@pytest.mark.needs_kernel("bridge VLAN filtering")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"vlan": 5},
+        {"vlan": 5, "preserveDefaultVlan": True},
+        {"vlan": 7, "vlanTrunk": [{"id": 5}, {"minID": 8, "maxID": 9}]},
+        {"isGateway": False, "vlanTrunk": [{"id": 5}]},
+        {"isGateway": False, "vlanTrunk": [{"id": 5}], "preserveDefaultVlan": True},
+    ],
+    ids=str,
+)
+def test_both_put_ports_into_the_same_vlans(
+    container: Container, go: type[Runtime], host: Host, options: dict[str, Any]
+) -> None:
+    found = []
+    for kind in (go, Runtime):
+        attachment = runtime(kind, "bridge", container, ipMasq=False, **options)
+        attachment.add()
+        found.append(sorted(str(port["vlans"]) for port in host.json("bridge -j vlan")))
+        attachment.delete()
+        host.run("ip link del br0 && for gateway in br0.5 br0.7; do ip link del $gateway; done 2>&1 || true")
+    assert found[0] == found[1]
+
+
 def _fixed(theirs: Runtime) -> dict[str, Any]:
     addresses = [{"address": ip["address"], "gateway": ip["gateway"]} for ip in (theirs.result or {})["ips"]]
     return {"type": "static", "addresses": addresses}

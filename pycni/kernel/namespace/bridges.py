@@ -54,16 +54,29 @@ class BridgeVerbs(LinkVerbs):
         self.journal.change(f"create bridge {name}", do)
         return self.link(name)
 
-    def ensure_vlan_gateway(self, bridge: Link, vlan: int) -> Link:
-        """A link of the host in one VLAN of the bridge, to hold the gateway's addresses: `<bridge>.<vlan>`."""
+    def plug(self, port: Link, bridge: Link, *, hairpin: bool = False, isolated: bool = False) -> None:
+        """Make the link a port of the bridge, which keeps its address.
+
+        One that others have made may take the lowest of its ports' until it is given one, even the one that it has.
+        """
+        mac = bridge.mac
+        port.plug_into(bridge, hairpin=hairpin, isolated=isolated)
+        if mac != port.mac and bridge.refresh().mac == port.mac:
+            bridge.ensure(mac=mac)
+
+    def ensure_vlan_gateway(self, bridge: Link, vlan: int, *, keep_default: bool = False) -> Link:
+        """A link of the host in one VLAN of the bridge, to hold the gateway's addresses: `<bridge>.<vlan>`.
+
+        With `keep_default` one that is made hears the bridge's default VLAN too.
+        """
         name = f"{bridge}.{vlan}"
         holder = self.find_link(name) or self._new_vlan_gateway(name, mtu=bridge.state.mtu)
         port = self.find_peer_of(holder)
         # Who has made the cable may not have plugged it in yet, or may have died before.
         if port is not None and port.state.master != bridge.index:
-            port.plug_into(bridge, hairpin=False, isolated=False)
+            self.plug(port, bridge)
         if port is not None and vlan not in port.port_vlans():
-            port.set_port_vlans(untagged=vlan, tagged=(), keep_default=False)
+            port.set_port_vlans(untagged=vlan, tagged=(), keep_default=keep_default)
         holder.ensure(up=True)
         return holder
 

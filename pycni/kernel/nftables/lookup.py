@@ -26,8 +26,8 @@ _COMMENT = 0  # of userdata: a byte of type, a byte of length, a string
 _IFNAME = 16
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
-# What the kernel answers where the thing is missing, and where all of nftables is.
-_MISSING = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})
+# What the kernel answers where the thing, or all of nftables, is missing, or where no thing has a name that long.
+_MISSING = frozenset({errno.ENOENT, errno.ERANGE, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})
 
 
 @dataclass(frozen=True, slots=True)

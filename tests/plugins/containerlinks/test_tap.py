@@ -57,10 +57,11 @@ def group_name(number: int) -> str | int:
 
 
 OWNED = {"owner": 1000, "group": 2000}
+OWNED_BY_THE_LAST = {"owner": (1 << 32) - 2, "group": 1 << 31}
 
 
 @pytest.mark.usefixtures("other_users")
-@pytest.mark.parametrize("owned", [{}, {"owner": 0}, {"group": 2000}, OWNED], ids=str)
+@pytest.mark.parametrize("owned", [{}, {"owner": 0}, {"group": 2000}, OWNED, OWNED_BY_THE_LAST], ids=str)
 @pytest.mark.parametrize("queues", [{}, {"multiQueue": True}], ids=str)
 def test_r19_owner_group_queues_mac_and_mtu_go_together(
     attachment: Attached, container: Container, owned: dict[str, int], queues: dict[str, bool]
@@ -141,7 +142,7 @@ def test_check_finds_another_tap(attachment: Attached, container: Container, dam
 
 
 @pytest.mark.parametrize(
-    "config", [{"owner": -1}, {"group": 1 << 32}, {"multiQueue": "yes"}, {"mtu": -5}, {"mtu": 1 << 32}], ids=str
+    "config", [{"owner": -1}, {"group": (1 << 32) - 1}, {"multiQueue": "yes"}, {"mtu": -5}, {"mtu": 1 << 32}], ids=str
 )
 def test_a_wrong_configuration_is_named(attachment: Attached, config: dict[str, Any]) -> None:
     (key,) = config
