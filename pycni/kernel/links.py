@@ -15,7 +15,7 @@ from pycni.protocol.errors import CniError
 
 UP, PROMISC, ALLMULTI = 0x1, 0x100, 0x200  # IFF_UP, IFF_PROMISC, IFF_ALLMULTI
 _SKIP_STATISTICS = ("IFLA_EXT_MASK", 8)
-_MISSING = frozenset({errno.ENODEV, errno.ENXIO})
+_MISSING = frozenset({errno.ENODEV, errno.ENXIO, errno.ERANGE})  # the last: no link has a name that long
 _ATTRIBUTES = {"mtu": "IFLA_MTU", "mac": "IFLA_ADDRESS", "alias": "IFLA_IFALIAS", "txqlen": "IFLA_TXQLEN"}
 _FLAGS = {"up": UP, "promisc": PROMISC, "allmulti": ALLMULTI}
 _AF_BRIDGE = 7

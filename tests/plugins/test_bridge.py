@@ -339,6 +339,12 @@ def test_a_gateway_of_a_vlan_that_a_killed_add_left_is_plugged_in(host: Host, co
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
+def test_the_gateway_of_a_vlan_whose_name_would_be_too_long_is_named(container: Container) -> None:
+    with pytest.raises(CniError, match=r"cannot make a-long-bridge\.100, the gateway of its VLAN"):
+        attach(container, bridge="a-long-bridge", vlan=100, isGateway=True)
+
+
+@pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_preserve_default_vlan_keeps_the_ports_first_vlan(container: Container) -> None:
     runtime = attach(container, vlan=100, preserveDefaultVlan=True)
     (port,) = container.host.json(f"bridge -j vlan show dev {runtime.owner.host_ifname}")
