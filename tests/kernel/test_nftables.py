@@ -1,9 +1,12 @@
 """nftables in process, and by its program."""
 
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event
 
 import pytest
@@ -174,6 +177,37 @@ for thread in threads:
     thread.join()
 print("whole")
 """
+
+
+@pytest.fixture
+def crowded() -> Iterator[None]:
+    """This process has so many files open that libnftables would end it: it waits by select()."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 1200:
+        pytest.skip("may not have so many files open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    with ExitStack() as stack:
+        while stack.enter_context(open("/dev/null", "rb")).fileno() < 1100:  # noqa: PTH123
+            pass
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_process_with_many_open_files_uses_the_program(host: Host) -> None:
+    masquerade.create(host.door, CIDRS, MINE)
+    masquerade.expect(host.door, CIDRS, MINE)
+    masquerade.delete(host.door, MINE)
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_process_with_many_open_files_and_without_the_program_says_so(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nft.programs, "find", lambda *_: None)
+    with pytest.raises(CniError, match="too many files are open") as refused:
+        masquerade.create(host.door, CIDRS, MINE)
+    assert refused.value.code == 11
 
 
 def test_threads_do_not_free_what_the_library_has_only_once(host: Host) -> None:

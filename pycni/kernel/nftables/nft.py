@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,6 +16,10 @@ from pycni.protocol.errors import CniError, Code
 _LIBRARY, _PROGRAM = "libnftables.so.1", "nft"
 _JSON_OUTPUT = 1 << 4
 _ATTEMPTS = 32
+
+# The library waits for the kernel by select(): its socket must be among the first 1024 descriptors, else the C library
+# ends the process. That many other threads may be opened between our look and its socket.
+_DESCRIPTORS, _MARGIN = 1024, 128
 
 
 class NftError(CniError):
@@ -154,11 +159,29 @@ def probe(door: Door) -> None:
 
 
 def _open(door: Door) -> Nft:
+    if _next_descriptor() >= _DESCRIPTORS - _MARGIN:
+        return _program_instead(door)
     try:
         with door.entered():
             return Library()
     except OSError:
         return Program(door)
+
+
+def _next_descriptor() -> int:
+    descriptor = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # the lowest that is free
+    os.close(descriptor)
+    return descriptor
+
+
+def _program_instead(door: Door) -> Program:
+    if programs.find(_PROGRAM) is None:
+        raise CniError(
+            f"too many files are open: libnftables works with the first {_DESCRIPTORS} alone",
+            code=Code.TRY_AGAIN_LATER,
+            details=f"so it is once other calls have ended, or with the program {_PROGRAM}",
+        )
+    return Program(door)
 
 
 def _uninterrupted(run: Callable[[], str]) -> str:
