@@ -39,7 +39,8 @@ class Server:
     def __init__(self, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int) -> None:
         self._listener = listener
         self._plugins = plugins
-        self._stop, self._stopping = os.eventfd(0, os.EFD_CLOEXEC), False
+        self._stop = os.fdopen(os.eventfd(0, os.EFD_CLOEXEC), "wb", buffering=0)  # closed once all has ended
+        self._stopping = False
         own = os.stat(OWN)
         self._home = own.st_dev, own.st_ino  # a thread begins where the one is that has started it
         listener.setblocking(False)
@@ -58,13 +59,18 @@ class Server:
 
     def drain(self, patience: float) -> bool:
         """Take no more calls and wait for those that are being answered; whether all came to their end."""
-        self._stopping = True
-        os.eventfd_write(self._stop, 1)
+        with self._lock:
+            self._stopping = True
+            threads = list(self._threads)
+        if not self._stop.closed:
+            os.eventfd_write(self._stop.fileno(), 1)
         deadline = time.monotonic() + patience
-        threads = list(self._threads)
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
-        return not any(thread.is_alive() for thread in threads)
+        if any(thread.is_alive() for thread in threads):
+            return False
+        self._stop.close()
+        return True
 
     @contextmanager
     def _stand_in(self) -> Iterator[None]:

@@ -80,9 +80,9 @@ class TestElements:
     def test_first_attachments_at_the_same_time_make_the_rules_once(self, host: Host) -> None:
         def create(number: int) -> None:
             with host.door.entered():
-                masquerade.create(
-                    Door(OWN, Journal()), [parse_cidr(f"10.1.0.{number}/24")], Owner("n", str(number), "eth0")
-                )
+                door = Door(OWN, Journal())
+            masquerade.create(door, [parse_cidr(f"10.1.0.{number}/24")], Owner("n", str(number), "eth0"))
+            door.close()
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(create, range(2, 18)))

@@ -93,6 +93,16 @@ def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(
     assert done.returncode == 0, done.stdout
 
 
+def test_a_server_that_has_ended_leaves_nothing_open(stage: Stage) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with unixsocket.listening(stage.socket) as listener:
+        server = Server(listener, {}, workers=2)
+        server.start()
+        assert server.drain(30)
+        assert server.drain(30)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, container: Container) -> None:
     server = stage.serve("--workers", "1")  # each worker keeps what it has opened first
 
