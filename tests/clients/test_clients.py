@@ -77,6 +77,7 @@ if CONTAINERD_2.is_dir():  # that of Debian 12 knows nothing newer than 1.0.0
     def test_containers_live_on_version_1_1_0(client: str, bin_directory: Path) -> None:
         passes(client, bin_directory, CNIVER="1.1.0", CONTAINERD_DIR=str(CONTAINERD_2))
 
+    @pytest.mark.parametrize("bin_directory", ["served"], indirect=True)  # one-shot they take minutes, by 1.0.0 as well
     def test_forty_pods_come_and_go_at_once_on_version_1_1_0(bin_directory: Path) -> None:
         passes("cri-parallel.sh", bin_directory, CNIVER="1.1.0", PODS="40", CONTAINERD_DIR=str(CONTAINERD_2))
 
