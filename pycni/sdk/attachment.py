@@ -15,7 +15,6 @@ from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError, Code, ConfigError
 from pycni.protocol.request import Request
 from pycni.protocol.result import Interface, IpConfig, Result
-from pycni.sdk.claims import Claims
 from pycni.sdk.config import NetConf
 from pycni.sdk.delegate import Delegate
 from pycni.sdk.ipam import Invoke, IpamDelegate
@@ -24,6 +23,7 @@ from pycni.sdk.lease import Lease
 if TYPE_CHECKING:
     from pycni.kernel.links import Link
     from pycni.kernel.namespace import Namespace
+    from pycni.sdk.claims import Claims
 
 C = TypeVar("C", bound=NetConf)
 
@@ -103,7 +103,9 @@ class Network(Generic[C]):
         return self._claims.is_abandoned(interface, self.stale)
 
     @cached_property
-    def _claims(self) -> Claims:
+    def _claims(self) -> "Claims":
+        from pycni.sdk.claims import Claims  # GC alone needs it
+
         return Claims.read()
 
     def __enter__(self) -> Self:
