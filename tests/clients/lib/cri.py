@@ -5,6 +5,8 @@ from typing import Any
 
 import grpc
 
+_PATIENCE = 240  # seconds, kubelet's own for a pod
+
 # Message: {field: (number, type)}. A type is str, bytes, int, "map" (of strings) or a message's name; [type] repeats.
 MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
     "Empty": {},
@@ -80,7 +82,7 @@ class Cri:
     def __call__(self, call: str, **fields: Any) -> dict[str, Any]:
         request, answer = CALLS[call]
         method = self.channel.unary_unary(f"/runtime.v1.RuntimeService/{call}")
-        return decode(answer, method(encode(request, fields), timeout=120))
+        return decode(answer, method(encode(request, fields), timeout=_PATIENCE))
 
 
 def network_is_ready(cri: Cri) -> tuple[object, object]:
