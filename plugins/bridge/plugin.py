@@ -120,7 +120,8 @@ class Bridge(Plugin[BridgeConfig]):
             host.create_masquerade(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
         if not conf.disable_container_interface:
             container.configure(eth, lease.cidrs, lease.resolved_routes(), dad=conf.enable_dad)
-            host.wait_for_carrier(port)  # a frame sent before the port forwards is lost
+            # A frame sent before the port forwards is lost.
+            host.wait_for_carrier(port, *([holder] if holder else []))
             if holder:
                 host.wait_until_reachable(holder, lease.gateways)
             container.wait_until_reachable(eth, lease.cidrs)

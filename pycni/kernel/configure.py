@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pycni.kernel import addresses, netlink, routes, sysctl
+from pycni.kernel import addresses, links, netlink, routes, sysctl
 from pycni.kernel.links import UP, Link, explained
 from pycni.kernel.netlink import Message, NetlinkError, link_message
 from pycni.protocol.address import Cidr
@@ -123,11 +123,13 @@ def _send(
         by = f" via {route.gw}" if route.gw else ""
         steps.append((f"cannot add the route to {route.dst}{by} on {link}", routes.addition(link.index, route)))
     wishes = [_arp_notify(link)] if announced else []  # the kernel may leave them unfulfilled
-    outcomes = link.door.netlink.outcomes(*wishes, *[message for _, message in steps])[len(wishes) :]
+    messages = *wishes, *[message for _, message in steps], links.question(link.name)
+    *outcomes, seen = link.door.netlink.outcomes(*messages)[len(wishes) :]
     for (failure, _), outcome in zip(steps, outcomes, strict=True):
         if isinstance(outcome, NetlinkError):
             with explained(failure):
                 raise outcome
+    links.learn(link, seen)
 
 
 def _arp_notify(link: Link) -> Message:

@@ -7,11 +7,12 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pycni.kernel import kept
 from pycni.kernel.journal import Journal
 from pycni.protocol.errors import CniError, Code
 
@@ -27,19 +28,23 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Door:
-    """A namespace that stays reachable while this is open, whatever becomes of its path."""
+    """A namespace that stays reachable while this is open, whatever becomes of its path.
+
+    Its `identity`, device and inode, tells it from every other.
+    """
 
     def __init__(self, path: str, journal: Journal, name: str | None = None) -> None:
         """Raises CniError, code 8, if there is no network namespace at `path`; people know it by its `name`."""
         self.path = path if name is None else name
         self.journal = journal
         self._fd = _open(path)
+        self.identity = _identity(os.fstat(self._fd))
+        self._opened = ExitStack()
 
     def close(self) -> None:
         """Let go of the namespace and of what was opened in it."""
-        if "netlink" in self.__dict__:
-            self.netlink.close()
-            del self.__dict__["netlink"]
+        self.__dict__.pop("netlink", None)
+        self._opened.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -48,12 +53,6 @@ class Door:
     def fd(self) -> int:
         """The descriptor that holds it."""
         return self._fd
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """What tells it from every other namespace: device and inode."""
-        status = os.fstat(self._fd)
-        return status.st_dev, status.st_ino
 
     @cached_property
     def incarnation(self) -> str:
@@ -71,6 +70,9 @@ class Door:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Move this thread into the namespace for as long as it takes to open a socket or a file there."""
+        if _here() == self.identity:
+            yield
+            return
         before = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _setns(self._fd)
@@ -88,10 +90,24 @@ class Door:
     @cached_property
     def netlink(self) -> "RouteSocket":
         """Its rtnetlink, opened on first use (pyroute2 costs 120 to 200 ms to import, so not before)."""
-        from pycni.kernel.netlink import RouteSocket
+        return self._opened.enter_context(kept.opened(self, _route_socket))
 
-        with self.entered():
-            return RouteSocket()
+
+def _route_socket(door: Door) -> "RouteSocket":
+    from pycni.kernel.netlink import RouteSocket
+
+    with door.entered():
+        return RouteSocket()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    """What tells a namespace from every other: device and inode."""
+    return status.st_dev, status.st_ino
+
+
+def _here() -> tuple[int, int]:
+    """The identity of the namespace this thread is in."""
+    return _identity(os.stat(OWN))  # noqa: PTH116 - pathlib would cost more than the call
 
 
 def _open(path: str) -> int:
@@ -118,10 +134,9 @@ def _open(path: str) -> int:
 def is_own_namespace(path: str) -> bool:
     """Whether `path` is the namespace this thread is in; what cannot be looked at is not (P-158)."""
     try:
-        there, here = os.stat(path), os.stat(OWN)  # noqa: PTH116 - pathlib would cost more than the calls
+        return _identity(os.stat(path)) == _here()  # noqa: PTH116 - pathlib would cost more than the call
     except (OSError, ValueError):
         return False
-    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
 
 def _setns(fd: int) -> None:
@@ -132,8 +147,7 @@ def _setns(fd: int) -> None:
 
 def move_this_thread(fd: int) -> None:
     """Move this thread into the network namespace to stay, unless it is there. Raises OSError."""
-    there, here = os.fstat(fd), os.stat(OWN)  # noqa: PTH116 - pathlib would cost more than the call
-    if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+    if _identity(os.fstat(fd)) != _here():
         _setns(fd)
 
 

@@ -1,11 +1,14 @@
 """What a thread of a process that stays keeps open, from call to call, of the namespace that it is at home in."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pycni.kernel.door import Door
+if TYPE_CHECKING:
+    from pycni.kernel.door import Door
 
 
 class _Closable(Protocol):

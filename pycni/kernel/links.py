@@ -2,10 +2,11 @@
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from pycni.kernel import netlink, sysctl
@@ -78,14 +79,14 @@ class LinkState:
     def of(cls, message: Any) -> Self:
         """Read an RTM_NEWLINK."""
         attribute, flags = message.get_attr, message["flags"]
-        kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
-
-        def own(of_kind: str, name: str) -> Any:
-            """What only links of that kind say: attributes of the same numbers mean something else for others."""
-            return message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", name) if kind == of_kind else None
-
-        is_port = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_KIND") == "bridge"
-        port = message.get_nested if is_port else _nothing
+        info = partial(message.get_nested, "IFLA_LINKINFO")
+        kind, details = info("IFLA_INFO_KIND") or "", {}
+        # What only links of that kind say: attributes of the same numbers mean something else for others.
+        for name, (own, read) in _OWN.get(kind, {}).items():
+            details[name] = read(info("IFLA_INFO_DATA", own))
+        if info("IFLA_INFO_SLAVE_KIND") == "bridge":
+            for name, own in _PORT_FLAGS.items():
+                details[name] = bool(info("IFLA_INFO_SLAVE_DATA", own))
         return cls(
             index=message["index"],
             name=attribute("IFLA_IFNAME"),
@@ -100,21 +101,36 @@ class LinkState:
             alias=attribute("IFLA_IFALIAS") or "",
             operstate=attribute("IFLA_OPERSTATE") or "",
             peer=attribute("IFLA_LINK") or 0,
-            vlan_filtering=bool(own("bridge", "IFLA_BR_VLAN_FILTERING")),
-            hairpin=bool(port("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_MODE")),
-            isolated=bool(port("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_ISOLATED")),
-            mode=MODES[kind].get(own(kind, f"IFLA_{kind.upper()}_MODE"), "") if kind in MODES else "",
-            broadcast_queue=own("macvlan", "IFLA_MACVLAN_BC_QUEUE_LEN"),
-            vlan=own("vlan", "IFLA_VLAN_ID"),
-            table=own("vrf", "IFLA_VRF_TABLE"),
-            user=own("tun", "IFLA_TUN_OWNER"),
-            group=own("tun", "IFLA_TUN_GROUP"),
-            multi_queue=bool(own("tun", "IFLA_TUN_MULTI_QUEUE")),
+            **details,
         )
 
 
-def _nothing(*_names: str) -> None:
-    """What a link of another kind says about these: its attributes of the same numbers mean something else."""
+def _itself(value: Any) -> Any:
+    return value
+
+
+# By the kind of a link: what of LinkState it alone has, where the kernel says it, and how that is read.
+_OWN: Mapping[str, Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+    "bridge": {"vlan_filtering": ("IFLA_BR_VLAN_FILTERING", bool)},
+    "macvlan": {
+        "mode": ("IFLA_MACVLAN_MODE", lambda number: MODES["macvlan"].get(number, "")),
+        "broadcast_queue": ("IFLA_MACVLAN_BC_QUEUE_LEN", _itself),
+    },
+    "ipvlan": {"mode": ("IFLA_IPVLAN_MODE", lambda number: MODES["ipvlan"].get(number, ""))},
+    "vlan": {"vlan": ("IFLA_VLAN_ID", _itself)},
+    "vrf": {"table": ("IFLA_VRF_TABLE", _itself)},
+    "tun": {
+        "user": ("IFLA_TUN_OWNER", _itself),
+        "group": ("IFLA_TUN_GROUP", _itself),
+        "multi_queue": ("IFLA_TUN_MULTI_QUEUE", bool),
+    },
+}
+_PORT_FLAGS = {"hairpin": "IFLA_BRPORT_MODE", "isolated": "IFLA_BRPORT_ISOLATED"}
+
+
+def other_end(state: LinkState, name: str, mac: str) -> LinkState:
+    """What there is to know of the other end of a new cable, by what the kernel has said of this one."""
+    return LinkState(state.peer, name, kind="veth", mac=mac, mtu=state.mtu, peer=state.index)
 
 
 def _phrase(key: str, value: object) -> str:
@@ -146,6 +162,22 @@ def _answer(door: Door, asked: netlink.Message) -> LinkState | None:
 def question(name: str) -> netlink.Message:
     """The request for one link by its name."""
     return link_message(netlink.GETLINK, [("IFLA_IFNAME", name), _SKIP_STATISTICS])
+
+
+def refresh(door: Door, links: Sequence["Link"]) -> None:
+    """Ask the kernel again about all of these links of a namespace. Raises CniError if one is gone."""
+    for link, outcome in zip(links, door.netlink.outcomes(*[question(link.name) for link in links]), strict=True):
+        learn(link, outcome)
+
+
+def learn(link: "Link", outcome: list[Any] | NetlinkError) -> None:
+    """Take what the kernel has answered to the `question` about the link for its state. Raises CniError."""
+    if not isinstance(outcome, NetlinkError):
+        link.state = LinkState.of(outcome[0])
+    elif outcome.errno in _MISSING:
+        raise CniError(f'link "{link.name}" is gone')
+    else:
+        raise outcome
 
 
 def all_states(door: Door) -> list[LinkState]:
@@ -191,11 +223,8 @@ class Link:
 
     def refresh(self) -> LinkState:
         """Ask the kernel again. Raises CniError if the link is gone."""
-        state = find_state(self.door, self.name)
-        if state is None:
-            raise CniError(f'link "{self.name}" is gone')
-        self.state = state
-        return state
+        refresh(self.door, [self])
+        return self.state
 
     def set(self, **wanted: Value) -> None:
         """Change mtu, mac, up, promisc, allmulti, txqlen or alias to what is given, from what `state` says.
@@ -245,19 +274,21 @@ class Link:
                 down, up = self.setting("up", False), self.setting("up", True)
                 self.door.netlink.request(down, self.setting(key, value), up)
 
-    def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> None:
-        """Make it a port of the bridge and set it up; port flags are written either way."""
+    def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> str:
+        """Make it a port of the bridge and set it up; port flags are written either way. Returns the bridge's MAC."""
         sysctl.prefer(self.door, {sysctl.link_setting(6, self.name, key): value for key, value in _PORT.items()})
         flags = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
         port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": flags})]
-        self._change(
+        (answer,) = self._change(
             f"plug {self.name} into {bridge.name}",
             [
                 link_message(netlink.NEWLINK, [("IFLA_MASTER", bridge.index)], index=self.index),
                 link_message(netlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": port})], index=self.index),
                 link_message(netlink.NEWLINK, [], index=self.index, flags_=UP, change=UP),
+                question(bridge.name),
             ],
         )
+        return str(answer.get_attr("IFLA_ADDRESS"))
 
     def refuse_router_advertisements(self) -> None:
         """Let nobody on the link steer the host that owns it (CVE-2020-10749); to be said before it is up."""
@@ -324,9 +355,9 @@ class Link:
         flag = _FLAGS[key]
         return link_message(netlink.NEWLINK, [], index=self.index, flags_=flag if value else 0, change=flag)
 
-    def _change(self, what: str, messages: list[netlink.Message]) -> None:
-        def send() -> None:
+    def _change(self, what: str, messages: list[netlink.Message]) -> list[Any]:
+        def send() -> list[Any]:
             with explained(f"cannot {what}"):
-                self.door.netlink.request(*messages)
+                return self.door.netlink.request(*messages)
 
-        self.door.journal.change(what, send)
+        return self.door.journal.change(what, send)

@@ -4,8 +4,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from pycni.kernel import kept
 from pycni.kernel.door import Door
@@ -14,6 +15,7 @@ NFTABLES, CONNTRACK = 10, 1  # subsystems
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 _NETFILTER = 12  # the protocol NETLINK_NETFILTER
 _ERROR, _DONE = 2, 3
+_BATCH_BEGIN, _BATCH_END = 16, 17
 _NESTED = 0x8000
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ATTEMPTS = 64
@@ -42,6 +44,16 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind & ~_NESTED, data[offset + _ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One part of a transaction: what is to be done, in which family, with which attributes and flags."""
+
+    command: int
+    family: int
+    body: bytes
+    flags: int
 
 
 class NetfilterSocket:
@@ -90,6 +102,31 @@ class NetfilterSocket:
                     raise OSError(-code, os.strerror(-code).lower())
                 answers.append(message)
 
+    def transact(self, subsystem: int, requests: Sequence[Request]) -> dict[int, int]:
+        """Do all of this or nothing; returns by their numbers which were refused, with an errno of each."""
+        first = self._sequence + 2
+        self._sequence += len(requests) + 2
+        whole = _GENERIC.pack(0, 0, subsystem)
+        messages = [_message(_BATCH_BEGIN, REQUEST, first - 1, whole)]
+        for number, request in enumerate(requests):
+            # What the kernel refuses it says in any case, and all that before it says that the last was done.
+            flags = REQUEST | request.flags | (ACK if number == len(requests) - 1 else 0)
+            body = _GENERIC.pack(request.family, 0, 0) + request.body
+            messages.append(_message(subsystem << 8 | request.command, flags, first + number, body))
+        messages.append(_message(_BATCH_END, REQUEST, self._sequence, whole))
+        self._socket.send(b"".join(messages))
+        refusals: dict[int, int] = {}
+        while True:
+            for kind, _, sequence, message in self._receive():
+                number = sequence - first
+                if kind != _ERROR or not -1 <= number < len(requests):
+                    continue  # the rest of an exchange that was given up
+                (code,) = struct.unpack_from("=i", message, _HEADER.size)
+                if code:
+                    refusals[max(number, 0)] = -code
+                if number in (-1, len(requests) - 1):
+                    return refusals
+
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         data = self._socket.recv(1 << 18)
         offset = 0
@@ -97,6 +134,10 @@ class NetfilterSocket:
             length, kind, state, sequence, _ = _HEADER.unpack_from(data, offset)
             yield kind, state, sequence, data[offset : offset + length]
             offset += (length + 3) & ~3
+
+
+def _message(kind: int, flags: int, sequence: int, content: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(content), kind, flags, sequence, 0) + content + b"\0" * (-len(content) % 4)
 
 
 def connected(door: Door) -> AbstractContextManager[NetfilterSocket]:

@@ -27,6 +27,8 @@ NEWLINKPROP = 108
 REQUEST, ACK, ECHO, DUMP = 0x1, 0x4, 0x8, 0x300
 REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
 
+_ANSWERED_ONCE = frozenset({GETLINK, GETROUTE})  # by one message, or refused
+
 _ERROR, _DONE = 2, 3
 _DUMP_INTERRUPTED = 0x10
 _SOL_NETLINK, _EXT_ACK, _STRICT_CHECK = 270, 11, 12
@@ -55,21 +57,22 @@ class Message:
     fields: Mapping[str, int]
     attributes: Attributes
 
-    def encode(self, sequence: int) -> bytes:
-        """The bytes for the kernel."""
-        flags = self.flags | REQUEST
+    def encode(self, sequence: int, *, acknowledged: bool = True) -> bytes:
+        """The bytes for the kernel, which says that it has done so only if that is to be `acknowledged`."""
+        flags = REQUEST | (self.flags if acknowledged else self.flags & ~ACK)
         data = codec.encode(self.type, flags, sequence, self.fields, self.attributes)
-        return self.encode_in_full(sequence) if data is None else data
+        return self.encode_in_full(sequence, acknowledged=acknowledged) if data is None else data
 
-    def encode_in_full(self, sequence: int) -> bytes:
+    def encode_in_full(self, sequence: int, *, acknowledged: bool = True) -> bytes:
         """The same by pyroute2, which knows every attribute there is."""
         from pycni.kernel import _pyroute2
 
+        flags = REQUEST | (self.flags if acknowledged else self.flags & ~ACK)
         message = _pyroute2.message_class(self.type)()
         for name, value in self.fields.items():
             message[name] = value
         message["attrs"] = list(self.attributes)
-        message["header"].update(type=self.type, flags=self.flags | REQUEST, sequence_number=sequence, pid=0)
+        message["header"].update(type=self.type, flags=flags, sequence_number=sequence, pid=0)
         message.encode()
         return bytes(message.data)
 
@@ -108,21 +111,27 @@ class RouteSocket:
         """Send all in one datagram; returns what became of each: its answers, or the kernel's refusal."""
         if not messages:
             return []
-        first = self._sequence + 1
-        self._sequence += len(messages)
-        self._socket.send(b"".join(message.encode(first + i) for i, message in enumerate(messages)))
-        results: list[list[Any] | NetlinkError | None] = [None] * len(messages)
+        first, last = self._sequence + 1, self._sequence + len(messages)
+        self._sequence = last
+        # What the kernel refuses it says in any case, one after the other: so the end of the last is that of all.
+        *_, final = messages
+        answered = final.type in _ANSWERED_ONCE
+        data = [message.encode(first + i, acknowledged=False) for i, message in enumerate(messages[:-1])]
+        self._socket.send(b"".join((*data, final.encode(last, acknowledged=not answered))))
         answers: list[list[Any]] = [[] for _ in messages]
-        while None in results:
+        refusals: dict[int, NetlinkError] = {}
+        ended = False
+        while not ended:
             for kind, sequence, _, body in self._receive():
                 index = sequence - first
                 if not 0 <= index < len(messages):
                     continue  # the rest of an exchange that was given up
-                if kind == _ERROR:
-                    results[index] = _refusal(body) or answers[index]
-                else:
+                if kind != _ERROR:
                     answers[index].append(codec.read(kind, body))
-        return [result for result in results if result is not None]
+                elif (refusal := _refusal(body)) is not None:
+                    refusals[index] = refusal
+                ended |= sequence == last and (kind == _ERROR or answered)
+        return [refusals.get(index, answer) for index, answer in enumerate(answers)]
 
     def dump(self, message: Message) -> list[Any]:
         """All objects that the kernel lists; asked again if it changed its list meanwhile."""

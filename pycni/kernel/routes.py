@@ -1,6 +1,7 @@
 """Routes of a link: added with all their attributes, and found again in the table where they belong."""
 
 import errno
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
@@ -10,7 +11,7 @@ from pycni.kernel import addresses, links, netlink, rules
 from pycni.kernel.addresses import FAMILIES
 from pycni.kernel.door import Door
 from pycni.kernel.links import Link, explained
-from pycni.kernel.netlink import Message, NetlinkError, link_message
+from pycni.kernel.netlink import Message, NetlinkError
 from pycni.protocol.address import Address
 from pycni.protocol.errors import CniError, Code
 from pycni.protocol.result import Route
@@ -247,8 +248,8 @@ def interface_to(door: Door, address: Address) -> str | None:
     answer = _way(door, address)
     if answer is None or answer["type"] != _UNICAST:
         return None
-    (link,) = door.netlink.request(link_message(netlink.GETLINK, [], index=answer.get_attr("RTA_OIF")))
-    return str(link.get_attr("IFLA_IFNAME"))
+    with door.entered():
+        return socket.if_indextoname(answer.get_attr("RTA_OIF"))
 
 
 def _way(door: Door, address: Address) -> Any:

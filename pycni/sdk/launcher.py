@@ -9,7 +9,6 @@ import os
 import shlex
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Self
 
 from pycni.protocol import version
 
@@ -32,17 +31,17 @@ class Launcher:
     path: tuple[str, ...]  # directories of the packages; empty if the interpreter finds them by itself
 
     @classmethod
-    def read(cls, executable: str) -> Self | None:
+    def read(cls, executable: str) -> "Launcher | None":
         """The launcher at this path, or None if it is some other program."""
         try:
-            with open(executable, "rb") as file:  # noqa: PTH123 - pathlib would double the cost of a call
-                head = file.read(_READ)
-                status = os.fstat(file.fileno())
+            directory, launcher = _looked_at(executable, *_state(executable))
         except OSError:
             return None
-        if head.startswith(_ELF):
-            directory = _oneshot_directory(executable, status.st_dev, status.st_ino, status.st_mtime_ns)
-            return cls.read(f"{directory}/{os.path.basename(executable)}") if directory else None  # noqa: PTH119
+        return cls.read(f"{directory}/{os.path.basename(executable)}") if directory else launcher  # noqa: PTH119
+
+    @classmethod
+    def of_script(cls, head: bytes) -> "Launcher | None":
+        """The launcher that begins so, or None if it is some other program."""
         _, _, rest = head.partition(b"\n")
         line, _, _ = rest.partition(b"\n")
         if not line.startswith(_MARK.encode()):
@@ -84,9 +83,21 @@ def compiled(binary: bytes, *, socket: str, oneshot_directory: str) -> bytes:
     return binary
 
 
+def _state(executable: str) -> tuple[int, int, int, int]:
+    """What another program in its place would not have too. Raises OSError."""
+    status = os.stat(executable)  # noqa: PTH116 - pathlib would cost more than the call
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
 @lru_cache(maxsize=64)
-def _oneshot_directory(executable: str, _device: int, _inode: int, _changed: int) -> str:
-    """Where a compiled launcher finds the scripts; empty if this is some other program."""
-    with open(executable, "rb") as file:  # noqa: PTH123
-        _, found, rest = file.read(_BINARY_MAX).partition(_ONESHOT)
-    return os.fsdecode(rest.partition(b"\0")[0]) if found else ""
+def _looked_at(executable: str, *_state: int) -> tuple[str, Launcher | None]:
+    """Where a compiled launcher finds the scripts, or the launcher that a script is; neither if it is another program.
+
+    Raises OSError.
+    """
+    with open(executable, "rb") as file:  # noqa: PTH123 - pathlib would cost more than the call
+        head = file.read(_READ)
+        if not head.startswith(_ELF):
+            return "", Launcher.of_script(head)
+        _, found, rest = (head + file.read(_BINARY_MAX)).partition(_ONESHOT)
+    return os.fsdecode(rest.partition(b"\0")[0]) if found else "", None

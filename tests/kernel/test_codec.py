@@ -39,9 +39,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     messages: list[Message] = []
     encode = Message.encode
 
-    def noted(self: Message, sequence: int) -> bytes:
+    def noted(self: Message, sequence: int, **how: bool) -> bytes:
         messages.append(self)
-        return encode(self, sequence)
+        return encode(self, sequence, **how)
 
     monkeypatch.setattr(Message, "encode", noted)
     return messages

@@ -171,10 +171,10 @@ def test_legacy_tables_are_not_ours_where_its_programs_are_missing(
 def test_root_of_a_user_namespace_is_not_told_which_legacy_tables_there_are(
     host: Host, iptables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, encoding: str) -> str:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("pycni.kernel.iptables.restore._content", refuse)
     assert len(tables_with(host.door, "nat", "CNI-a")) == (2 if iptables == "legacy" else 0)
 
 

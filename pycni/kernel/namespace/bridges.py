@@ -60,8 +60,8 @@ class BridgeVerbs(LinkVerbs):
         One that others have made may take the lowest of its ports' until it is given one, even the one that it has.
         """
         mac = bridge.mac
-        port.plug_into(bridge, hairpin=hairpin, isolated=isolated)
-        if mac != port.mac and bridge.refresh().mac == port.mac:
+        if port.plug_into(bridge, hairpin=hairpin, isolated=isolated) == port.mac != mac:
+            bridge.refresh()
             bridge.ensure(mac=mac)
 
     def ensure_vlan_gateway(self, bridge: Link, vlan: int, *, keep_default: bool = False) -> Link:

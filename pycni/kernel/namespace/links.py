@@ -74,7 +74,8 @@ class LinkVerbs(Door):
     ) -> tuple[Link, Link]:
         """A cable from here to `peer_in`: both ends with their final names and addresses, both still down."""
         size = [("IFLA_MTU", mtu)] if mtu else []
-        end = [("IFLA_IFNAME", peer), ("IFLA_ADDRESS", mac or random_mac()), ("IFLA_NET_NS_FD", peer_in.fd), *size]
+        end_mac = mac or random_mac()
+        end = [("IFLA_IFNAME", peer), ("IFLA_ADDRESS", end_mac), ("IFLA_NET_NS_FD", peer_in.fd), *size]
         data = {"attrs": [("VETH_INFO_PEER", {"attrs": end})]}
         pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}
         own = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_TXQLEN", 0), *size]
@@ -98,8 +99,9 @@ class LinkVerbs(Door):
                     links.delete(self, name)
                 with explained(f"cannot create veth {name} with peer {peer}"):
                     raise refusal
-            (state,) = next(answers for answers in outcomes if answers and not isinstance(answers, NetlinkError))
-            return Link(self, links.LinkState.of(state)), peer_in.link(peer)
+            (answer,) = next(answers for answers in outcomes if answers and not isinstance(answers, NetlinkError))
+            state = links.LinkState.of(answer)
+            return Link(self, state), Link(peer_in, links.other_end(state, peer, end_mac))
 
         return self.journal.change(f"create veth {name} with peer {peer}", do, lambda: links.delete(self, name))
 
@@ -160,9 +162,14 @@ class LinkVerbs(Door):
         """Remove the link; a veth takes its other end along."""
         self.journal.attempt(f"delete link {name}", partial(links.delete, self, name))
 
-    def wait_for_carrier(self, link: Link) -> None:
-        """Wait until the link can carry frames (a port of a bridge: until it forwards). Raises CniError."""
-        if not any(link.refresh().operstate == "UP" for _ in looks(_CARRIER_DEADLINE)):
+    def wait_for_carrier(self, *waited_for: Link) -> None:
+        """Wait until the links can carry frames (a port of a bridge: until it forwards). Raises CniError."""
+        for _ in looks(_CARRIER_DEADLINE):
+            links.refresh(self, waited_for)
+            late = [link for link in waited_for if link.state.operstate != "UP"]
+            if not late:
+                return
+        for link in late:
             what = "bridge port" if link.state.master else "link"
             raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
 

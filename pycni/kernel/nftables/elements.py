@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pycni.kernel.door import Door
+from pycni.kernel.nftables import changes
+from pycni.kernel.nftables.changes import ElementChange
 from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import Nft, NftError, NftUnavailableError, opened
 from pycni.kernel.owner import Owner, Stale
@@ -28,10 +30,6 @@ class Element:
     def chain(self) -> str:
         """The chain that its value leads to; empty if it leads to none."""
         return self.value.removeprefix("goto ")
-
-    def labelled(self, label: str) -> str:
-        """As nft writes it."""
-        return f'{self.key} comment "{label}"' + (f" : {self.value}" if self.value else "")
 
 
 def _nothing_else(_element: Element) -> str:
@@ -76,54 +74,57 @@ class Table:
     def delete(self, door: Door, owner: Owner | Stale, elements: Iterable[Element] | None = None) -> None:
         """Remove what the owner has: of `elements` if they are known, else of all that there is."""
         try:
-            with opened(door) as nft:
-                held = self.held(nft) if elements is None else self.found(door, elements)
-                doomed = [element for element, label in held if owner.owns(label)]
-                if doomed:
-                    nft.run("\n".join(f"delete element {self.name} {e.place} {{ {e.key} }}" for e in doomed))
-                    self._delete_unused_chains(nft, {e.chain: self.with_chain(e) for e in doomed if e.chain})
+            held = self._all_held(door) if elements is None else self.found(door, elements)
+            doomed = [element for element, label in held if owner.owns(label)]
+            if doomed:
+                changes.apply(door, [ElementChange("delete", self.name, e.place, e.key) for e in doomed])
+                self._delete_unused_chains(door, {e.chain: self.with_chain(e) for e in doomed if e.chain})
         except NftUnavailableError:
             return  # then there is nothing of ours either
         except NftError as error:
             if not error.missing:
                 raise
 
-    def _delete_unused_chains(self, nft: Nft, chains: Mapping[str, str]) -> None:
+    def _delete_unused_chains(self, door: Door, chains: Mapping[str, str]) -> None:
         """Remove these chains, each with what its script removes, unless elements lead there."""
         for chain, script in sorted(chains.items()):
             try:
-                nft.run(f"{script}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
+                with opened(door) as nft:
+                    nft.run(f"{script}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
             except NftError as error:
                 if not error.busy and not error.missing:
                     raise
 
     def _add(self, door: Door, elements: Sequence[Element], owner: Owner) -> None:
-        additions = "\n".join(f"create element {self.name} {e.place} {{ {e.labelled(owner.label)} }}" for e in elements)
-        with opened(door) as nft:
-            try:
-                nft.run(additions)
-            except NftError as error:
-                if not error.missing and not error.exists:
-                    raise
-                if error.missing:
-                    self._make_places(nft, elements)
-                rules = "".join({element.rules for element in elements})
-                leftovers = [element for element, _ in self.found(door, elements)]
-                self._add_over(nft, leftovers, self.script + rules + additions)
+        additions = [
+            ElementChange("create", self.name, e.place, e.key, comment=owner.label, value=e.value) for e in elements
+        ]
+        try:
+            changes.apply(door, additions)
+        except NftError as error:
+            if not error.missing and not error.exists:
+                raise
+            if error.missing:
+                self._make_places(door, elements)
+            rules = "".join({element.rules for element in elements})
+            leftovers = [element for element, _ in self.found(door, elements)]
+            self._add_over(door, leftovers, self.script + rules + "\n".join(map(str, additions)))
 
-    def _make_places(self, nft: Nft, elements: Iterable[Element]) -> None:
+    def _make_places(self, door: Door, elements: Iterable[Element]) -> None:
         for script in filter(None, {self.for_place(element.place) for element in elements}):
             try:
-                nft.run(self.script + script)
+                with opened(door) as nft:
+                    nft.run(self.script + script)
             except NftError as error:
                 if not error.exists:
                     raise
 
-    def _add_over(self, nft: Nft, leftovers: Sequence[Element], script: str) -> None:
+    def _add_over(self, door: Door, leftovers: Sequence[Element], script: str) -> None:
         """Run the script in place of elements that somebody left behind: the keys are ours now, IPAM says so."""
-        removals = "".join(f"delete element {self.name} {e.place} {{ {e.key} }}\n" for e in leftovers)
-        nft.run(removals + script)
-        self._delete_unused_chains(nft, {e.chain: self.with_chain(e) for e in leftovers if e.chain})
+        removals = "".join(f"{ElementChange('delete', self.name, e.place, e.key)}\n" for e in leftovers)
+        with opened(door) as nft:
+            nft.run(removals + script)
+        self._delete_unused_chains(door, {e.chain: self.with_chain(e) for e in leftovers if e.chain})
 
     def found(self, door: Door, elements: Iterable[Element]) -> list[tuple[Element, str]]:
         """Those of the elements that are there, with the value and the label that they have there."""
@@ -135,14 +136,14 @@ class Table:
             if there is not None
         ]
 
+    def _all_held(self, door: Door) -> list[tuple[Element, str]]:
+        with opened(door) as nft:
+            return self.held(nft)
+
     def held(self, nft: Nft) -> list[tuple[Element, str]]:
         """Every element that has a label, with it: all are read."""
         family, _, table = self.name.partition(" ")
         return _labelled_in(nft.listing(f"list table {family} {table}"), self.places)
-
-    def held_in(self, nft: Nft, place: str, *, kind: str) -> list[tuple[Element, str]]:
-        """The same of one place, whose kind is "set" or "map"."""
-        return _labelled_in(nft.listing(f"list {kind} {self.name} {place}"), (place,))
 
 
 def _labelled_in(listing: Iterable[dict[str, Any]], places: tuple[str, ...]) -> list[tuple[Element, str]]:

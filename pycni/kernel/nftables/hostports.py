@@ -17,10 +17,11 @@ from typing import TypeVar
 
 from pycni.kernel import routes
 from pycni.kernel.door import Door
-from pycni.kernel.nftables import localnet
+from pycni.kernel.nftables import changes, localnet
+from pycni.kernel.nftables.changes import Change, CounterChange, ElementChange
 from pycni.kernel.nftables.elements import Element, Table
-from pycni.kernel.nftables.lookup import Found, Lookup, lookup
-from pycni.kernel.nftables.nft import Nft, NftError, opened
+from pycni.kernel.nftables.lookup import Found, Lookup, interface_in, lookup
+from pycni.kernel.nftables.nft import NftError, opened
 from pycni.kernel.owner import Owner, Stale, holder, is_of_container
 from pycni.kernel.portmappings import HostPorts, PortMapping, UdpPort, taken
 from pycni.protocol.address import Cidr, parse_ip
@@ -135,17 +136,18 @@ class _Plan:
             elements.append(Element("localnets", f'"{owner.host_ifname}"', f'"{localnet.counter(reached_by)}"'))
         return cls(elements, rules, reached_by)
 
-    def additions(self, owner: Owner, localnet_before: str) -> Iterator[str]:
-        """The lines that make it."""
+    def additions(self, owner: Owner, localnet_before: str) -> Iterator[Change | str]:
+        """What makes it."""
         if self.localnet:
-            yield f"add counter {_T} {localnet.counter(self.localnet)}"
-            yield f'add element {_T} guarded {{ "{self.localnet}" comment "route_localnet was {localnet_before}" }}'
-        for element in self.elements:
-            yield f"create element {_T} {element.place} {{ {element.labelled(owner.label)} }}"
+            guarded, was = f'"{self.localnet}"', f"route_localnet was {localnet_before}"
+            yield CounterChange("add", _T, localnet.counter(self.localnet))
+            yield ElementChange("add", _T, "guarded", guarded, comment=was)
+        for e in self.elements:
+            yield ElementChange("create", _T, e.place, e.key, comment=owner.label, value=e.value)
         for rule in self.rules:
             yield f'add rule {_T} hostport-conditions {rule} comment "{owner.label}"'
         note = owner.label_with(f"{len(self.elements)} elements + {len(self.rules)} rules")
-        yield f'create element {_T} publishers {{ "{owner.host_ifname}" comment "{note}" }}'
+        yield ElementChange("create", _T, "publishers", f'"{owner.host_ifname}"', comment=note)
 
 
 @dataclass(frozen=True)
@@ -209,11 +211,11 @@ def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
 def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError unless these ports of the host lead to the container."""
     plan = _Plan.of(door, ports, owner)
-    with opened(door) as nft, lookup(door) as kernel:
+    with lookup(door) as kernel:
         for element in plan.elements:
             _expect_element(kernel, element, owner)
         if plan.rules:
-            _expect_rules(nft, plan.rules, owner)
+            _expect_rules(door, plan.rules, owner)
         for chain in _STATIC:
             wanted, there = _TABLE.script.count(f"add rule {_T} {chain} "), kernel.rules("inet", "pycni", chain)
             if there < wanted:
@@ -233,24 +235,23 @@ def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> 
     with lookup(door) as kernel:
         if not kernel.has_chain(*_CHAIN):
             return []
-        with opened(door) as nft:
-            held = _until_alone(lambda: _delete_once(door, nft, kernel, owner, ports))
-            if any(element.place == "localnets" for element in held.elements):
-                localnet.leave_unused(door, nft, _T, lambda: _guards(nft))
+        held = _until_alone(lambda: _delete_once(door, kernel, owner, ports))
+        if any(element.place == "localnets" for element in held.elements):
+            localnet.leave_unused(door, _T, lambda: _guards(kernel))
     return [udp for element in held.elements if (udp := _udp_port(element)) is not None]
 
 
-def _delete_once(door: Door, nft: Nft, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> _Held:
+def _delete_once(door: Door, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> _Held:
     expected = _Plan.of(door, ports, owner).elements if ports and isinstance(owner, Owner) else ()
-    held = _held(nft, kernel, owner, expected)
+    held = _held(door, kernel, owner, expected)
     if removals := _removals(held):
-        nft.run("\n".join(removals))
+        changes.apply(door, removals)
     return held
 
 
 def _add(door: Door, plan: _Plan, owner: Owner) -> None:
-    with opened(door) as nft, lookup(door) as kernel:
-        _until_alone(lambda: _add_once(door, nft, kernel, plan, owner))
+    with lookup(door) as kernel:
+        _until_alone(lambda: _add_once(door, kernel, plan, owner))
         try:
             for element in plan.elements:
                 _refuse_if_one_address_is_taken(kernel, element, owner)
@@ -270,39 +271,39 @@ def _until_alone(change: Callable[[], T]) -> T:
     return change()
 
 
-def _add_once(door: Door, nft: Nft, kernel: Lookup, plan: _Plan, owner: Owner) -> None:
-    script = "" if kernel.has_chain(*_CHAIN) else _TABLE.script
-    removals = _removals(_held(nft, kernel, owner, plan.elements))
+def _add_once(door: Door, kernel: Lookup, plan: _Plan, owner: Owner) -> None:
+    script = [] if kernel.has_chain(*_CHAIN) else [_TABLE.script]
+    removals = _removals(_held(door, kernel, owner, plan.elements))
     elements, claims = [], []
     for element in plan.elements:
-        settled, lines = _settle(kernel, element, owner)
+        settled, room = _settle(kernel, element, owner)
         elements += [] if settled is None else [settled]
-        claims += lines
+        claims += room
     plan = replace(plan, elements=elements)
     with localnet.shared(door) if plan.localnet else nullcontext():
         before = localnet.before(door, plan.localnet) if plan.localnet else ""
-        nft.run(script + "\n".join((*removals, *claims, *plan.additions(owner, before))))
+        changes.apply(door, [*script, *removals, *claims, *plan.additions(owner, before)])
 
 
-def _settle(kernel: Lookup, element: Element, owner: Owner) -> tuple[Element | None, list[str]]:
-    """The element as it can be among those of others, and the lines that make room for it. Raises CniError, code 11.
+def _settle(kernel: Lookup, element: Element, owner: Owner) -> tuple[Element | None, list[Change]]:
+    """The element as it can be among those of others, and what makes room for it. Raises CniError, code 11.
 
     A container on several networks is given the same ports on each: the first leads to it, the second stands by.
     """
-    lines = []
+    room = []
     of_all = _of_all(element) if element.place.startswith("hostip_") else None
     for place, key in filter(None, ((element.place, element.key), of_all)):
         taken_in, found = _whoever_has(kernel, place, key)
         if found is None or owner.owns(found.comment):
-            lines += _claim(place, key) if (place, key) == of_all else []
+            room += _claim(place, key) if (place, key) == of_all else []
         elif is_of_container(found.comment, owner.container_id):
             if taken_in == place:
                 return _standing_by(kernel, element), []
         elif found.data and found.address_and_port.split()[0] != element.value.split()[0]:
             raise _taken(element, found.comment)
         else:  # a leftover: IPAM has given us the address since; or what went with such a port
-            lines.append(f"delete element {_T} {taken_in} {{ {key} }}")
-    return element, lines
+            room.append(ElementChange("delete", _T, taken_in, key))
+    return element, room
 
 
 def _whoever_has(kernel: Lookup, place: str, key: str) -> tuple[str, Found | None]:
@@ -314,10 +315,10 @@ def _whoever_has(kernel: Lookup, place: str, key: str) -> tuple[str, Found | Non
     return place, None
 
 
-def _claim(place: str, key: str) -> list[str]:
-    """The lines that fail if somebody has the port of all addresses by then."""
+def _claim(place: str, key: str) -> list[Change]:
+    """What fails if somebody has the port of all addresses by then."""
     nobody = f"{_ANY[int(place[-1])]} . 0"
-    return [f"create element {_T} {place} {{ {key} : {nobody} }}", f"delete element {_T} {place} {{ {key} }}"]
+    return [ElementChange("create", _T, place, key, value=nobody), ElementChange("delete", _T, place, key)]
 
 
 def _standing_by(kernel: Lookup, element: Element) -> Element | None:
@@ -352,18 +353,18 @@ def _note(kernel: Lookup, owner: Owner) -> str | None:
     return found.comment if found is not None and owner.owns(found.comment) else None
 
 
-def _held(nft: Nft, kernel: Lookup, owner: Owner | Stale, expected: Iterable[Element]) -> _Held:
+def _held(door: Door, kernel: Lookup, owner: Owner | Stale, expected: Iterable[Element]) -> _Held:
     """What the owner has; everything is read only if the expected elements are not all."""
     if isinstance(owner, Stale):
-        return _Held(*_owned(nft, owner))
+        return _Held(*_owned(door, owner))
     note = _note(kernel, owner)
     if note is None:
         return _Held()
     count = _COUNT.search(note)
     elements = [Element("publishers", f'"{owner.host_ifname}"'), *_those_of(kernel, owner, expected)]
     if count is None or int(count[1]) != len(elements) - 1:
-        return _Held(*_owned(nft, owner))
-    return _Held(elements, _rule_handles(nft, owner) if int(count[2]) else ())
+        return _Held(*_owned(door, owner))
+    return _Held(elements, _rule_handles(door, owner) if int(count[2]) else ())
 
 
 def _those_of(kernel: Lookup, owner: Owner, expected: Iterable[Element]) -> Iterator[Element]:
@@ -374,24 +375,27 @@ def _those_of(kernel: Lookup, owner: Owner, expected: Iterable[Element]) -> Iter
                 yield replace(element, place=place)
 
 
-def _owned(nft: Nft, owner: Owner | Stale) -> tuple[list[Element], list[int]]:
-    elements = [element for element, label in _TABLE.held(nft) if owner.owns(label)]
-    return elements, _rule_handles(nft, owner)
+def _owned(door: Door, owner: Owner | Stale) -> tuple[list[Element], list[int]]:
+    with opened(door) as nft:
+        elements = [element for element, label in _TABLE.held(nft) if owner.owns(label)]
+    return elements, _rule_handles(door, owner)
 
 
-def _rule_handles(nft: Nft, owner: Owner | Stale) -> list[int]:
-    rules = [item["rule"] for item in nft.listing(f"list chain {_T} hostport-conditions") if "rule" in item]
+def _rule_handles(door: Door, owner: Owner | Stale) -> list[int]:
+    with opened(door) as nft:
+        listing = nft.listing(f"list chain {_T} hostport-conditions")
+    rules = [item["rule"] for item in listing if "rule" in item]
     return [rule["handle"] for rule in rules if owner.owns(rule.get("comment", ""))]
 
 
-def _guards(nft: Nft) -> list[tuple[str, str]]:
+def _guards(kernel: Lookup) -> list[tuple[str, str]]:
     """The links that lead from 127.0.0.1, and what route_localnet was there before."""
-    return [(guard.key.strip('"'), note[-1:]) for guard, note in _TABLE.held_in(nft, "guarded", kind="set")]
+    return [(interface_in(key), guard.comment[-1:]) for key, guard in kernel.elements(_T, "guarded")]
 
 
-def _removals(held: _Held) -> list[str]:
+def _removals(held: _Held) -> list[Change | str]:
     return [
-        *(f"delete element {_T} {element.place} {{ {element.key} }}" for element in held.elements),
+        *(ElementChange("delete", _T, element.place, element.key) for element in held.elements),
         *(f"delete rule {_T} hostport-conditions handle {handle}" for handle in held.rules),
     ]
 
@@ -418,8 +422,9 @@ def _expect_element(kernel: Lookup, element: Element, owner: Owner) -> None:
         raise CniError(f"host port {element.key} leads to {own.address_and_port}, not to {element.value}")
 
 
-def _expect_rules(nft: Nft, rules: Iterable[str], owner: Owner) -> None:
-    listed = [line for line in nft.run(f"list chain {_T} hostport-conditions").splitlines() if owner.key in line]
+def _expect_rules(door: Door, rules: Iterable[str], owner: Owner) -> None:
+    with opened(door) as nft:
+        listed = [line for line in nft.run(f"list chain {_T} hostport-conditions").splitlines() if owner.key in line]
     found = {match.groups() for line in listed if (match := _TO.search(line))}
     for rule in rules:
         match = _TO.search(rule)

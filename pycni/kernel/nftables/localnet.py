@@ -13,7 +13,9 @@ from hashlib import sha512
 from pycni.kernel import sysctl
 from pycni.kernel.door import Door
 from pycni.kernel.lock import locked
-from pycni.kernel.nftables.nft import Nft, NftError
+from pycni.kernel.nftables import changes
+from pycni.kernel.nftables.changes import CounterChange, ElementChange
+from pycni.kernel.nftables.nft import NftError
 from pycni.protocol.errors import CniError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what needs no quotes
@@ -47,7 +49,7 @@ def expect(door: Door, link: str) -> None:
         raise CniError(f"127.0.0.1 does not lead to the container: sysctl net/{_setting(link)} is not 1")
 
 
-def leave_unused(door: Door, nft: Nft, table: str, guards: Callable[[], Iterable[tuple[str, str]]]) -> None:
+def leave_unused(door: Door, table: str, guards: Callable[[], Iterable[tuple[str, str]]]) -> None:
     """Where nobody needs it any more the setting goes back to what it was, and then its guard goes.
 
     `guards` tells the links that are guarded, and what the setting was there.
@@ -55,14 +57,14 @@ def leave_unused(door: Door, nft: Nft, table: str, guards: Callable[[], Iterable
     with locked(door, _DOING):
         for link, was in guards():
             try:
-                nft.run(f"delete counter {table} {counter(link)}")
+                changes.apply(door, [CounterChange("delete", table, counter(link))])
             except NftError as error:
                 if error.busy:
                     continue
                 if not error.missing:  # it is, if a DEL was killed between this line and the last
                     raise
             sysctl.prefer(door, {_setting(link): was})
-            nft.run(f'delete element {table} guarded {{ "{link}" }}')
+            changes.apply(door, [ElementChange("delete", table, "guarded", f'"{link}"')])
 
 
 def _setting(link: str) -> str:

@@ -5,6 +5,7 @@ libnftables reads whole tables to answer such questions, and twice that if the a
 """
 
 import errno
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,22 +77,27 @@ class Lookup:
 
         A key is made of addresses, MACs, protocols, ports and the names of interfaces: `"cni0" . 10.1.0.2 . tcp . 80`.
         """
-        value = attribute(_KEY, attribute(_VALUE, _key(key)), nested=True)
-        elements = attribute(_LIST_ELEMENTS, attribute(_LIST_ELEMENT, value, nested=True), nested=True)
-        found = self._elements(table, place, elements, flags=ACK)
+        family, _, name = table.partition(" ")
+        value = attribute(_KEY, attribute(_VALUE, key_of(key)), nested=True)
+        found = self._elements(family, element_list(name, place, value), flags=ACK)
         return _found(found[0]) if found else None
 
     def elements_ending(self, table: str, place: str, end: str) -> list[Found]:
         """All elements whose keys end so; of the others nothing but the key is looked at."""
-        wanted = _key(end)
-        found = self._elements(table, place, b"", flags=DUMP)
-        keys = [dict(attributes(fields[_KEY]))[_VALUE] for fields in found]
-        return [_found(fields) for fields, key in zip(found, keys, strict=True) if key.endswith(wanted)]
+        wanted = key_of(end)
+        return [_found(fields) for key, fields in self._listed(table, place) if key.endswith(wanted)]
 
-    def _elements(self, table: str, place: str, which: bytes, *, flags: int) -> list[dict[int, bytes]]:
+    def elements(self, table: str, place: str) -> list[tuple[bytes, Found]]:
+        """All elements with their keys."""
+        return [(key, _found(fields)) for key, fields in self._listed(table, place)]
+
+    def _listed(self, table: str, place: str) -> Iterator[tuple[bytes, dict[int, bytes]]]:
         family, _, name = table.partition(" ")
-        where = text(_LIST_TABLE, name) + text(_LIST_SET, place)
-        answers = self._answers(_GET_ELEMENT, family, where + which, flags)
+        for fields in self._elements(family, text(_LIST_TABLE, name) + text(_LIST_SET, place), flags=DUMP):
+            yield dict(attributes(fields[_KEY]))[_VALUE], fields
+
+    def _elements(self, family: str, which: bytes, *, flags: int) -> list[dict[int, bytes]]:
+        answers = self._answers(_GET_ELEMENT, family, which, flags)
         lists = [dict(attributes(answer[BODY:])).get(_LIST_ELEMENTS, b"") for answer in answers]
         return [dict(attributes(element)) for elements in lists for _, element in attributes(elements)]
 
@@ -118,7 +124,7 @@ def lookup(door: Door) -> Iterator[Lookup]:
 def _encoded(part: str) -> bytes:
     """One part of a key as the kernel's registers hold it: in multiples of four bytes."""
     if part.startswith('"'):
-        return part.strip('"').encode().ljust(_IFNAME, b"\0")
+        return os.fsencode(part.strip('"')).ljust(_IFNAME, b"\0")
     if _MAC.fullmatch(part):
         return bytes.fromhex(part.replace(":", "")) + b"\0\0"
     if part in PROTOCOLS:
@@ -128,8 +134,20 @@ def _encoded(part: str) -> bytes:
     return ip_address(part).packed
 
 
-def _key(text: str) -> bytes:
-    return b"".join(map(_encoded, text.split(" . ")))
+def key_of(words: str) -> bytes:
+    """A key, or the value of a map, as the kernel has it, of what nft writes: see `Lookup.element`."""
+    return b"".join(map(_encoded, words.split(" . ")))
+
+
+def interface_in(key: bytes) -> str:
+    """The name of an interface that is a key."""
+    return os.fsdecode(key.rstrip(b"\0"))
+
+
+def element_list(table: str, place: str, element: bytes) -> bytes:
+    """The attributes of a message about one element."""
+    elements = attribute(_LIST_ELEMENTS, attribute(_LIST_ELEMENT, element, nested=True), nested=True)
+    return text(_LIST_TABLE, table) + text(_LIST_SET, place) + elements
 
 
 def _found(fields: Mapping[int, bytes]) -> Found:
