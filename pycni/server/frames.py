@@ -1,7 +1,8 @@
 """What travels between launcher and server: one call, a word of agreement, one answer.
 
-The launcher (launcher.c) sends a header of four numbers with its descriptors, then type, environment and stdin. Nothing
-is done before both have agreed: the server says ACCEPTED or REFUSED, and the launcher GO.
+The launcher (launcher.c) sends a header of four numbers with its descriptors, then type, environment and stdin. The
+server says ACCEPTED or REFUSED, and then, unless the launcher has changed its mind before, does it and says DONE. How
+they agree is told in launcher.c.
 """
 
 import os
@@ -10,8 +11,9 @@ import struct
 from dataclasses import dataclass, field
 from functools import cache
 
-MAGIC = 0x314E4350
-ACCEPTED, REFUSED, GO = b"A", b"R", b"G"
+MAGIC = 0x324E4350
+ACCEPTED, REFUSED, DONE = b"A", b"R", b"D"
+_AT_ONCE = 1 << 16  # bytes: more than most calls have
 STDIN_MAX = 16 << 20
 _ENVIRONMENT_MAX = 4 << 20
 _TYPE_MAX = 255
@@ -43,24 +45,28 @@ class Call:
 
 def receive(connection: socket.socket) -> Call:
     """Read one call. Raises FrameError for what is none, OSError for a connection that ends or takes too long."""
-    header, descriptors, flags, _ = socket.recv_fds(connection, _HEADER.size, 2)
+    data, descriptors, flags, _ = socket.recv_fds(connection, _AT_ONCE, 2)
     try:
-        while len(header) < _HEADER.size:
-            header += _some(connection, _HEADER.size - len(header))
-        magic, type_length, env_length, stdin_length = _HEADER.unpack(header)
+        if len(data) < _HEADER.size:
+            data += _exactly(connection, _HEADER.size - len(data))
+        magic, type_length, env_length, stdin_length = _HEADER.unpack_from(data)
         if magic != MAGIC or flags & socket.MSG_CTRUNC:
             raise FrameError("this is no launcher")
         if not 0 < type_length <= _TYPE_MAX or env_length > _ENVIRONMENT_MAX or stdin_length > STDIN_MAX:
             raise FrameError(f"a call of {type_length}, {env_length} and {stdin_length} bytes is too long")
         if not descriptors:
             raise FrameError("the caller's network namespace is missing")
-        body = memoryview(_exactly(connection, type_length + env_length + stdin_length))
-        name = bytes(body[:type_length]).decode("ascii", errors="replace")
-        env = os.fsdecode(bytes(body[type_length : type_length + env_length])).split("\0")
+        env_begins = _HEADER.size + type_length
+        stdin_begins = env_begins + env_length
+        end = stdin_begins + stdin_length
+        if len(data) > end:
+            raise FrameError("there is more than a call")
+        data += _exactly(connection, end - len(data))
+        env = os.fsdecode(data[env_begins:stdin_begins]).split("\0")
         return Call(
-            type=name,
+            type=data[_HEADER.size : env_begins].decode("ascii", errors="replace"),
             env=dict(entry.split("=", 1) for entry in env if "=" in entry),
-            stdin=bytes(body[type_length + env_length :]),
+            stdin=data[stdin_begins:],
             host=descriptors[0],
             container=descriptors[1] if len(descriptors) > 1 else None,
         )
@@ -71,14 +77,17 @@ def receive(connection: socket.socket) -> Call:
 
 
 def agreed(connection: socket.socket) -> bool:
-    """Say that the call is accepted; whether the launcher still wants it."""
+    """Say on the blocking connection that the call is accepted; whether the launcher still wants it."""
     connection.sendall(ACCEPTED)
-    return connection.recv(1) == GO
+    try:
+        return bool(connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
 
 
 def send_answer(connection: socket.socket, status: int, stdout: bytes, stderr: bytes) -> None:
     """Send what the launcher is to print, and its exit status."""
-    connection.sendall(_ANSWER.pack(status, len(stdout), len(stderr)) + stdout + stderr)
+    connection.sendall(DONE + _ANSWER.pack(status, len(stdout), len(stderr)) + stdout + stderr)
 
 
 def _exactly(connection: socket.socket, length: int) -> bytes:

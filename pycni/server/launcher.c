@@ -6,11 +6,12 @@
  *
  *     header, descriptors, type, environment, stdin   ->
  *                                                     <-   A: accepted, or R: not here
- *     G: go                                           ->
- *                                                     <-   status, stdout, stderr
+ *                                                     <-   D: done, status, stdout, stderr; or R
  *
- * Until it has said G the launcher may change its mind, and nothing has happened. After G it never does an ADD again:
- * an ADD done twice is worse than an error 11, "try again later". All other verbs may be repeated.
+ * Until it has heard A the launcher may change its mind: it ends its side of the connection, and then looks for A once
+ * more. The server says A, and then looks for that end before it begins: it answers R if there is one. So one of them
+ * sees the other in any case, and nothing is done twice. After A the launcher never does an ADD again: an ADD done twice
+ * is worse than an error 11, "try again later". All other verbs may be repeated.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,12 +22,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-#define MAGIC 0x314e4350u /* "PCN1" */
+#define MAGIC 0x324e4350u /* "PCN2" */
 #define STDIN_MAX (16u << 20)
 #define ANSWER_MAX (64u << 20)
 #define CONNECT_MS 200
@@ -154,8 +156,8 @@ static int receive_all(int fd, char *data, size_t length, int milliseconds) {
     return 1;
 }
 
-/* The header with the descriptors: our own network namespace, and the container's if it can be opened. */
-static int send_header(int fd, const uint32_t header[4]) {
+/* The call with its descriptors: our own network namespace, and the container's if it can be opened. */
+static int send_call(int fd, struct iovec parts[4]) {
     int descriptors[2], count = 0;
     descriptors[count] = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     if (descriptors[count] < 0) return 0;
@@ -163,8 +165,7 @@ static int send_header(int fd, const uint32_t header[4]) {
     const char *netns = variable("CNI_NETNS");
     if (*netns && (descriptors[count] = open(netns, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) >= 0) count++;
     union { char space[CMSG_SPACE(sizeof descriptors)]; struct cmsghdr aligned; } control = {{0}};
-    struct iovec data = {(void *)header, 4 * sizeof header[0]};
-    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 4, .msg_control = &control,
                              .msg_controllen = CMSG_SPACE((size_t)count * sizeof(int))};
     struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
     rights->cmsg_level = SOL_SOCKET;
@@ -175,30 +176,41 @@ static int send_header(int fd, const uint32_t header[4]) {
     do sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     while (count--) close(descriptors[count]);
-    return sent == (ssize_t)data.iov_len;
+    if (sent < 0) return 0;
+    for (int i = 0; i < 4; i++) { /* the rest, where it was too much at once */
+        size_t done = (size_t)sent < parts[i].iov_len ? (size_t)sent : parts[i].iov_len;
+        sent -= (ssize_t)done;
+        if (!send_all(fd, (char *)parts[i].iov_base + done, parts[i].iov_len - done)) return 0;
+    }
+    return 1;
 }
 
-/* Ask the server, up to the moment before it begins. */
-static int accepted(int fd, const char *type, const char *data, size_t length) {
+/* Ask the server; 0 as long as nothing has happened. */
+static int accepted(int fd, const char *type, char *data, size_t length) {
     size_t environment = 0;
     for (char **entry = environ; *entry; entry++) environment += strlen(*entry) + 1;
     char *block = malloc(environment + 1), *end = block;
     if (!block) return 0;
     for (char **entry = environ; *entry; entry++) end = stpcpy(end, *entry) + 1;
     uint32_t header[4] = {MAGIC, (uint32_t)strlen(type), (uint32_t)environment, (uint32_t)length};
+    struct iovec parts[4] = {{header, sizeof header}, {(char *)type, strlen(type)}, {block, environment}, {data, length}};
     char word;
-    return send_header(fd, header) && send_all(fd, type, strlen(type)) && send_all(fd, block, environment) &&
-           send_all(fd, data, length) && receive_all(fd, &word, 1, ACCEPT_MS) && word == 'A';
+    if (send_call(fd, parts) && receive_all(fd, &word, 1, ACCEPT_MS)) return word == 'A';
+    /* Too late, or gone: we change our mind, unless it has just begun. */
+    shutdown(fd, SHUT_WR);
+    return recv(fd, &word, 1, MSG_DONTWAIT) == 1 && word == 'A';
 }
 
-/* Print the answer and exit with its status; returns only if there is none. */
-static void answer(int fd) {
+/* Print the answer and exit with its status; returns if there is none, 1 if that is because nothing was done. */
+static int answer(int fd) {
+    char word = 0;
     uint32_t header[3];
-    if (!receive_all(fd, (char *)header, sizeof header, ANSWER_MS)) return;
-    if (header[1] > ANSWER_MAX || header[2] > ANSWER_MAX) return;
+    if (!receive_all(fd, &word, 1, ANSWER_MS) || word != 'D') return word == 'R';
+    if (!receive_all(fd, (char *)header, sizeof header, ANSWER_MS)) return 0;
+    if (header[1] > ANSWER_MAX || header[2] > ANSWER_MAX) return 0;
     size_t length = (size_t)header[1] + header[2];
     char *text = malloc(length + 1);
-    if (!text || !receive_all(fd, text, length, ANSWER_MS)) return;
+    if (!text || !receive_all(fd, text, length, ANSWER_MS)) return 0;
     for (size_t done = 0; done < header[2];) {
         ssize_t wrote = write(2, text + header[1] + done, header[2] - done);
         if (wrote <= 0) break;
@@ -232,13 +244,13 @@ int main(int argc, char **argv) {
     }
     if (length > STDIN_MAX) oneshot(type, data, length, consumed);
     int fd = connected();
-    if (fd < 0 || !accepted(fd, type, data, length) || !send_all(fd, "G", 1)) {
+    if (fd < 0 || !accepted(fd, type, data, length)) {
         if (fd >= 0) close(fd);
         oneshot(type, data, length, consumed);
     }
-    answer(fd);
+    int undone = answer(fd);
     close(fd);
-    if (strcmp(command, "ADD")) oneshot(type, data, length, consumed);
+    if (undone || strcmp(command, "ADD")) oneshot(type, data, length, consumed);
     say(1, "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 11,\n    \"msg\": \"the pycni server ended during the call\",\n"
            "    \"details\": \"what it had done is removed by DEL; try again later\"\n}");
     return 1;

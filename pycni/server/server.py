@@ -5,6 +5,7 @@ import logging
 import os
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ from pycni.server.frames import Call, FrameError
 log = logging.getLogger(__name__)
 
 _said: ContextVar[io.StringIO | None] = ContextVar("said", default=None)
-_PATIENCE = 10.0  # seconds for a launcher to send its call
+_PATIENCE = struct.pack("@ll", 10, 0)  # for a launcher to send its call: a struct timeval
 _STAND_INS = 16  # times the number of workers: how many threads there are at most, when calls wait for the world
 
 
@@ -131,7 +132,7 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         """One connection to its end; nothing that happens on it reaches the others."""
-        connection.settimeout(_PATIENCE)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
         try:
             call = frames.receive(connection)
         except (FrameError, OSError) as error:
@@ -139,10 +140,9 @@ class Server:
             return
         try:
             plugin = self._plugins.get(call.type)
-            if self._stopping or plugin is None or not _can_serve(connection, call):
+            if self._stopping or plugin is None or not _can_serve(connection, call) or not frames.agreed(connection):
                 connection.sendall(frames.REFUSED)
-            elif frames.agreed(connection):
-                connection.settimeout(None)
+            else:
                 reply = _answer(plugin, call)
                 frames.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
         except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pycni.server import frames
+from pycni.testing import wait_for
 
 Stage = Any
 FalseServer = Callable[[Callable[[socket.socket], None]], None]
@@ -72,32 +73,29 @@ def test_a_death_before_acceptance_leads_to_the_one_shot(
     assert oneshot_was_called(stage.run(command))
 
 
-def test_a_death_between_acceptance_and_go_leaves_nothing_done_twice(stage: Stage, false_server: FalseServer) -> None:
-    """Whether GO still left for the dead server is a race; nobody has acted on it."""
-
-    def die(connection: socket.socket) -> None:
-        whole_call(connection)
-        connection.sendall(frames.ACCEPTED)
-
-    false_server(die)
-    done = stage.run("ADD")
-    if done.returncode:
-        assert json.loads(done.stdout)["code"] == 11
-        assert not stage.calls.exists()
-    else:
-        assert oneshot_was_called(done)
-
-
 def test_a_death_after_acceptance_is_error_11_for_add(stage: Stage, false_server: FalseServer) -> None:
     def die(connection: socket.socket) -> None:
         whole_call(connection)
         connection.sendall(frames.ACCEPTED)
-        assert connection.recv(1) == frames.GO
 
     false_server(die)
     done = stage.run("ADD")
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 11)
     assert not stage.calls.exists()
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_a_refusal_after_acceptance_leads_to_the_one_shot(
+    stage: Stage, false_server: FalseServer, command: str
+) -> None:
+    """The server has seen that the launcher changed its mind just when it heard that it was accepted."""
+
+    def refuse(connection: socket.socket) -> None:
+        whole_call(connection)
+        connection.sendall(frames.ACCEPTED + frames.REFUSED)
+
+    false_server(refuse)
+    assert oneshot_was_called(stage.run(command))
 
 
 @pytest.mark.parametrize("command", ["CHECK", "DEL", "GC", "STATUS", "VERSION"])
@@ -106,9 +104,7 @@ def test_a_death_after_acceptance_is_made_good_for_verbs_that_may_be_repeated(
 ) -> None:
     def die(connection: socket.socket) -> None:
         whole_call(connection)
-        connection.sendall(frames.ACCEPTED)
-        connection.recv(1)
-        connection.sendall(struct.pack("=III", 0, 100, 0) + b"half")
+        connection.sendall(frames.ACCEPTED + frames.DONE + struct.pack("=III", 0, 100, 0) + b"half")
 
     false_server(die)
     assert oneshot_was_called(stage.run(command))
@@ -126,12 +122,13 @@ def test_garbage_in_place_of_acceptance_leads_to_the_one_shot(
     assert oneshot_was_called(stage.run("ADD"))
 
 
-def test_garbage_in_place_of_an_answer_is_error_11_for_add(stage: Stage, false_server: FalseServer) -> None:
+@pytest.mark.parametrize("begin", [b"", frames.DONE])
+def test_garbage_in_place_of_an_answer_is_error_11_for_add(
+    stage: Stage, false_server: FalseServer, begin: bytes
+) -> None:
     def answer(connection: socket.socket) -> None:
         whole_call(connection)
-        connection.sendall(frames.ACCEPTED)
-        connection.recv(1)
-        connection.sendall(b"\xff" * 64)
+        connection.sendall(frames.ACCEPTED + begin + b"\xff" * 64)
 
     false_server(answer)
     done = stage.run("ADD")
@@ -140,31 +137,30 @@ def test_garbage_in_place_of_an_answer_is_error_11_for_add(stage: Stage, false_s
 
 @pytest.mark.exhaustive
 def test_a_hanging_server_is_given_up_before_it_has_accepted(stage: Stage, false_server: FalseServer) -> None:
-    """It may still accept later: without GO nothing is done."""
-    went: list[bytes] = []
+    """It may still accept later, but sees then that the launcher has changed its mind."""
+    agreed: list[bool] = []
 
     def hang(connection: socket.socket) -> None:
-        connection.settimeout(30)
-        call = frames.receive(connection)
-        call.close()
-        connection.recv(1)  # until the launcher goes away
+        whole_call(connection)
+        assert connection.recv(1) == b""  # the launcher has changed its mind
+        connection.settimeout(None)
         try:
-            connection.sendall(frames.ACCEPTED)
-            went.append(connection.recv(1))
-        except OSError:
-            went.append(b"")
+            agreed.append(frames.agreed(connection))
+            connection.sendall(frames.REFUSED)
+        except BrokenPipeError:  # it is gone already
+            agreed.append(False)
 
     false_server(hang)
     assert oneshot_was_called(stage.run("ADD"))
-    assert went in ([], [b""])
+    wait_for(lambda: agreed, "the server to accept")
+    assert not any(agreed)
 
 
 def test_a_slow_reader_and_a_slow_answer_are_waited_for(stage: Stage, false_server: FalseServer) -> None:
     def slow(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         call = whole_call(connection)
-        connection.sendall(frames.ACCEPTED)
-        connection.recv(1)
+        connection.sendall(frames.ACCEPTED + frames.DONE)
         answer = struct.pack("=III", 3, len(call.stdin), 4) + call.stdin + b"warn"
         for start in range(0, len(answer), 70_000):
             connection.sendall(answer[start : start + 70_000])
@@ -180,7 +176,6 @@ def test_the_call_arrives_whole(stage: Stage, false_server: FalseServer) -> None
     def note(connection: socket.socket) -> None:
         calls.append(whole_call(connection))
         connection.sendall(frames.ACCEPTED)
-        connection.recv(1)
         frames.send_answer(connection, 0, b"{}", b"")
 
     false_server(note)

@@ -144,6 +144,23 @@ def test_whatever_comes_in_by_the_socket_it_goes_on(stage: Stage, data: bytes, d
             assert connection.recv(1) in (b"", frames.REFUSED)
 
 
+def test_nothing_is_done_for_a_launcher_that_has_changed_its_mind(
+    stage: Stage, server: "subprocess.Popen[bytes]"
+) -> None:
+    environment = b"CNI_COMMAND=ADD\0CNI_CONTAINERID=c0\0CNI_IFNAME=eth0\0CNI_NETNS=/nowhere\0CNI_PATH=/nowhere\0"
+    parts = b"static", environment, b"{}"
+    with socket.socket(socket.AF_UNIX) as connection, open("/proc/self/ns/net", "rb") as netns:  # noqa: PTH123
+        server.send_signal(signal.SIGSTOP)  # it hangs
+        connection.connect(str(stage.socket))
+        header = struct.pack("=IIII", frames.MAGIC, *map(len, parts))
+        socket.send_fds(connection, [header, *parts], [netns.fileno()])
+        connection.shutdown(socket.SHUT_WR)
+        server.send_signal(signal.SIGCONT)
+        connection.settimeout(20)
+        assert connection.recv(2, socket.MSG_WAITALL) == frames.ACCEPTED + frames.REFUSED
+    assert stage.answered() == {}
+
+
 def attach(stage: Stage, number: int) -> Any:
     """ADD of host-local for container cNUMBER: whoever does it twice fails, or takes a second address."""
     ipam = {"type": "host-local", "dataDir": str(stage.state / "networks"), "subnet": "10.1.0.0/16"}
