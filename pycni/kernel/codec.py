@@ -166,13 +166,14 @@ def _in_full(kind: int, data: bytes) -> Any:
 class Reader:
     """A message that the kernel sent, read as far as it is asked about, with the words of pyroute2's messages."""
 
-    __slots__ = ("_attributes", "_data", "_fields", "_full", "_kind", "_table")
+    __slots__ = ("_attributes", "_data", "_fields", "_full", "_inner", "_kind", "_table")
 
     def __init__(self, kind: int, data: bytes) -> None:
         layout, names, self._table = _FAMILIES[kind & ~3]
         self._kind, self._data = kind, data
         self._fields = dict(zip(names, layout.unpack_from(data, _HEADER.size), strict=True))
         self._attributes = _split(data, _HEADER.size + layout.size, len(data))
+        self._inner: dict[tuple[str, ...], tuple[Table, Mapping[int, tuple[int, int]]]] = {}
         self._full: Any = None
 
     def __getitem__(self, field: str) -> int:
@@ -191,14 +192,21 @@ class Reader:
 
     def get_nested(self, *names: str) -> Any:
         """The value of an attribute inside others, or None."""
-        table, attributes = self._table, self._attributes
-        for name in names[:-1]:
-            number, inner = table[name]
-            if number not in attributes or isinstance(inner, tuple):
-                return None
-            start, end = attributes[number]
-            table, attributes = inner, _split(self._data, start, end)
-        return _decode(self._data, table, attributes, names[-1])
+        *way, last = names
+        table, attributes = self._inside(tuple(way))
+        return _decode(self._data, table, attributes, last)
+
+    def _inside(self, way: tuple[str, ...]) -> tuple[Table, Mapping[int, tuple[int, int]]]:
+        """What the attributes at the end of the way are called, and those that are there."""
+        if not way:
+            return self._table, self._attributes
+        if way not in self._inner:
+            table, attributes = self._inside(way[:-1])
+            number, inner = table[way[-1]]
+            assert not isinstance(inner, tuple), f"{way[-1]} holds no attributes: use get_attr"
+            start, end = attributes.get(number, (0, 0))
+            self._inner[way] = inner, _split(self._data, start, end)
+        return self._inner[way]
 
     def in_full(self) -> Any:
         """The same as pyroute2 reads it, with all that there is."""

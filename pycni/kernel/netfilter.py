@@ -19,6 +19,7 @@ _BATCH_BEGIN, _BATCH_END = 16, 17
 _NESTED = 0x8000
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ATTEMPTS = 64
+_AT_ONCE = 32  # questions: their answers must find room in the socket
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
 BODY = _HEADER.size + _GENERIC.size  # where the attributes of a message begin
@@ -48,12 +49,12 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One part of a transaction: what is to be done, in which family, with which attributes and flags."""
+    """What is to be told or done, in which family, with which attributes and flags."""
 
     command: int
     family: int
     body: bytes
-    flags: int
+    flags: int = 0
 
 
 class NetfilterSocket:
@@ -96,35 +97,55 @@ class NetfilterSocket:
                 if kind == _DONE:
                     return None if interrupted else answers
                 if kind == _ERROR:
-                    (code,) = struct.unpack_from("=i", message, _HEADER.size)
-                    if code == 0:
-                        return answers
-                    raise OSError(-code, os.strerror(-code).lower())
+                    if code := _code(message):
+                        raise OSError(code, os.strerror(code).lower())
+                    return answers
                 answers.append(message)
+
+    def ask_all(self, subsystem: int, requests: Sequence[Request]) -> list[bytes | int]:
+        """Send requests that are answered by one message each; returns that, or the errno of a refusal, of each."""
+        answers: list[bytes | int] = []
+        for start in range(0, len(requests), _AT_ONCE):
+            answers += self._ask_some(subsystem, requests[start : start + _AT_ONCE])
+        return answers
+
+    def _ask_some(self, subsystem: int, requests: Sequence[Request]) -> list[bytes | int]:
+        first = self._sequence + 1
+        self._sequence += len(requests)
+        messages = [_message(subsystem, request, first + number) for number, request in enumerate(requests)]
+        self._socket.send(b"".join(messages))
+        answers: dict[int, bytes | int] = {}
+        while len(answers) < len(requests):
+            for kind, _, sequence, message in self._receive():
+                number = sequence - first
+                if 0 <= number < len(requests):
+                    answers[number] = _code(message) if kind == _ERROR else message
+        return [answers[number] for number in range(len(requests))]
 
     def transact(self, subsystem: int, requests: Sequence[Request]) -> dict[int, int]:
         """Do all of this or nothing; returns by their numbers which were refused, with an errno of each."""
         first = self._sequence + 2
         self._sequence += len(requests) + 2
-        whole = _GENERIC.pack(0, 0, subsystem)
-        messages = [_message(_BATCH_BEGIN, REQUEST, first - 1, whole)]
-        for number, request in enumerate(requests):
-            # What the kernel refuses it says in any case, and all that before it says that the last was done.
-            flags = REQUEST | request.flags | (ACK if number == len(requests) - 1 else 0)
-            body = _GENERIC.pack(request.family, 0, 0) + request.body
-            messages.append(_message(subsystem << 8 | request.command, flags, first + number, body))
-        messages.append(_message(_BATCH_END, REQUEST, self._sequence, whole))
-        self._socket.send(b"".join(messages))
+        last = len(requests) - 1
+        # What the kernel refuses it says in any case, and all that before it says that the last was done.
+        messages = [_message(subsystem, r, first + n, ACK if n == last else 0) for n, r in enumerate(requests)]
+        begin, end = _border(_BATCH_BEGIN, subsystem, first - 1), _border(_BATCH_END, subsystem, self._sequence)
+        self._socket.send(b"".join((begin, *messages, end)))
         refusals: dict[int, int] = {}
         while True:
-            for kind, _, sequence, message in self._receive():
+            try:
+                received = list(self._receive())
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                return {**refusals, last: errno.ENOBUFS}  # more refusals than there is room for
+            for kind, _, sequence, message in received:
                 number = sequence - first
-                if kind != _ERROR or not -1 <= number < len(requests):
+                if kind != _ERROR or not -1 <= number <= last:
                     continue  # the rest of an exchange that was given up
-                (code,) = struct.unpack_from("=i", message, _HEADER.size)
-                if code:
-                    refusals[max(number, 0)] = -code
-                if number in (-1, len(requests) - 1):
+                if code := _code(message):
+                    refusals[max(number, 0)] = code
+                if number in (-1, last):
                     return refusals
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
@@ -136,8 +157,21 @@ class NetfilterSocket:
             offset += (length + 3) & ~3
 
 
-def _message(kind: int, flags: int, sequence: int, content: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(content), kind, flags, sequence, 0) + content + b"\0" * (-len(content) % 4)
+def _message(subsystem: int, request: Request, sequence: int, flags: int = 0) -> bytes:
+    """A request with its headers; `flags` are added to its own."""
+    content = _GENERIC.pack(request.family, 0, 0) + request.body
+    kind, flags = subsystem << 8 | request.command, REQUEST | request.flags | flags
+    return _HEADER.pack(_HEADER.size + len(content), kind, flags, sequence, 0) + content
+
+
+def _border(kind: int, subsystem: int, sequence: int) -> bytes:
+    """Where a transaction begins or ends."""
+    return _HEADER.pack(BODY, kind, REQUEST, sequence, 0) + _GENERIC.pack(0, 0, subsystem)
+
+
+def _code(message: bytes) -> int:
+    """The errno in an NLMSG_ERROR; 0 in an acknowledgement."""
+    return int(-struct.unpack_from("=i", message, _HEADER.size)[0])
 
 
 def connected(door: Door) -> AbstractContextManager[NetfilterSocket]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, NoReturn
 
 _ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
@@ -51,13 +52,19 @@ def _without_lone_surrogates(value: Any) -> Any:
 
 def fold(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The members called `names` in any letter case (the last one wins); null members count as absent."""
-    known = {name.casefold(): name for name in names}
+    known = _spellings(tuple(names))
     result: dict[str, Any] = {}
     for key, value in document.items():
-        name = known.get(key.casefold())
+        name = known.get(key) or known.get(key.casefold())
         if name is not None and value is not None:
             result[name] = value
     return result
+
+
+@cache
+def _spellings(names: tuple[str, ...]) -> dict[str, str]:
+    """The names by themselves, as nearly everybody writes them, and by what is the same in any letter case."""
+    return {name: name for name in names} | {name.casefold(): name for name in names}
 
 
 def dumps_indented(value: object) -> str:

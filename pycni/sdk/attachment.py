@@ -53,6 +53,7 @@ class Network(Generic[C]):
         from pycni.kernel.namespace import Namespace  # loads pyroute2, which IPAM plugins never need
 
         host = Namespace.own(self.journal)
+        host.still = self.request.command == "CHECK"
         self._opened.append(host)
         return host
 
@@ -156,6 +157,7 @@ class Attachment(Network[C]):
             if self.request.command == "DEL":
                 return NoNamespace()  # type: ignore[return-value] # it has what DEL needs
             raise
+        container.still = self.request.command == "CHECK"
         self._opened.append(container)
         return container
 

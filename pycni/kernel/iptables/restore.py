@@ -163,11 +163,10 @@ def tables_with(door: Door, name: str, chain: str) -> list[Table]:
     return [*_nft_tables(door, name, chain), *_legacy_tables(door, name)]
 
 
-def _nft_tables(door: Door, name: str, chain: str) -> Iterator[Table]:
+def _nft_tables(door: Door, name: str, chain: str) -> list[Table]:
     with lookup(door) as kernel:
-        for version, family in _WORD.items():
-            if kernel.has_chain(family, name, chain):
-                yield Table(door, version, name, "nft")
+        families = kernel.chains(_WORD.values(), name, chain)
+    return [Table(door, version, name, "nft") for version, family in _WORD.items() if family in families]
 
 
 def _legacy_tables(door: Door, name: str) -> Iterator[Table]:
@@ -205,8 +204,9 @@ def drops_forwarding(door: Door) -> bool:
     False without the programs: then nothing can be done about it.
     """
     with lookup(door) as kernel:
-        families = [v for v, family in _WORD.items() if kernel.policy(family, "filter", "FORWARD") == "drop"]
-    if any(Table(door, version, "filter", "nft").find_program("restore") for version in families):
+        policies = kernel.policies(_WORD.values(), "filter", "FORWARD")
+    dropping = [version for version, family in _WORD.items() if policies.get(family) == "drop"]
+    if any(Table(door, version, "filter", "nft").find_program("restore") for version in dropping):
         return True
     return any(table.listing().policies.get("FORWARD") == "DROP" for table in _legacy_tables(door, "filter"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from pycni.kernel import containerlink, links, moves, netlink, taps
@@ -26,10 +26,21 @@ _CARRIER_DEADLINE = 2.0  # seconds
 class LinkVerbs(Door):
     """The verbs of links."""
 
+    still = False  # whether nothing is changed, so that one look at each link is enough
+
+    @cached_property
+    def _seen(self) -> dict[str, links.LinkState]:
+        return {}
+
     def find_link(self, name: str) -> Link | None:
         """The link called `name`, or None."""
-        state = links.find_state(self, name)
-        return None if state is None else Link(self, state)
+        state = self._seen.get(name) or links.find_state(self, name)
+        return None if state is None else self._look(state)
+
+    def _look(self, state: links.LinkState) -> Link:
+        if self.still:
+            self._seen[state.name] = state
+        return Link(self, state)
 
     def link(self, name: str) -> Link:
         """The link called `name`. Raises CniError if there is none."""
@@ -59,8 +70,12 @@ class LinkVerbs(Door):
 
     def find_peer_of(self, other_end: Link) -> Link | None:
         """The link here whose cable leads to `other_end`, a veth in another namespace; None if it is not here."""
-        state = links.find_state_at(self, other_end.state.peer) if other_end.state.peer else None
-        return Link(self, state) if state is not None and state.peer == other_end.index else None
+        index = other_end.state.peer
+        if not index:
+            return None
+        seen = (state for state in self._seen.values() if state.index == index)
+        state = next(seen, None) or links.find_state_at(self, index)
+        return self._look(state) if state is not None and state.peer == other_end.index else None
 
     def peer_of(self, other_end: Link) -> Link:
         """The same, where there must be one. Raises CniError."""

@@ -108,7 +108,7 @@ def _removal(family: str, rules: Iterable[dict[str, Any]]) -> str:
 def _families(door: Door, *, of_ports: bool = False) -> list[str]:
     """The families that have the table, or in it even ports."""
     with lookup(door) as kernel:
-        families = [family for family in ("ip", "ip6") if kernel.has_table(family, _TABLE)]
+        families = kernel.tables(("ip", "ip6"), _TABLE)
         return [family for family in families if not of_ports or any(kernel.rules(family, _TABLE, c) for c in _CHAINS)]
 
 

@@ -128,8 +128,10 @@ class Table:
 
     def found(self, door: Door, elements: Iterable[Element]) -> list[tuple[Element, str]]:
         """Those of the elements that are there, with the value and the label that they have there."""
+        wanted = list(elements)
         with lookup(door) as kernel:
-            answers = [(element, kernel.element(self.name, element.place, element.key)) for element in elements]
+            kernel.look_ahead(self.name, [(element.place, element.key) for element in wanted])
+            answers = [(element, kernel.element(self.name, element.place, element.key)) for element in wanted]
         return [
             (replace(element, value=f"goto {there.chain}" if there.chain else ""), there.comment)
             for element, there in answers

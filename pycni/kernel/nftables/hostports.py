@@ -30,7 +30,7 @@ from pycni.protocol.errors import CniError
 T = TypeVar("T")
 
 _T = "inet pycni"
-_CHAIN = ("inet", "pycni", "hostports")  # if it is there, all is
+_CHAIN = "inet", "pycni", "hostports"  # if it is there, all is
 _WORD, _ANY = {4: "ip", 6: "ip6"}, {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nobody binds to them
 _MARK = "meta mark set meta mark | 0x2000"
 _ATTEMPTS = 4  # to change what others change at the same time
@@ -108,7 +108,11 @@ add rule {_T} martians iifname @guarded ip daddr 127.0.0.0/8 drop
 """,
     (*_PLACES, "localnets", "publishers"),
 )
-_STATIC = ("hostports", "hostport-prerouting", "hostport-output", "hostport-postrouting", "martians")
+# How many rules each chain has, and how many jump there; last the one that others jump to.
+_STATIC = {
+    chain: (_TABLE.script.count(f"add rule {_T} {chain} "), _TABLE.script.count(f"jump {chain}\n"))
+    for chain in ("hostport-prerouting", "hostport-output", "hostport-postrouting", "martians", "hostports")
+}
 
 
 @dataclass(frozen=True)
@@ -212,14 +216,17 @@ def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError unless these ports of the host lead to the container."""
     plan = _Plan.of(door, ports, owner)
     with lookup(door) as kernel:
+        kernel.look_ahead(_T, _places(plan.elements))
         for element in plan.elements:
             _expect_element(kernel, element, owner)
         if plan.rules:
             _expect_rules(door, plan.rules, owner)
-        for chain in _STATIC:
-            wanted, there = _TABLE.script.count(f"add rule {_T} {chain} "), kernel.rules("inet", "pycni", chain)
-            if there < wanted:
-                raise CniError(f"chain {chain} of nftables table {_T} has {there} of its {wanted} rules")
+        for chain, there in zip(_STATIC, kernel.uses("inet", "pycni", _STATIC), strict=True):
+            wanted, jumps = (_TABLE.script.count(f"{words} {chain} ") for words in (f"add rule {_T}", "jump"))
+            if there < wanted + jumps:
+                raise CniError(
+                    f"chain {chain} of nftables table {_T} has {max(there - jumps, 0)} of its {wanted} rules"
+                )
     if plan.localnet:
         localnet.expect(door, plan.localnet)
 
@@ -241,8 +248,19 @@ def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> 
     return [udp for element in held.elements if (udp := _udp_port(element)) is not None]
 
 
+def _places(elements: Iterable[Element]) -> Iterator[tuple[str, str]]:
+    """Where these elements may be, or others that are in their way."""
+    for element in elements:
+        yield element.place, element.key
+        yield f"more_{element.place}", element.key
+        if element.place.startswith("hostip_"):
+            yield from _places([Element(*_of_all(element))])
+
+
 def _delete_once(door: Door, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> _Held:
     expected = _Plan.of(door, ports, owner).elements if ports and isinstance(owner, Owner) else ()
+    if isinstance(owner, Owner):
+        kernel.look_ahead(_T, [*_publisher(owner), *_places(expected)])
     held = _held(door, kernel, owner, expected)
     if removals := _removals(held):
         changes.apply(door, removals)
@@ -273,6 +291,7 @@ def _until_alone(change: Callable[[], T]) -> T:
 
 def _add_once(door: Door, kernel: Lookup, plan: _Plan, owner: Owner) -> None:
     script = [] if kernel.has_chain(*_CHAIN) else [_TABLE.script]
+    kernel.look_ahead(_T, [*_publisher(owner), *_places(plan.elements)])
     removals = _removals(_held(door, kernel, owner, plan.elements))
     elements, claims = [], []
     for element in plan.elements:
@@ -347,9 +366,15 @@ def _taken(element: Element, label: str) -> CniError:
     return taken(port, holder(label))
 
 
+def _publisher(owner: Owner) -> Iterator[tuple[str, str]]:
+    """Where it is noted that the attachment has host ports."""
+    yield "publishers", f'"{owner.host_ifname}"'
+
+
 def _note(kernel: Lookup, owner: Owner) -> str | None:
     """What is noted about the attachment's host ports; None if it has none."""
-    found = kernel.element(_T, "publishers", f'"{owner.host_ifname}"')
+    ((place, key),) = _publisher(owner)
+    found = kernel.element(_T, place, key)
     return found.comment if found is not None and owner.owns(found.comment) else None
 
 

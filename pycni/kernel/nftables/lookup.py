@@ -7,18 +7,28 @@ libnftables reads whole tables to answer such questions, and twice that if the a
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from pycni.kernel.door import Door
-from pycni.kernel.netfilter import ACK, BODY, DUMP, NFTABLES, NetfilterSocket, attribute, attributes, connected, text
+from pycni.kernel.netfilter import (
+    BODY,
+    DUMP,
+    NFTABLES,
+    NetfilterSocket,
+    Request,
+    attribute,
+    attributes,
+    connected,
+    text,
+)
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_ELEMENT = 1, 4, 7, 13
-_TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _RULE_TABLE, _RULE_CHAIN = 1, 1, 3, 5, 1, 2
+_TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _CHAIN_USE, _RULE_TABLE, _RULE_CHAIN = 1, 1, 3, 5, 6, 1, 2
 _POLICIES = ("drop", "accept")
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
 _KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
@@ -52,35 +62,66 @@ class Lookup:
 
     def __init__(self, socket: NetfilterSocket) -> None:
         self._socket = socket
+        self._seen: dict[tuple[str, str, str], Found | None] = {}
 
-    def has_table(self, family: str, table: str) -> bool:
-        """Whether there is such a table."""
-        return self._ask(_GET_TABLE, family, text(_TABLE_NAME, table)) is not None
+    def tables(self, families: Iterable[str], table: str) -> list[str]:
+        """Those of the families that have a table of this name."""
+        wanted = list(families)
+        answers = self._ask([_request(_GET_TABLE, family, text(_TABLE_NAME, table)) for family in wanted])
+        return [family for family, answer in zip(wanted, answers, strict=True) if answer is not None]
+
+    def chains(self, families: Iterable[str], table: str, chain: str) -> list[str]:
+        """Those of the families that have such a chain."""
+        wanted = list(families)
+        answers = self._ask([_chain(family, table, chain) for family in wanted])
+        return [family for family, answer in zip(wanted, answers, strict=True) if answer is not None]
 
     def has_chain(self, family: str, table: str, chain: str) -> bool:
         """Whether there is such a chain."""
-        return self._ask(_GET_CHAIN, family, text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)) is not None
+        return bool(self.chains([family], table, chain))
 
-    def policy(self, family: str, table: str, chain: str) -> str:
-        """What happens at the end of a base chain, "accept" or "drop"; empty if there is no such chain."""
-        answer = self._ask(_GET_CHAIN, family, text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain))
-        policy = dict(attributes(answer[BODY:])).get(_CHAIN_POLICY) if answer else None
-        return "" if policy is None else _POLICIES[int.from_bytes(policy, "big")]
+    def policies(self, families: Iterable[str], table: str, chain: str) -> dict[str, str]:
+        """What happens at the end of a base chain, "accept" or "drop", by those of the families that have the chain."""
+        wanted = list(families)
+        answers = self._ask([_chain(family, table, chain) for family in wanted])
+        policies = [dict(attributes(answer[BODY:])).get(_CHAIN_POLICY) if answer else None for answer in answers]
+        return {
+            family: _POLICIES[int.from_bytes(policy, "big")]
+            for family, policy in zip(wanted, policies, strict=True)
+            if policy is not None
+        }
+
+    def uses(self, family: str, table: str, chains: Iterable[str]) -> list[int]:
+        """Of each chain, how many rules it has and how many rules or elements lead to it together; 0 if it is gone."""
+        answers = self._ask([_chain(family, table, chain) for chain in chains])
+        return [int.from_bytes(dict(attributes(a[BODY:])).get(_CHAIN_USE, b""), "big") if a else 0 for a in answers]
 
     def rules(self, family: str, table: str, chain: str) -> int:
         """How many rules the chain has; none if it is missing."""
         where = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
-        return len(self._answers(_GET_RULE, family, where, DUMP))
+        return len(self._list(_GET_RULE, family, where))
 
     def element(self, table: str, place: str, key: str) -> Found | None:
         """The element with this key, as nft writes it, in a set or map of the table; None if there is none.
 
         A key is made of addresses, MACs, protocols, ports and the names of interfaces: `"cni0" . 10.1.0.2 . tcp . 80`.
         """
+        if (table, place, key) in self._seen:
+            return self._seen[table, place, key]
+        (found,) = self._at(table, [(place, key)])
+        return found
+
+    def look_ahead(self, table: str, places_and_keys: Iterable[tuple[str, str]]) -> None:
+        """Ask for all these elements at once; `element` knows them then, and nothing of what it was told before."""
+        wanted = list(dict.fromkeys(places_and_keys))
+        found = self._at(table, wanted)
+        self._seen = {(table, *where): element for where, element in zip(wanted, found, strict=True)}
+
+    def _at(self, table: str, places_and_keys: Iterable[tuple[str, str]]) -> list[Found | None]:
         family, _, name = table.partition(" ")
-        value = attribute(_KEY, attribute(_VALUE, key_of(key)), nested=True)
-        found = self._elements(family, element_list(name, place, value), flags=ACK)
-        return _found(found[0]) if found else None
+        keys = [(place, attribute(_KEY, attribute(_VALUE, key_of(key)), nested=True)) for place, key in places_and_keys]
+        answers = self._ask([_request(_GET_ELEMENT, family, element_list(name, place, key)) for place, key in keys])
+        return [None if answer is None else _found(_elements_in(answer)[0]) for answer in answers]
 
     def elements_ending(self, table: str, place: str, end: str) -> list[Found]:
         """All elements whose keys end so; of the others nothing but the key is looked at."""
@@ -93,25 +134,39 @@ class Lookup:
 
     def _listed(self, table: str, place: str) -> Iterator[tuple[bytes, dict[int, bytes]]]:
         family, _, name = table.partition(" ")
-        for fields in self._elements(family, text(_LIST_TABLE, name) + text(_LIST_SET, place), flags=DUMP):
-            yield dict(attributes(fields[_KEY]))[_VALUE], fields
+        for answer in self._list(_GET_ELEMENT, family, text(_LIST_TABLE, name) + text(_LIST_SET, place)):
+            for fields in _elements_in(answer):
+                yield dict(attributes(fields[_KEY]))[_VALUE], fields
 
-    def _elements(self, family: str, which: bytes, *, flags: int) -> list[dict[int, bytes]]:
-        answers = self._answers(_GET_ELEMENT, family, which, flags)
-        lists = [dict(attributes(answer[BODY:])).get(_LIST_ELEMENTS, b"") for answer in answers]
-        return [dict(attributes(element)) for elements in lists for _, element in attributes(elements)]
+    def _ask(self, requests: Sequence[Request]) -> list[bytes | None]:
+        """What the kernel answers to each; None if what is asked about is missing."""
+        answers = self._socket.ask_all(NFTABLES, requests) if requests else []
+        for answer in answers:
+            if isinstance(answer, int) and answer not in _MISSING:
+                raise OSError(answer, os.strerror(answer).lower())
+        return [None if isinstance(answer, int) else answer for answer in answers]
 
-    def _ask(self, command: int, family: str, body: bytes) -> bytes | None:
-        return next(iter(self._answers(command, family, body, ACK)), None)
-
-    def _answers(self, command: int, family: str, body: bytes, flags: int) -> list[bytes]:
-        """What the kernel answers; nothing if what is asked about is missing."""
+    def _list(self, command: int, family: str, body: bytes) -> list[bytes]:
+        """What the kernel lists; nothing if what it is to look into is missing."""
         try:
-            return self._socket.ask(NFTABLES, command, FAMILIES[family], body, flags=flags)
+            return self._socket.ask(NFTABLES, command, FAMILIES[family], body, flags=DUMP)
         except OSError as error:
             if error.errno in _MISSING:
                 return []
             raise
+
+
+def _request(command: int, family: str, body: bytes) -> Request:
+    return Request(command, FAMILIES[family], body)
+
+
+def _chain(family: str, table: str, chain: str) -> Request:
+    return _request(_GET_CHAIN, family, text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain))
+
+
+def _elements_in(answer: bytes) -> list[dict[int, bytes]]:
+    elements = dict(attributes(answer[BODY:])).get(_LIST_ELEMENTS, b"")
+    return [dict(attributes(element)) for _, element in attributes(elements)]
 
 
 @contextmanager
