@@ -10,7 +10,6 @@ import sys
 import typing
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
@@ -43,17 +42,19 @@ class _Finder:
             return None
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = (_WithRecords if name == _CORE_SCHEMA else LazyLoader)(spec.loader)
+            # Not derived from importlib.abc.Loader: to load that takes longer than most of what waits here.
+            own: Any = _WithRecords if name == _CORE_SCHEMA else LazyLoader
+            spec.loader = own(spec.loader)
         return spec
 
 
-class _WithRecords(Loader):
+class _WithRecords:
     """Loads a module whose eighty TypedDicts are for type checkers alone: to make them would take 10 to 15 ms."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+    def create_module(self, spec: ModuleSpec) -> Any:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
