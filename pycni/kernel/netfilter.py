@@ -19,6 +19,7 @@ _BATCH_BEGIN, _BATCH_END = 16, 17
 _NESTED = 0x8000
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ATTEMPTS = 64
+_RECEIVE = 1 << 16  # bytes; the kernel sends no more than half of that at once
 _AT_ONCE = 32  # questions: their answers must find room in the socket
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
@@ -149,7 +150,7 @@ class NetfilterSocket:
                     return refusals
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        data = self._socket.recv(1 << 18)
+        data = self._socket.recv(_RECEIVE)
         offset = 0
         while offset + _HEADER.size <= len(data):
             length, kind, state, sequence, _ = _HEADER.unpack_from(data, offset)

@@ -34,7 +34,7 @@ _DUMP_INTERRUPTED = 0x10
 _SOL_NETLINK, _EXT_ACK, _STRICT_CHECK = 270, 11, 12
 _HEADER = struct.Struct("=IHHII")
 _EXT_ACK_TEXT = 1
-_RECEIVE = 1 << 18
+_RECEIVE = 1 << 16  # bytes; the kernel sends no more than half of that at once, and for more memory would be mapped
 _DUMP_ATTEMPTS = 64
 
 

@@ -1,8 +1,4 @@
-"""Kernel settings of a namespace, by their path under /proc/sys/net.
-
-The way there is short only from the directory of a family: above it the kernel looks at those of every other namespace
-too, and that takes a millisecond where there are a thousand.
-"""
+"""Kernel settings of a namespace, by their path under /proc/sys/net."""
 
 import errno
 import logging
@@ -13,6 +9,7 @@ from functools import partial
 
 from pycni.kernel import kept
 from pycni.kernel.door import Door
+from pycni.kernel.procfs import settings_directory
 from pycni.protocol.errors import CniError, Code
 
 log = logging.getLogger(__name__)
@@ -66,7 +63,7 @@ class _Settings:
     def _open(self, setting: str, flags: int) -> int:
         family, _, rest = setting.partition("/")
         if family not in self._directories:
-            self._directories[family] = os.open(f"{_ROOT}/{family}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._directories[family] = settings_directory(family)
         return os.open(rest, flags | os.O_CLOEXEC, dir_fd=self._directories[family])
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from typing import Any
@@ -139,16 +139,21 @@ class Server:
             log.warning("not a call: %s", error)
             return
         try:
-            plugin = self._plugins.get(call.type)
-            if self._stopping or plugin is None or not _can_serve(connection, call) or not frames.agreed(connection):
+            with closing(call):  # before the launcher ends: the next call should find this thread idle
+                reply = self._reply(connection, call)
+            if reply is None:
                 connection.sendall(frames.REFUSED)
             else:
-                reply = _answer(plugin, call)
                 frames.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
         except OSError as error:
             log.warning("%s %s: the launcher went away: %s", call.type, call.env.get("CNI_COMMAND"), error)
-        finally:
-            call.close()
+
+    def _reply(self, connection: socket.socket, call: Call) -> Answer | None:
+        """The answer; None if nothing is done, because this is not its server or the launcher has changed its mind."""
+        plugin = self._plugins.get(call.type)
+        if self._stopping or plugin is None or not _can_serve(connection, call) or not frames.agreed(connection):
+            return None
+        return _answer(plugin, call)
 
 
 def _answer(plugin: type[Plugin[Any]], call: Call) -> Answer:

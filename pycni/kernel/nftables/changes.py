@@ -12,7 +12,7 @@ from typing import Literal
 
 from pycni.kernel.door import Door
 from pycni.kernel.netfilter import NFTABLES, Request, attribute, connected, text
-from pycni.kernel.nftables.lookup import FAMILIES, element_list, key_of
+from pycni.kernel.nftables.lookup import COUNTER, FAMILIES, element_list, key_of
 from pycni.kernel.nftables.nft import NftError, opened
 
 _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_OBJECT, _DELETE_OBJECT = 12, 14, 18, 20
@@ -21,7 +21,6 @@ _FLAGS = {"create": _CREATE | _EXCLUSIVE, "add": _CREATE, "delete": 0}
 _KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
 _VALUE, _VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
 _TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4
-_COUNTER = (1).to_bytes(4, "big")
 _GOTO = (-4).to_bytes(4, "big", signed=True)
 _COMMENT = 0  # of userdata: a byte of type, a byte of length, a string
 _EXPLAINED = frozenset({errno.ENOENT, errno.EEXIST, errno.EBUSY})  # what NftError tells apart
@@ -71,7 +70,7 @@ class CounterChange:
     def request(self) -> Request:
         """The same as the kernel reads it."""
         family, _, table = self.table.partition(" ")
-        body = text(_TABLE, table) + text(_OBJECT_NAME, self.name) + attribute(_OBJECT_TYPE, _COUNTER)
+        body = text(_TABLE, table) + text(_OBJECT_NAME, self.name) + attribute(_OBJECT_TYPE, COUNTER)
         if self.verb == "delete":
             return Request(_DELETE_OBJECT, FAMILIES[family], body, 0)
         body += attribute(_OBJECT_DATA, b"", nested=True)

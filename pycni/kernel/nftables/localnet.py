@@ -15,6 +15,7 @@ from pycni.kernel.door import Door
 from pycni.kernel.lock import locked
 from pycni.kernel.nftables import changes
 from pycni.kernel.nftables.changes import CounterChange, ElementChange
+from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import NftError
 from pycni.protocol.errors import CniError
 
@@ -54,8 +55,11 @@ def leave_unused(door: Door, table: str, guards: Callable[[], Iterable[tuple[str
 
     `guards` tells the links that are guarded, and what the setting was there.
     """
-    with locked(door, _DOING):
+    family, _, name = table.partition(" ")
+    with locked(door, _DOING), lookup(door) as kernel:
         for link, was in guards():
+            if kernel.counter_uses(family, name, counter(link)):
+                continue
             try:
                 changes.apply(door, [CounterChange("delete", table, counter(link))])
             except NftError as error:

@@ -27,8 +27,10 @@ from pycni.kernel.netfilter import (
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
-_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_ELEMENT = 1, 4, 7, 13
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_ELEMENT, _GET_OBJECT = 1, 4, 7, 13, 19
 _TABLE_NAME, _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _CHAIN_USE, _RULE_TABLE, _RULE_CHAIN = 1, 1, 3, 5, 6, 1, 2
+_OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_USE = 1, 2, 3, 5
+COUNTER = (1).to_bytes(4, "big")  # a type of object
 _POLICIES = ("drop", "accept")
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
 _KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
@@ -95,6 +97,12 @@ class Lookup:
         """Of each chain, how many rules it has and how many rules or elements lead to it together; 0 if it is gone."""
         answers = self._ask([_chain(family, table, chain) for chain in chains])
         return [int.from_bytes(dict(attributes(a[BODY:])).get(_CHAIN_USE, b""), "big") if a else 0 for a in answers]
+
+    def counter_uses(self, family: str, table: str, counter: str) -> int:
+        """How many elements and rules refer to the counter; 0 if it is gone."""
+        where = text(_OBJECT_TABLE, table) + text(_OBJECT_NAME, counter) + attribute(_OBJECT_TYPE, COUNTER)
+        (answer,) = self._ask([_request(_GET_OBJECT, family, where)])
+        return int.from_bytes(dict(attributes(answer[BODY:])).get(_OBJECT_USE, b""), "big") if answer else 0
 
     def rules(self, family: str, table: str, chain: str) -> int:
         """How many rules the chain has; none if it is missing."""
