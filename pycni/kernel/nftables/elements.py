@@ -12,7 +12,7 @@ from pycni.kernel.door import Door
 from pycni.kernel.nftables import changes
 from pycni.kernel.nftables.changes import ElementChange
 from pycni.kernel.nftables.lookup import lookup
-from pycni.kernel.nftables.nft import Nft, NftError, NftUnavailableError, opened
+from pycni.kernel.nftables.nft import NftError, NftUnavailableError, opened
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
 
@@ -74,7 +74,7 @@ class Table:
     def delete(self, door: Door, owner: Owner | Stale, elements: Iterable[Element] | None = None) -> None:
         """Remove what the owner has: of `elements` if they are known, else of all that there is."""
         try:
-            held = self._all_held(door) if elements is None else self.found(door, elements)
+            held = self.held(door) if elements is None else self.found(door, elements)
             doomed = [element for element, label in held if owner.owns(label)]
             if doomed:
                 changes.apply(door, [ElementChange("delete", self.name, e.place, e.key) for e in doomed])
@@ -138,14 +138,14 @@ class Table:
             if there is not None
         ]
 
-    def _all_held(self, door: Door) -> list[tuple[Element, str]]:
-        with opened(door) as nft:
-            return self.held(nft)
-
-    def held(self, nft: Nft) -> list[tuple[Element, str]]:
+    def held(self, door: Door) -> list[tuple[Element, str]]:
         """Every element that has a label, with it: all are read."""
         family, _, table = self.name.partition(" ")
-        return _labelled_in(nft.listing(f"list table {family} {table}"), self.places)
+        with lookup(door) as kernel:
+            if not kernel.tables([family], table):
+                return []
+        with opened(door) as nft:
+            return _labelled_in(nft.listing(f"list table {family} {table}"), self.places)
 
 
 def _labelled_in(listing: Iterable[dict[str, Any]], places: tuple[str, ...]) -> list[tuple[Element, str]]:

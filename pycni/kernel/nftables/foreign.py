@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pycni.kernel.door import Door
+from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import Nft, NftError, NftUnavailableError, opened
 
 _ATTEMPTS = 5  # of an edit that a Go plugin gets in the way of
@@ -19,6 +20,8 @@ class ForeignChain:
 
     def rules(self, door: Door, owns: Callable[[str], bool]) -> list[dict[str, Any]]:
         """Its rules, in nft's JSON, whose comment is of the owner; none if there is no such chain."""
+        if not self._is_there(door):
+            return []
         try:
             with opened(door) as nft:
                 return self._rules(nft, owns)
@@ -27,6 +30,8 @@ class ForeignChain:
 
     def delete(self, door: Door, owns: Callable[[str], bool]) -> None:
         """Remove the rules whose comment is of the owner; table and chain stay, as the Go plugins leave them."""
+        if not self._is_there(door):
+            return
         try:
             with opened(door) as nft:
                 for attempt in range(1, _ATTEMPTS + 1):
@@ -34,6 +39,11 @@ class ForeignChain:
                         return
         except NftUnavailableError:
             return  # then there is nothing of anybody's
+
+    def _is_there(self, door: Door) -> bool:
+        family, _, table = self.table.partition(" ")
+        with lookup(door) as kernel:
+            return kernel.has_chain(family, table, self.name)
 
     def _deleted(self, nft: Nft, owns: Callable[[str], bool], *, last: bool) -> bool:
         handles = [rule["handle"] for rule in self._rules(nft, owns)]

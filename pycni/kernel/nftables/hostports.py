@@ -401,8 +401,7 @@ def _those_of(kernel: Lookup, owner: Owner, expected: Iterable[Element]) -> Iter
 
 
 def _owned(door: Door, owner: Owner | Stale) -> tuple[list[Element], list[int]]:
-    with opened(door) as nft:
-        elements = [element for element, label in _TABLE.held(nft) if owner.owns(label)]
+    elements = [element for element, label in _TABLE.held(door) if owner.owns(label)]
     return elements, _rule_handles(door, owner)
 
 

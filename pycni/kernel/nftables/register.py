@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from pycni.kernel.door import Door
 from pycni.kernel.nftables.elements import Element, Table
-from pycni.kernel.nftables.nft import NftError, NftUnavailableError, opened
+from pycni.kernel.nftables.nft import NftError, NftUnavailableError
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import Address
 
@@ -39,8 +39,7 @@ def entries(door: Door, backend: str, ips: Sequence[Address] | None = None) -> l
     if ips is not None:
         return [(ip_address(e.key), label) for e, label in _TABLE.found(door, _elements(backend, ips))]
     try:
-        with opened(door) as nft:
-            found = _TABLE.held(nft)
+        found = _TABLE.held(door)
     except NftUnavailableError:
         return []
     except NftError as error:
