@@ -116,6 +116,8 @@ class LinkVerbs(Door):
                     raise refusal
             (answer,) = next(answers for answers in outcomes if answers and not isinstance(answers, NetlinkError))
             state = links.LinkState.of(answer)
+            if not state.peer:  # before Linux 5.11, where both ends have the same index
+                return Link(self, state), peer_in.link(peer)
             return Link(self, state), Link(peer_in, links.other_end(state, peer, end_mac))
 
         return self.journal.change(f"create veth {name} with peer {peer}", do, lambda: links.delete(self, name))
@@ -184,9 +186,9 @@ class LinkVerbs(Door):
             late = [link for link in waited_for if link.state.operstate != "UP"]
             if not late:
                 return
-        for link in late:
-            what = "bridge port" if link.state.master else "link"
-            raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
+        link, *_ = late
+        what = "bridge port" if link.state.master else "link"
+        raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
 
     def set_down(self, name: str) -> None:
         """Set the link down; one that is gone is down enough."""

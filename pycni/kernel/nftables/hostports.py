@@ -151,7 +151,7 @@ class _Plan:
         for rule in self.rules:
             yield f'add rule {_T} hostport-conditions {rule} comment "{owner.label}"'
         note = owner.label_with(f"{len(self.elements)} elements + {len(self.rules)} rules")
-        yield ElementChange("create", _T, "publishers", f'"{owner.host_ifname}"', comment=note)
+        yield ElementChange("create", _T, *_publisher(owner), comment=note)
 
 
 @dataclass(frozen=True)
@@ -221,12 +221,10 @@ def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
             _expect_element(kernel, element, owner)
         if plan.rules:
             _expect_rules(door, plan.rules, owner)
-        for chain, there in zip(_STATIC, kernel.uses("inet", "pycni", _STATIC), strict=True):
-            wanted, jumps = (_TABLE.script.count(f"{words} {chain} ") for words in (f"add rule {_T}", "jump"))
-            if there < wanted + jumps:
-                raise CniError(
-                    f"chain {chain} of nftables table {_T} has {max(there - jumps, 0)} of its {wanted} rules"
-                )
+        for (chain, (wanted, jumps)), uses in zip(_STATIC.items(), kernel.uses("inet", "pycni", _STATIC), strict=True):
+            if uses < wanted + jumps:
+                rules = max(uses - jumps, 0)
+                raise CniError(f"chain {chain} of nftables table {_T} has {rules} of its {wanted} rules")
     if plan.localnet:
         localnet.expect(door, plan.localnet)
 
@@ -260,7 +258,7 @@ def _places(elements: Iterable[Element]) -> Iterator[tuple[str, str]]:
 def _delete_once(door: Door, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> _Held:
     expected = _Plan.of(door, ports, owner).elements if ports and isinstance(owner, Owner) else ()
     if isinstance(owner, Owner):
-        kernel.look_ahead(_T, [*_publisher(owner), *_places(expected)])
+        kernel.look_ahead(_T, [_publisher(owner), *_places(expected)])
     held = _held(door, kernel, owner, expected)
     if removals := _removals(held):
         changes.apply(door, removals)
@@ -291,7 +289,7 @@ def _until_alone(change: Callable[[], T]) -> T:
 
 def _add_once(door: Door, kernel: Lookup, plan: _Plan, owner: Owner) -> None:
     script = [] if kernel.has_chain(*_CHAIN) else [_TABLE.script]
-    kernel.look_ahead(_T, [*_publisher(owner), *_places(plan.elements)])
+    kernel.look_ahead(_T, [_publisher(owner), *_places(plan.elements)])
     removals = _removals(_held(door, kernel, owner, plan.elements))
     elements, claims = [], []
     for element in plan.elements:
@@ -366,15 +364,14 @@ def _taken(element: Element, label: str) -> CniError:
     return taken(port, holder(label))
 
 
-def _publisher(owner: Owner) -> Iterator[tuple[str, str]]:
-    """Where it is noted that the attachment has host ports."""
-    yield "publishers", f'"{owner.host_ifname}"'
+def _publisher(owner: Owner) -> tuple[str, str]:
+    """The set in which it is noted that the attachment has host ports, and the key there."""
+    return "publishers", f'"{owner.host_ifname}"'
 
 
 def _note(kernel: Lookup, owner: Owner) -> str | None:
     """What is noted about the attachment's host ports; None if it has none."""
-    ((place, key),) = _publisher(owner)
-    found = kernel.element(_T, place, key)
+    found = kernel.element(_T, *_publisher(owner))
     return found.comment if found is not None and owner.owns(found.comment) else None
 
 
@@ -386,7 +383,7 @@ def _held(door: Door, kernel: Lookup, owner: Owner | Stale, expected: Iterable[E
     if note is None:
         return _Held()
     count = _COUNT.search(note)
-    elements = [Element("publishers", f'"{owner.host_ifname}"'), *_those_of(kernel, owner, expected)]
+    elements = [Element(*_publisher(owner)), *_those_of(kernel, owner, expected)]
     if count is None or int(count[1]) != len(elements) - 1:
         return _Held(*_owned(door, owner))
     return _Held(elements, _rule_handles(door, owner) if int(count[2]) else ())

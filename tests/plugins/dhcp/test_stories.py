@@ -78,7 +78,7 @@ def test_an_address_that_somebody_has_already_is_declined(
 def test_where_there_is_no_other_address_the_holder_is_named(
     lan: Lan, no_keeper: Keeper, bridge: BridgeOf, stranger: Container
 ) -> None:
-    no_keeper.start("-timeout=300ms", "-resendtimeout=200ms")
+    no_keeper.start("-timeout=2s", "-resendtimeout=200ms")
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.100")
     (link,) = stranger.json("ip -j link show eth0")
     with pytest.raises(CniError, match=f"no more tries: .*{link['address']} has {SUBNET}.100 already"):
