@@ -4,9 +4,14 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha512
 
 from pycni.protocol.address import Address
+
+try:
+    # What hashlib would take without OpenSSL, whose loading takes 3 ms; since Python 3.12 it has another name.
+    from _sha512 import sha512  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha512
 
 # Of addresses in rules without a label, tells those that nobody has any more.
 Abandoned = Callable[[Iterable[Address]], list[Address]]
@@ -16,8 +21,9 @@ _HOLDER = re.compile(r"net: (?P<network>.*), if: (?P<ifname>\S+), id: (?P<id>.*)
 _COMMENT_MAX = 128  # what nftables takes as a comment
 
 
-def _digest(text: str) -> str:
-    return sha512(text.encode()).hexdigest()
+def digest(text: str) -> str:
+    """SHA-512 of the text, as hexadecimal digits."""
+    return str(sha512(text.encode()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Owner:
     @cached_property
     def key(self) -> str:
         """33 characters that identify it: 16 for the network, a hyphen, 16 for container and interface."""
-        return f"{network_key(self.network)}-{_digest(f'{self.ifname}:{self.container_id}')[:16]}"
+        return f"{network_key(self.network)}-{digest(f'{self.ifname}:{self.container_id}')[:16]}"
 
     @cached_property
     def label(self) -> str:
@@ -46,11 +52,11 @@ class Owner:
     @cached_property
     def host_ifname(self) -> str:
         """The name of its interface on the host."""
-        return f"veth{_digest(self.key)[:11]}"
+        return f"veth{digest(self.key)[:11]}"
 
     def container_name(self, prefix: str, length: int) -> str:
         """A name for what the container has on the network by all its interfaces, as the Go plugins derive it."""
-        return (prefix + _digest(self.network + self.container_id))[:length]
+        return (prefix + digest(self.network + self.container_id))[:length]
 
     def owns(self, label: str) -> bool:
         """Whether `label` is on something of this attachment."""
@@ -71,7 +77,7 @@ def is_of_container(label: str, container_id: str) -> bool:
 
 def network_key(network: str) -> str:
     """The part of a key that tells the network: 16 hexadecimal digits."""
-    return _digest(network)[:16]
+    return digest(network)[:16]
 
 
 def is_label(text: str) -> bool:

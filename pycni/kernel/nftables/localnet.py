@@ -8,7 +8,6 @@ Whoever takes the setting back has the place to himself; those who need it share
 import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from hashlib import sha512
 
 from pycni.kernel import sysctl
 from pycni.kernel.door import Door
@@ -17,6 +16,7 @@ from pycni.kernel.nftables import changes
 from pycni.kernel.nftables.changes import CounterChange, ElementChange
 from pycni.kernel.nftables.lookup import lookup
 from pycni.kernel.nftables.nft import NftError
+from pycni.kernel.owner import digest
 from pycni.protocol.errors import CniError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what needs no quotes
@@ -25,7 +25,7 @@ _DOING = "changing route_localnet"
 
 def counter(link: str) -> str:
     """The counter whose users are who is reached from 127.0.0.1 by the link."""
-    return f"localnet-{link}" if _NAME.fullmatch(link) else f"localnet-{sha512(link.encode()).hexdigest()[:16]}"
+    return f"localnet-{link}" if _NAME.fullmatch(link) else f"localnet-{digest(link)[:16]}"
 
 
 def shared(door: Door) -> AbstractContextManager[None]:
