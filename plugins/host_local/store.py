@@ -6,6 +6,7 @@
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from .owners import Owners
 
 PATIENCE = 10.0  # seconds to wait for the lock
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.02  # seconds between two tries
+_queues: dict[tuple[int, int], threading.Lock] = {}  # of this process's threads, by device and inode of the lock
 
 
 class Store:
@@ -64,13 +66,12 @@ class Store:
         with _explained(self.path):
             lock = os.open("lock", os.O_RDONLY | os.O_CREAT, 0o750, dir_fd=self._directory)
             try:
-                self._wait_for(lock, patience)
-                allocations = self.unlocked()
-                try:
-                    yield allocations
-                finally:
-                    allocations.settle()
-                    fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has it open too
+                with self._taken(lock, patience):
+                    allocations = self.unlocked()
+                    try:
+                        yield allocations
+                    finally:
+                        allocations.settle()
             finally:
                 os.close(lock)
 
@@ -78,21 +79,29 @@ class Store:
         """What is allocated, to look at only: it may change meanwhile."""
         return Allocations(self.path, self._directory, Owners(self._owners_path, self._directory))
 
-    def _wait_for(self, lock: int, patience: float) -> None:
-        """Take the lock. flock() itself knows no deadline, hence the repeated tries."""
-        deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
-        while True:
+    @contextmanager
+    def _taken(self, lock: int, patience: float) -> Iterator[None]:
+        """Have the lock to ourselves: first among the threads of this process, who queue, then among processes."""
+        deadline, status = time.monotonic() + patience, os.fstat(lock)
+        queue = _queues.setdefault((status.st_dev, status.st_ino), threading.Lock())
+        if not queue.acquire(timeout=patience):
+            raise self._busy(lock, patience)
+        try:
+            if not _wait_for(lock, deadline):
+                raise self._busy(lock, patience)
             try:
-                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise CniError(
-                        f"host-local waited {patience:g} s for the lock of {self.path}, held by {_lock_holder(lock)}",
-                        code=Code.TRY_AGAIN_LATER,
-                        details=f"try again; if that process is stuck, end it (the lock is {self.path}/lock)",
-                    ) from None
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                yield
+            finally:
+                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has it open too
+        finally:
+            queue.release()
+
+    def _busy(self, lock: int, patience: float) -> CniError:
+        return CniError(
+            f"host-local waited {patience:g} s for the lock of {self.path}, held by {_lock_holder(lock)}",
+            code=Code.TRY_AGAIN_LATER,
+            details=f"try again; if that process is stuck, end it (the lock is {self.path}/lock)",
+        )
 
 
 @contextmanager
@@ -122,6 +131,21 @@ def expect_writable(data_dir: str, network: str) -> None:
             code=Code.PLUGIN_NOT_AVAILABLE,
             details=f"{path} is {'not writable' if os.path.isdir(path) else 'no directory'}",
         )
+
+
+def _wait_for(lock: int, deadline: float) -> bool:
+    """Take the lock; False if it is not to be had in time (flock() knows no deadline, hence the tries)."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            return True
 
 
 def _lock_holder(lock: int) -> str:

@@ -4,7 +4,9 @@ import errno
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,26 @@ def test_a_lock_that_is_never_released_is_an_error_that_says_who_waits_for_whom(
         fcntl.flock(lock, fcntl.LOCK_UN)
         with waiting.locked(patience=0):
             pass
+
+
+def test_threads_of_one_process_wait_for_each_other(store: Path) -> None:
+    store.mkdir(parents=True)
+    inside: list[int] = []
+
+    def visit(number: int) -> int:
+        with Store(str(store.parent), "mynet") as one, one.locked():
+            inside.append(number)
+            time.sleep(0.001)
+            together = len(inside)
+            inside.remove(number)
+            return together
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(visit, range(40))) == {1}
+    with Store(str(store.parent), "mynet") as one, Store(str(store.parent), "mynet") as other, one.locked():
+        with pytest.raises(CniError, match=f"held by process {os.getpid()} ") as caught, other.locked(patience=0):
+            pass
+        assert caught.value.code == 11
 
 
 def test_the_lock_is_free_after_a_failure(store: Path) -> None:
