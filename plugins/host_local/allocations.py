@@ -15,7 +15,7 @@ from .owners import Addresses, Owners
 _PROBES = 8  # addresses to ask for one by one before the directory is listed
 _TORN_AFTER = 300.0  # seconds after which nobody is about to fill an empty file
 _FIRST_OF_ADDRESS = frozenset("0123456789abcdef:")
-_READ_SIZE = 1 << 17  # the longest value of an environment variable, and so of a container id
+_READ_SIZE, _REST = 1 << 12, 1 << 17  # the longest value of an environment variable, and so of a container id
 
 
 class Allocations:
@@ -138,7 +138,10 @@ class Allocations:
         except OSError:
             return None
         try:
-            return os.read(file, _READ_SIZE).strip()
+            content = os.read(file, _READ_SIZE)
+            if len(content) == _READ_SIZE:
+                content += os.read(file, _REST)
+            return content.strip()
         except OSError:
             return None
         finally:

@@ -33,6 +33,7 @@ class Owners:
         self._store = store  # file descriptor of its directory
         self._whole = True  # until something could not be written
         self._known: dict[Holder, Addresses] | None = None  # what the files have shown to this call
+        self._targets: dict[str, str] = {}  # of the links that it has looked at
         self.in_step = self._read_seal() == str(os.fstat(store).st_mtime_ns)
 
     def find(self, holder: Holder) -> Addresses:
@@ -94,17 +95,20 @@ class Owners:
                 os.close(file)
 
     def _read(self, name: str) -> str:
-        try:
-            return os.readlink(f"{self._path}/{name}")
-        except OSError:
-            return ""
+        if name not in self._targets:
+            try:
+                self._targets[name] = os.readlink(f"{self._path}/{name}")
+            except OSError:
+                self._targets[name] = ""
+        return self._targets[name]
 
     def _point(self, name: str, target: str) -> None:
         """Let a link point at a target; without one, remove it."""
         link = f"{self._path}/{name}"
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(link)
+            if self._targets.pop(name, "there may be one"):
+                with suppress(FileNotFoundError):
+                    os.unlink(link)
             if target:
                 self._link(target, link)
         except OSError as error:

@@ -62,7 +62,7 @@ def install(
     if not installation.has_compiled_launcher():
         raise CniError(
             "without the compiled launcher nobody would ask the server",
-            details="install a C compiler (Debian: gcc and libc6-dev), and pycni once more",
+            details="install a C compiler (Debian: gcc and musl-tools), and pycni once more",
         )
     with units.installed(units_dir, socket, directory) as written:
         for path in (*installation.install(directory, types, state_dir, socket=socket), *written):

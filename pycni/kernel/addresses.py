@@ -4,7 +4,7 @@ import errno
 import socket
 import time
 from collections.abc import Collection, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from typing import Any
 
@@ -52,11 +52,17 @@ def on(link: Link) -> dict[Cidr, int]:
     """The addresses of the link and the flags of each."""
     question = Message(netlink.GETADDR, 0, {"index": link.index}, [])
     return {
-        ip_interface((answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS"), answer["prefixlen"])): (
+        _cidr(answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS"), answer["prefixlen"]): (
             answer.get_attr("IFA_FLAGS") or answer["flags"]
         )
         for answer in link.door.netlink.dump(question)
     }
+
+
+@lru_cache(1024)
+def _cidr(address: str, length: int) -> Cidr:
+    """An address and the length of its prefix; the same few come again and again."""
+    return ip_interface((address, length))
 
 
 def lasting_on(link: Link) -> dict[Cidr, bool]:
@@ -155,6 +161,5 @@ def in_namespace(door: Door) -> list[Cidr]:
     """Every address of the namespace."""
     answers = door.netlink.dump(Message(netlink.GETADDR, 0, {}, []))
     return [
-        ip_interface((answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS"), answer["prefixlen"]))
-        for answer in answers
+        _cidr(answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS"), answer["prefixlen"]) for answer in answers
     ]

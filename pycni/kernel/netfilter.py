@@ -6,7 +6,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pycni.kernel import kept
 from pycni.kernel.door import Door
@@ -48,8 +48,7 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What is to be told or done, in which family, with which attributes and flags."""
 
     command: int

@@ -8,8 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pycni.kernel import codec
 from pycni.kernel.codec import Attributes
@@ -48,8 +47,7 @@ class NetlinkError(OSError):
         return str(self.strerror)
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """A request: its type, flags, the fields of its fixed header, and its attributes."""
 
     type: int

@@ -52,7 +52,7 @@ class Node:
 
     def unit(self, name: str) -> dict[str, str]:
         """The settings of a unit."""
-        parser = configparser.RawConfigParser(interpolation=None)
+        parser = configparser.RawConfigParser(interpolation=None, strict=False)  # systemd takes a key twice
         parser.optionxform = str  # type: ignore[assignment,method-assign]
         parser.read(self.units / name)
         return {key: value for section in parser.sections() for key, value in parser[section].items()}

@@ -7,8 +7,7 @@ a script says it has to translate; so it does where the kernel refuses in a way 
 import errno
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pycni.kernel.door import Door
 from pycni.kernel.netfilter import NFTABLES, Request, attribute, connected, text
@@ -28,8 +27,7 @@ _EXPLAINED = frozenset({errno.ENOENT, errno.EEXIST, errno.EBUSY})  # what NftErr
 Verb = Literal["create", "add", "delete"]  # "create" fails if it is there, "add" does not, "delete" fails if it is not
 
 
-@dataclass(frozen=True, slots=True)
-class ElementChange:
+class ElementChange(NamedTuple):
     """An element of a set or map, with its key, and in a map its value, as nft writes them."""
 
     verb: Verb
@@ -56,8 +54,7 @@ class ElementChange:
         return Request(command, FAMILIES[family], element_list(table, self.place, element), _FLAGS[self.verb])
 
 
-@dataclass(frozen=True, slots=True)
-class CounterChange:
+class CounterChange(NamedTuple):
     """A named counter."""
 
     verb: Verb

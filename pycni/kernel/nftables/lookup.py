@@ -9,8 +9,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from pycni.kernel.door import Door
 from pycni.kernel.netfilter import (
@@ -43,8 +43,7 @@ _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MISSING = frozenset({errno.ENOENT, errno.ERANGE, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An element as the kernel has it."""
 
     comment: str = ""
