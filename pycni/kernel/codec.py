@@ -7,6 +7,7 @@ byte.
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
@@ -19,11 +20,15 @@ _NESTED = 0x8000  # NLA_F_NESTED; pyroute2 leaves it out, and rtnetlink does not
 _STATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
 
 
-_FAMILY_OF = {4: AF_INET, 16: AF_INET6}  # by the length of an address
+def _packed(address: str) -> bytes:
+    return inet_pton(AF_INET6 if ":" in address else AF_INET, address)
 
 
-def _family(address: str) -> int:
-    return AF_INET6 if ":" in address else AF_INET
+def _address(data: bytes) -> str:
+    if len(data) == 4:
+        return inet_ntop(AF_INET, data)
+    text = inet_ntop(AF_INET6, data)
+    return text if "." not in text else str(ip_address(data))  # the C library writes ::102:304 as ::1.2.3.4
 
 
 def _number(layout: str) -> _Coder:
@@ -34,7 +39,7 @@ def _number(layout: str) -> _Coder:
 U8, U16, U32 = _number("=B"), _number("=H"), _number("=I")
 TEXT: _Coder = (lambda text: text.encode() + b"\0", lambda data: data.rstrip(b"\0").decode())
 MAC: _Coder = (lambda text: bytes.fromhex(text.replace(":", "")), lambda data: data.hex(":"))
-IP: _Coder = (lambda text: inet_pton(_family(text), text), lambda data: inet_ntop(_FAMILY_OF[len(data)], data))
+IP: _Coder = (_packed, _address)
 STATE: _Coder = (lambda name: bytes([_STATES.index(name)]), lambda data: _STATES[data[0]])
 
 Table = Mapping[str, tuple[int, "_Coder | Table"]]

@@ -1,9 +1,12 @@
 """Our own codec against pyroute2's: the same bytes out, the same values in."""
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pycni.kernel import _pyroute2, codec, netlink
 from pycni.kernel.codec import Reader
@@ -133,3 +136,13 @@ def test_other_attributes_of_an_answer_come_from_pyroute2(host: Host) -> None:
     (answer,) = host.door.netlink.request(link_message(netlink.GETLINK, [("IFLA_IFNAME", "lo")]))
     assert answer.get_attr("IFLA_GROUP") == 0
     assert _pyroute2.message_class(16) is type(answer.in_full())
+
+
+@given(st.ip_addresses())
+@example(ip_address("::1.2.3.4"))
+@example(ip_address("::ffff:1.2.3.4"))
+@example(ip_address("2001:db8:0:0:1::1"))
+def test_addresses_are_written_as_python_writes_them(address: IPv4Address | IPv6Address) -> None:
+    encode, decode = codec.IP
+    assert encode(str(address)) == address.packed
+    assert decode(address.packed) == str(address)
