@@ -1,13 +1,4 @@
-"""Host ports by nftables: a mapping is an element of a map, the rules are few and never change.
-
-map hostports4 { tcp . 8080 : 10.1.0.2 . 80 }                     a port of every address of the host
-map hostip_hostports4 { 192.0.2.1 . tcp . 8081 : 10.1.0.2 . 80 }  a port of one
-map more_hostports4 { tcp . 8080 : 10.2.0.2 . 80 }                the same port by the container's second interface
-set hairpin4 { "cni0" . 0.0.0.0 . tcp . 8080 }                    whose answers would not pass the host: masqueraded
-set masqueraded4 { 0.0.0.0 . tcp . 8080 }                         masqueraded from wherever they come
-map localnets { "veth3f9c…" : "localnet-cni0" }                   who is reached from 127.0.0.1, by which interface
-set publishers { "veth3f9c…" }                                    which attachments have any of this, and how much
-"""
+"""Host ports by nftables: elements of maps and sets, in the table that hostports_table.py describes."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +10,8 @@ from pycni.kernel import routes
 from pycni.kernel.door import Door
 from pycni.kernel.nftables import changes, localnet
 from pycni.kernel.nftables.changes import Change, CounterChange, ElementChange
-from pycni.kernel.nftables.elements import Element, Table
+from pycni.kernel.nftables.elements import Element
+from pycni.kernel.nftables.hostports_table import ANY, CHAIN, MARK, NAME, PLACES, STATIC, TABLE, WORD
 from pycni.kernel.nftables.lookup import Found, Lookup, interface_in, lookup
 from pycni.kernel.nftables.nft import NftError, opened
 from pycni.kernel.owner import Owner, Stale, holder, is_of_container
@@ -29,90 +21,9 @@ from pycni.protocol.errors import CniError
 
 T = TypeVar("T")
 
-_T = "inet pycni"
-_CHAIN = "inet", "pycni", "hostports"  # if it is there, all is
-_WORD, _ANY = {4: "ip", 6: "ip6"}, {4: "0.0.0.0", 6: "::"}  # noqa: S104 - nobody binds to them
-_MARK = "meta mark set meta mark | 0x2000"
 _ATTEMPTS = 4  # to change what others change at the same time
 _COUNT = re.compile(r"(\d+) elements \+ (\d+) rules")
 _TO = re.compile(r"(\w+) dport (\d+) dnat (?:ip6? )?to (\S+)")
-
-
-def _maps(version: int) -> str:
-    address = f"ipv{version}_addr"
-    port = "inet_proto . inet_service"
-    return f"""
-    map hostports{version} {{ type {port} : {address} . inet_service; }}
-    map hostip_hostports{version} {{ type {address} . {port} : {address} . inet_service; }}
-    map more_hostports{version} {{ type {port} : {address} . inet_service; }}
-    map more_hostip_hostports{version} {{ type {address} . {port} : {address} . inet_service; }}
-    set hairpin{version} {{ type ifname . {address} . {port}; }}
-    set masqueraded{version} {{ type {address} . {port}; }}
-    set more_hairpin{version} {{ type ifname . {address} . {port}; }}
-    set more_masqueraded{version} {{ type {address} . {port}; }}
-"""
-
-
-def _translations(version: int) -> str:
-    word, here = _WORD[version], f"{_WORD[version]} daddr"
-    port, every = "meta l4proto . th dport", f"{here} & {_ANY[version]}"
-    places = [(more, address) for more in ("", "more_") for address in (here, every)]
-    rules = (
-        *(f"iifname . {address} . {port} @{more}hairpin{version} {_MARK}" for more, address in places),
-        *(f"{address} . {port} @{more}masqueraded{version} {_MARK}" for more, address in places),
-        f"dnat {word} to {here} . {port} map @hostip_hostports{version}",
-        f"dnat {word} to {here} . {port} map @more_hostip_hostports{version}",
-        f"meta nfproto ipv{version} dnat {word} to {port} map @hostports{version}",
-        f"meta nfproto ipv{version} dnat {word} to {port} map @more_hostports{version}",
-    )
-    return "".join(f"add rule {_T} hostports {rule}\n" for rule in rules)
-
-
-_PLACES = tuple(
-    f"{more}{place}{version}"
-    for version in (4, 6)
-    for more in ("", "more_")
-    for place in ("hostports", "hostip_hostports", "hairpin", "masqueraded")
-)
-# Only what is sent to an address of the host's own is translated (CVE-2025-67499), and never ::1, whose packets cannot
-# leave the host. The mark is the Go plugin's; it does not outlive the masquerading. All others come first, at -100:
-# what of ours the Go plugin's DEL has left, because it knows no such table, is not in the way of its next container.
-_TABLE = Table(
-    _T,
-    f"""
-table {_T} {{{_maps(4)}{_maps(6)}
-    map localnets {{ type ifname : counter; }}
-    set guarded {{ type ifname; }}
-    set publishers {{ type ifname; }}
-    chain hostport-conditions {{ }}
-    chain hostports {{ }}
-    chain hostport-prerouting {{ type nat hook prerouting priority dstnat + 1; policy accept; }}
-    chain hostport-output {{ type nat hook output priority -99; policy accept; }}
-    chain hostport-postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
-    chain martians {{ type filter hook prerouting priority raw; policy accept; }}
-}}
-flush chain {_T} hostports
-flush chain {_T} hostport-prerouting
-flush chain {_T} hostport-output
-flush chain {_T} hostport-postrouting
-flush chain {_T} martians
-add rule {_T} hostport-prerouting fib daddr type local jump hostports
-add rule {_T} hostport-output fib daddr type local jump hostports
-add rule {_T} hostports ip6 daddr ::1 return
-add rule {_T} hostports jump hostport-conditions
-{_translations(4)}{_translations(6)}
-add rule {_T} hostport-postrouting meta mark & 0x2000 == 0x2000 meta mark set meta mark & 0xffffdfff masquerade
-add rule {_T} hostport-postrouting ct status dnat ip saddr 127.0.0.0/8 oifname != "lo" masquerade
-add rule {_T} martians iifname @guarded ip saddr 127.0.0.0/8 drop
-add rule {_T} martians iifname @guarded ip daddr 127.0.0.0/8 drop
-""",
-    (*_PLACES, "localnets", "publishers"),
-)
-# How many rules each chain has, and how many jump there; last the one that others jump to.
-_STATIC = {
-    chain: (_TABLE.script.count(f"add rule {_T} {chain} "), _TABLE.script.count(f"jump {chain}\n"))
-    for chain in ("hostport-prerouting", "hostport-output", "hostport-postrouting", "martians", "hostports")
-}
 
 
 @dataclass(frozen=True)
@@ -144,14 +55,14 @@ class _Plan:
         """What makes it."""
         if self.localnet:
             guarded, was = f'"{self.localnet}"', f"route_localnet was {localnet_before}"
-            yield CounterChange("add", _T, localnet.counter(self.localnet))
-            yield ElementChange("add", _T, "guarded", guarded, comment=was)
+            yield CounterChange("add", NAME, localnet.counter(self.localnet))
+            yield ElementChange("add", NAME, "guarded", guarded, comment=was)
         for e in self.elements:
-            yield ElementChange("create", _T, e.place, e.key, comment=owner.label, value=e.value)
+            yield ElementChange("create", NAME, e.place, e.key, comment=owner.label, value=e.value)
         for rule in self.rules:
-            yield f'add rule {_T} hostport-conditions {rule} comment "{owner.label}"'
+            yield f'add rule {NAME} hostport-conditions {rule} comment "{owner.label}"'
         note = owner.label_with(f"{len(self.elements)} elements + {len(self.rules)} rules")
-        yield ElementChange("create", _T, *_publisher(owner), comment=note)
+        yield ElementChange("create", NAME, *_publisher(owner), comment=note)
 
 
 @dataclass(frozen=True)
@@ -169,7 +80,7 @@ def _elements(mapping: PortMapping, target: Cidr, link: str, *, masq_all: bool) 
         yield Element(f"hostports{version}", port, value)
     else:
         yield Element(f"hostip_hostports{version}", f"{mapping.one_address} . {port}", value)
-    place = f"{mapping.one_address or _ANY[version]} . {port}"
+    place = f"{mapping.one_address or ANY[version]} . {port}"
     if masq_all:
         yield Element(f"masqueraded{version}", place)
     elif link:
@@ -179,14 +90,14 @@ def _elements(mapping: PortMapping, target: Cidr, link: str, *, masq_all: bool) 
 def _rules(
     mapping: PortMapping, target: Cidr, link: str, conditions: Sequence[str], *, masq_all: bool
 ) -> Iterator[str]:
-    word = _WORD[target.version]
+    word = WORD[target.version]
     address = "" if mapping.one_address is None else f"{word} daddr {mapping.one_address} "
     port = f"{address}{mapping.protocol} dport {mapping.host_port}"
     match = f"meta nfproto ipv{target.version} {' '.join(conditions)} {port}"
     if masq_all:
-        yield f"{match} {_MARK}"
+        yield f"{match} {MARK}"
     elif link:
-        yield f'{match} iifname "{link}" {_MARK}'
+        yield f'{match} iifname "{link}" {MARK}'
     ip = f"[{target.ip}]" if target.version == 6 else target.ip
     yield f"{match} dnat {word} to {ip}:{mapping.container_port}"
 
@@ -203,7 +114,7 @@ def create(door: Door, ports: HostPorts, owner: Owner) -> None:
 def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError, code 11, if one of these ports of the host leads to another container."""
     with lookup(door) as kernel:
-        if not kernel.has_chain(*_CHAIN):
+        if not kernel.has_chain(*CHAIN):
             return
         for target, mappings in ports.by_family():
             for mapping in mappings if not ports.conditions.get(target.version) else ():
@@ -216,15 +127,15 @@ def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError unless these ports of the host lead to the container."""
     plan = _Plan.of(door, ports, owner)
     with lookup(door) as kernel:
-        kernel.look_ahead(_T, _places(plan.elements))
+        kernel.look_ahead(NAME, _places(plan.elements))
         for element in plan.elements:
             _expect_element(kernel, element, owner)
         if plan.rules:
             _expect_rules(door, plan.rules, owner)
-        for (chain, (wanted, jumps)), uses in zip(_STATIC.items(), kernel.uses("inet", "pycni", _STATIC), strict=True):
+        for (chain, (wanted, jumps)), uses in zip(STATIC.items(), kernel.uses("inet", "pycni", STATIC), strict=True):
             if uses < wanted + jumps:
                 rules = max(uses - jumps, 0)
-                raise CniError(f"chain {chain} of nftables table {_T} has {rules} of its {wanted} rules")
+                raise CniError(f"chain {chain} of nftables table {NAME} has {rules} of its {wanted} rules")
     if plan.localnet:
         localnet.expect(door, plan.localnet)
 
@@ -238,11 +149,11 @@ def has(door: Door, owner: Owner) -> bool:
 def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> list[UdpPort]:
     """Remove all host ports of the owner; `ports` are those it probably has. Returns which of them were UDP ports."""
     with lookup(door) as kernel:
-        if not kernel.has_chain(*_CHAIN):
+        if not kernel.has_chain(*CHAIN):
             return []
         held = _until_alone(lambda: _delete_once(door, kernel, owner, ports))
         if any(element.place == "localnets" for element in held.elements):
-            localnet.leave_unused(door, _T, lambda: _guards(kernel))
+            localnet.leave_unused(door, NAME, lambda: _guards(kernel))
     return [udp for element in held.elements if (udp := _udp_port(element)) is not None]
 
 
@@ -258,7 +169,7 @@ def _places(elements: Iterable[Element]) -> Iterator[tuple[str, str]]:
 def _delete_once(door: Door, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> _Held:
     expected = _Plan.of(door, ports, owner).elements if ports and isinstance(owner, Owner) else ()
     if isinstance(owner, Owner):
-        kernel.look_ahead(_T, [_publisher(owner), *_places(expected)])
+        kernel.look_ahead(NAME, [_publisher(owner), *_places(expected)])
     held = _held(door, kernel, owner, expected)
     if removals := _removals(held):
         changes.apply(door, removals)
@@ -288,8 +199,8 @@ def _until_alone(change: Callable[[], T]) -> T:
 
 
 def _add_once(door: Door, kernel: Lookup, plan: _Plan, owner: Owner) -> None:
-    script = [] if kernel.has_chain(*_CHAIN) else [_TABLE.script]
-    kernel.look_ahead(_T, [_publisher(owner), *_places(plan.elements)])
+    script = [] if kernel.has_chain(*CHAIN) else [TABLE.script]
+    kernel.look_ahead(NAME, [_publisher(owner), *_places(plan.elements)])
     removals = _removals(_held(door, kernel, owner, plan.elements))
     elements, claims = [], []
     for element in plan.elements:
@@ -319,14 +230,14 @@ def _settle(kernel: Lookup, element: Element, owner: Owner) -> tuple[Element | N
         elif found.data and found.address_and_port.split()[0] != element.value.split()[0]:
             raise _taken(element, found.comment)
         else:  # a leftover: IPAM has given us the address since; or what went with such a port
-            room.append(ElementChange("delete", _T, taken_in, key))
+            room.append(ElementChange("delete", NAME, taken_in, key))
     return element, room
 
 
 def _whoever_has(kernel: Lookup, place: str, key: str) -> tuple[str, Found | None]:
     """The element that has the key in the place or, if nobody has, stands by; and where it is."""
     for there in (place, f"more_{place}"):
-        found = kernel.element(_T, there, key)
+        found = kernel.element(NAME, there, key)
         if found is not None:
             return there, found
     return place, None
@@ -334,13 +245,13 @@ def _whoever_has(kernel: Lookup, place: str, key: str) -> tuple[str, Found | Non
 
 def _claim(place: str, key: str) -> list[Change]:
     """What fails if somebody has the port of all addresses by then."""
-    nobody = f"{_ANY[int(place[-1])]} . 0"
-    return [ElementChange("create", _T, place, key, value=nobody), ElementChange("delete", _T, place, key)]
+    nobody = f"{ANY[int(place[-1])]} . 0"
+    return [ElementChange("create", NAME, place, key, value=nobody), ElementChange("delete", NAME, place, key)]
 
 
 def _standing_by(kernel: Lookup, element: Element) -> Element | None:
     second = replace(element, place=f"more_{element.place}")
-    if second.place not in _PLACES or kernel.element(_T, second.place, second.key) is not None:
+    if second.place not in PLACES or kernel.element(NAME, second.place, second.key) is not None:
         return None
     return second
 
@@ -354,7 +265,7 @@ def _refuse_if_one_address_is_taken(kernel: Lookup, element: Element, owner: Own
     """Raise CniError if the port of all addresses is another container's port of one."""
     if not element.place.startswith("hostports"):
         return
-    for other in kernel.elements_ending(_T, f"hostip_{element.place}", element.key):
+    for other in kernel.elements_ending(NAME, f"hostip_{element.place}", element.key):
         if not is_of_container(other.comment, owner.container_id):
             raise _taken(element, other.comment)
 
@@ -371,7 +282,7 @@ def _publisher(owner: Owner) -> tuple[str, str]:
 
 def _note(kernel: Lookup, owner: Owner) -> str | None:
     """What is noted about the attachment's host ports; None if it has none."""
-    found = kernel.element(_T, *_publisher(owner))
+    found = kernel.element(NAME, *_publisher(owner))
     return found.comment if found is not None and owner.owns(found.comment) else None
 
 
@@ -392,32 +303,32 @@ def _held(door: Door, kernel: Lookup, owner: Owner | Stale, expected: Iterable[E
 def _those_of(kernel: Lookup, owner: Owner, expected: Iterable[Element]) -> Iterator[Element]:
     for element in expected:
         for place in (element.place, f"more_{element.place}"):
-            found = kernel.element(_T, place, element.key)
+            found = kernel.element(NAME, place, element.key)
             if found is not None and owner.owns(found.comment):
                 yield replace(element, place=place)
 
 
 def _owned(door: Door, owner: Owner | Stale) -> tuple[list[Element], list[int]]:
-    elements = [element for element, label in _TABLE.held(door) if owner.owns(label)]
+    elements = [element for element, label in TABLE.held(door) if owner.owns(label)]
     return elements, _rule_handles(door, owner)
 
 
 def _rule_handles(door: Door, owner: Owner | Stale) -> list[int]:
     with opened(door) as nft:
-        listing = nft.listing(f"list chain {_T} hostport-conditions")
+        listing = nft.listing(f"list chain {NAME} hostport-conditions")
     rules = [item["rule"] for item in listing if "rule" in item]
     return [rule["handle"] for rule in rules if owner.owns(rule.get("comment", ""))]
 
 
 def _guards(kernel: Lookup) -> list[tuple[str, str]]:
     """The links that lead from 127.0.0.1, and what route_localnet was there before."""
-    return [(interface_in(key), guard.comment[-1:]) for key, guard in kernel.elements(_T, "guarded")]
+    return [(interface_in(key), guard.comment[-1:]) for key, guard in kernel.elements(NAME, "guarded")]
 
 
 def _removals(held: _Held) -> list[Change | str]:
     return [
-        *(ElementChange("delete", _T, element.place, element.key) for element in held.elements),
-        *(f"delete rule {_T} hostport-conditions handle {handle}" for handle in held.rules),
+        *(ElementChange("delete", NAME, element.place, element.key) for element in held.elements),
+        *(f"delete rule {NAME} hostport-conditions handle {handle}" for handle in held.rules),
     ]
 
 
@@ -431,23 +342,23 @@ def _udp_port(element: Element) -> UdpPort | None:
 
 def _expect_element(kernel: Lookup, element: Element, owner: Owner) -> None:
     places = [element.place, f"more_{element.place}"]
-    found = [kernel.element(_T, place, element.key) for place in places]
+    found = [kernel.element(NAME, place, element.key) for place in places]
     own = next((one for one in found if one is not None and owner.owns(one.comment)), None)
     if own is None:
         label = next((one.comment for one in found if one is not None), "")
         if is_of_container(label, owner.container_id):
             return  # by its other network, and it stands by twice
         held = f"it is of {holder(label)}" if label else "nobody has it"
-        raise CniError(f"{element.key} is missing in nftables table {_T}, {element.place}: {held}")
+        raise CniError(f"{element.key} is missing in nftables table {NAME}, {element.place}: {held}")
     if own.data and own.address_and_port != element.value:
         raise CniError(f"host port {element.key} leads to {own.address_and_port}, not to {element.value}")
 
 
 def _expect_rules(door: Door, rules: Iterable[str], owner: Owner) -> None:
     with opened(door) as nft:
-        listed = [line for line in nft.run(f"list chain {_T} hostport-conditions").splitlines() if owner.key in line]
+        listed = [line for line in nft.run(f"list chain {NAME} hostport-conditions").splitlines() if owner.key in line]
     found = {match.groups() for line in listed if (match := _TO.search(line))}
     for rule in rules:
         match = _TO.search(rule)
         if match is not None and match.groups() not in found:
-            raise CniError(f"the rule for {match[1]}/{match[2]} to {match[3]} is missing in nftables table {_T}")
+            raise CniError(f"the rule for {match[1]}/{match[2]} to {match[3]} is missing in nftables table {NAME}")
