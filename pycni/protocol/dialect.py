@@ -4,11 +4,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
-_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+_ESCAPED = "<>&\u2028\u2029"
+_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in _ESCAPED})
 # Bytes of the environment that are no UTF-8 come as lone surrogates, which no UTF-8 text can hold.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SPECIAL = re.compile(f"[{_ESCAPED}\ud800-\udfff]")
 
 
 def loads(data: bytes | str) -> Any:
@@ -68,8 +71,21 @@ def _spellings(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def dumps_indented(value: object) -> str:
-    """As plugins print results and errors: four spaces, no newline at the end."""
-    return _escaped(json.dumps(value, indent=4, ensure_ascii=False))
+    """As plugins print results and errors: four spaces, no newline at the end. Keys of objects are strings."""
+    return _escaped(_indented(value, "\n"))
+
+
+def _indented(value: object, margin: str) -> str:
+    """What json.dumps makes with indent=4, in a fraction of the time; `margin` is what its lines begin with."""
+    if isinstance(value, str):
+        return encode_basestring(value)
+    inner = f"{margin}    "
+    if value and isinstance(value, dict):
+        members = [f"{encode_basestring(key)}: {_indented(item, inner)}" for key, item in value.items()]
+        return f"{{{inner}{f',{inner}'.join(members)}{margin}}}"
+    if value and isinstance(value, list):
+        return f"[{inner}{f',{inner}'.join([_indented(item, inner) for item in value])}{margin}]"
+    return json.dumps(value)
 
 
 def dumps_compact(value: object, *, sort_keys: bool = False) -> str:
@@ -78,4 +94,6 @@ def dumps_compact(value: object, *, sort_keys: bool = False) -> str:
 
 
 def _escaped(text: str) -> str:
+    if _SPECIAL.search(text) is None:
+        return text
     return _SURROGATE.sub("\\\\ufffd", text.translate(_ESCAPES))

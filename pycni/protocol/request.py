@@ -1,7 +1,7 @@
 """One call of a plugin: the verb, the CNI_* variables and the bytes on stdin (SPEC section 2, "Parameters")."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from pycni.protocol import dialect, names, version
@@ -53,14 +53,21 @@ class Request:
     env: Mapping[str, str] = field(repr=False)
     netns_descriptor: int | None = None  # the namespace itself, where the caller has opened it for us
 
+    def asking(self, command: str) -> Self:
+        """The same call with another verb."""
+        return replace(self, command=command, env={**self.env, "CNI_COMMAND": command})
+
     @property
     def netns_place(self) -> str:
         """Where the container's namespace is to be found: its path, or our descriptor of it."""
         return self.netns if self.netns_descriptor is None else f"/proc/self/fd/{self.netns_descriptor}"
 
     @classmethod
-    def read(cls, env: Mapping[str, str], stdin: bytes) -> Self:
-        """Check environment, JSON, network name and verb, in this order (P-060). Raises CniError."""
+    def read(cls, env: Mapping[str, str], stdin: bytes, *, netns: int | None = None) -> Self:
+        """Check environment, JSON, network name and verb, in this order (P-060). Raises CniError.
+
+        `netns` is a descriptor of the namespace that CNI_NETNS names, if the caller has opened it.
+        """
         check_environment(env)
         config = decode_config(stdin)
         known = dialect.fold(config, ("name", "cniVersion"))
@@ -91,6 +98,7 @@ class Request:
             config=config,
             stdin=stdin,
             env=env,
+            netns_descriptor=netns,
         )
 
 

@@ -103,9 +103,9 @@ class Plugins:
         executable = self.find(plugin)
         if executable is not None and not self.in_process:
             return execute(executable, env, stdin, deadline=self.deadline)
-        from pycni.sdk.invoke import invoke
+        from pycni.sdk.invoke import call
 
-        return invoke(plugin, env, stdin)
+        return call(plugin, env, stdin)
 
 
 def _environment(command: str, path: Sequence[str], parameters: RuntimeConf) -> dict[str, str]:

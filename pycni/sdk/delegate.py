@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pycni.kernel.journal import Journal
-from pycni.protocol import conversion, dialect
+from pycni.protocol import dialect
+from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError
 from pycni.protocol.request import Request
 from pycni.protocol.result import Result
@@ -19,8 +20,8 @@ class Delegate:
     def __init__(self, document: Mapping[str, Any], request: Request, invoke: Invoke, journal: Journal) -> None:
         self._plugin = str(document.get("type", ""))
         passed = {key: value for key, value in request.config.items() if key in _PASSED}
-        self._stdin = dialect.dumps_compact({**document, **passed}).encode()
-        self._request = request
+        stdin = dialect.dumps_compact({**document, **passed}).encode()
+        self._request = Request.read(request.env, stdin, netns=request.netns_descriptor)
         self._invoke = invoke
         self._journal = journal
 
@@ -46,11 +47,12 @@ class Delegate:
 
     def _add(self) -> Result:
         try:
-            return conversion.of_plugin(self._run("ADD"), self._request.cni_version).result
+            answer = self._run("ADD")
         except (CniError, ValueError) as error:
             if not (isinstance(error, CniError) and error.undone):
                 self._clean_up_after(error)
             raise
+        return answer.result if answer else Result()
 
     def _clean_up_after(self, error: Exception) -> None:
         """What it may have made before it failed is removed (SPEC section 4)."""
@@ -59,5 +61,5 @@ class Delegate:
         except CniError as second:
             error.add_note(f"DEL of {self._plugin} failed too: {second}")
 
-    def _run(self, command: str) -> bytes:
-        return self._invoke(self._plugin, {**self._request.env, "CNI_COMMAND": command}, self._stdin)
+    def _run(self, command: str) -> VersionedResult | None:
+        return self._invoke(self._plugin, self._request.asking(command))

@@ -5,42 +5,60 @@ from collections.abc import Mapping
 from typing import Any
 
 from pycni.protocol import dialect
+from pycni.protocol.conversion import VersionedResult, of_plugin
 from pycni.protocol.errors import CniError
+from pycni.protocol.request import Request
 from pycni.sdk import registry
 from pycni.sdk.execute import execute, find_executable
 from pycni.sdk.launcher import Launcher
 from pycni.sdk.plugin import Plugin
-from pycni.sdk.respond import answer
+from pycni.sdk.respond import answer, perform
 
 
-def invoke(name: str, env: Mapping[str, str], stdin: bytes) -> bytes:
-    """Call the plugin with this environment and return what it printed. Raises CniError as the plugin says.
+def invoke(name: str, request: Request) -> VersionedResult | None:
+    """Have the plugin do what the request asks; what ADD made. Raises CniError as the plugin says, ValueError."""
+    executable, plugin = _find(name, request.path)
+    if plugin is None:
+        stdout = execute(executable, request.env, request.stdin)
+        return of_plugin(stdout, request.cni_version) if request.command == "ADD" else None
+    try:
+        document = perform(name, plugin, request, invoke)
+    except CniError as error:
+        error.verbatim = error.undone = True  # by its journal
+        raise
+    return None if document is None else VersionedResult.parse(document)
+
+
+def call(name: str, env: Mapping[str, str], stdin: bytes) -> bytes:
+    """Call the plugin with this environment and return what it printed. Raises CniError as the plugin says."""
+    path = env.get("CNI_PATH", "")
+    executable, plugin = _find(name, tuple(path.split(":")) if path else ())
+    if plugin is None:
+        return execute(executable, env, stdin)
+    reply = answer(name, plugin, env, stdin, invoke)
+    sys.stderr.write(reply.stderr)
+    if reply.status != 0:
+        raise CniError.from_json(dialect.loads(reply.stdout))
+    return reply.stdout.encode()
+
+
+def _find(name: str, path: tuple[str, ...]) -> tuple[str, type[Plugin[Any]] | None]:
+    """Where the plugin's executable is, and its class if it answers in this process.
 
     An executable on CNI_PATH wins: the administrator decides. If it is a launcher of this very installation, the
     plugin answers in this process. Without an executable, the plugin registered in this installation answers.
     """
-    path = env.get("CNI_PATH", "")
     try:
-        executable = find_executable(name, path.split(":") if path else [])
+        executable = find_executable(name, path)
     except CniError:
         if not name or registry.find(name) is None:
             raise
-        return _in_process(name, registry.load(name), env, stdin)
+        return "", registry.load(name)
     launcher = Launcher.read(executable)
     if launcher is not None and _is_of_this_installation(launcher):
-        return _in_process(name, registry.load_class(launcher.entry, executable), env, stdin)
-    return execute(executable, env, stdin)
+        return executable, registry.load_class(launcher.entry, executable)
+    return executable, None
 
 
 def _is_of_this_installation(launcher: Launcher) -> bool:
     return launcher.interpreter == sys.executable or (bool(launcher.path) and set(launcher.path) <= set(sys.path))
-
-
-def _in_process(name: str, plugin: type[Plugin[Any]], env: Mapping[str, str], stdin: bytes) -> bytes:
-    reply = answer(name, plugin, env, stdin, invoke)
-    sys.stderr.write(reply.stderr)
-    if reply.status != 0:
-        error = CniError.from_json(dialect.loads(reply.stdout))
-        error.undone = True  # by its journal
-        raise error
-    return reply.stdout.encode()

@@ -1,9 +1,9 @@
 """IPAM: the plugin that hands out addresses, asked by the one that makes the interface (SPEC section 4)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from pycni.kernel.journal import Journal
-from pycni.protocol import conversion
+from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError
 from pycni.protocol.request import Request
 from pycni.sdk.lease import Lease
@@ -11,7 +11,7 @@ from pycni.sdk.lease import Lease
 # A DHCP client gives an address back over its link; all others may give it to the next as soon as nobody has it.
 _BY_LINK = frozenset({"dhcp"})
 
-Invoke = Callable[[str, Mapping[str, str], bytes], bytes]  # type of the plugin, environment, stdin -> stdout
+Invoke = Callable[[str, Request], VersionedResult | None]  # has a plugin do something: its type, and what; see invoke.py
 
 
 class IpamDelegate:
@@ -69,8 +69,8 @@ class IpamDelegate:
 
     def _ask(self) -> Lease:
         try:
-            stdout = self._run("ADD")
-            lease = Lease.of(conversion.of_plugin(stdout, self._request.cni_version).result)
+            answer = self._run("ADD")
+            lease = Lease.of(answer.result) if answer else Lease()
             if not lease.ips:
                 raise CniError("IPAM plugin returned missing IP config", details=f"{self._plugin} gave no address")
         except (CniError, ValueError) as error:
@@ -87,5 +87,5 @@ class IpamDelegate:
     def _release(self) -> None:
         self._run("DEL")
 
-    def _run(self, command: str) -> bytes:
-        return self._invoke(self._plugin, {**self._request.env, "CNI_COMMAND": command}, self._request.stdin)
+    def _run(self, command: str) -> VersionedResult | None:
+        return self._invoke(self._plugin, self._request.asking(command))

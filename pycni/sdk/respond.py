@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from pycni import __version__
@@ -53,29 +54,48 @@ def answer(
 
     `netns` is a descriptor of the namespace that CNI_NETNS names, if the caller has opened it.
     """
-    started, command = time.monotonic(), env.get("CNI_COMMAND", "")
+    command, cni_version = env.get("CNI_COMMAND", ""), ""
     if not command:
         return Answer(stderr=about(name, plugin.versions))
-    cni_version, outcome = "", "ok"
     try:
-        if command == "VERSION":
-            return Answer(version.reply(plugin.versions))
-        request = replace(Request.read(env, stdin), netns_descriptor=netns)
-        cni_version = request.cni_version if request.cni_version in version.ALL else ""
-        return Answer(_run(plugin, request, invoke))
-    except (Exception, SystemExit) as error:  # the one place where every failure becomes an answer
+        with _accounted(name, command, env.get("CNI_CONTAINERID", "")):
+            if command == "VERSION":
+                return Answer(version.reply(plugin.versions))
+            request = Request.read(env, stdin, netns=netns)
+            cni_version = request.cni_version if request.cni_version in version.ALL else ""
+            document = _run(plugin, request, invoke)
+            return Answer("" if document is None else dialect.dumps_indented(document))
+    except CniError as failure:
+        return Answer(failure.to_json(cni_version or version.NEWEST), 1)
+
+
+def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> conversion.Document | None:
+    """The same for another plugin of this process, which has read the request: the document that ADD answers.
+
+    Raises CniError, and nothing else.
+    """
+    with _accounted(name, request.command, request.container_id):
+        return _run(plugin, request, invoke)
+
+
+@contextmanager
+def _accounted(name: str, command: str, container_id: str) -> Iterator[None]:
+    """Write a line about the call to the log; every failure leaves as a CniError. This is the one place for both."""
+    started, outcome = time.monotonic(), "ok"
+    try:
+        yield
+    except (Exception, SystemExit) as error:
         failure = CniError.from_exception(error)
         if not isinstance(error, CniError | OSError | ValueError):
             log.exception("%s %s failed unexpectedly", name, command)
         outcome = f"error {failure.code}: {failure}"
-        return Answer(failure.to_json(cni_version or version.NEWEST), 1)
+        raise failure from None
     finally:
-        elapsed = (time.monotonic() - started) * 1000
-        log.info("%s %s %s in %.1f ms: %s", name, command, env.get("CNI_CONTAINERID", ""), elapsed, outcome)
+        log.info("%s %s %s in %.1f ms: %s", name, command, container_id, (time.monotonic() - started) * 1000, outcome)
 
 
-def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> str:
-    """Do what the request asks; returns what goes to stdout. Raises CniError."""
+def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> conversion.Document | None:
+    """Do what the request asks; returns the document that ADD answers. Raises CniError, and whatever plugins raise."""
     version.require(request.command, request.cni_version, plugin.versions)
     if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(request.netns_place):
         raise CniError(
@@ -85,7 +105,7 @@ def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> str:
         )
     if request.command in ("GC", "STATUS"):
         _run_on_network(plugin, request, invoke)
-        return ""
+        return None
     return _run_on_attachment(plugin, request, invoke)
 
 
@@ -102,7 +122,7 @@ def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke)
     _raise_failures(journal)
 
 
-def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> str:
+def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> conversion.Document | None:
     deleting = request.command == "DEL"
     config = _config(plugin, request, leniently=deleting)
     if deleting:
@@ -114,14 +134,13 @@ def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invo
     with Attachment(config, request, journal, invoke, known) as cni, journal:
         match request.command:
             case "ADD":
-                result = plugin().add(cni)
-                return dialect.dumps_indented(conversion.document_of(result, request.cni_version))
+                return conversion.document_of(plugin().add(cni), request.cni_version)
             case "CHECK":
                 plugin().check(cni)
             case _:
                 plugin().delete(cni)
     _raise_failures(journal)
-    return ""
+    return None
 
 
 def _config(plugin: type[Plugin[Any]], request: Request, *, leniently: bool) -> NetConf:
