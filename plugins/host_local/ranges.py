@@ -5,10 +5,9 @@ A range is a piece of one subnet. A set is a pool of ranges of one address famil
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
 from typing import Self
 
-from pycni.protocol.address import Address, Cidr, parse_cidr, parse_ip
+from pycni.protocol.address import Address, Cidr, cidr, parse_cidr, parse_ip
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,7 @@ class Range:
 
     def cidr(self, address: Address) -> Cidr:
         """The address with the prefix length of the subnet, as a result has it."""
-        interface = IPv4Interface if address.version == 4 else IPv6Interface
-        return interface((int(address), self.prefix_length))
+        return cidr(address, self.prefix_length)
 
 
 @dataclass(frozen=True, slots=True)

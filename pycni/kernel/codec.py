@@ -127,7 +127,7 @@ def encode(kind: int, flags: int, sequence: int, fields: Mapping[str, int], attr
     if table is _LINK:
         table = _WRITTEN
     try:
-        fixed = layout.pack(*(fields.get(name, 0) for name in names))
+        fixed = layout.pack(*[fields.get(name, 0) for name in names])
         body = fixed + _encode_attributes(table, attributes)
     except KeyError:
         return None
@@ -151,7 +151,7 @@ def _encode_attributes(table: Table, attributes: Attributes) -> bytes:
 def _encode_peer(peer: Mapping[str, Any]) -> bytes:
     """VETH_INFO_PEER: a whole link message in an attribute."""
     layout, names, table = _FAMILIES[16]
-    data = layout.pack(*(peer.get(name, 0) for name in names)) + _encode_attributes(table, peer["attrs"])
+    data = layout.pack(*[peer.get(name, 0) for name in names]) + _encode_attributes(table, peer["attrs"])
     return _ATTRIBUTE.pack(len(data) + 4, 1) + data
 
 
@@ -222,9 +222,9 @@ class Reader:
 
 def _split(data: bytes, offset: int, end: int) -> dict[int, tuple[int, int]]:
     """By number: where in the data the value of each attribute begins and ends."""
-    found = {}
+    found, header = {}, _ATTRIBUTE.unpack_from
     while offset + 4 <= end:
-        length, number = _ATTRIBUTE.unpack_from(data, offset)
+        length, number = header(data, offset)
         if length < 4:
             break
         found[number & 0x3FFF] = (offset + 4, offset + length)

@@ -30,8 +30,9 @@ def configure(
         was_up = (
             on_lan and link.refresh().up
         )  # a DHCP client's link is: the kernel announces no IPv4 address of its own
-        sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad, on_lan=on_lan))
-        _send(link, cidrs, routes_, dad=dad or on_lan, on_link=on_link, announced=bool(cidrs))
+        with link.door.entered():  # once, for the settings and for the socket
+            sysctl.prefer(link.door, _settings(link.name, cidrs, dad=dad, on_lan=on_lan))
+            _send(link, cidrs, routes_, dad=dad or on_lan, on_link=on_link, announced=bool(cidrs))
         if dad or on_lan:
             addresses.wait_for_detection(link, cidrs)
         if was_up:

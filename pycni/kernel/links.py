@@ -5,9 +5,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pycni.kernel import netlink, sysctl
 from pycni.kernel.door import Door
@@ -47,8 +46,7 @@ def explained(failure: str) -> Iterator[None]:
         raise CniError(f"{failure}: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class LinkState:
+class LinkState(NamedTuple):
     """A link as the kernel described it at one moment."""
 
     index: int
@@ -172,12 +170,21 @@ def refresh(door: Door, links: Sequence["Link"]) -> None:
 
 def learn(link: "Link", outcome: list[Any] | NetlinkError) -> None:
     """Take what the kernel has answered to the `question` about the link for its state. Raises CniError."""
+    link.state = LinkState.of(_answered(link, outcome))
+
+
+def refresh_operstates(door: Door, links: Sequence["Link"]) -> None:
+    """Ask the kernel about nothing but the operstates of these links. Raises CniError if one is gone."""
+    for link, outcome in zip(links, door.netlink.outcomes(*[question(link.name) for link in links]), strict=True):
+        link.state = link.state._replace(operstate=_answered(link, outcome).get_attr("IFLA_OPERSTATE") or "")
+
+
+def _answered(link: "Link", outcome: list[Any] | NetlinkError) -> Any:
     if not isinstance(outcome, NetlinkError):
-        link.state = LinkState.of(outcome[0])
-    elif outcome.errno in _MISSING:
+        return outcome[0]
+    if outcome.errno in _MISSING:
         raise CniError(f'link "{link.name}" is gone')
-    else:
-        raise outcome
+    raise outcome
 
 
 def all_states(door: Door) -> list[LinkState]:
@@ -257,7 +264,7 @@ class Link:
         self.door.journal.change(f"set {self.name} {words}", do, (lambda: self._apply(old)) if undone else None)
         if changes.keys() <= _FLAGS.keys():
             flags: dict[str, Any] = changes
-            self.state = replace(before, **flags)
+            self.state = before._replace(**flags)
         else:
             self.refresh()
 

@@ -11,7 +11,8 @@ from pycni.sdk.lease import Lease
 # A DHCP client gives an address back over its link; all others may give it to the next as soon as nobody has it.
 _BY_LINK = frozenset({"dhcp"})
 
-Invoke = Callable[[str, Request], VersionedResult | None]  # has a plugin do something: its type, and what; see invoke.py
+# Has a plugin of this type do what the request asks, and returns what ADD made; see invoke.py.
+Invoke = Callable[[str, Request], VersionedResult | None]
 
 
 class IpamDelegate:

@@ -1,13 +1,13 @@
 """What IPAM handed out, and what a configuration adds to it."""
 
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_interface
 from typing import Self
 
-from pycni.protocol.address import Address, Cidr
+from pycni.protocol.address import Address, Cidr, cidr, parse_cidr
 from pycni.protocol.result import Dns, IpConfig, Result, Route
 
 _LINK_SCOPE = 253
+_EVERYTHING = {4: parse_cidr("0.0.0.0/0"), 6: parse_cidr("::/0")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Lease:
     @property
     def gateways(self) -> list[Cidr]:
         """Each gateway once, with the prefix length of the addresses it serves."""
-        cidrs = (ip_interface((ip.gateway, ip.address.network.prefixlen)) for ip in self.ips if ip.gateway)
+        cidrs = (cidr(ip.gateway, ip.address.network.prefixlen) for ip in self.ips if ip.gateway)
         return list(dict.fromkeys(cidrs))
 
     def gateway(self, version: int) -> Address | None:
@@ -47,7 +47,7 @@ class Lease:
         present = {route.dst.version for route in self.routes if route.dst.network.prefixlen == 0}
         versions = dict.fromkeys(ip.address.version for ip in self.ips)
         defaults = [
-            Route(ip_interface("0.0.0.0/0" if version == 4 else "::/0"), gw=self.gateway(version))
+            Route(_EVERYTHING[version], gw=self.gateway(version))
             for version in versions
             if version not in present and self.gateway(version)
         ]

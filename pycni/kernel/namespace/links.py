@@ -182,12 +182,12 @@ class LinkVerbs(Door):
     def wait_for_carrier(self, *waited_for: Link) -> None:
         """Wait until the links can carry frames (a port of a bridge: until it forwards). Raises CniError."""
         for _ in looks(_CARRIER_DEADLINE):
-            links.refresh(self, waited_for)
+            links.refresh_operstates(self, waited_for)
             late = [link for link in waited_for if link.state.operstate != "UP"]
             if not late:
                 return
         link, *_ = late
-        what = "bridge port" if link.state.master else "link"
+        what = "bridge port" if link.refresh().master else "link"
         raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
 
     def set_down(self, name: str) -> None:
