@@ -26,11 +26,11 @@ def forget(door: Door, ports: Iterable[UdpPort]) -> None:
     wanted = list(dict.fromkeys(ports))
     if not wanted:
         return
-    with connected(door) as socket:
-        for port in wanted:
-            for flow in _flows(socket, port):
-                if port.address is not None or routes.is_local(door, parse_ip(_destination(flow, port.version))):
-                    _delete(socket, port.version, flow)
+    socket = connected(door)
+    for port in wanted:
+        for flow in _flows(socket, port):
+            if port.address is not None or routes.is_local(door, parse_ip(_destination(flow, port.version))):
+                _delete(socket, port.version, flow)
 
 
 def _flows(socket: NetfilterSocket, port: UdpPort) -> Iterator[Any]:

@@ -6,11 +6,10 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pycni.kernel import kept
 from pycni.kernel.journal import Journal
@@ -18,6 +17,8 @@ from pycni.protocol.errors import CniError, Code
 
 if TYPE_CHECKING:
     from pycni.kernel.netlink import RouteSocket
+
+T = TypeVar("T", bound=kept.Closable)
 
 OWN = "/proc/thread-self/ns/net"
 _NEWNET = 0x40000000
@@ -39,12 +40,13 @@ class Door:
         self.journal = journal
         self._fd = _open(path)
         self.identity = _identity(os.fstat(self._fd))
-        self._opened = ExitStack()
+        self._things: dict[kept.Make, Any] = {}
 
     def close(self) -> None:
         """Let go of the namespace and of what was opened in it."""
         self.__dict__.pop("netlink", None)
-        self._opened.close()
+        while self._things:
+            self._things.popitem()[1].close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -67,21 +69,19 @@ class Door:
                 cookie = ".".join(map(str, self.identity))
         return f"{_BOOT_ID.read_text().strip()}/{cookie}"
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def opened(self, make: "Callable[[Door], T]") -> T:
+        """What `make` opens in the namespace, once: it is closed with this, unless the thread keeps it."""
+        things = kept.things_at(self.identity)
+        if things is None:
+            things = self._things
+        if make not in things:
+            things[make] = make(self)
+        thing: T = things[make]
+        return thing
+
+    def entered(self) -> "_Visit":
         """Move this thread into the namespace for as long as it takes to open a socket or a file there."""
-        if _here() == self.identity:
-            yield
-            return
-        before = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _setns(self._fd)
-            try:
-                yield
-            finally:
-                _setns(before)
-        finally:
-            os.close(before)
+        return _Visit(self)
 
     def enter_for_good(self) -> None:
         """Move this thread into the namespace to stay."""
@@ -90,7 +90,36 @@ class Door:
     @cached_property
     def netlink(self) -> "RouteSocket":
         """Its rtnetlink, opened on first use (pyroute2 costs 120 to 200 ms to import, so not before)."""
-        return self._opened.enter_context(kept.opened(self, _route_socket))
+        return self.opened(_route_socket)
+
+
+class _Visit:
+    """A thread's stay in a namespace. It costs nothing if the thread is there anyway."""
+
+    __slots__ = ("_before", "_door")
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._before = -1
+
+    def __enter__(self) -> None:
+        if _here() == self._door.identity:
+            return
+        before = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(self._door.fd)
+        except OSError:
+            os.close(before)
+            raise
+        self._before = before
+
+    def __exit__(self, *_: object) -> None:
+        if self._before < 0:
+            return
+        try:
+            _setns(self._before)
+        finally:
+            os.close(self._before)
 
 
 def _route_socket(door: Door) -> "RouteSocket":

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Watcher = Callable[[str], AbstractContextManager[None]]
-_watcher: ContextVar[Watcher] = ContextVar("watcher", default=lambda _: nullcontext())
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 @contextmanager
@@ -22,6 +22,11 @@ def watching(watcher: Watcher) -> Iterator[None]:
         yield
     finally:
         _watcher.reset(token)
+
+
+def _watched(what: str) -> AbstractContextManager[None]:
+    watcher = _watcher.get()
+    return watcher(what) if watcher else nullcontext()
 
 
 def _nothing() -> None:
@@ -44,7 +49,7 @@ class Journal:
         entry = (what, undo or _nothing)
         self._undos.append(entry)
         try:
-            with _watcher.get()(what):
+            with _watched(what):
                 return do()
         except Exception as error:
             self._undos.remove(entry)
@@ -55,7 +60,7 @@ class Journal:
         """Do it and go on whatever happens: a failure is kept for the end of the call. For all that deletes."""
         log.debug("%s", what)
         try:
-            with _watcher.get()(what):
+            with _watched(what):
                 do()
         except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be deleted too
             error.add_note(f"while: {what}")

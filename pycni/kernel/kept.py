@@ -1,27 +1,23 @@
 """What a thread of a process that stays keeps open, from call to call, of the namespace that it is at home in."""
 
-from __future__ import annotations
-
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-if TYPE_CHECKING:
-    from pycni.kernel.door import Door
+from collections.abc import Callable
+from typing import Any, Protocol
 
 
-class _Closable(Protocol):
+class Closable(Protocol):
+    """What is opened in a namespace."""
+
     def close(self) -> None:
         """Give it back."""
 
 
-_Thing = TypeVar("_Thing", bound=_Closable)
+Make = Callable[..., Closable]  # of the door to the namespace
 
 
 class _Home(threading.local):
     identity: tuple[int, int] | None = None
-    things: dict[Callable[[Door], Any], Any] | None = None
+    things: dict[Make, Any] | None = None
 
 
 _home = _Home()
@@ -32,25 +28,14 @@ def keep_open(identity: tuple[int, int]) -> None:
     _home.identity, _home.things = identity, {}
 
 
+def things_at(identity: tuple[int, int]) -> dict[Make, Any] | None:
+    """What this thread keeps open of the namespace, by what has made it, to be added to; None if it keeps nothing."""
+    return _home.things if identity == _home.identity else None
+
+
 def let_go() -> None:
     """Close what this thread keeps open: it ends."""
     things = (_home.things or {}).values()
     _home.identity, _home.things = None, None
     for thing in things:
         thing.close()
-
-
-@contextmanager
-def opened(door: Door, make: Callable[[Door], _Thing]) -> Iterator[_Thing]:
-    """What `make` opens in the namespace behind the door; it is closed at the end, unless it is kept."""
-    things = _home.things
-    if things is not None and door.identity == _home.identity:
-        if make not in things:
-            things[make] = make(door)
-        yield things[make]
-        return
-    made = make(door)
-    try:
-        yield made
-    finally:
-        made.close()

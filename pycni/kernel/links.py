@@ -49,7 +49,7 @@ def explained(failure: str) -> Iterator[None]:
 class LinkState(NamedTuple):
     """A link as the kernel described it at one moment."""
 
-    index: int
+    index: int  # type: ignore[assignment] # it hides the method of tuples
     name: str
     kind: str = ""
     mac: str = ""

@@ -5,10 +5,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from pycni.kernel import kept
 from pycni.kernel.door import Door
 
 NFTABLES, CONNTRACK = 10, 1  # subsystems
@@ -174,9 +172,9 @@ def _code(message: bytes) -> int:
     return int(-struct.unpack_from("=i", message, _HEADER.size)[0])
 
 
-def connected(door: Door) -> AbstractContextManager[NetfilterSocket]:
+def connected(door: Door) -> NetfilterSocket:
     """A socket to netfilter in the namespace behind the door.
 
-    It is kept, if anything is: to close one while anybody's deletion is under way takes the kernel 10 ms.
+    One is enough for all that is done there: to close it while anybody's deletion is under way takes the kernel 10 ms.
     """
-    return kept.opened(door, NetfilterSocket)
+    return door.opened(NetfilterSocket)

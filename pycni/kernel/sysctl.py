@@ -3,11 +3,9 @@
 import errno
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 
-from pycni.kernel import kept
 from pycni.kernel.door import Door
 from pycni.kernel.procfs import settings_directory
 from pycni.protocol.errors import CniError, Code
@@ -67,21 +65,16 @@ class _Settings:
         return os.open(rest, flags | os.O_CLOEXEC, dir_fd=self._directories[family])
 
 
-@contextmanager
-def _within(door: Door) -> Iterator[_Settings]:
-    with door.entered(), kept.opened(door, _Settings) as settings:
-        yield settings
-
-
 def read(door: Door, setting: str) -> str | None:
     """Its value, or None if the kernel has no such setting."""
-    with _within(door) as settings:
-        return settings.read(setting)
+    with door.entered():
+        return door.opened(_Settings).read(setting)
 
 
 def ensure(door: Door, wanted: Mapping[str, str]) -> None:
     """Give each setting its value; raises CniError for the first that cannot have it."""
-    with _within(door) as settings:
+    with door.entered():
+        settings = door.opened(_Settings)
         for setting, value in wanted.items():
             if settings.read(setting) != value:
                 door.journal.change(f"set sysctl net/{setting} to {value}", partial(settings.write, setting, value))
@@ -120,7 +113,8 @@ def probe(door: Door) -> None:
 
 def prefer(door: Door, wanted: Mapping[str, str]) -> None:
     """Give each setting its value where the kernel has it and lets us; what stays as it was is logged."""
-    with _within(door) as settings:
+    with door.entered():
+        settings = door.opened(_Settings)
         for setting, value in wanted.items():
             try:
                 settings.write(setting, value)
@@ -137,5 +131,5 @@ def _read_if_allowed(door: Door, setting: str) -> str | None:
 
 
 def _write(door: Door, setting: str, value: str) -> None:
-    with _within(door) as settings:
-        settings.write(setting, value)
+    with door.entered():
+        door.opened(_Settings).write(setting, value)

@@ -90,9 +90,9 @@ def _integral(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
-        return [_integral(item) for item in value]
+        return [item if isinstance(item, str) else _integral(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _integral(item) for key, item in value.items()}
+        return {key: item if isinstance(item, str) else _integral(item) for key, item in value.items()}
     return value
 
 

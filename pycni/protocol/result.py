@@ -49,7 +49,7 @@ class Interface:
         document: Document = {"name": self.name, "mac": self.mac or None, "sandbox": self.sandbox or None}
         if modern:
             document |= {"mtu": self.mtu or None, "socketPath": self.socket_path or None, "pciID": self.pci_id or None}
-        return without_none(document)
+        return without_none(document, in_order=modern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,8 @@ class IpConfig:
                 "interface": self.interface,
                 "address": str(self.address),
                 "gateway": None if self.gateway is None else str(self.gateway),
-            }
+            },
+            in_order=modern,
         )
 
 
@@ -123,7 +124,7 @@ class Route:
         """Read one route that stands in a configuration. Raises ValueError."""
         return cls.parse(Fields(document, _ROUTE, "a route"))
 
-    def to_document(self) -> Document:
+    def to_document(self, *, modern: bool = False) -> Document:
         """As JSON."""
         return without_none(
             {
@@ -134,7 +135,8 @@ class Route:
                 "priority": self.priority or None,
                 "table": self.table,
                 "scope": self.scope,
-            }
+            },
+            in_order=modern,
         )
 
 
@@ -170,7 +172,7 @@ class Dns:
     def __bool__(self) -> bool:
         return bool(self.nameservers or self.domain or self.search or self.options)
 
-    def to_document(self) -> Document:
+    def to_document(self, *, modern: bool = False) -> Document:
         """As JSON."""
         return without_none(
             {
@@ -178,7 +180,8 @@ class Dns:
                 "domain": self.domain or None,
                 "search": list(self.search) or None,
                 "options": list(self.options) or None,
-            }
+            },
+            in_order=modern,
         )
 
 
@@ -206,16 +209,16 @@ class Result:
     def to_document(self, cni_version: str) -> Document:
         """As JSON of version 0.3.0 or newer: 1.x with sorted keys and without an empty dns, older in field order."""
         modern = is_modern(cni_version)
-        document = without_none(
+        return without_none(
             {
                 "cniVersion": cni_version,
                 "interfaces": [item.to_document(modern=modern) for item in self.interfaces] or None,
                 "ips": [item.to_document(modern=modern) for item in self.ips] or None,
-                "routes": [route.to_document() for route in self.routes] or None,
-                "dns": self.dns.to_document() if self.dns or not modern else None,
-            }
+                "routes": [route.to_document(modern=modern) for route in self.routes] or None,
+                "dns": self.dns.to_document(modern=modern) if self.dns or not modern else None,
+            },
+            in_order=modern,
         )
-        return _sorted(document) if modern else document
 
     def forgetting_slots(self) -> Self:
         """The same with every address's family told by the address, as 1.x has it."""
@@ -229,14 +232,7 @@ def is_modern(cni_version: str) -> bool:
     return cni_version.startswith("1.")
 
 
-def without_none(document: Document) -> Document:
-    """The members that have a value."""
-    return {key: value for key, value in document.items() if value is not None}
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [_sorted(item) for item in value]
-    return value
+def without_none(document: Document, *, in_order: bool = False) -> Document:
+    """The members that have a value, if wanted in the order of their names."""
+    keys = sorted(document) if in_order else document
+    return {key: value for key in keys if (value := document[key]) is not None}

@@ -13,6 +13,7 @@ from pycni.kernel.journal import Journal
 from pycni.protocol import args, conversion, dialect, version
 from pycni.protocol.errors import CniError, Code
 from pycni.protocol.request import Request
+from pycni.protocol.result import Document
 from pycni.sdk.attachment import Attachment, Network
 from pycni.sdk.config import NetConf
 from pycni.sdk.ipam import Invoke
@@ -69,7 +70,7 @@ def answer(
         return Answer(failure.to_json(cni_version or version.NEWEST), 1)
 
 
-def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> conversion.Document | None:
+def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> Document | None:
     """The same for another plugin of this process, which has read the request: the document that ADD answers.
 
     Raises CniError, and nothing else.
@@ -94,7 +95,7 @@ def _accounted(name: str, command: str, container_id: str) -> Iterator[None]:
         log.info("%s %s %s in %.1f ms: %s", name, command, container_id, (time.monotonic() - started) * 1000, outcome)
 
 
-def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> conversion.Document | None:
+def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> Document | None:
     """Do what the request asks; returns the document that ADD answers. Raises CniError, and whatever plugins raise."""
     version.require(request.command, request.cni_version, plugin.versions)
     if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(request.netns_place):
@@ -122,7 +123,7 @@ def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke)
     _raise_failures(journal)
 
 
-def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> conversion.Document | None:
+def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> Document | None:
     deleting = request.command == "DEL"
     config = _config(plugin, request, leniently=deleting)
     if deleting:

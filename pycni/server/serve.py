@@ -56,7 +56,7 @@ def _spare_work() -> None:
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
     # What no line of the log says (see "Optimization" in the documentation of logging).
-    logging._srcfile = None  # type: ignore[attr-defined] # noqa: SLF001
+    logging._srcfile = None  # noqa: SLF001
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 

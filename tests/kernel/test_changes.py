@@ -49,8 +49,8 @@ def host(host: Host) -> Host:
 
 
 def run(host: Host, script: str) -> None:
-    with opened(host.door) as nft:
-        nft.run(script)
+    nft = opened(host.door)
+    nft.run(script)
 
 
 def test_they_mean_what_nft_means(host: Host, tmp_path: Path) -> None:
@@ -110,7 +110,8 @@ def test_lines_that_nft_alone_understands_belong_to_the_transaction(host: Host) 
 
 def test_it_is_done_in_the_namespace_behind_the_door(host: Host, tmp_path: Path) -> None:
     other = Host(tmp_path / "other")
-    with pytest.raises(NftError) as caught, opened(host.door):
+    opened(host.door)
+    with pytest.raises(NftError) as caught:
         changes.apply(other.door, [ALL[0]])
     assert caught.value.missing
     other.close()

@@ -26,16 +26,16 @@ def table(host: Host) -> None:
 
 
 def test_an_element_has_its_comment_its_data_and_its_object(host: Host) -> None:
-    with lookup(host.door) as kernel:
-        port = kernel.element("inet pycni", "ports6", "2001:db8::1 . udp . 65535")
-        assert port is not None
-        assert (port.comment, port.address_and_port) == ("mine, and long", "fd00::2 . 80")
-        link = kernel.element("inet pycni", "links", '"br0" . 0.0.0.0 . sctp . 1')
-        assert link is not None
-        assert (link.comment, link.data) == ("yours", b"")
-        user = kernel.element("inet pycni", "users", '"veth1"')
-        assert user is not None
-        assert (user.comment, user.object) == ("", "of-br0")
+    kernel = lookup(host.door)
+    port = kernel.element("inet pycni", "ports6", "2001:db8::1 . udp . 65535")
+    assert port is not None
+    assert (port.comment, port.address_and_port) == ("mine, and long", "fd00::2 . 80")
+    link = kernel.element("inet pycni", "links", '"br0" . 0.0.0.0 . sctp . 1')
+    assert link is not None
+    assert (link.comment, link.data) == ("yours", b"")
+    user = kernel.element("inet pycni", "users", '"veth1"')
+    assert user is not None
+    assert (user.comment, user.object) == ("", "of-br0")
 
 
 @pytest.mark.parametrize(
@@ -48,27 +48,27 @@ def test_an_element_has_its_comment_its_data_and_its_object(host: Host) -> None:
     ],
 )
 def test_what_is_missing_is_none(host: Host, table: str, place: str, key: str) -> None:
-    with lookup(host.door) as kernel:
-        assert kernel.element(table, place, key) is None
+    kernel = lookup(host.door)
+    assert kernel.element(table, place, key) is None
 
 
 def test_tables_chains_and_their_rules(host: Host) -> None:
-    with lookup(host.door) as kernel:
-        assert kernel.tables(["inet", "ip6"], "pycni") == ["inet"]
-        assert kernel.has_chain("inet", "pycni", "busy")
-        assert not kernel.has_chain("inet", "pycni", "idle")
-        assert not kernel.has_chain("inet", "pycni", "longer than any".ljust(256, "-"))
-        assert kernel.rules("inet", "pycni", "busy") == 2
-        assert kernel.rules("inet", "pycni", "idle") == 0
+    kernel = lookup(host.door)
+    assert kernel.tables(["inet", "ip6"], "pycni") == ["inet"]
+    assert kernel.has_chain("inet", "pycni", "busy")
+    assert not kernel.has_chain("inet", "pycni", "idle")
+    assert not kernel.has_chain("inet", "pycni", "longer than any".ljust(256, "-"))
+    assert kernel.rules("inet", "pycni", "busy") == 2
+    assert kernel.rules("inet", "pycni", "idle") == 0
 
 
 def test_elements_whose_keys_end_alike_are_found_among_thousands(host: Host) -> None:
     others = ", ".join(f"2001:db8::{i:x} . tcp . {i + 1} : fd00::2 . 80" for i in range(3000))
     host.run(f"nft -f - <<'EOF'\nadd element inet pycni ports6 {{ {others} }}\nEOF")
     host.run('nft add element inet pycni ports6 { 2001:db8::f . tcp . 7 comment "a" : fd00::3 . 80 }')
-    with lookup(host.door) as kernel:
-        found = kernel.elements_ending("inet pycni", "ports6", "tcp . 7")
-        assert sorted(one.address_and_port for one in found) == ["fd00::2 . 80", "fd00::3 . 80"]
-        assert sorted(one.comment for one in found) == ["", "a"]
-        assert kernel.elements_ending("inet pycni", "ports6", "sctp . 7") == []
-        assert kernel.elements_ending("inet pycni", "nowhere", "tcp . 7") == []
+    kernel = lookup(host.door)
+    found = kernel.elements_ending("inet pycni", "ports6", "tcp . 7")
+    assert sorted(one.address_and_port for one in found) == ["fd00::2 . 80", "fd00::3 . 80"]
+    assert sorted(one.comment for one in found) == ["", "a"]
+    assert kernel.elements_ending("inet pycni", "ports6", "sctp . 7") == []
+    assert kernel.elements_ending("inet pycni", "nowhere", "tcp . 7") == []

@@ -102,14 +102,15 @@ class TestElements:
 
 
 def test_a_wrong_script_is_an_error_with_nfts_words(host: Host) -> None:
-    with nft.opened(host.door) as opened, pytest.raises(NftError, match="nftables refused: .*syntax error"):
+    opened = nft.opened(host.door)
+    with pytest.raises(NftError, match="nftables refused: .*syntax error"):
         opened.run("add nonsense")
 
 
 def test_the_library_works_in_the_namespace_where_it_was_opened(host: Host) -> None:
-    with nft.opened(host.door) as opened:
-        assert isinstance(opened, Library)
-        opened.run("add table inet mine")
+    opened = nft.opened(host.door)
+    assert isinstance(opened, Library)
+    opened.run("add table inet mine")
     assert "table inet mine" in host.run("nft list tables")
 
 
@@ -119,9 +120,9 @@ def test_reading_goes_on_while_others_change_the_rules(host: Host) -> None:
     enough = Event()
 
     def change_rules(number: int) -> None:
-        with nft.opened(host.door) as opened:
-            while not enough.is_set():
-                opened.run(f"add chain inet pycni other{number}\ndelete chain inet pycni other{number}")
+        opened = nft.opened(host.door)
+        while not enough.is_set():
+            opened.run(f"add chain inet pycni other{number}\ndelete chain inet pycni other{number}")
 
     with ThreadPoolExecutor() as pool:
         writers = [pool.submit(change_rules, number) for number in range(4)]
@@ -142,8 +143,8 @@ def test_a_chain_is_looked_up_by_its_name(host: Host, table: str, chain: str, fa
     host.run(
         "nft 'table ip nat { chain one { }; }; table ip6 nat { chain two { }; }; table ip other { chain two { }; }'"
     )
-    with lookup(host.door) as kernel:
-        assert [family for family in ("ip", "ip6") if kernel.has_chain(family, table, chain)] == families
+    kernel = lookup(host.door)
+    assert [family for family in ("ip", "ip6") if kernel.has_chain(family, table, chain)] == families
 
 
 def test_without_nftables_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,8 +127,7 @@ class Table:
         """Whether the chain has no rules, as far as is known without a process: of a legacy one nothing is."""
         if self.variant != "nft":
             return False
-        with lookup(self.door) as kernel:
-            return kernel.rules(_WORD[self.version], self.name, chain) == 0
+        return lookup(self.door).rules(_WORD[self.version], self.name, chain) == 0
 
     def find_program(self, suffix: str) -> str | None:
         """The path of its "restore" or "save", if this machine has it."""
@@ -164,8 +163,7 @@ def tables_with(door: Door, name: str, chain: str) -> list[Table]:
 
 
 def _nft_tables(door: Door, name: str, chain: str) -> list[Table]:
-    with lookup(door) as kernel:
-        families = kernel.chains(_WORD.values(), name, chain)
+    families = lookup(door).chains(_WORD.values(), name, chain)
     return [Table(door, version, name, "nft") for version, family in _WORD.items() if family in families]
 
 
@@ -203,8 +201,7 @@ def drops_forwarding(door: Door) -> bool:
 
     False without the programs: then nothing can be done about it.
     """
-    with lookup(door) as kernel:
-        policies = kernel.policies(_WORD.values(), "filter", "FORWARD")
+    policies = lookup(door).policies(_WORD.values(), "filter", "FORWARD")
     dropping = [version for version, family in _WORD.items() if policies.get(family) == "drop"]
     if any(Table(door, version, "filter", "nft").find_program("restore") for version in dropping):
         return True

@@ -85,14 +85,12 @@ def apply(door: Door, changes: Sequence[Change | str]) -> None:
     requests = [change.request() for change in changes if not isinstance(change, str)]
     if len(requests) == len(changes) and _transacted(door, changes, requests):
         return
-    with opened(door) as nft:
-        nft.run("\n".join(map(str, changes)))
+    opened(door).run("\n".join(map(str, changes)))
 
 
 def _transacted(door: Door, changes: Sequence[object], requests: Sequence[Request]) -> bool:
     """Whether the kernel has done it; False if libnftables is to say what it does not like. Raises NftError."""
-    with connected(door) as socket:
-        refusals = socket.transact(NFTABLES, requests)
+    refusals = connected(door).transact(NFTABLES, requests)
     if not refusals:
         return True
     number, code = min(refusals.items())

@@ -27,8 +27,8 @@ def holds(door: Door, container_id: str, ports: HostPorts) -> bool:
     if not families:
         return False
     addresses = [str(target.ip) for target in ports.targets]
-    with opened(door) as nft:
-        listings = [nft.listing(f"list table {family} {_TABLE}") for family in families]
+    nft = opened(door)
+    listings = [nft.listing(f"list table {family} {_TABLE}") for family in families]
     made = {_mapping(rule["expr"]) for listing in listings for rule in _rules(listing, container_id, addresses)}
     wanted = {
         (str(mapping.one_address or ""), mapping.protocol, mapping.host_port, str(target.ip), mapping.container_port)
@@ -48,12 +48,12 @@ def ensure_free(door: Door, ports: HostPorts, container_id: str) -> None:
         family = "ip" if target.version == 4 else "ip6"
         if family not in families or ports.conditions.get(target.version):
             continue
-        with opened(door) as nft:
-            listed = nft.listing(f"list table {family} {_TABLE}")
-            leftovers = dict.fromkeys(_rivals(listed, target, mappings, container_id))
-            rules = [rule for rival in leftovers for rule in _rules(listed, rival, [str(target.ip)])]
-            if rules:
-                nft.run(_removal(family, rules))
+        nft = opened(door)
+        listed = nft.listing(f"list table {family} {_TABLE}")
+        leftovers = dict.fromkeys(_rivals(listed, target, mappings, container_id))
+        rules = [rule for rival in leftovers for rule in _rules(listed, rival, [str(target.ip)])]
+        if rules:
+            nft.run(_removal(family, rules))
 
 
 def _rivals(
@@ -94,11 +94,11 @@ def _delete(door: Door, doomed: Callable[[list[dict[str, Any]]], Iterable[dict[s
     families = _families(door)
     if not families:
         return
-    with opened(door) as nft:
-        listings = {family: nft.listing(f"list table {family} {_TABLE}") for family in families}
-        removals = [_removal(family, doomed(listed)) for family, listed in listings.items()]
-        if any(removals):
-            nft.run("".join(removals))
+    nft = opened(door)
+    listings = {family: nft.listing(f"list table {family} {_TABLE}") for family in families}
+    removals = [_removal(family, doomed(listed)) for family, listed in listings.items()]
+    if any(removals):
+        nft.run("".join(removals))
 
 
 def _removal(family: str, rules: Iterable[dict[str, Any]]) -> str:
@@ -107,9 +107,9 @@ def _removal(family: str, rules: Iterable[dict[str, Any]]) -> str:
 
 def _families(door: Door, *, of_ports: bool = False) -> list[str]:
     """The families that have the table, or in it even ports."""
-    with lookup(door) as kernel:
-        families = kernel.tables(("ip", "ip6"), _TABLE)
-        return [family for family in families if not of_ports or any(kernel.rules(family, _TABLE, c) for c in _CHAINS)]
+    kernel = lookup(door)
+    families = kernel.tables(("ip", "ip6"), _TABLE)
+    return [family for family in families if not of_ports or any(kernel.rules(family, _TABLE, c) for c in _CHAINS)]
 
 
 def _meet(one: str, other: str) -> bool:

@@ -40,8 +40,8 @@ def delete(door: Door, owner: Owner | Stale) -> None:
         if _has_chain(door, _CHAIN + name):
             _JUMPS.delete(door, (_COMMENT + name).__eq__)
             chains = [f"chain {_FAMILY} {_TABLE} {_CHAIN}{name}{end}" for end in ("", "-mac")]
-            with opened(door) as nft:  # "add": one of them may be missing
-                nft.run("\n".join(f"{verb} {chain}" for verb in ("add", "flush", "delete") for chain in chains))
+            nft = opened(door)  # "add": one of them may be missing
+            nft.run("\n".join(f"{verb} {chain}" for verb in ("add", "flush", "delete") for chain in chains))
 
 
 def _those_of_no_port(door: Door) -> list[str]:
@@ -53,8 +53,7 @@ def _those_of_no_port(door: Door) -> list[str]:
 
 
 def _has_chain(door: Door, chain: str) -> bool:
-    with lookup(door) as kernel:
-        return kernel.has_chain(_FAMILY, _TABLE, chain)
+    return lookup(door).has_chain(_FAMILY, _TABLE, chain)
 
 
 def _rules(door: Door, chain: str, name: str) -> list[dict[str, Any]]:

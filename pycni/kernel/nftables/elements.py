@@ -89,8 +89,7 @@ class Table:
         """Remove these chains, each with what its script removes, unless elements lead there."""
         for chain, script in sorted(chains.items()):
             try:
-                with opened(door) as nft:
-                    nft.run(f"{script}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
+                opened(door).run(f"{script}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
             except NftError as error:
                 if not error.busy and not error.missing:
                     raise
@@ -113,8 +112,7 @@ class Table:
     def _make_places(self, door: Door, elements: Iterable[Element]) -> None:
         for script in filter(None, {self.for_place(element.place) for element in elements}):
             try:
-                with opened(door) as nft:
-                    nft.run(self.script + script)
+                opened(door).run(self.script + script)
             except NftError as error:
                 if not error.exists:
                     raise
@@ -122,16 +120,15 @@ class Table:
     def _add_over(self, door: Door, leftovers: Sequence[Element], script: str) -> None:
         """Run the script in place of elements that somebody left behind: the keys are ours now, IPAM says so."""
         removals = "".join(f"{ElementChange('delete', self.name, e.place, e.key)}\n" for e in leftovers)
-        with opened(door) as nft:
-            nft.run(removals + script)
+        opened(door).run(removals + script)
         self._delete_unused_chains(door, {e.chain: self.with_chain(e) for e in leftovers if e.chain})
 
     def found(self, door: Door, elements: Iterable[Element]) -> list[tuple[Element, str]]:
         """Those of the elements that are there, with the value and the label that they have there."""
         wanted = list(elements)
-        with lookup(door) as kernel:
-            kernel.look_ahead(self.name, [(element.place, element.key) for element in wanted])
-            answers = [(element, kernel.element(self.name, element.place, element.key)) for element in wanted]
+        kernel = lookup(door)
+        kernel.look_ahead(self.name, [(element.place, element.key) for element in wanted])
+        answers = [(element, kernel.element(self.name, element.place, element.key)) for element in wanted]
         return [
             (replace(element, value=f"goto {there.chain}" if there.chain else ""), there.comment)
             for element, there in answers
@@ -141,11 +138,9 @@ class Table:
     def held(self, door: Door) -> list[tuple[Element, str]]:
         """Every element that has a label, with it: all are read."""
         family, _, table = self.name.partition(" ")
-        with lookup(door) as kernel:
-            if not kernel.tables([family], table):
-                return []
-        with opened(door) as nft:
-            return _labelled_in(nft.listing(f"list table {family} {table}"), self.places)
+        if not lookup(door).tables([family], table):
+            return []
+        return _labelled_in(opened(door).listing(f"list table {family} {table}"), self.places)
 
 
 def _labelled_in(listing: Iterable[dict[str, Any]], places: tuple[str, ...]) -> list[tuple[Element, str]]:

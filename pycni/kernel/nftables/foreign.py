@@ -23,8 +23,7 @@ class ForeignChain:
         if not self._is_there(door):
             return []
         try:
-            with opened(door) as nft:
-                return self._rules(nft, owns)
+            return self._rules(opened(door), owns)
         except NftUnavailableError:
             return []
 
@@ -33,17 +32,16 @@ class ForeignChain:
         if not self._is_there(door):
             return
         try:
-            with opened(door) as nft:
-                for attempt in range(1, _ATTEMPTS + 1):
-                    if self._deleted(nft, owns, last=attempt == _ATTEMPTS):
-                        return
+            nft = opened(door)
+            for attempt in range(1, _ATTEMPTS + 1):
+                if self._deleted(nft, owns, last=attempt == _ATTEMPTS):
+                    return
         except NftUnavailableError:
             return  # then there is nothing of anybody's
 
     def _is_there(self, door: Door) -> bool:
         family, _, table = self.table.partition(" ")
-        with lookup(door) as kernel:
-            return kernel.has_chain(family, table, self.name)
+        return lookup(door).has_chain(family, table, self.name)
 
     def _deleted(self, nft: Nft, owns: Callable[[str], bool], *, last: bool) -> bool:
         handles = [rule["handle"] for rule in self._rules(nft, owns)]

@@ -104,14 +104,14 @@ def holds(door: Door, owner: Owner | Stale, ips: Iterable[Address]) -> bool:
 def expect_rules(door: Door, chains: Mapping[str, Sequence[str]] = _RULES) -> None:
     """Raise CniError unless these chains have as many rules as they should; to read them would take reading all."""
     family, _, table = TABLE.partition(" ")
-    with lookup(door) as kernel:
-        for chain, rules in chains.items():
-            count = kernel.rules(family, table, chain)
-            if count < len(rules):
-                raise CniError(
-                    f"chain {chain} of nftables table {TABLE} has {count} of its {len(rules)} rules",
-                    details=f"somebody has changed it; they are: {'; '.join(rules)}",
-                )
+    kernel = lookup(door)
+    for chain, rules in chains.items():
+        count = kernel.rules(family, table, chain)
+        if count < len(rules):
+            raise CniError(
+                f"chain {chain} of nftables table {TABLE} has {count} of its {len(rules)} rules",
+                details=f"somebody has changed it; they are: {'; '.join(rules)}",
+            )
 
 
 def _elements(ips: Iterable[Address], admin_chain: str) -> list[Element]:

@@ -113,47 +113,46 @@ def create(door: Door, ports: HostPorts, owner: Owner) -> None:
 
 def ensure_free(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError, code 11, if one of these ports of the host leads to another container."""
-    with lookup(door) as kernel:
-        if not kernel.has_chain(*CHAIN):
-            return
-        for target, mappings in ports.by_family():
-            for mapping in mappings if not ports.conditions.get(target.version) else ():
-                for element in _elements(mapping, target, "", masq_all=False):
-                    _settle(kernel, element, owner)
-                    _refuse_if_one_address_is_taken(kernel, element, owner)
+    kernel = lookup(door)
+    if not kernel.has_chain(*CHAIN):
+        return
+    for target, mappings in ports.by_family():
+        for mapping in mappings if not ports.conditions.get(target.version) else ():
+            for element in _elements(mapping, target, "", masq_all=False):
+                _settle(kernel, element, owner)
+                _refuse_if_one_address_is_taken(kernel, element, owner)
 
 
 def expect(door: Door, ports: HostPorts, owner: Owner) -> None:
     """Raise CniError unless these ports of the host lead to the container."""
     plan = _Plan.of(door, ports, owner)
-    with lookup(door) as kernel:
-        kernel.look_ahead(NAME, _places(plan.elements))
-        for element in plan.elements:
-            _expect_element(kernel, element, owner)
-        if plan.rules:
-            _expect_rules(door, plan.rules, owner)
-        for (chain, (wanted, jumps)), uses in zip(STATIC.items(), kernel.uses("inet", "pycni", STATIC), strict=True):
-            if uses < wanted + jumps:
-                rules = max(uses - jumps, 0)
-                raise CniError(f"chain {chain} of nftables table {NAME} has {rules} of its {wanted} rules")
+    kernel = lookup(door)
+    kernel.look_ahead(NAME, _places(plan.elements))
+    for element in plan.elements:
+        _expect_element(kernel, element, owner)
+    if plan.rules:
+        _expect_rules(door, plan.rules, owner)
+    for (chain, (wanted, jumps)), uses in zip(STATIC.items(), kernel.uses("inet", "pycni", STATIC), strict=True):
+        if uses < wanted + jumps:
+            rules = max(uses - jumps, 0)
+            raise CniError(f"chain {chain} of nftables table {NAME} has {rules} of its {wanted} rules")
     if plan.localnet:
         localnet.expect(door, plan.localnet)
 
 
 def has(door: Door, owner: Owner) -> bool:
     """Whether the attachment has host ports by nftables."""
-    with lookup(door) as kernel:
-        return _note(kernel, owner) is not None
+    return _note(lookup(door), owner) is not None
 
 
 def delete(door: Door, owner: Owner | Stale, ports: HostPorts | None = None) -> list[UdpPort]:
     """Remove all host ports of the owner; `ports` are those it probably has. Returns which of them were UDP ports."""
-    with lookup(door) as kernel:
-        if not kernel.has_chain(*CHAIN):
-            return []
-        held = _until_alone(lambda: _delete_once(door, kernel, owner, ports))
-        if any(element.place == "localnets" for element in held.elements):
-            localnet.leave_unused(door, NAME, lambda: _guards(kernel))
+    kernel = lookup(door)
+    if not kernel.has_chain(*CHAIN):
+        return []
+    held = _until_alone(lambda: _delete_once(door, kernel, owner, ports))
+    if any(element.place == "localnets" for element in held.elements):
+        localnet.leave_unused(door, NAME, lambda: _guards(kernel))
     return [udp for element in held.elements if (udp := _udp_port(element)) is not None]
 
 
@@ -177,14 +176,14 @@ def _delete_once(door: Door, kernel: Lookup, owner: Owner | Stale, ports: HostPo
 
 
 def _add(door: Door, plan: _Plan, owner: Owner) -> None:
-    with lookup(door) as kernel:
-        _until_alone(lambda: _add_once(door, kernel, plan, owner))
-        try:
-            for element in plan.elements:
-                _refuse_if_one_address_is_taken(kernel, element, owner)
-        except CniError:
-            delete(door, owner)
-            raise
+    kernel = lookup(door)
+    _until_alone(lambda: _add_once(door, kernel, plan, owner))
+    try:
+        for element in plan.elements:
+            _refuse_if_one_address_is_taken(kernel, element, owner)
+    except CniError:
+        delete(door, owner)
+        raise
 
 
 def _until_alone(change: Callable[[], T]) -> T:
@@ -314,8 +313,7 @@ def _owned(door: Door, owner: Owner | Stale) -> tuple[list[Element], list[int]]:
 
 
 def _rule_handles(door: Door, owner: Owner | Stale) -> list[int]:
-    with opened(door) as nft:
-        listing = nft.listing(f"list chain {NAME} hostport-conditions")
+    listing = opened(door).listing(f"list chain {NAME} hostport-conditions")
     rules = [item["rule"] for item in listing if "rule" in item]
     return [rule["handle"] for rule in rules if owner.owns(rule.get("comment", ""))]
 
@@ -355,8 +353,8 @@ def _expect_element(kernel: Lookup, element: Element, owner: Owner) -> None:
 
 
 def _expect_rules(door: Door, rules: Iterable[str], owner: Owner) -> None:
-    with opened(door) as nft:
-        listed = [line for line in nft.run(f"list chain {NAME} hostport-conditions").splitlines() if owner.key in line]
+    nft = opened(door)
+    listed = [line for line in nft.run(f"list chain {NAME} hostport-conditions").splitlines() if owner.key in line]
     found = {match.groups() for line in listed if (match := _TO.search(line))}
     for rule in rules:
         match = _TO.search(rule)

@@ -54,10 +54,10 @@ def expect(door: Door, bridge: str, owner: Owner, *, strict: bool) -> None:
     elements = _elements(bridge, owner, strict=strict)
     _TABLE.expect(door, elements, owner, what="the fence")
     expect_rules(door)
-    with lookup(door) as kernel:
-        for place, key in {pair for element in elements for pair in _members(element).items()}:
-            if kernel.element(TABLE, place, key) is None:
-                raise CniError(f"the fence of {bridge} has a hole: {key} is missing in set {place} of {TABLE}")
+    kernel = lookup(door)
+    for place, key in {pair for element in elements for pair in _members(element).items()}:
+        if kernel.element(TABLE, place, key) is None:
+            raise CniError(f"the fence of {bridge} has a hole: {key} is missing in set {place} of {TABLE}")
 
 
 def delete(door: Door, owner: Owner | Stale, bridge: str = "") -> None:

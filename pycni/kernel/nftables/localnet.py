@@ -56,7 +56,8 @@ def leave_unused(door: Door, table: str, guards: Callable[[], Iterable[tuple[str
     `guards` tells the links that are guarded, and what the setting was there.
     """
     family, _, name = table.partition(" ")
-    with locked(door, _DOING), lookup(door) as kernel:
+    with locked(door, _DOING):
+        kernel = lookup(door)
         for link, was in guards():
             if kernel.counter_uses(family, name, counter(link)):
                 continue

@@ -8,8 +8,9 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import lru_cache
 from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 
 from pycni.kernel.door import Door
@@ -37,6 +38,7 @@ _KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
 _VALUE, _VERDICT, _VERDICT_CHAIN = 1, 2, 2
 _COMMENT = 0  # of userdata: a byte of type, a byte of length, a string
 _IFNAME = 16
+_REMEMBERED = 1024
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 # What the kernel answers where the thing, or all of nftables, is missing, or where no thing has a name that long.
@@ -141,7 +143,7 @@ class Lookup:
 
     def _listed(self, table: str, place: str) -> Iterator[tuple[bytes, dict[int, bytes]]]:
         family, _, name = table.partition(" ")
-        for answer in self._list(_GET_ELEMENT, family, text(_LIST_TABLE, name) + text(_LIST_SET, place)):
+        for answer in self._list(_GET_ELEMENT, family, _place(name, place)):
             for fields in _elements_in(answer):
                 yield dict(attributes(fields[_KEY]))[_VALUE], fields
 
@@ -176,13 +178,12 @@ def _elements_in(answer: bytes) -> list[dict[int, bytes]]:
     return [dict(attributes(element)) for _, element in attributes(elements)]
 
 
-@contextmanager
-def lookup(door: Door) -> Iterator[Lookup]:
-    """Ask the nftables of the namespace behind the door."""
-    with connected(door) as socket:
-        yield Lookup(socket)
+def lookup(door: Door) -> Lookup:
+    """Who answers about the nftables of the namespace behind the door."""
+    return Lookup(connected(door))
 
 
+@lru_cache(_REMEMBERED)
 def _encoded(part: str) -> bytes:
     """One part of a key as the kernel's registers hold it: in multiples of four bytes."""
     if part.startswith('"'):
@@ -193,7 +194,7 @@ def _encoded(part: str) -> bytes:
         return bytes([PROTOCOLS[part], 0, 0, 0])
     if part.isdecimal():
         return int(part).to_bytes(2, "big") + b"\0\0"
-    return ip_address(part).packed
+    return inet_pton(AF_INET6 if ":" in part else AF_INET, part)
 
 
 def key_of(words: str) -> bytes:
@@ -209,14 +210,20 @@ def interface_in(key: bytes) -> str:
 def element_list(table: str, place: str, element: bytes) -> bytes:
     """The attributes of a message about one element."""
     elements = attribute(_LIST_ELEMENTS, attribute(_LIST_ELEMENT, element, nested=True), nested=True)
-    return text(_LIST_TABLE, table) + text(_LIST_SET, place) + elements
+    return _place(table, place) + elements
+
+
+@lru_cache(_REMEMBERED)
+def _place(table: str, place: str) -> bytes:
+    return text(_LIST_TABLE, table) + text(_LIST_SET, place)
 
 
 def _found(fields: Mapping[int, bytes]) -> Found:
     data = dict(attributes(fields.get(_DATA, b"")))
     verdict = dict(attributes(data.get(_VERDICT, b"")))
-    name, chain = (text.rstrip(b"\0").decode() for text in (fields.get(_OBJECT, b""), verdict.get(_VERDICT_CHAIN, b"")))
-    return Found(_comment(fields.get(_USERDATA, b"")), data.get(_VALUE, b""), name, chain)
+    name, chain = fields.get(_OBJECT, b""), verdict.get(_VERDICT_CHAIN, b"")
+    comment = _comment(fields.get(_USERDATA, b""))
+    return Found(comment, data.get(_VALUE, b""), name.rstrip(b"\0").decode(), chain.rstrip(b"\0").decode())
 
 
 def _comment(userdata: bytes) -> str:

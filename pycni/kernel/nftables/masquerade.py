@@ -80,8 +80,7 @@ def _masqueraded_by_go(door: Door, owner: Owner) -> set[str]:
 
 def _expect_rules(door: Door, places: Iterable[str]) -> None:
     wanted = [rule for place in places for rule in _rules(place)]
-    with lookup(door) as kernel:
-        (count,) = kernel.uses("inet", "pycni", ["postrouting"])  # nothing leads to it but its hook
+    (count,) = lookup(door).uses("inet", "pycni", ["postrouting"])  # nothing leads to it but its hook
     if count < len(wanted):
         raise CniError(
             f"masquerading is missing: chain postrouting of nftables table {_T} has {count} of its {len(wanted)} rules",

@@ -5,11 +5,10 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
-from pycni.kernel import kept, programs
+from pycni.kernel import programs
 from pycni.kernel.door import Door
 from pycni.protocol.errors import CniError, Code
 
@@ -136,9 +135,9 @@ class Program:
         return done.stdout
 
 
-def opened(door: Door) -> AbstractContextManager[Nft]:
+def opened(door: Door) -> Nft:
     """Nftables of the namespace behind the door. Raises NftUnavailableError."""
-    return kept.opened(door, _open)
+    return door.opened(_open)
 
 
 def is_installed() -> bool:
@@ -152,8 +151,7 @@ def is_installed() -> bool:
 def probe(door: Door) -> None:
     """Raise CniError, code 50, unless nftables works in the namespace."""
     try:
-        with opened(door) as nft:
-            nft.run("list tables")
+        opened(door).run("list tables")
     except CniError as error:
         raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE, details=error.details) from None
 
