@@ -151,7 +151,9 @@ class Allocations:
         # Not O_TRUNC: ext4 takes that for a replacement to be made safe, and starts writing to disk.
         file = os.open(name, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=self._directory)
         try:
-            os.ftruncate(file, os.write(file, text.encode("ascii")))
+            length = os.write(file, text.encode("ascii"))
+            if os.fstat(file).st_size > length:
+                os.ftruncate(file, length)
         finally:
             os.close(file)
 

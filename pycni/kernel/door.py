@@ -1,7 +1,6 @@
 """A network namespace held open: the way in for netlink sockets, sysctls and firewall contexts."""
 
 import ctypes
-import errno
 import fcntl
 import os
 import socket
@@ -34,11 +33,22 @@ class Door:
     Its `identity`, device and inode, tells it from every other.
     """
 
-    def __init__(self, path: str, journal: Journal, name: str | None = None) -> None:
-        """Raises CniError, code 8, if there is no network namespace at `path`; people know it by its `name`."""
-        self.path = path if name is None else name
+    def __init__(self, path: str, journal: Journal, descriptor: int | None = None) -> None:
+        """Raises CniError, code 8, if there is no network namespace at `path`.
+
+        Where the caller has opened it, its `descriptor` counts instead; it stays the caller's, and open until then.
+        """
+        self.path = path
         self.journal = journal
-        self._fd = _open(path)
+        self._is_lent = descriptor is not None
+        self._fd = _open(path) if descriptor is None else descriptor
+        if not _is_network(self._fd):
+            self._let_go()
+            raise CniError(
+                f'failed to open netns "{path}": it is not a network namespace',
+                code=Code.INVALID_NETNS,
+                details="CNI_NETNS names a namespace file such as /run/netns/NAME or /proc/PID/ns/net",
+            )
         self.identity = _identity(os.fstat(self._fd))
         self._things: dict[kept.Make, Any] = {}
 
@@ -47,9 +57,12 @@ class Door:
         self.__dict__.pop("netlink", None)
         while self._things:
             self._things.popitem()[1].close()
-        if self._fd >= 0:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._fd >= 0 and not self._is_lent:
             os.close(self._fd)
-            self._fd = -1
+        self._fd = -1
 
     @property
     def fd(self) -> int:
@@ -141,23 +154,17 @@ def _here() -> tuple[int, int]:
 
 def _open(path: str) -> int:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         cause = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else str(error)
         raise CniError(f'failed to open netns "{path}": {cause}', code=Code.INVALID_NETNS) from None
+
+
+def _is_network(fd: int) -> bool:
     try:
-        if fcntl.ioctl(fd, _GET_TYPE) == _NEWNET:
-            return fd
-    except OSError as error:
-        if error.errno != errno.ENOTTY:
-            os.close(fd)
-            raise
-    os.close(fd)
-    raise CniError(
-        f'failed to open netns "{path}": it is not a network namespace',
-        code=Code.INVALID_NETNS,
-        details="CNI_NETNS names a namespace file such as /run/netns/NAME or /proc/PID/ns/net",
-    )
+        return fcntl.ioctl(fd, _GET_TYPE) == _NEWNET
+    except OSError:  # ENOTTY: it is no namespace at all
+        return False
 
 
 def is_own_namespace(path: str) -> bool:

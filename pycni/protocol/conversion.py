@@ -85,6 +85,13 @@ def document_of(result: Result, cni_version: str) -> Document:
     return VersionedResult(version.NEWEST, result).to_document(cni_version)
 
 
+def as_answered(result: Result, cni_version: str) -> VersionedResult:
+    """The same as whoever reads that document has it. Raises ValueError if it cannot say it."""
+    if is_modern(cni_version) and cni_version in version.ALL and result.is_in_shape:
+        return VersionedResult(cni_version, result)
+    return VersionedResult.parse(document_of(result, cni_version))
+
+
 def _integral(value: Any) -> Any:
     """The same with 1 for 1.0: what comes by way of Go's runtime has been through floating point (P-246)."""
     if isinstance(value, float) and value.is_integer():

@@ -52,6 +52,7 @@ class Request:
     stdin: bytes = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
     netns_descriptor: int | None = None  # the namespace itself, where the caller has opened it for us
+    host_descriptor: int | None = None  # that of the caller, where it has opened it
 
     def asking(self, command: str) -> Self:
         """The same call with another verb."""
@@ -63,10 +64,11 @@ class Request:
         return self.netns if self.netns_descriptor is None else f"/proc/self/fd/{self.netns_descriptor}"
 
     @classmethod
-    def read(cls, env: Mapping[str, str], stdin: bytes, *, netns: int | None = None) -> Self:
+    def read(cls, env: Mapping[str, str], stdin: bytes, *, netns: int | None = None, host: int | None = None) -> Self:
         """Check environment, JSON, network name and verb, in this order (P-060). Raises CniError.
 
-        `netns` is a descriptor of the namespace that CNI_NETNS names, if the caller has opened it.
+        `netns` and `host` are descriptors of the namespace that CNI_NETNS names and of the caller's own, if the caller
+        has opened them.
         """
         check_environment(env)
         config = decode_config(stdin)
@@ -99,6 +101,7 @@ class Request:
             stdin=stdin,
             env=env,
             netns_descriptor=netns,
+            host_descriptor=host,
         )
 
 

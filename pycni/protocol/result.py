@@ -220,6 +220,13 @@ class Result:
             in_order=modern,
         )
 
+    @property
+    def is_in_shape(self) -> bool:
+        """Whether addresses and routes are of the types that they should be: an author may have written texts."""
+        cidrs = [ip.address for ip in self.ips] + [route.dst for route in self.routes]
+        gateways = [ip.gateway for ip in self.ips] + [route.gw for route in self.routes]
+        return all(isinstance(cidr, Cidr) for cidr in cidrs) and all(isinstance(gw, Address | None) for gw in gateways)
+
     def forgetting_slots(self) -> Self:
         """The same with every address's family told by the address, as 1.x has it."""
         if all(ip.slot is None for ip in self.ips):

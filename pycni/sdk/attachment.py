@@ -52,7 +52,7 @@ class Network(Generic[C]):
         """The namespace of the host, as the runtime sees it."""
         from pycni.kernel.namespace import Namespace  # loads pyroute2, which IPAM plugins never need
 
-        host = Namespace.own(self.journal)
+        host = Namespace.own(self.journal, self.request.host_descriptor)
         host.still = self.request.command == "CHECK"
         self._opened.append(host)
         return host
@@ -152,7 +152,7 @@ class Attachment(Network[C]):
         from pycni.kernel.namespace import Namespace, NoNamespace
 
         try:
-            container = Namespace(self.request.netns_place, self.journal, name=self.request.netns)
+            container = Namespace(self.request.netns, self.journal, self.request.netns_descriptor)
         except CniError:
             if self.request.command == "DEL":
                 return NoNamespace()  # type: ignore[return-value] # it has what DEL needs
@@ -167,7 +167,7 @@ class Attachment(Network[C]):
 
         Raises CniError, code 8, if there is none. It loads no netlink.
         """
-        door = Door(self.request.netns_place, self.journal, name=self.request.netns)
+        door = Door(self.request.netns, self.journal, self.request.netns_descriptor)
         try:
             return door.incarnation
         finally:

@@ -21,7 +21,8 @@ class Delegate:
         self._plugin = str(document.get("type", ""))
         passed = {key: value for key, value in request.config.items() if key in _PASSED}
         stdin = dialect.dumps_compact({**document, **passed}).encode()
-        self._request = Request.read(request.env, stdin, netns=request.netns_descriptor)
+        opened = {"netns": request.netns_descriptor, "host": request.host_descriptor}
+        self._request = Request.read(request.env, stdin, **opened)
         self._invoke = invoke
         self._journal = journal
 

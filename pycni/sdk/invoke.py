@@ -22,11 +22,10 @@ def invoke(name: str, request: Request) -> VersionedResult | None:
         stdout = execute(executable, request.env, request.stdin)
         return of_plugin(stdout, request.cni_version) if request.command == "ADD" else None
     try:
-        document = perform(name, plugin, request, invoke)
+        return perform(name, plugin, request, invoke)
     except CniError as error:
         error.verbatim = error.undone = True  # by its journal
         raise
-    return None if document is None else VersionedResult.parse(document)
 
 
 def call(name: str, env: Mapping[str, str], stdin: bytes) -> bytes:

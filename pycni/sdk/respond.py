@@ -2,24 +2,26 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pycni import __version__
 from pycni.kernel.door import is_own_namespace
 from pycni.kernel.journal import Journal
 from pycni.protocol import args, conversion, dialect, version
+from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError, Code
 from pycni.protocol.request import Request
-from pycni.protocol.result import Document
+from pycni.protocol.result import Result
 from pycni.sdk.attachment import Attachment, Network
 from pycni.sdk.config import NetConf
 from pycni.sdk.ipam import Invoke
 from pycni.sdk.plugin import Plugin
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # The release of the Go reference plugins that ours stand in for. Callers ask for it: nerdctl reads
 # "CNI firewall plugin vX.Y.Z" as a semantic version, and wants 1.7.1 or more for ingressPolicy "isolated".
@@ -50,10 +52,12 @@ def answer(
     invoke: Invoke,
     *,
     netns: int | None = None,
+    host: int | None = None,
 ) -> Answer:
     """Answer one call of the plugin `name`. Nothing but an Answer comes out, whatever goes in.
 
-    `netns` is a descriptor of the namespace that CNI_NETNS names, if the caller has opened it.
+    `netns` and `host` are descriptors of the namespace that CNI_NETNS names and of the caller's own, if the caller has
+    opened them.
     """
     command, cni_version = env.get("CNI_COMMAND", ""), ""
     if not command:
@@ -62,25 +66,25 @@ def answer(
         with _accounted(name, command, env.get("CNI_CONTAINERID", "")):
             if command == "VERSION":
                 return Answer(version.reply(plugin.versions))
-            request = Request.read(env, stdin, netns=netns)
+            request = Request.read(env, stdin, netns=netns, host=host)
             cni_version = request.cni_version if request.cni_version in version.ALL else ""
-            document = _run(plugin, request, invoke)
+            document = _run(plugin, request, invoke, conversion.document_of)
             return Answer("" if document is None else dialect.dumps_indented(document))
     except CniError as failure:
         return Answer(failure.to_json(cni_version or version.NEWEST), 1)
 
 
-def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> Document | None:
-    """The same for another plugin of this process, which has read the request: the document that ADD answers.
+def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> VersionedResult | None:
+    """The same for another plugin of this process, which has read the request: what ADD answers.
 
     Raises CniError, and nothing else.
     """
-    with _accounted(name, request.command, request.container_id):
-        return _run(plugin, request, invoke)
+    with _accounted(name, request.command, request.container_id, logging.DEBUG):
+        return _run(plugin, request, invoke, conversion.as_answered)
 
 
 @contextmanager
-def _accounted(name: str, command: str, container_id: str) -> Iterator[None]:
+def _accounted(name: str, command: str, container_id: str, level: int = logging.INFO) -> Iterator[None]:
     """Write a line about the call to the log; every failure leaves as a CniError. This is the one place for both."""
     started, outcome = time.monotonic(), "ok"
     try:
@@ -89,14 +93,19 @@ def _accounted(name: str, command: str, container_id: str) -> Iterator[None]:
         failure = CniError.from_exception(error)
         if not isinstance(error, CniError | OSError | ValueError):
             log.exception("%s %s failed unexpectedly", name, command)
-        outcome = f"error {failure.code}: {failure}"
+        outcome, level = f"error {failure.code}: {failure}", logging.INFO
         raise failure from None
     finally:
-        log.info("%s %s %s in %.1f ms: %s", name, command, container_id, (time.monotonic() - started) * 1000, outcome)
+        if log.isEnabledFor(level):
+            elapsed = (time.monotonic() - started) * 1000
+            log.log(level, "%s %s %s in %.1f ms: %s", name, command, container_id, elapsed, outcome)
 
 
-def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> Document | None:
-    """Do what the request asks; returns the document that ADD answers. Raises CniError, and whatever plugins raise."""
+def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: Callable[[Result, str], T]) -> T | None:
+    """Do what the request asks; returns what ADD answers, `written` in the version that was asked for.
+
+    Raises CniError, and whatever plugins raise.
+    """
     version.require(request.command, request.cni_version, plugin.versions)
     if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(request.netns_place):
         raise CniError(
@@ -107,7 +116,7 @@ def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> Documen
     if request.command in ("GC", "STATUS"):
         _run_on_network(plugin, request, invoke)
         return None
-    return _run_on_attachment(plugin, request, invoke)
+    return _run_on_attachment(plugin, request, invoke, written)
 
 
 def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> None:
@@ -123,7 +132,9 @@ def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke)
     _raise_failures(journal)
 
 
-def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> Document | None:
+def _run_on_attachment(
+    plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: Callable[[Result, str], T]
+) -> T | None:
     deleting = request.command == "DEL"
     config = _config(plugin, request, leniently=deleting)
     if deleting:
@@ -135,7 +146,7 @@ def _run_on_attachment(plugin: type[Plugin[Any]], request: Request, invoke: Invo
     with Attachment(config, request, journal, invoke, known) as cni, journal:
         match request.command:
             case "ADD":
-                return conversion.document_of(plugin().add(cni), request.cni_version)
+                return written(plugin().add(cni), request.cni_version)  # what cannot be said is undone too
             case "CHECK":
                 plugin().check(cni)
             case _:

@@ -161,7 +161,7 @@ def _answer(plugin: type[Plugin[Any]], call: Call) -> Answer:
     move_this_thread(call.host)
     token = _said.set(io.StringIO())
     try:
-        reply = answer(call.type, plugin, call.env, call.stdin, invoke, netns=call.container)
+        reply = answer(call.type, plugin, call.env, call.stdin, invoke, netns=call.container, host=call.host)
         said = _said.get()
         return replace(reply, stderr=said.getvalue() + reply.stderr) if said else reply
     finally:

@@ -18,9 +18,9 @@ class Namespace(BridgeVerbs, RoutingVerbs, ShapingVerbs, FirewallVerbs):
     """A network namespace and what can be done in it; every change goes through the journal."""
 
     @classmethod
-    def own(cls, journal: Journal) -> Namespace:
-        """The namespace this thread is in: the host, as the runtime sees it."""
-        return cls(OWN, journal)
+    def own(cls, journal: Journal, descriptor: int | None = None) -> Namespace:
+        """The namespace this thread is in: the host, as the runtime sees it. See Door for its `descriptor`."""
+        return cls(OWN, journal, descriptor)
 
     @classmethod
     def at(cls, path: str) -> Namespace:
