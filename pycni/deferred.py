@@ -1,4 +1,4 @@
-"""Modules that load when something in them is first used, for processes that live for one call.
+"""Modules that load, and methods that are compiled, when they are first used, for processes that live for one call.
 
 Most calls need one firewall out of three, start no process, and never ask which distributions are installed; but who
 might need any of it says so at the top of its file, as is usual. A resident process loads everything.
@@ -6,9 +6,10 @@ might need any of it says so at the top of its file, as is usual. A resident pro
 (A second `import x` of what waits makes it load; `from package import x` does not.)
 """
 
+import dataclasses
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
@@ -29,6 +30,7 @@ _MODULES = {
     *(f"{_KERNEL}.nftables.{name}" for name in ("cni_hostport", "forward", "hostports", "isolation", "masquerade")),
     *(f"{_KERNEL}.nftables.{name}" for name in ("cni_spoofcheck", "portisolation", "register", "spoofcheck")),
 }
+_PATIENT = {"pycni", "pycni_plugins", "pydantic", "annotated_types"}
 _METADATA = "importlib.metadata"
 _CORE_SCHEMA = "pydantic_core.core_schema"
 
@@ -100,7 +102,31 @@ def _real_metadata() -> ModuleType:
     return import_module(_METADATA)
 
 
+_compiled: Callable[..., Any] | None = getattr(dataclasses, "_create_fn", None)  # of Python 3.11 and 3.12
+
+
+def _compiled_when_called(name: str, arguments: Any, body: Any, **how: Any) -> Any:
+    """A method that dataclasses makes, of a module that is known to be content with it.
+
+    They are compiled one by one, a hundred and more of them, and few are ever called: that would take 14 of 95 ms.
+    """
+    assert _compiled is not None
+    if str((how.get("globals") or {}).get("__name__", "")).partition(".")[0] not in _PATIENT:
+        return _compiled(name, arguments, body, **how)
+    made: list[Any] = []
+
+    def method(*values: Any, **named: Any) -> Any:
+        if not made:
+            made.append(_compiled(name, arguments, body, **how))
+        return made[0](*values, **named)
+
+    method.__name__ = name
+    return method
+
+
 def defer() -> None:
-    """From here on these modules wait."""
+    """From here on these modules, and methods, wait."""
     sys.meta_path.insert(0, _Finder)
     sys.modules.setdefault(_METADATA, _Metadata(_METADATA))
+    if _compiled is not None:
+        dataclasses._create_fn = _compiled_when_called  # type: ignore[attr-defined] # noqa: SLF001

@@ -28,6 +28,31 @@ import secrets
 
 assert len(secrets.token_hex(4)) == 8
 assert "hmac" in sys.modules
+
+import dataclasses, inspect
+from pycni.protocol.result import Dns, Interface
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    size: int
+
+assert str(inspect.signature(Foreign)) == "(size: int) -> None"  # as everybody knows it
+eth0 = Interface("eth0", mtu=1500)
+assert eth0 == Interface(name="eth0", mtu=1500) != Interface("eth1"), eth0
+assert repr(Dns(search=("a.",))) == "Dns(nameservers=(), domain='', search=('a.',), options=())"
+assert len({eth0, Interface("eth0", mtu=1500)}) == 1
+try:
+    eth0.mtu = 1
+except dataclasses.FrozenInstanceError:
+    pass
+else:
+    raise AssertionError("it was to be frozen")
+try:
+    Interface()
+except TypeError as error:
+    assert "missing 1 required positional argument: 'name'" in str(error), error
+else:
+    raise AssertionError("a name was to be wanted")
 """
 
 
