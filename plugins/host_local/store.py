@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from pycni.protocol.errors import CniError, Code
+from pycni.sdk import CniError, Code, waiting
 
 from .allocations import Allocations
 from .claim import Claim
@@ -84,7 +84,7 @@ class Store:
         """Have the lock to ourselves: first among the threads of this process, who queue, then among processes."""
         deadline, status = time.monotonic() + patience, os.fstat(lock)
         queue = _queues.setdefault((status.st_dev, status.st_ino), threading.Lock())
-        if not queue.acquire(timeout=patience):
+        if not (queue.acquire(blocking=False) or _queued(queue, patience)):
             raise self._busy(lock, patience)
         try:
             if not _wait_for(lock, deadline):
@@ -133,6 +133,11 @@ def expect_writable(data_dir: str, network: str) -> None:
         )
 
 
+def _queued(queue: threading.Lock, patience: float) -> bool:
+    with waiting(briefly=True):
+        return queue.acquire(timeout=patience)
+
+
 def _wait_for(lock: int, deadline: float) -> bool:
     """Take the lock; False if it is not to be had in time (flock() knows no deadline, hence the tries)."""
     pause = _FIRST_PAUSE
@@ -142,7 +147,8 @@ def _wait_for(lock: int, deadline: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(pause)
+            with waiting(briefly=True):
+                time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         else:
             return True

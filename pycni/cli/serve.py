@@ -1,6 +1,7 @@
 """pycni serve."""
 
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -15,8 +16,17 @@ import click
     show_default=True,
     help="Where launchers find the server.",
 )
-@click.option("--workers", type=click.IntRange(1, 256), default=16, show_default=True, help="Calls answered at once.")
-def serve(path: Path, workers: int) -> None:
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=16, show_default=True, help="Calls that a process has at once."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=min(2, os.cpu_count() or 1),
+    show_default="2, if there are two processors",
+    help="Processes that answer calls; each keeps one processor busy.",
+)
+def serve(path: Path, workers: int, processes: int) -> None:
     """Answer the calls of the launchers, without the start-up of a Python process for each, and keep DHCP leases.
 
     Ends on SIGTERM when the calls at hand are answered; starts itself anew when the installation changes.
@@ -24,4 +34,4 @@ def serve(path: Path, workers: int) -> None:
     from pycni.server.serve import serve as run
 
     logging.getLogger().setLevel(logging.INFO)
-    run(path, workers)
+    run(path, workers, processes)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from pycni.kernel import netlink, sysctl
 from pycni.kernel.door import Door
 from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.kernel.patience import waiting
 from pycni.protocol.errors import CniError
 
 UP, PROMISC, ALLMULTI = 0x1, 0x100, 0x200  # IFF_UP, IFF_PROMISC, IFF_ALLMULTI
@@ -195,7 +196,8 @@ def all_states(door: Door) -> list[LinkState]:
 def delete(door: Door, name: str) -> bool:
     """Remove the link; says whether there was one. A veth takes its peer along."""
     try:
-        door.netlink.request(link_message(netlink.DELLINK, [("IFLA_IFNAME", name)]))
+        with waiting(briefly=True):
+            door.netlink.request(link_message(netlink.DELLINK, [("IFLA_IFNAME", name)]))
     except NetlinkError as error:
         if error.errno in _MISSING:
             return False

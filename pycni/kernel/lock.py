@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pycni.kernel.door import Door
+from pycni.kernel.patience import waiting
 from pycni.protocol.errors import CniError, Code
 
 PATIENCE = 30  # seconds
@@ -32,7 +33,8 @@ def locked(door: Door, doing: str, *, shared: bool = False) -> Iterator[None]:
                     code=Code.TRY_AGAIN_LATER,
                     details="it holds the lock on the network namespace; `lslocks` names it",
                 )
-            time.sleep(_PAUSE)
+            with waiting(briefly=True):  # who has the lock may wait for his turn
+                time.sleep(_PAUSE)
         yield
     finally:
         os.close(fd)

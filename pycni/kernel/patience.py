@@ -1,19 +1,21 @@
 """Whoever waits for the world, for seconds perhaps, says so: a server lets other calls pass meanwhile."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from time import monotonic, sleep
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.01  # seconds
-_step_aside: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar("step_aside", default=nullcontext)
+StepAside = Callable[[bool], AbstractContextManager[None]]  # is the wait a brief one?
+_step_aside: ContextVar[StepAside] = ContextVar("step_aside", default=lambda _briefly: nullcontext())
 
 
-@contextmanager
-def waiting() -> Iterator[None]:
-    """Around what may take long: a machine on the network that is to answer, another program that is to end."""
-    with _step_aside.get()():
-        yield
+def waiting(*, briefly: bool = False) -> AbstractContextManager[None]:
+    """Around what may take long: a machine on the network that is to answer, another program that is to end.
+
+    What takes the kernel, or a neighbour, some milliseconds is waited for `briefly`.
+    """
+    return _step_aside.get()(briefly)
 
 
 def looks(seconds: float) -> Iterator[None]:
@@ -26,6 +28,6 @@ def looks(seconds: float) -> Iterator[None]:
         yield
 
 
-def let_pass(step_aside: Callable[[], AbstractContextManager[None]]) -> None:
-    """Enter `step_aside()` for as long as a call in this thread waits: for servers."""
+def let_pass(step_aside: StepAside) -> None:
+    """Enter `step_aside(briefly)` for as long as a call in this thread waits: for servers."""
     _step_aside.set(step_aside)

@@ -7,13 +7,15 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from pycni.sdk import registry, unixsocket
 from pycni.sdk.plugin import Plugin
+from pycni.server.helpers import Helper
 from pycni.server.server import Server, keep_stdout_clean
 
 log = logging.getLogger(__name__)
@@ -25,28 +27,67 @@ _DRAIN = 60.0  # seconds for calls that are being answered
 _COLLECT_AFTER = 20_000  # objects that were made and are still there
 
 
-def serve(path: Path, workers: int) -> None:
-    """Serve until SIGTERM or SIGINT, or until the installation has changed: then start anew in this process's place."""
+def serve(path: Path, workers: int, processes: int) -> None:
+    """Serve until SIGTERM or SIGINT, or until the installation has changed: then start anew in this process's place.
+
+    The first of the `processes` is this one, and keeps what lives on between calls.
+    """
     keep_stdout_clean()
     plugins = {name: registry.load(name) for name in registry.names()}
     with _listening(path) as listener, _signals() as wakeup, ExitStack() as residents:
+        _spare_work()
+        helpers = [Helper(lambda channel: _help(channel, listener, plugins, workers)) for _ in range(processes - 1)]
         _house(plugins, residents, path.absolute().parent.parent)
         before = _fingerprint()
         server = Server(listener, plugins, workers)
-        _spare_work()
+        for helper in helpers:
+            helper.meet()
         server.start()
         _notify("READY=1")
         log.info("serving at %s as %d: %s", path, os.getpid(), ", ".join(plugins))
-        while not select.select([wakeup], [], [], _LOOK_EVERY)[0]:
+        while wakeup not in (events := _events(wakeup, helpers)):
+            for helper in [one for one in helpers if one in events]:
+                log.warning("process %d, which helped to answer calls, has ended", helper.pid)
+                helper.join(0)
+                helpers.remove(helper)
             if _fingerprint() != before:
                 log.info("the installation has changed: starting anew")
                 _notify("RELOADING=1")
-                server.drain(_DRAIN)
+                _drain(server, helpers)
                 residents.close()
                 _start_anew(listener)
         _notify("STOPPING=1")
-        if not server.drain(_DRAIN):
-            log.warning("gave up on calls that took longer than %g s", _DRAIN)
+        _drain(server, helpers)
+
+
+def _events(wakeup: int, helpers: list[Helper]) -> Collection[int | Helper]:
+    """What has happened: a signal has come, or helpers have ended; nothing after a while."""
+    watched: list[int | Helper] = [wakeup, *helpers]
+    return select.select(watched, [], [], _LOOK_EVERY)[0]
+
+
+def _help(
+    channel: socket.socket, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int
+) -> None:
+    """What a helping process does: it answers what comes while the first is busy."""
+    with _signals() as wakeup:
+        channel.recv(1)
+        server = Server(listener, plugins, workers)
+        channel.send(b"+")
+        server.start()
+        awaited: list[int | socket.socket] = [wakeup, channel]
+        select.select(awaited, [], [])
+        server.drain(_DRAIN)
+
+
+def _drain(server: Server, helpers: list[Helper]) -> None:
+    """Take no more calls, and wait for those that are being answered, in all processes."""
+    deadline = time.monotonic() + _DRAIN
+    for helper in helpers:
+        helper.dismiss()
+    ended = [server.drain(_DRAIN), *(helper.join(deadline) for helper in helpers)]
+    if not all(ended):
+        log.warning("gave up on calls that took longer than %g s", _DRAIN)
 
 
 def _spare_work() -> None:

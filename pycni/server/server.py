@@ -1,4 +1,4 @@
-"""Calls of launchers, answered by threads: each waits for a call, moves to its caller's namespace, and answers."""
+"""Calls of launchers, answered by threads: who leads waits for a call, moves to its caller's namespace, and answers."""
 
 import io
 import logging
@@ -9,10 +9,11 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pycni.kernel import kept
@@ -23,6 +24,7 @@ from pycni.sdk.plugin import Plugin
 from pycni.sdk.respond import Answer, answer
 from pycni.server import frames
 from pycni.server.frames import Call, FrameError
+from pycni.server.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,8 @@ _STAND_INS = 16  # times the number of workers: how many threads there are at mo
 class Server:
     """Serves a listening socket by `workers` threads. One call a thread: further ones wait in the socket's queue.
 
-    A thread whose call waits for the world (`pycni.sdk.waiting`) is stood in for by another one meanwhile.
+    They take turns (turns.py). A thread whose call waits for something (`pycni.sdk.waiting`) lets the others go on, and
+    is stood in for by another one if that may take long.
     """
 
     def __init__(self, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int) -> None:
@@ -42,19 +45,31 @@ class Server:
         self._plugins = plugins
         self._stop = os.fdopen(os.eventfd(0, os.EFD_CLOEXEC), "wb", buffering=0)  # closed once all has ended
         self._stopping = False
+        # All leaders wait here, so that of several processes the first one that is idle gets a call.
+        self._calls = self._await_calls()
+        self._calls_in_line = self._calls
         own = os.stat(OWN)
         self._home = own.st_dev, own.st_ino  # a thread begins where the one is that has started it
         listener.setblocking(False)
         # Each moves from namespace to namespace, and never comes back to the process's own.
         self._context = copy_context()
         self._threads = [self._new_thread() for _ in range(workers)]
+        self.turns, self._in_line = Turns(), threading.Lock()
         self._most, self._surplus, self._lock = workers * _STAND_INS, 0, threading.Lock()
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._context.copy().run, args=(self._work,), name="worker", daemon=True)
 
+    def _await_calls(self) -> select.epoll:
+        waiting = select.epoll()
+        # A call wakes one thread, not all: the first that waits, in the order in which this was said.
+        waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        waiting.register(self._stop, select.EPOLLIN)
+        return waiting
+
     def start(self) -> None:
         """Begin to answer."""
+        self._calls_in_line = self._await_calls()
         for thread in self._threads:
             thread.start()
 
@@ -70,21 +85,12 @@ class Server:
             thread.join(max(deadline - time.monotonic(), 0))
         if any(thread.is_alive() for thread in threads):
             return False
-        self._stop.close()
+        for waiting in (self._calls, self._calls_in_line, self._stop):
+            waiting.close()
         return True
 
-    @contextmanager
-    def _stand_in(self) -> Iterator[None]:
-        """Let another thread take this one's place while its call waits for the world."""
-        hired = self._hire()
-        try:
-            yield
-        finally:
-            if hired:
-                with self._lock:
-                    self._surplus += 1
-
-    def _hire(self) -> bool:
+    def hire(self) -> bool:
+        """Let another thread take this one's place; whether there is one."""
         with self._lock:
             if self._surplus:
                 self._surplus -= 1
@@ -96,6 +102,14 @@ class Server:
         thread.start()
         return True
 
+    def dismiss(self) -> None:
+        """There is a thread too many now: the first that has nothing to do may go."""
+        with self._lock:
+            self._surplus += 1
+
+    def _is_over(self) -> bool:
+        return self._stopping
+
     def _is_surplus(self) -> bool:
         """Whether this thread is one too many, and may go."""
         with self._lock:
@@ -106,29 +120,43 @@ class Server:
             return True
 
     def _work(self) -> None:
-        let_pass(self._stand_in)
+        let_pass(partial(_Aside, self))
         kept.keep_open(self._home)
         try:
             self._answer_calls()
         finally:
+            self.turns.end()
             kept.let_go()
 
     def _answer_calls(self) -> None:
-        with select.epoll() as waiting:
-            # A call wakes one thread, not all.
-            waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            waiting.register(self._stop, select.EPOLLIN)
-            while not self._stopping and not self._is_surplus():
-                waiting.poll()
-                try:
-                    connection, _ = self._listener.accept()
-                except BlockingIOError:
-                    continue  # another thread was first, or it is time to stop
-                except OSError as error:
-                    log.warning("cannot accept: %s", error)
+        if self.turns.take_first():
+            self._lead()
+        while not self._is_over() and not self._is_surplus():
+            with self._in_line:
+                self._calls_in_line.poll()
+                if self._is_over() or not self.turns.take():
                     continue
-                with connection:
-                    self._serve(connection)
+            self._answer_call()
+            self._lead()
+
+    def _lead(self) -> None:
+        """Answer one call after the other, until somebody else leads."""
+        while not self._is_over() and not self._surplus and self.turns.rest():
+            self._calls.poll()
+            self.turns.go_on()
+            self._answer_call()
+        self.turns.end()
+
+    def _answer_call(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # another process was first, or it is time to stop
+        except OSError as error:
+            log.warning("cannot accept: %s", error)
+            return
+        with connection:
+            self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
         """One connection to its end; nothing that happens on it reaches the others."""
@@ -154,6 +182,24 @@ class Server:
         if self._stopping or plugin is None or not _can_serve(connection, call) or not frames.agreed(connection):
             return None
         return _answer(plugin, call)
+
+
+class _Aside:
+    """Around what a call waits for."""
+
+    __slots__ = ("_briefly", "_hired", "_server")
+
+    def __init__(self, server: Server, briefly: bool) -> None:  # noqa: FBT001 - see patience.StepAside
+        self._server, self._briefly, self._hired = server, briefly, False
+
+    def __enter__(self) -> None:
+        self._server.turns.end()
+        self._hired = not self._briefly and self._server.hire()
+
+    def __exit__(self, *_: object) -> None:
+        if self._hired:
+            self._server.dismiss()
+        self._server.turns.come_back()
 
 
 def _answer(plugin: type[Plugin[Any]], call: Call) -> Answer:

@@ -104,7 +104,7 @@ def test_a_server_that_has_ended_leaves_nothing_open(stage: Stage) -> None:
 
 
 def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, container: Container) -> None:
-    server = stage.serve("--workers", "1")  # each worker keeps what it has opened first
+    server = stage.serve("--workers", "1", "--processes", "1")  # each worker keeps what it has opened first
 
     def live() -> None:
         for command in ("ADD", "DEL"):

@@ -78,7 +78,7 @@ def test_the_server_takes_over_when_the_daemon_ends(
 def test_nothing_grows_with_the_number_of_leases(lan: Lan, served: Served, containers: list[Container]) -> None:
     """Go: a thread and an open namespace for each lease, and memory for each look at it (DH-35, R-50)."""
     lan.isc()
-    served.start("--workers", "1")
+    served.start("--workers", "1", "--processes", "1")
     runtimes = [served.bridged(container) for container in containers]
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
     quick = served.attachment("bridge", containers[0], ifname="eth1", bridge=BRIDGE, ipam=ipam)
