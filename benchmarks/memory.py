@@ -1,5 +1,6 @@
 """What the server takes: memory, descriptors and threads, at rest and after many lives."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from cases import container, with_port
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of one process."""
+    """Of a server's processes together."""
 
     megabytes: float
     descriptors: int
@@ -18,13 +19,23 @@ class Footprint:
 
     @classmethod
     def of(cls, pid: int) -> "Footprint":
-        """As /proc tells it; the memory is what is resident."""
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-        return cls(int(status["VmRSS"].split()[0]) / 1024, descriptors, int(status["Threads"]))
+        """As /proc tells it; the memory is what is resident, and what processes share counts once."""
+        processes = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        kilobytes = sum(_proportional(process) for process in processes)
+        descriptors, threads = (
+            sum(1 for process in processes for _ in Path(f"/proc/{process}/{kind}").iterdir())
+            for kind in ("fd", "task")
+        )
+        return cls(kilobytes / 1024, descriptors, threads)
 
     def __str__(self) -> str:
         return f"{self.megabytes:.1f} MB, {self.descriptors} descriptors, {self.threads} threads"
+
+
+def _proportional(pid: int) -> int:
+    """Kilobytes, of what is shared by several processes each one's part."""
+    _, *lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return int(dict(line.split(":", 1) for line in lines)["Pss"].split()[0])
 
 
 def live(chain: Chain, contender: Contender, count: int) -> None:

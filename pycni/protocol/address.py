@@ -3,6 +3,7 @@
 import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from socket import AF_INET, inet_pton
 
 Address = IPv4Address | IPv6Address
 Cidr = IPv4Interface | IPv6Interface  # an address and a prefix length; host bits are kept
@@ -38,8 +39,8 @@ def _parse_ip(text: str) -> Address:
     try:
         if "%" in text or not text.isascii():
             raise ValueError
-        address = IPv6Address(text) if ":" in text else IPv4Address(text)
-    except ValueError:
+        address = IPv6Address(text) if ":" in text else IPv4Address(inet_pton(AF_INET, text))
+    except (ValueError, OSError):
         raise ValueError(f"invalid IP address: {text}") from None
     return address if address.version == 4 else address.ipv4_mapped or address
 
