@@ -17,7 +17,7 @@ import click
     help="Where launchers find the server.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1, 256), default=16, show_default=True, help="Calls that a process has at once."
+    "--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Calls that a process has at once."
 )
 @click.option(
     "--processes",

@@ -24,7 +24,7 @@ _FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
 _LOOK_EVERY = 2.0  # seconds between two looks at the installation
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 _DRAIN = 60.0  # seconds for calls that are being answered
-_COLLECT_AFTER = 20_000  # objects that were made and are still there
+_COLLECT_AFTER = 2_000  # objects that were made and are still there
 
 
 def serve(path: Path, workers: int, processes: int) -> None:

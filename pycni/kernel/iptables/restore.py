@@ -16,6 +16,7 @@ from pycni.kernel.door import Door
 from pycni.kernel.iptables.listing import Listing, deletion
 from pycni.kernel.lock import locked
 from pycni.kernel.nftables.lookup import lookup
+from pycni.kernel.patience import waiting
 from pycni.protocol.errors import CniError, Code
 
 PATIENCE = 30  # seconds to wait for whoever else is changing iptables
@@ -148,7 +149,7 @@ class Table:
         pipe = subprocess.PIPE
         with self.door.entered():
             process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
-        with process:
+        with process, waiting(briefly=True):
             stdout, stderr = process.communicate(stdin)
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 

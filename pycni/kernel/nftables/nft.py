@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pycni.kernel import programs
 from pycni.kernel.door import Door
+from pycni.kernel.patience import waiting
 from pycni.protocol.errors import CniError, Code
 
 _LIBRARY, _PROGRAM = "libnftables.so.1", "nft"
@@ -128,7 +129,7 @@ class Program:
         program = programs.find(_PROGRAM)
         if program is None:
             raise NftUnavailableError
-        with self._door.entered():
+        with self._door.entered(), waiting(briefly=True):
             done = subprocess.run([program, *arguments], input=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise NftError(stdin, done.stderr)
