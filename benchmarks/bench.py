@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -73,12 +75,22 @@ def measure(place: Path, host: Host, options: argparse.Namespace) -> cases.Sampl
         with cases.foreign_rules((go, ours), options.rules):
             case = f"chain, {options.rules} foreign rules"
             samples |= cases.lives(case, chains["chain"], (go, ours), max(rounds // 3, 3))
-        for where, neighbours in cases.neighbours(place).items():
-            say(f"{options.attached} {where}")
-            with cases.attached(neighbours, ours, options.attached):
-                case = f"chain, {options.attached} {where}"
-                samples |= cases.lives(case, chains["chain"], (ours,), rounds)
+        with deserted(place, ours) as empty:
+            for where, neighbours in cases.neighbours(place).items():
+                say(f"{options.attached} {where}")
+                with cases.attached(neighbours, ours, options.attached):
+                    case = f"chain, {options.attached} {where}"
+                    samples |= cases.lives(case, chains["chain"], (ours, empty), rounds)
     return samples
+
+
+@contextmanager
+def deserted(place: Path, ours: Contender) -> Iterator[Contender]:
+    """The same executables with a server of their own, on a host where nobody is attached."""
+    host, socket = Host(place / "deserted"), place / "run" / "deserted.sock"
+    with served(host, socket, place / "server3.log"):
+        yield Contender("none attached", ours.bin, host, {"PYCNI_SOCKET": str(socket)})
+    host.close()
 
 
 def footprint(place: Path, host: Host, lives: int) -> None:

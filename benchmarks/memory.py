@@ -1,6 +1,5 @@
 """What the server takes: memory, descriptors and threads, at rest and after many lives."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ class Footprint:
         processes = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
         kilobytes = sum(_proportional(process) for process in processes)
         descriptors, threads = (
-            sum(len(os.listdir(f"/proc/{process}/{kind}")) for process in processes) for kind in ("fd", "task")
+            sum(1 for process in processes for _ in Path(f"/proc/{process}/{kind}").iterdir())
+            for kind in ("fd", "task")
         )
         return cls(kilobytes / 1024, descriptors, threads)
 
