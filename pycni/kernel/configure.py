@@ -130,7 +130,7 @@ def _send(
         if isinstance(outcome, NetlinkError):
             with explained(failure):
                 raise outcome
-    links.learn(link, seen)
+    links.learn_whether_up(link, seen)
 
 
 def _arp_notify(link: Link) -> Message:

@@ -174,10 +174,16 @@ def learn(link: "Link", outcome: list[Any] | NetlinkError) -> None:
     link.state = LinkState.of(_answered(link, outcome))
 
 
-def refresh_operstates(door: Door, links: Sequence["Link"]) -> None:
-    """Ask the kernel about nothing but the operstates of these links. Raises CniError if one is gone."""
+def learn_whether_up(link: "Link", outcome: list[Any] | NetlinkError) -> None:
+    """Take from it only whether the link is up and carries frames: what else there is has not changed since."""
+    answer = _answered(link, outcome)
+    link.state = link.state._replace(up=bool(answer["flags"] & UP), operstate=answer.get_attr("IFLA_OPERSTATE") or "")
+
+
+def see_whether_up(door: Door, links: Sequence["Link"]) -> None:
+    """Ask the kernel whether these links of a namespace are up and carry frames. Raises CniError if one is gone."""
     for link, outcome in zip(links, door.netlink.outcomes(*[question(link.name) for link in links]), strict=True):
-        link.state = link.state._replace(operstate=_answered(link, outcome).get_attr("IFLA_OPERSTATE") or "")
+        learn_whether_up(link, outcome)
 
 
 def _answered(link: "Link", outcome: list[Any] | NetlinkError) -> Any:
@@ -284,19 +290,16 @@ class Link:
                 self.door.netlink.request(down, self.setting(key, value), up)
 
     def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> str:
-        """Make it a port of the bridge and set it up; port flags are written either way. Returns the bridge's MAC."""
+        """Make it a port of the bridge and set it up; the other end of the cable is down. Returns the bridge's MAC."""
         sysctl.prefer(self.door, {sysctl.link_setting(6, self.name, key): value for key, value in _PORT.items()})
-        flags = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
-        port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": flags})]
-        (answer,) = self._change(
-            f"plug {self.name} into {bridge.name}",
-            [
-                link_message(netlink.NEWLINK, [("IFLA_MASTER", bridge.index)], index=self.index),
-                link_message(netlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": port})], index=self.index),
-                link_message(netlink.NEWLINK, [], index=self.index, flags_=UP, change=UP),
-                question(bridge.name),
-            ],
-        )
+        messages = [
+            link_message(netlink.NEWLINK, [("IFLA_MASTER", bridge.index)], index=self.index, flags_=UP, change=UP)
+        ]
+        if hairpin or isolated:  # a new port is neither
+            flags = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
+            port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": flags})]
+            messages.append(link_message(netlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": port})], index=self.index))
+        (answer,) = self._change(f"plug {self.name} into {bridge.name}", [*messages, question(bridge.name)])
         return str(answer.get_attr("IFLA_ADDRESS"))
 
     def refuse_router_advertisements(self) -> None:

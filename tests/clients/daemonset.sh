@@ -13,7 +13,7 @@ pods_live() { "$PYTHON" "$HERE/lib/kubelet.py" /run/containerd.sock "$STAGE" bri
 is_there() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,bandwidth,host-local,loopback} /opt/pycni/*/node.py; }
 # What a launcher starts when it has no server writes its name down.
 watch_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*; }
-server() { pgrep -f '^/opt/pycni/[0-9a-f]*/bin/python3 -m pycni serve'; }
+server() { pgrep -of '^/opt/pycni/[0-9a-f]*/bin/python3 -m pycni serve'; }
 # said_in_order NAMES: the container said of these, one after the other, that they are there, or no longer.
 said_in_order() {
   sed -nE 's/.* (\S+) (is there|is removed|has ended)$/\1/p' "$STAGE/main.log" | xargs -n1 basename |

@@ -182,7 +182,7 @@ class LinkVerbs(Door):
     def wait_for_carrier(self, *waited_for: Link) -> None:
         """Wait until the links can carry frames (a port of a bridge: until it forwards). Raises CniError."""
         for _ in looks(_CARRIER_DEADLINE):
-            links.refresh_operstates(self, waited_for)
+            links.see_whether_up(self, waited_for)
             late = [link for link in waited_for if link.state.operstate != "UP"]
             if not late:
                 return
