@@ -167,10 +167,10 @@ def _is_network(fd: int) -> bool:
         return False
 
 
-def is_own_namespace(path: str) -> bool:
-    """Whether `path` is the namespace this thread is in; what cannot be looked at is not (P-158)."""
+def is_own_namespace(place: str | int) -> bool:
+    """Whether a path or descriptor is that of the namespace this thread is in; what cannot be seen is not (P-158)."""
     try:
-        return _identity(os.stat(path)) == _here()  # noqa: PTH116 - pathlib would cost more than the call
+        return _identity(os.stat(place)) == _here()  # noqa: PTH116 - pathlib would cost more than the call
     except (OSError, ValueError):
         return False
 

@@ -61,7 +61,6 @@ class NetfilterSocket:
     def __init__(self, door: Door) -> None:
         with door.entered():
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
-        self._socket.bind((0, 0))
         self._sequence = 0
 
     def close(self) -> None:

@@ -107,7 +107,8 @@ def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: C
     Raises CniError, and whatever plugins raise.
     """
     version.require(request.command, request.cni_version, plugin.versions)
-    if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(request.netns_place):
+    place = request.netns if request.netns_descriptor is None else request.netns_descriptor
+    if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(place):
         raise CniError(
             "plugin's netns and netns from CNI_NETNS should not be the same",
             code=Code.INVALID_NETNS,

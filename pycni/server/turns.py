@@ -35,19 +35,20 @@ class Turns:
 
     def take(self) -> bool:
         """For the thread that is next in line and sees a call: wait for the lead; False if the leader sees it too."""
-        own = self._own.gate
+        own, waits = self._own.gate, False
         while True:
             with self._lock:
-                if self._whose is own:  # it was passed on to us just now
+                if waits and self._next is not own:  # it was passed on to us, just now
                     own.acquire()
-                    return True
+                    if self._whose is own:
+                        return True
                 self._next = None
                 if self._whose is None or self._is_late():
                     self._pass_to(own)
                     return True
                 if self._idle:
                     return False
-                self._next = own
+                self._next, waits = own, True
             if own.acquire(timeout=_LONGEST):
                 return True
 
@@ -86,7 +87,7 @@ class Turns:
             self._returning.append(own)
         while not own.acquire(timeout=_LONGEST):
             with self._lock:
-                if self._whose is own:
+                if own not in self._returning:  # it was passed on to us, just now
                     own.acquire()
                     return
                 if self._is_late():
