@@ -22,8 +22,8 @@ import click
 @click.option(
     "--processes",
     type=click.IntRange(1, 64),
-    default=min(2, os.cpu_count() or 1),
-    show_default="2, if there are two processors",
+    default=min(2, len(os.sched_getaffinity(0))),
+    show_default="2, if it may use two processors",
     help="Processes that answer calls; each keeps one processor busy.",
 )
 def serve(path: Path, workers: int, processes: int) -> None:

@@ -1,6 +1,7 @@
 """A network namespace held open: the way in for netlink sockets, sysctls and firewall contexts."""
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -163,8 +164,10 @@ def _open(path: str) -> int:
 def _is_network(fd: int) -> bool:
     try:
         return fcntl.ioctl(fd, _GET_TYPE) == _NEWNET
-    except OSError:  # ENOTTY: it is no namespace at all
-        return False
+    except OSError as error:
+        if error.errno == errno.ENOTTY:  # it is no namespace at all
+            return False
+        raise
 
 
 def is_own_namespace(place: str | int) -> bool:

@@ -83,7 +83,7 @@ def _indented(value: object, margin: str) -> str:
     if value and isinstance(value, dict):
         members = [f"{encode_basestring(key)}: {_indented(item, inner)}" for key, item in value.items()]
         return f"{{{inner}{f',{inner}'.join(members)}{margin}}}"
-    if value and isinstance(value, list):
+    if value and isinstance(value, list | tuple):
         return f"[{inner}{f',{inner}'.join([_indented(item, inner) for item in value])}{margin}]"
     return json.dumps(value)
 

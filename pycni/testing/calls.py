@@ -16,7 +16,7 @@ from pycni.sdk.respond import Answer, answer
 from pycni.server.server import Server
 
 LAUNCHER = Path(pycni.server.__file__).with_name("launcher")
-_WORKERS, _QUEUE = 16, 1024  # as those of `pycni serve`
+_WORKERS, _QUEUE = 16, 1024  # as those of `pycni serve` together
 _PATIENCE = 30.0  # seconds for calls that are being answered
 _resident: "_Resident | None" = None
 
