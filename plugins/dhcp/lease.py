@@ -111,6 +111,11 @@ class Lease(Model):
         )
 
     @property
+    def ntp(self) -> tuple[IPv4Address, ...]:
+        """Time servers."""
+        return tuple(options.addresses(self._option(Option.NTP_SERVERS)))
+
+    @property
     def mtu(self) -> int | None:
         """The MTU that the server wants on the interface, if it wants one."""
         mtu = options.short(self._option(Option.MTU))
@@ -118,7 +123,8 @@ class Lease(Model):
 
     def result(self, priority: int) -> Result:
         """What ADD answers."""
-        return Result(ips=(IpConfig(self.cidr, self.gateway),), routes=self.routes(priority), dns=self.dns)
+        ips = (IpConfig(self.cidr, self.gateway),)
+        return Result(ips=ips, routes=self.routes(priority), dns=self.dns, ntp=self.ntp)
 
 
 def _is_usable(address: IPv4Address) -> bool:

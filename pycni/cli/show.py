@@ -40,7 +40,7 @@ def result(network: NetworkConfig, parameters: RuntimeConf, answer: VersionedRes
 
 
 def result_tree(network: NetworkConfig, parameters: RuntimeConf, made: Result) -> "Tree":
-    """What ADD made: interfaces with their addresses, routes, DNS."""
+    """What ADD made: interfaces with their addresses, routes, DNS, time servers."""
     from rich.text import Text
     from rich.tree import Tree
 
@@ -65,6 +65,8 @@ def result_tree(network: NetworkConfig, parameters: RuntimeConf, made: Result) -
         dns = made.dns
         words = [*dns.nameservers, *(f"search {name}" for name in dns.search), *dns.options]
         tree.add(Text.assemble(("dns  ", "dim"), "  ".join([*words, *([dns.domain] if dns.domain else [])])))
+    if made.ntp:
+        tree.add(Text.assemble(("ntp  ", "dim"), "  ".join(map(str, made.ntp))))
     return tree
 
 

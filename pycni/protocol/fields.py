@@ -55,6 +55,14 @@ class Fields:
         """An address with a prefix length, which must be there."""
         return self._parsed(name, parse_cidr, self.text(name))
 
+    def extension(self, name: str, parse: Callable[[Any], T]) -> T | None:
+        """A member of ours that others may use for something else: None also where it does not fit."""
+        value = self._members.get(name)
+        try:
+            return None if value is None else parse(value)
+        except (TypeError, ValueError):
+            return None
+
     def _typed(self, name: str, kind: type, what: str) -> Any:
         value = self._members.get(name)
         if value is not None and not isinstance(value, kind):

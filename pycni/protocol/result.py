@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from pycni.protocol.address import Address, Cidr
+from pycni.protocol.address import Address, Cidr, parse_ip
 from pycni.protocol.fields import Fields
 
+_RESULT = ("interfaces", "ips", "routes", "dns", "ntp")
 _ROUTE = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
 _DNS = ("nameservers", "domain", "search", "options")
 _INTERFACE = ("name", "mac", "mtu", "sandbox", "socketPath", "pciID")
@@ -187,23 +188,28 @@ class Dns:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What ADD made: the interfaces, the addresses on them, the routes, and how names are resolved."""
+    """What ADD made: the interfaces, the addresses on them, the routes, and how names are resolved.
+
+    `ntp` are time servers. The specification has no such member; whoever does not know it ignores it (P-245).
+    """
 
     interfaces: tuple[Interface, ...] = ()
     ips: tuple[IpConfig, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Dns = field(default_factory=Dns)
+    ntp: tuple[Address, ...] = ()
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], cni_version: str) -> Self:
         """Read a document of version 0.3.0 or newer. Raises ValueError."""
         modern = is_modern(cni_version)
-        fields = Fields(document, ("interfaces", "ips", "routes", "dns"))
+        fields = Fields(document, _RESULT)
         return cls(
             interfaces=tuple(Interface.parse(item, modern=modern) for item in fields.objects("interfaces", _INTERFACE)),
             ips=tuple(IpConfig.parse(item, modern=modern) for item in fields.objects("ips", _IP)),
             routes=Route.parse_list(fields),
             dns=Dns.parse(fields),
+            ntp=fields.extension("ntp", _addresses) or (),
         )
 
     def to_document(self, cni_version: str) -> Document:
@@ -216,6 +222,7 @@ class Result:
                 "ips": [item.to_document(modern=modern) for item in self.ips] or None,
                 "routes": [route.to_document(modern=modern) for route in self.routes] or None,
                 "dns": self.dns.to_document(modern=modern) if self.dns or not modern else None,
+                "ntp": [str(server) for server in self.ntp] or None,
             },
             in_order=modern,
         )
@@ -232,6 +239,10 @@ class Result:
         if all(ip.slot is None for ip in self.ips):
             return self
         return replace(self, ips=tuple(replace(ip, slot=None) for ip in self.ips))
+
+
+def _addresses(value: Any) -> tuple[Address, ...]:
+    return tuple(map(parse_ip, value)) if isinstance(value, list) else ()
 
 
 def is_modern(cni_version: str) -> bool:

@@ -225,7 +225,7 @@ class Attachment(Network[C]):
         )
         index = links.index(on) if on is not None else None
         ips = tuple(IpConfig(ip.address, ip.gateway, index) for ip in lease.ips)
-        return Result(interfaces, ips, lease.routes, self.config.dns or lease.dns)
+        return Result(interfaces, ips, lease.routes, self.config.dns or lease.dns, lease.ntp)
 
     def delete_veth(self) -> None:
         """Remove the cable to the container, by either end.

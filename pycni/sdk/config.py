@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache
-from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+from functools import cache, lru_cache
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +36,8 @@ MasqBackend = Annotated[str, AfterValidator(lambda text: _checked_backend(text, 
 RouteField = Annotated[Route, PlainValidator(Route.from_document)]
 DnsField = Annotated[Dns, PlainValidator(Dns.from_document)]
 
+_REMEMBERED, _REMEMBERED_LENGTH = 64, 1 << 14  # how many configurations, and of how many letters
+_MUTABLE = frozenset({Any, dict, list, set, Mapping})
 _FALLBACKS = 32  # how many wrong members a DEL leaves out before it gives up on the configuration
 
 
@@ -69,7 +71,10 @@ def _check_mac(text: str) -> None:
 
 
 class Model(BaseModel):
-    """A frozen part of a configuration; snake_case fields have camelCase names in JSON."""
+    """A frozen part of a configuration; snake_case fields have camelCase names in JSON.
+
+    Calls with the same configuration may get the same object, so what a validator says depends on the values alone.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -85,7 +90,7 @@ class Model(BaseModel):
     def read(cls, document: Mapping[str, Any]) -> Self:
         """The configuration in a JSON object. Raises ConfigError (code 7) that names every wrong member."""
         try:
-            return cls.model_validate_json(json.dumps(_fold(document, cls)))
+            return _validated(cls, json.dumps(_fold(document, cls)))
         except ValidationError as error:
             raise ConfigError(f"failed to load netconf: {'; '.join(_complaints(error))}") from None
 
@@ -96,11 +101,11 @@ class Model(BaseModel):
         Members that are wrong fall back to their defaults, each by itself however deep it stands; rules about several
         members do not apply.
         """
-        folded = json.loads(json.dumps(_fold(document, cls)))  # a copy, to leave things out of
-        complaints: list[str] = []
+        text, complaints = json.dumps(_fold(document, cls)), list[str]()
+        folded = json.loads(text)  # a copy, to leave things out of
         for _ in range(_FALLBACKS):
             try:
-                return cls.model_validate_json(json.dumps(folded)), complaints
+                return _validated(cls, text), complaints
             except ValidationError as error:
                 complaints += _complaints(error)
                 wrong = [place for item in error.errors() if (place := _innermost_member(folded, item["loc"]))]
@@ -108,6 +113,7 @@ class Model(BaseModel):
                     break
                 for parent, member in wrong:
                     parent.pop(member, None)
+                text = json.dumps(folded)
         return cls._without_rules(folded), complaints
 
     @classmethod
@@ -164,6 +170,45 @@ class NetConf(Model):
         yield from ()
 
 
+M = TypeVar("M", bound=Model)
+
+
+def _validated(model: type[M], text: str) -> M:
+    """The model of a JSON text. Raises ValidationError."""
+    if len(text) > _REMEMBERED_LENGTH or not _may_be_shared(model):
+        return model.model_validate_json(text)
+    return _validated_before(model, text)  # type: ignore[return-value] # lru_cache knows no generics
+
+
+# A server sees the same few networks again and again, and checking one takes longer than anything else in a short call.
+@lru_cache(maxsize=_REMEMBERED)
+def _validated_before(model: type[Model], text: str) -> Model:
+    return model.model_validate_json(text)
+
+
+@cache
+def _may_be_shared(model: type[Model]) -> bool:
+    """Whether nothing in it can be changed by a call that has it."""
+    models = [model]  # this one, and those that its fields lead to
+    for one in models:
+        parts = {part for field in one.model_fields.values() for part in _parts(field.annotation)}
+        if parts & _MUTABLE:
+            return False
+        models += [part for part in parts if _is_model(part) and part not in models]
+    return True
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """A type, and the types that it is made of."""
+    yield get_origin(annotation) or annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
+
+
+def _is_model(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, Model)
+
+
 def _fold(value: object, model: type[Model] | None) -> Any:
     """The JSON value with the keys that the model knows, as it writes them, without its nulls."""
     if model is None:
@@ -184,16 +229,9 @@ def _fold(value: object, model: type[Model] | None) -> Any:
 def _members(model: type[Model]) -> dict[str, tuple[str, type[Model] | None]]:
     """By the key in lower case: the key as the model writes it, and the model of its value if it has one."""
     return {
-        (field.alias or name).casefold(): (field.alias or name, next(_models(field.annotation), None))
+        (field.alias or name).casefold(): (field.alias or name, next(filter(_is_model, _parts(field.annotation)), None))
         for name, field in model.model_fields.items()
     }
-
-
-def _models(annotation: Any) -> Iterator[type[Model]]:
-    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Model):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Calling a plugin by its type: the one place where "in process or as an executable" is decided."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from pycni.sdk.execute import execute, find_executable
 from pycni.sdk.launcher import Launcher
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.respond import answer, perform
+
+log = logging.getLogger(__name__)
 
 
 def invoke(name: str, request: Request) -> VersionedResult | None:
@@ -36,6 +39,7 @@ def call(name: str, env: Mapping[str, str], stdin: bytes) -> bytes:
         return execute(executable, env, stdin)
     reply = answer(name, plugin, env, stdin, invoke)
     sys.stderr.write(reply.stderr)
+    log.info("%s", reply.account)
     if reply.status != 0:
         raise CniError.from_json(dialect.loads(reply.stdout))
     return reply.stdout.encode()

@@ -12,16 +12,17 @@ _EVERYTHING = {4: parse_cidr("0.0.0.0/0"), 6: parse_cidr("::/0")}
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Addresses with their gateways, routes and resolver settings of one attachment."""
+    """Addresses with their gateways, routes, resolver settings and time servers of one attachment."""
 
     ips: tuple[IpConfig, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Dns = field(default_factory=Dns)
+    ntp: tuple[Address, ...] = ()
 
     @classmethod
     def of(cls, result: Result) -> Self:
         """The lease in what an IPAM plugin answered."""
-        return cls(result.ips, result.routes, result.dns)
+        return cls(result.ips, result.routes, result.dns, result.ntp)
 
     @property
     def cidrs(self) -> list[Cidr]:

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TypeVar
 
 from pycni import __version__
@@ -31,11 +31,15 @@ _LEVEL = "1.9.1"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the caller gets: stdout, and 0 or 1 as exit status; `stderr` only from a call without CNI_COMMAND."""
+    """What the caller gets: stdout, and 0 or 1 as exit status; `stderr` only from a call without CNI_COMMAND.
+
+    `account` is a line about the call for whoever keeps a log, to be written when the caller has its answer.
+    """
 
     stdout: str = ""
     status: int = 0
     stderr: str = ""
+    account: str = ""
 
 
 def about(plugin: str, versions: tuple[str, ...]) -> str:
@@ -62,16 +66,19 @@ def answer(
     command, cni_version = env.get("CNI_COMMAND", ""), ""
     if not command:
         return Answer(stderr=about(name, plugin.versions))
+    account = _Account(name, command, env.get("CNI_CONTAINERID", ""))
     try:
-        with _accounted(name, command, env.get("CNI_CONTAINERID", "")):
+        with account:
             if command == "VERSION":
-                return Answer(version.reply(plugin.versions))
-            request = Request.read(env, stdin, netns=netns, host=host)
-            cni_version = request.cni_version if request.cni_version in version.ALL else ""
-            document = _run(plugin, request, invoke, conversion.document_of)
-            return Answer("" if document is None else dialect.dumps_indented(document))
+                stdout = version.reply(plugin.versions)
+            else:
+                request = Request.read(env, stdin, netns=netns, host=host)
+                cni_version = request.cni_version if request.cni_version in version.ALL else ""
+                document = _run(plugin, request, invoke, conversion.document_of)
+                stdout = "" if document is None else dialect.dumps_indented(document)
     except CniError as failure:
-        return Answer(failure.to_json(cni_version or version.NEWEST), 1)
+        return Answer(failure.to_json(cni_version or version.NEWEST), 1, account=str(account))
+    return Answer(stdout, account=str(account))
 
 
 def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> VersionedResult | None:
@@ -79,26 +86,40 @@ def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invo
 
     Raises CniError, and nothing else.
     """
-    with _accounted(name, request.command, request.container_id, logging.DEBUG):
-        return _run(plugin, request, invoke, conversion.as_answered)
-
-
-@contextmanager
-def _accounted(name: str, command: str, container_id: str, level: int = logging.INFO) -> Iterator[None]:
-    """Write a line about the call to the log; every failure leaves as a CniError. This is the one place for both."""
-    started, outcome = time.monotonic(), "ok"
+    account = _Account(name, request.command, request.container_id)
     try:
-        yield
-    except (Exception, SystemExit) as error:
-        failure = CniError.from_exception(error)
-        if not isinstance(error, CniError | OSError | ValueError):
-            log.exception("%s %s failed unexpectedly", name, command)
-        outcome, level = f"error {failure.code}: {failure}", logging.INFO
-        raise failure from None
+        with account:
+            return _run(plugin, request, invoke, conversion.as_answered)
     finally:
-        if log.isEnabledFor(level):
-            elapsed = (time.monotonic() - started) * 1000
-            log.log(level, "%s %s %s in %.1f ms: %s", name, command, container_id, elapsed, outcome)
+        log.debug("%s", account)
+
+
+class _Account:
+    """The time that a call takes, and its end; every failure leaves as a CniError. This is the one place for both."""
+
+    __slots__ = ("_began", "_ended", "_outcome", "_who")
+
+    def __init__(self, name: str, command: str, container_id: str) -> None:
+        self._who = f"{name} {command} {container_id}"
+        self._outcome = "ok"
+        self._began = self._ended = time.monotonic()
+
+    def __str__(self) -> str:
+        return f"{self._who} in {(self._ended - self._began) * 1000:.1f} ms: {self._outcome}"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended = time.monotonic()
+        if isinstance(error, Exception | SystemExit):
+            failure = CniError.from_exception(error)
+            if not isinstance(error, CniError | OSError | ValueError):
+                log.error("%s failed unexpectedly", self._who, exc_info=error)
+            self._outcome = f"error {failure.code}: {failure}"
+            raise failure from None
 
 
 def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: Callable[[Result, str], T]) -> T | None:

@@ -166,6 +166,7 @@ class Server:
         except (FrameError, OSError) as error:
             log.warning("not a call: %s", error)
             return
+        reply = None
         try:
             with closing(call):  # before the launcher ends: the next call should find this thread idle
                 reply = self._reply(connection, call)
@@ -175,6 +176,8 @@ class Server:
                 frames.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
         except OSError as error:
             log.warning("%s %s: the launcher went away: %s", call.type, call.env.get("CNI_COMMAND"), error)
+        if reply is not None and reply.account:  # nobody waits for that
+            log.info("%s", reply.account)
 
     def _reply(self, connection: socket.socket, call: Call) -> Answer | None:
         """The answer; None if nothing is done, because this is not its server or the launcher has changed its mind."""

@@ -168,11 +168,14 @@ def _read(descriptor: int) -> bytes:
 
 
 def test_a_person_sees_the_result_as_a_tree(desk: "Desk") -> None:
-    plugin = {"type": "p1", "rec": {"ADD": {"stdout": RESULT}}}
+    plugin = {"type": "p1", "rec": {"ADD": {"stdout": RESULT | {"ntp": ["10.1.0.9"]}}}}
     desk.write("10.conflist", {**NETWORK, "plugins": [plugin, {"type": "p2"}]})
     seen = on_terminal("add", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1"))
     assert "net1  p1 → p2" in seen
-    for line in ("br0  aa:bb:cc:00:00:01", "10.1.0.2/24  gateway 10.1.0.1", "0.0.0.0/0 via 10.1.0.1", "dns  10.1.0.1"):
+    for line in (
+        *("br0  aa:bb:cc:00:00:01", "10.1.0.2/24  gateway 10.1.0.1", "0.0.0.0/0 via 10.1.0.1"),
+        *("dns  10.1.0.1", "ntp  10.1.0.9"),
+    ):
         assert line in seen
     assert "eth0 of /run/netns/x has left net1" in on_terminal(
         "del", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1")

@@ -39,6 +39,7 @@ KEYS = (
         "ip6",
         "address",
         "gateway",
+        "ntp",
     ),
     *("dst", "gw", "mtu", "interface", "version", "nameservers", "code", "msg", "details", "supportedVersions"),
 )
@@ -191,6 +192,7 @@ results = st.builds(
         max_size=4,
     ).map(tuple),
     dns=st.builds(Dns, st.lists(words).map(tuple), words, st.lists(words).map(tuple), st.lists(words).map(tuple)),
+    ntp=st.lists(gateways.filter(lambda server: server is not None), max_size=2).map(tuple),
 )  # fmt: skip
 
 
@@ -208,6 +210,13 @@ def test_the_newest_family_loses_nothing(result: Result, cni_version: str) -> No
 def test_the_middle_family_loses_what_1_0_0_added_to_interfaces(result: Result, cni_version: str) -> None:
     plain = tuple(replace(interface, mtu=0, socket_path="", pci_id="") for interface in result.interfaces)
     assert back_from(result, cni_version) == replace(result, interfaces=plain)
+
+
+@pytest.mark.parametrize("value", [None, "10.0.0.9", {"servers": ["10.0.0.9"]}, [9], ["ntp.example.org"], [], True])
+def test_what_others_mean_by_ntp_is_left_out_as_any_member_that_is_unknown(value: Any) -> None:
+    document = {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]}
+    made = VersionedResult.parse_as(document | {"ntp": value}, "1.1.0")
+    assert made.to_document("1.1.0") == document
 
 
 @given(results, st.sampled_from(["0.1.0", "0.2.0"]))

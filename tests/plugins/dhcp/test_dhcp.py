@@ -73,15 +73,20 @@ def test_the_server_is_told_who_asks_as_by_the_go_plugin(
     assert record["client"]["containerId"] == container.id
 
 
-def test_r37_resolver_settings_of_the_server_go_into_the_result(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_r37_resolver_settings_and_time_servers_go_into_the_result(
+    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+) -> None:
     lan.dnsmasq(
         *("--dhcp-option=6,10.55.0.53,10.55.0.54", "--dhcp-option=15,example.org"),
         *(
             "--dhcp-option=option:domain-search,eng.example.org,example.org",
-            "--dhcp-option=option:ntp-server,10.55.0.9",
+            "--dhcp-option=option:ntp-server,10.55.0.9,10.55.0.10",
         ),
     )
-    assert bridge().add()["dns"] == {
+    result = bridge().add()
+    assert result["ntp"] == ["10.55.0.9", "10.55.0.10"]
+    assert Runtime("tuning", container, previous=result).add()["ntp"] == result["ntp"]
+    assert result["dns"] == {
         "nameservers": ["10.55.0.53", "10.55.0.54"],
         "domain": "example.org",
         "search": ["eng.example.org", "example.org"],
