@@ -118,7 +118,7 @@ def _send(
         additions = [addresses.addition(link.index, cidr, dad=dad, on_link=on_link) for cidr in cidrs]
         return [(f"cannot give {cidr} to {link}", message) for cidr, message in zip(cidrs, additions, strict=True)]
 
-    up = link_message(netlink.NEWLINK, [], index=link.index, flags_=UP, change=UP)
+    up = link_message(netlink.NEWLINK, [], index=link.index, flags=UP, change=UP)
     steps = [*giving(early), (f"cannot set {link} up", up), *giving(late)]
     for route in routes_:
         by = f" via {route.gw}" if route.gw else ""

@@ -39,7 +39,7 @@ def create(
 
     def make() -> None:
         with explained(f"cannot create {words}"):
-            door.netlink.request(link_message(netlink.NEWLINK, whole, flags=_NEW))
+            door.netlink.request(link_message(netlink.NEWLINK, whole, how=_NEW))
 
     return make_and_label(container, name, owner, words, make)
 
@@ -90,7 +90,7 @@ def probe(door: Door, kind: str) -> None:
     """Raise CniError, code 50, unless the kernel has links of the kind."""
     # Never made: no link has such an address. But the kernel looks for the kind first, and loads its module.
     impossible = [("IFLA_ADDRESS", _NO_UNICAST), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
-    (outcome,) = door.netlink.outcomes(link_message(netlink.NEWLINK, impossible, flags=_NEW))
+    (outcome,) = door.netlink.outcomes(link_message(netlink.NEWLINK, impossible, how=_NEW))
     if isinstance(outcome, NetlinkError) and outcome.errno == errno.EOPNOTSUPP:
         raise CniError(
             f"this kernel has no {kind} links",

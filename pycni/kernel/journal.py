@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Self, TypeVar
@@ -24,9 +24,13 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
-def _watched(what: str) -> AbstractContextManager[None]:
+def _done(what: str, do: Callable[[], T]) -> T:
+    log.debug("%s", what)
     watcher = _watcher.get()
-    return watcher(what) if watcher else nullcontext()
+    if watcher is None:
+        return do()
+    with watcher(what):
+        return do()
 
 
 def _nothing() -> None:
@@ -45,12 +49,10 @@ class Journal:
 
         `undo` must be content if there is nothing to take back: a signal may come at any moment.
         """
-        log.debug("%s", what)
         entry = (what, undo or _nothing)
         self._undos.append(entry)
         try:
-            with _watched(what):
-                return do()
+            return _done(what, do)
         except Exception as error:
             self._undos.remove(entry)
             error.add_note(f"while: {what}")
@@ -58,10 +60,8 @@ class Journal:
 
     def attempt(self, what: str, do: Callable[[], object]) -> None:
         """Do it and go on whatever happens: a failure is kept for the end of the call. For all that deletes."""
-        log.debug("%s", what)
         try:
-            with _watched(what):
-                do()
+            _done(what, do)
         except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be deleted too
             error.add_note(f"while: {what}")
             self.failures.append(error)

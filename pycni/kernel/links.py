@@ -293,7 +293,7 @@ class Link:
         """Make it a port of the bridge and set it up; the other end of the cable is down. Returns the bridge's MAC."""
         sysctl.prefer(self.door, {sysctl.link_setting(6, self.name, key): value for key, value in _PORT.items()})
         messages = [
-            link_message(netlink.NEWLINK, [("IFLA_MASTER", bridge.index)], index=self.index, flags_=UP, change=UP)
+            link_message(netlink.NEWLINK, [("IFLA_MASTER", bridge.index)], index=self.index, flags=UP, change=UP)
         ]
         if hairpin or isolated:  # a new port is neither
             flags = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
@@ -365,7 +365,7 @@ class Link:
         if key in _ATTRIBUTES:
             return link_message(netlink.NEWLINK, [(_ATTRIBUTES[key], value)], index=self.index)
         flag = _FLAGS[key]
-        return link_message(netlink.NEWLINK, [], index=self.index, flags_=flag if value else 0, change=flag)
+        return link_message(netlink.NEWLINK, [], index=self.index, flags=flag if value else 0, change=flag)
 
     def _change(self, what: str, messages: list[netlink.Message]) -> list[Any]:
         def send() -> list[Any]:

@@ -154,4 +154,4 @@ def _passage() -> Iterator[Door]:
 
 
 def _setting(link: Link, *attributes: tuple[str, Any], flags: int = 0, change: int = 0) -> Message:
-    return link_message(netlink.NEWLINK, attributes, index=link.index, flags_=flags, change=change)
+    return link_message(netlink.NEWLINK, attributes, index=link.index, flags=flags, change=change)

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pycni.kernel import codec
@@ -75,10 +75,9 @@ class Message(NamedTuple):
         return bytes(message.data)
 
 
-def link_message(kind: int, attributes: Attributes, *, flags: int = ACK, **fields: int) -> Message:
-    """A message about a link; `flags` are netlink's, the interface's own are the field `flags` of the header."""
-    header = {name.removesuffix("_"): value for name, value in fields.items()}
-    return Message(kind, flags, header, attributes)
+def link_message(kind: int, attributes: Attributes, *, how: int = ACK, **fields: int) -> Message:
+    """A message about a link; `how` are netlink's flags, the field `flags` are the interface's own."""
+    return Message(kind, how, fields, attributes)
 
 
 class RouteSocket:
@@ -111,24 +110,22 @@ class RouteSocket:
         first, last = self._sequence + 1, self._sequence + len(messages)
         self._sequence = last
         # What the kernel refuses it says in any case, one after the other: so the end of the last is that of all.
-        *_, final = messages
-        answered = final.type in _ANSWERED_ONCE
+        answered = messages[-1].type in _ANSWERED_ONCE
         data = [message.encode(first + i, acknowledged=False) for i, message in enumerate(messages[:-1])]
-        self._socket.send(b"".join((*data, final.encode(last, acknowledged=not answered))))
-        answers: list[list[Any]] = [[] for _ in messages]
-        refusals: dict[int, NetlinkError] = {}
+        data.append(messages[-1].encode(last, acknowledged=not answered))
+        self._socket.send(b"".join(data))
+        outcomes: list[Any] = [[] for _ in messages]
         ended = False
         while not ended:
             for kind, sequence, _, body in self._receive():
-                index = sequence - first
-                if not 0 <= index < len(messages):
+                if not first <= sequence <= last:
                     continue  # the rest of an exchange that was given up
                 if kind != _ERROR:
-                    answers[index].append(codec.read(kind, body))
+                    outcomes[sequence - first].append(codec.read(kind, body))
                 elif (refusal := _refusal(body)) is not None:
-                    refusals[index] = refusal
+                    outcomes[sequence - first] = refusal
                 ended |= sequence == last and (kind == _ERROR or answered)
-        return [refusals.get(index, answer) for index, answer in enumerate(answers)]
+        return outcomes
 
     def dump(self, message: Message) -> list[Any]:
         """All objects that the kernel lists; asked again if it changed its list meanwhile."""
@@ -154,13 +151,15 @@ class RouteSocket:
                     return None if interrupted else answers
                 answers.append(codec.read(kind, body))
 
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+    def _receive(self) -> list[tuple[int, int, int, bytes]]:
+        """What the kernel says next: type, sequence number, flags, and the whole of each message."""
         data = self._socket.recv(_RECEIVE)
-        offset = 0
+        messages, offset, header = [], 0, _HEADER.unpack_from
         while offset + _HEADER.size <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-            yield kind, sequence, flags, data[offset : offset + length]
+            length, kind, flags, sequence, _ = header(data, offset)
+            messages.append((kind, sequence, flags, data[offset : offset + length]))
             offset += (length + 3) & ~3
+        return messages
 
 
 def _refusal(body: bytes) -> NetlinkError | None:

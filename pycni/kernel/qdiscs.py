@@ -101,7 +101,7 @@ def probe(lo: Link) -> None:
     tbf = _message(netlink.NEWQDISC, lo, _ROOT, handle=_TBF_HANDLE, attributes=[("TCA_KIND", "tbf")])
     kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
     flags = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
-    ifb = link_message(netlink.NEWLINK, [("IFLA_IFNAME", ".."), kind], flags=flags)
+    ifb = link_message(netlink.NEWLINK, [("IFLA_IFNAME", ".."), kind], how=flags)
     for name, outcome in zip(("tbf", "ifb"), lo.door.netlink.outcomes(tbf, ifb), strict=True):
         # EEXIST: `lo` has a qdisc of somebody's, who could not have made it without traffic control.
         if isinstance(outcome, NetlinkError) and outcome.errno not in (errno.EINVAL, errno.EEXIST):

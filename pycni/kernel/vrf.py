@@ -49,7 +49,7 @@ def ensure(namespace: "RoutingVerbs", name: str, table: int | None) -> Link:
 def _create(namespace: "RoutingVerbs", name: str, table: int) -> Link:
     data = [("IFLA_INFO_KIND", "vrf"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_VRF_TABLE", table)]})]
     attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": data})]
-    creation = link_message(netlink.NEWLINK, attributes, flags=_NEW, flags_=UP, change=UP)
+    creation = link_message(netlink.NEWLINK, attributes, how=_NEW, flags=UP, change=UP)
 
     def do() -> Link:
         with explained(f"cannot create VRF {name} with table {table}"):

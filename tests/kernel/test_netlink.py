@@ -25,7 +25,7 @@ def test_a_refusal_carries_the_kernels_own_words(host: Host) -> None:
     creation = link_message(
         netlink.NEWLINK,
         [("IFLA_IFNAME", "x0"), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "no-such-kind")]})],
-        flags=netlink.ACK | netlink.CREATE,
+        how=netlink.ACK | netlink.CREATE,
     )
     with pytest.raises(NetlinkError, match=r"operation not supported \(Unknown device type\)"):
         host.door.netlink.request(creation)

@@ -46,7 +46,7 @@ class BridgeVerbs(LinkVerbs):
 
         def do() -> None:
             with explained(f'failed to create bridge "{name}"'):
-                (outcome,) = self.netlink.outcomes(link_message(netlink.NEWLINK, [*attributes, kind], flags=flags))
+                (outcome,) = self.netlink.outcomes(link_message(netlink.NEWLINK, [*attributes, kind], how=flags))
                 if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:  # a simultaneous ADD was first
                     raise outcome
             self.link(name).skip_duplicate_address_detection()
@@ -85,7 +85,7 @@ class BridgeVerbs(LinkVerbs):
         pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", end)]})]}
         port = [("IFLA_IFNAME", f"veth{random_mac().replace(':', '')[:11]}"), ("IFLA_MTU", mtu)]
         flags = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
-        creation = link_message(netlink.NEWLINK, [*port, ("IFLA_LINKINFO", pair)], flags=flags)
+        creation = link_message(netlink.NEWLINK, [*port, ("IFLA_LINKINFO", pair)], how=flags)
 
         def do() -> None:
             (outcome,) = self.netlink.outcomes(creation)

@@ -97,7 +97,7 @@ class LinkVerbs(Door):
         creation = link_message(
             netlink.NEWLINK,
             [*own, ("IFLA_LINKINFO", pair)],
-            flags=netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE,
+            how=netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE,
         )
         naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
 

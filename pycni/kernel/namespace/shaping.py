@@ -25,11 +25,11 @@ class ShapingVerbs(LinkVerbs):
         creation = link_message(
             netlink.NEWLINK,
             [("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_TXQLEN", 0), kind],
-            flags=flags,
+            how=flags,
         )
-        naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], flags_=UP, change=UP)
+        naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], flags=UP, change=UP)
         second = ("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", also_called)]})
-        properties = link_message(netlink.NEWLINKPROP, [("IFLA_IFNAME", name), second], flags=flags)
+        properties = link_message(netlink.NEWLINKPROP, [("IFLA_IFNAME", name), second], how=flags)
 
         def do() -> Link:
             links.delete(self, name)  # left by an ADD of the same attachment that was killed half-way
