@@ -101,6 +101,7 @@ def test_a_case_of_the_protocol_by_all_others(case: dict[str, Any], results_of: 
     assert_none_failed(results_of(case, bin_directory, "--plugins", ",".join(others)))
 
 
+@pytest.mark.exhaustive
 @cases(lambda case: case.get("run") == "cnitool")
 def test_a_runtime_case(case: dict[str, Any], results_of: ResultsOf, tmp_path: Path) -> None:
     assert_none_failed(results_of(case, tmp_path))

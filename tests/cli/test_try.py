@@ -57,6 +57,7 @@ def test_the_machines_own_network_and_state_are_not_touched() -> None:
     assert world() == before
 
 
+@pytest.mark.exhaustive
 def test_the_demo_of_the_readme_succeeds() -> None:
     done = run(EXAMPLES / "demo.py")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,6 +20,7 @@ def test_netlink_loads_the_messages_alone() -> None:
     assert asyncio == "False"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "use",
     [

@@ -33,7 +33,14 @@ CASES: dict[str, dict[str, Any]] = {
     "conditions of one family": {"conditionsV4": ["ip", "saddr", "10.0.0.0/8"]},
     "conditions by iptables": {"conditionsV4": ["-s", "10.0.0.0/8"], "conditionsV6": ["!", "-s", "fd01::/16"]},
 }
-by_case = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+EVERYDAY = {"plain by nftables", "plain by iptables", "all masqueraded by nftables", "conditions of one family"}
+by_case = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=() if name in EVERYDAY else pytest.mark.exhaustive)
+        for name, case in CASES.items()
+    ],
+)
 
 
 @pytest.fixture

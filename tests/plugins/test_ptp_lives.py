@@ -17,7 +17,14 @@ CASES: dict[str, dict[str, Any]] = {
     "nftables": {"ipMasq": True},
     "iptables": {"ipMasq": True, "ipMasqBackend": "iptables"},
 }
-by_case = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+EVERYDAY = {"nftables", "iptables"}
+by_case = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=() if name in EVERYDAY else pytest.mark.exhaustive)
+        for name, case in CASES.items()
+    ],
+)
 
 
 @by_case

@@ -17,6 +17,7 @@ from pycni.sdk.respond import answer
 from pycni.testing import Container, Host
 
 PLUGINS = registry.names()
+EVERYDAY = ("bridge", "host-local", "portmap")
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -46,7 +47,9 @@ environments = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize("plugin", PLUGINS)
+@pytest.mark.parametrize(
+    "plugin", [name if name in EVERYDAY else pytest.param(name, marks=pytest.mark.exhaustive) for name in PLUGINS]
+)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(env=environments, stdin=stdins)
 def test_whatever_goes_in_a_cni_answer_comes_out(host: Host, plugin: str, env: dict[str, str], stdin: bytes) -> None:

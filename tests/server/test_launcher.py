@@ -15,7 +15,11 @@ from pycni.testing import wait_for
 Stage = Any
 FalseServer = Callable[[Callable[[socket.socket], None]], None]
 
-VERBS = ["ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION"]
+VERBS = [
+    "ADD",
+    "DEL",
+    *(pytest.param(verb, marks=pytest.mark.exhaustive) for verb in ("CHECK", "GC", "STATUS", "VERSION")),
+]
 
 
 def whole_call(connection: socket.socket) -> frames.Call:
@@ -64,7 +68,7 @@ def test_a_refusal_leads_to_the_one_shot(stage: Stage, false_server: FalseServer
     assert oneshot_was_called(stage.run(command))
 
 
-@pytest.mark.parametrize("read", ["a part", "all"])
+@pytest.mark.parametrize("read", [pytest.param("a part", marks=pytest.mark.exhaustive), "all"])
 @pytest.mark.parametrize("command", VERBS)
 def test_a_death_before_acceptance_leads_to_the_one_shot(
     stage: Stage, false_server: FalseServer, command: str, read: str

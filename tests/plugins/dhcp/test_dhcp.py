@@ -228,7 +228,7 @@ def test_an_address_and_a_time_may_be_wished_for(lan: Lan, keeper: Keeper, bridg
     ],
 )
 def test_a_wrong_configuration_is_refused_by_name(
-    keeper: Keeper, bridge: BridgeOf, host: Any, ipam: dict[str, Any], complaint: str
+    bridge: BridgeOf, host: Any, ipam: dict[str, Any], complaint: str
 ) -> None:
     host.run("ip link add lan0 type bridge")
     runtime = bridge(**ipam)

@@ -71,7 +71,7 @@ def test_where_iptables_drops_by_policy_it_is_chosen(host: Host, pod: MakePod, w
     assert "10.1.0.2" not in host.run("iptables -S; nft list ruleset")
 
 
-@pytest.mark.parametrize("name", ["", "MY-ADMIN"])
+@pytest.mark.parametrize("name", [pytest.param("", marks=pytest.mark.exhaustive), "MY-ADMIN"])
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_the_administrators_chain_comes_first(host: Host, pod: MakePod, world: World, backend: str, name: str) -> None:
     chain = name or "CNI-ADMIN"
@@ -106,7 +106,9 @@ def test_the_chain_may_be_there_before_the_first_add(host: Host, pod: MakePod, w
 POLICIES = {"open": (True, True), "same-bridge": (False, True), "isolated": (False, False)}
 
 
-@pytest.mark.parametrize("bridged_packets", ["seen by iptables", "not seen"])
+@pytest.mark.parametrize(
+    "bridged_packets", [pytest.param("seen by iptables", marks=pytest.mark.exhaustive), "not seen"]
+)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_ingress_policy_tells_who_reaches_whom(
     host: Host, pod: MakePod, world: World, backend: str, policy: str, bridged_packets: str

@@ -144,7 +144,9 @@ def test_the_rules_of_iptables_are_those_of_the_go_plugin_1_9(pod: MakePod) -> N
             assert [line for line in lines if line.startswith(start)] == [r for r in wanted if r.startswith(start)]
 
 
-@pytest.mark.parametrize("policy", ["", "same-bridge", "isolated"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("", "same-bridge")] + ["isolated"]
+)
 @pytest.mark.usefixtures("iptables")
 def test_r16_sixteen_first_adds_at_once_make_one_of_each_shared_rule(pod: MakePod, policy: str) -> None:
     pods = [pod(1, last, walled=False) for last in range(2, 18)]
@@ -420,7 +422,9 @@ def test_check_finds_what_is_really_wrong(pod: MakePod, backend: str, damage: st
         one.firewall.check()
 
 
-@pytest.mark.parametrize("fault", ["addresses", "zone", "reload"])
+@pytest.mark.parametrize(
+    "fault", ["addresses", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("zone", "reload"))]
+)
 @pytest.mark.usefixtures("firewalld")
 def test_check_uses_the_answer_of_firewalld(pod: MakePod, fault: str) -> None:
     """The Go plugin asks, and ignores what it is told."""
