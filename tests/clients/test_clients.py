@@ -1,4 +1,4 @@
-"""Real callers: containerd (by ctr, and by the CRI as kubelet does) and podman attach real containers.
+"""Real callers: containerd (by ctr, and by the CRI as kubelet does) and podman attach real containers; and a systemd.
 
 A client is a script beside this file that checks a caller from end to end. They run on a bin directory made by
 `pycni install`, with nothing else in it. To compare, the environment variable PYCNI_CLIENTS_BIN_DIR names another one,
@@ -25,6 +25,7 @@ NEEDS = {
     "cri-status.sh": CONTAINERD,
     "podman.sh": ("podman", "crun", "conmon", "curl"),
     "daemonset.sh": (*CONTAINERD, "curl", "gcc", "patchelf", "pgrep"),
+    "systemd.sh": ("/lib/systemd/systemd", "gcc", "systemctl"),
 }
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # where the clients look for executables
 CONTAINERD_2 = Path(sys.prefix) / "peers/usr/bin"  # a newer Debian's, as scripts/setup unpacks it
@@ -93,6 +94,11 @@ def test_a_bare_node_gets_plugins_server_and_network_from_the_daemonset(tmp_path
     done = subprocess.run(assemble, capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": DEBIANS})
     assert done.returncode == 0, done.stderr
     passes("daemonset.sh", tmp_path)
+
+
+def test_systemd_starts_the_server_with_the_first_call_and_keeps_it(tmp_path: Path) -> None:
+    """The units themselves, as systemd understands them: sockets, capabilities, the filter of system calls."""
+    passes("systemd.sh", tmp_path)
 
 
 def test_a_failure_shows_what_the_client_said(tmp_path: Path) -> None:
