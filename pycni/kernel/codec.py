@@ -118,22 +118,18 @@ _FAMILIES = {
     28: (struct.Struct("=BxxxiHBB"), ("family", "ifindex", "state", "flags", "ndm_type"), _NEIGHBOUR),
 }
 
-_KNOWN = {kind: frozenset(names) for kind, (_, names, _) in _FAMILIES.items()}
-
 
 def encode(kind: int, flags: int, sequence: int, fields: Mapping[str, int], attributes: Attributes) -> bytes | None:
     """The bytes of a message; None if it says something that only pyroute2 can say."""
-    family = _FAMILIES.get(kind & ~3)
-    if family is None:
+    layout, names, table = _FAMILIES.get(kind & ~3, (None, (), {}))
+    if layout is None or not fields.keys() <= set(names):
         return None
-    layout, names, table = family
-    value = fields.get
-    fixed = [value(name, 0) for name in names]
+    if table is _LINK:
+        table = _WRITTEN
     try:
-        body = layout.pack(*fixed) + _encode_attributes(_WRITTEN if table is _LINK else table, attributes)
+        fixed = layout.pack(*[fields.get(name, 0) for name in names])
+        body = fixed + _encode_attributes(table, attributes)
     except KeyError:
-        return None
-    if not fields.keys() <= _KNOWN[kind & ~3]:
         return None
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
 

@@ -55,7 +55,8 @@ def serve(path: Path, workers: int, processes: int) -> None:
                 _notify("RELOADING=1")
                 _drain(server, helpers)
                 residents.close()
-                _start_anew(listener)
+                _start_anew(listener, wakeup)
+                break  # it was told to end meanwhile
         _notify("STOPPING=1")
         _drain(server, helpers)
 
@@ -86,6 +87,7 @@ def _drain(server: Server, helpers: list[Helper]) -> None:
     for helper in helpers:
         helper.dismiss()
     ended = [server.drain(_DRAIN), *(helper.join(deadline) for helper in helpers)]
+    helpers.clear()
     if not all(ended):
         log.warning("gave up on calls that took longer than %g s", _DRAIN)
 
@@ -127,12 +129,14 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def _start_anew(listener: socket.socket) -> None:
+def _start_anew(listener: socket.socket, wakeup: int) -> None:
     """Become the new version of this server, which goes on at the same socket: calls wait there meanwhile.
 
-    So do signals, until it can answer them.
+    So do signals, until it can answer them. Returns if one has come already.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    if select.select([wakeup], [], [], 0)[0]:
+        return
     os.dup2(listener.fileno(), _FIRST_DESCRIPTOR, inheritable=True)
     os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
     os.execv(sys.executable, [sys.executable, "-m", "pycni", *sys.argv[1:]])  # noqa: S606 - there is no shell

@@ -124,3 +124,38 @@ def test_reading_leniently_does_without_what_is_required() -> None:
 
 def test_reading_leniently_of_a_good_configuration_complains_of_nothing() -> None:
     assert Conf.read_leniently({"size": 9}) == (Conf.read({"size": 9}), [])
+
+
+def test_the_same_configuration_is_checked_once() -> None:
+    first = Required.read({"mtu": 1400, "Other": 5, "prevResult": {"ips": []}})
+    assert Required.read({"other": 5, "MTU": 1400}) == first  # what it says counts, not how
+    assert Required.read({"mtu": 1400, "other": 5}) is first
+    assert Required.read_leniently({"mtu": 1400, "other": 5})[0] is first
+    assert Required.read({"mtu": 1400, "other": 6}) != first
+
+
+def test_a_wrong_one_is_refused_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="mtu: Field required"):
+            Required.read({"other": 5})
+
+
+class Nested(NetConf):
+    sections: tuple[Section, ...] | None = None
+
+
+class Changeable(Model):
+    names: list[str] = Field(default_factory=list)
+
+
+class WithChangeable(NetConf):
+    deep: tuple[tuple[Changeable, ...], ...] = ()
+
+
+def test_one_that_a_call_could_change_is_its_own() -> None:
+    assert Nested.read({"sections": [{"type": "a"}]}) is Nested.read({"sections": [{"type": "a"}]})
+    first = WithChangeable.read({"deep": [[{"names": ["a"]}]]})
+    first.deep[0][0].names.append("b")
+    assert WithChangeable.read({"deep": [[{"names": ["a"]}]]}).deep[0][0].names == ["a"]
+    Conf.read({"sysctl": {"a": "1"}}).sysctl["a"] = "2"
+    assert Conf.read({"sysctl": {"a": "1"}}).sysctl == {"a": "1"}

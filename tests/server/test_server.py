@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,23 @@ def test_it_works_in_its_callers_namespaces(stage: Stage, host: Host) -> None:
         container.close()
 
 
-def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(
-    stage: Stage, host: Host, container: Container, tmp_path: Path
-) -> None:
+@dataclass
+class SlowCall:
+    """A call of bridge whose IPAM, a foreign plugin, begins and ends when the test says so."""
+
+    stage: Stage
+    container: Container
+    begun: Path
+    go_on: Path
+
+    def add(self) -> Any:
+        config = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "slow"}}).encode()
+        where = {"CNI_CONTAINERID": self.container.id, "CNI_NETNS": self.container.path}
+        return self.stage.run("ADD", config, "bridge", PYCNI_ONESHOT_DIR="/nowhere", **where)
+
+
+@pytest.fixture
+def slow_call(stage: Stage, host: Host, container: Container, tmp_path: Path) -> SlowCall:
     begun, go_on = tmp_path / "begun", tmp_path / "go-on"
     os.mkfifo(begun)
     os.mkfifo(go_on)
@@ -78,16 +93,18 @@ def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(
         f'#!/bin/sh\necho > {begun}\nread line < {go_on}\necho \'{{"ips": [{{"address": "10.1.0.2/24"}}]}}\'\n'
     )
     slow.chmod(0o755)
-    config = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "slow"}}).encode()
+    return SlowCall(stage, container, begun, go_on)
+
+
+def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(stage: Stage, slow_call: SlowCall) -> None:
     plugins = {name: registry.load(name) for name in ("bridge", "static")}
     with unixsocket.listening(stage.socket) as listener, ThreadPoolExecutor(1) as pool:
         server = Server(listener, plugins, workers=1)
         server.start()
-        where = {"CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
-        adding = pool.submit(stage.run, "ADD", config, "bridge", **where)
-        begun.read_text()
+        adding = pool.submit(slow_call.add)
+        slow_call.begun.read_text()
         assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
-        go_on.write_text("\n")
+        slow_call.go_on.write_text("\n")
         done = adding.result(30)
         assert server.drain(30)
     assert done.returncode == 0, done.stdout
@@ -171,6 +188,7 @@ def attach(stage: Stage, number: int) -> Any:
 
 def all_are_answered_once(stage: Stage, calls: list[Any], numbers: Iterable[int] = range(50)) -> None:
     assert [call.stdout for call in calls if call.returncode] == []
+    wait_for(lambda: stage.answered().total() >= len(calls), "the log, which is written when the caller has its answer")
     assert stage.answered() == {f"ADD c{number}": 1 for number in numbers}
     assert len(list((stage.state / "networks" / "net").glob("10.*"))) == len(calls)
 
@@ -223,6 +241,23 @@ def test_no_call_is_lost_or_doubled_while_the_server_is_upgraded(
         done = [call for some in calls for call in some.result()]
     assert server.poll() is None
     all_are_answered_once(stage, [call for _, call in done], [number for number, _ in done])
+
+
+def test_a_server_that_is_to_end_while_it_starts_anew_ends(
+    stage: Stage, server: "subprocess.Popen[bytes]", slow_call: SlowCall
+) -> None:
+    """It first lets its calls end."""
+    said = stage.state / "server.log"
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(slow_call.add)
+        slow_call.begun.read_text()
+        os.utime(Path(installation.__file__).parents[2])
+        wait_for(lambda: "the installation has changed" in said.read_text(), "the server to notice")
+        server.send_signal(signal.SIGTERM)
+        slow_call.go_on.write_text("\n")
+        assert adding.result(30).returncode == 0
+    assert server.wait(30) == 0
+    assert said.read_text().count("serving at") == 1
 
 
 @pytest.mark.usefixtures("server")
