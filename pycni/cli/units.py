@@ -34,12 +34,15 @@ _SERVICE = """\
 Description=pycni, the resident server of CNI plugins
 Requires=pycni.socket
 After=pycni.socket
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 ExecStart={python} -m pycni serve --socket {socket}
 Environment=PYTHONSAFEPATH=1
+# A server that begins while pip is at work does not find all its modules.
 Restart=on-failure
+RestartSec=2
 # A stop lets calls end, for 60 s: programs that they have started must not be told to end before.
 KillMode=mixed
 TimeoutStopSec=90

@@ -33,12 +33,12 @@ def serve(path: Path, workers: int, processes: int) -> None:
     The first of the `processes` is this one, and keeps what lives on between calls.
     """
     keep_stdout_clean()
+    installation = Installation()
     plugins = {name: registry.load(name) for name in registry.names()}
     with _listening(path) as listener, _signals() as wakeup, ExitStack() as residents:
         _spare_work()
         helpers = [Helper(lambda channel: _help(channel, listener, plugins, workers)) for _ in range(processes - 1)]
         _house(plugins, residents, path.absolute().parent.parent)
-        before = _fingerprint()
         server = Server(listener, plugins, workers)
         for helper in helpers:
             helper.meet()
@@ -50,7 +50,7 @@ def serve(path: Path, workers: int, processes: int) -> None:
                 log.warning("process %d, which helped to answer calls, has ended", helper.pid)
                 helper.join(0)
                 helpers.remove(helper)
-            if _fingerprint() != before:
+            if installation.has_changed():
                 log.info("the installation has changed: starting anew")
                 _notify("RELOADING=1")
                 _drain(server, helpers)
@@ -137,7 +137,8 @@ def _start_anew(listener: socket.socket, wakeup: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     if select.select([wakeup], [], [], 0)[0]:
         return
-    os.dup2(listener.fileno(), _FIRST_DESCRIPTOR, inheritable=True)
+    os.dup2(listener.fileno(), _FIRST_DESCRIPTOR)
+    os.set_inheritable(_FIRST_DESCRIPTOR, True)  # which dup2 leaves as it is where the two are the same
     os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
     os.execv(sys.executable, [sys.executable, "-m", "pycni", *sys.argv[1:]])  # noqa: S606 - there is no shell
 
@@ -158,15 +159,26 @@ def _signals() -> Iterator[int]:
         os.close(writing)
 
 
-def _fingerprint() -> tuple[int, ...]:
-    """What changes when pip installs, upgrades or removes something."""
-    times = []
-    for directory in sys.path:
-        try:
-            times.append(os.stat(directory).st_mtime_ns)
-        except OSError:
-            continue
-    return tuple(times)
+class Installation:
+    """What Python's modules are loaded from, looked at from time to time."""
+
+    def __init__(self) -> None:
+        self._loaded = self._seen = self._fingerprint()
+
+    def has_changed(self) -> bool:
+        """Whether it is another one, and has been since the last look: who is at it just now may be half done."""
+        before, self._seen = self._seen, self._fingerprint()
+        return self._loaded != self._seen == before
+
+    def _fingerprint(self) -> tuple[int, ...]:
+        """What changes when pip installs, upgrades or removes something."""
+        times = []
+        for directory in sys.path:
+            try:
+                times.append(os.stat(directory).st_mtime_ns)
+            except OSError:
+                continue
+        return tuple(times)
 
 
 def _notify(state: str) -> None:

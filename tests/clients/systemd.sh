@@ -19,6 +19,8 @@ cd /
 
 service() { systemctl show pycni.service -P "$1"; }
 status() { sed -n "s/^$1:\s*//p" "/proc/$(service MainPID)/status"; }
+starts() { journalctl -u pycni.service -o cat | grep -c "^serving at"; }
+started_again() { [ "$(starts)" -gt "$1" ]; }
 is_another() { local pid; pid=$(service MainPID) && [ "$pid" != 0 ] && [ "$pid" != "$1" ] && systemctl is-active pycni.service; }
 lives() {
   local name
@@ -56,6 +58,15 @@ checks() {
   eventually "killed, it is started again" is_another "$before"
   lives "by the next one"
   before=$(service MainPID)
+  local version times
+  for version in 1 2; do
+    times=$(starts)
+    touch "$SITE/$version"
+    eventually "upgraded, it starts anew" started_again "$times"
+  done
+  lives "by the new version"
+  expect "in the same process" "^$before\$" service MainPID
+  before=$(service MainPID)
   check "restart" systemctl restart pycni.service
   check "is another process" is_another "$before"
   check "stop" systemctl stop pycni.service
@@ -76,6 +87,9 @@ checks() {
 }
 
 check "install" pycni install --server
+SITE=$STAGE/site # a directory of the server's path that the test can change
+mkdir -p "$SITE" /etc/systemd/system/pycni.service.d
+printf '[Service]\nEnvironment="PYTHONPATH=%s"\n' "$SITE" >/etc/systemd/system/pycni.service.d/site.conf
 : >"$STAGE/oneshot.log" # what a launcher starts when it has no server writes its name down
 sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*
 ip netns add c1

@@ -243,6 +243,30 @@ def test_no_call_is_lost_or_doubled_while_the_server_is_upgraded(
     all_are_answered_once(stage, [call for _, call in done], [number for number, _ in done])
 
 
+def test_an_installation_has_changed_when_nobody_is_at_it_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path), "/nowhere"])
+    looked_at = serve.Installation()
+    assert not looked_at.has_changed()
+    for times in range(1, 4):
+        os.utime(tmp_path, ns=(times, times))
+        assert not looked_at.has_changed()
+    assert looked_at.has_changed()
+    assert looked_at.has_changed()
+
+
+def test_it_starts_anew_again_and_again(stage: Stage, server: "subprocess.Popen[bytes]") -> None:
+    """Its socket is handed down each time."""
+    said = stage.state / "server.log"
+    for times in (2, 3):
+        os.utime(Path(installation.__file__).parents[2])
+        wait_for(lambda times=times: said.read_text().count("serving at") >= times, "the server", seconds=30)
+        assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(30) == 0
+
+
 def test_a_server_that_is_to_end_while_it_starts_anew_ends(
     stage: Stage, server: "subprocess.Popen[bytes]", slow_call: SlowCall
 ) -> None:
@@ -252,7 +276,7 @@ def test_a_server_that_is_to_end_while_it_starts_anew_ends(
         adding = pool.submit(slow_call.add)
         slow_call.begun.read_text()
         os.utime(Path(installation.__file__).parents[2])
-        wait_for(lambda: "the installation has changed" in said.read_text(), "the server to notice")
+        wait_for(lambda: "the installation has changed" in said.read_text(), "the server to notice", seconds=30)
         server.send_signal(signal.SIGTERM)
         slow_call.go_on.write_text("\n")
         assert adding.result(30).returncode == 0
