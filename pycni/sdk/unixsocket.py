@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -20,8 +20,14 @@ def listening(path: Path) -> Iterator[socket.socket]:
         temporary.replace(path)  # whoever waits at the old one is served there to the end
         inode = path.stat().st_ino
         yield listener
-        if path.exists() and path.stat().st_ino == inode:
-            path.unlink()
+        withdraw(path, inode)
     finally:
         listener.close()
         temporary.unlink(missing_ok=True)
+
+
+def withdraw(path: Path, inode: int) -> None:
+    """Remove the socket with this inode from the path, unless another one has taken its place."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_ino == inode:
+            path.unlink()

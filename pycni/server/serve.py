@@ -21,6 +21,7 @@ from pycni.server.server import Server, keep_stdout_clean
 log = logging.getLogger(__name__)
 
 _FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
+_MADE = "PYCNI_SOCKET_INODE"  # where the socket is not systemd's: our later selves remove it by that
 _LOOK_EVERY = 2.0  # seconds between two looks at the installation
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 _DRAIN = 60.0  # seconds for calls that are being answered
@@ -124,8 +125,11 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         with socket.socket(fileno=_FIRST_DESCRIPTOR) as listener:
             listener.set_inheritable(False)
             yield listener
+        if inode := os.environ.get(_MADE):
+            unixsocket.withdraw(path, int(inode))
         return
     with unixsocket.listening(path) as listener:
+        os.environ[_MADE] = str(path.stat().st_ino)
         yield listener
 
 

@@ -22,26 +22,48 @@ status() { sed -n "s/^$1:\s*//p" "/proc/$(service MainPID)/status"; }
 starts() { journalctl -u pycni.service -o cat | grep -c "^serving at"; }
 started_again() { [ "$(starts)" -gt "$1" ]; }
 is_another() { local pid; pid=$(service MainPID) && [ "$pid" != 0 ] && [ "$pid" != "$1" ] && systemctl is-active pycni.service; }
-lives() {
-  local name
-  for name in nftables iptables; do
-    check "$1: a container by $name" pycni add "$name" "/run/netns/c1"
-    check "$1: it reaches outside, masqueraded" ip netns exec c1 ping -c1 -W2 10.99.0.2
-    check "$1: CHECK" pycni check "$name" "/run/netns/c1"
-    check "$1: DEL" pycni del "$name" "/run/netns/c1"
-  done
+
+# life NAME ADDRESS [OPTION...]: a container on the network, which reaches the address (by ping with these options).
+life() {
+  local name=$1 address=$2; shift 2
+  export CAP_ARGS='{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}'
+  check "$name: ADD" pycni add "$name" /run/netns/c1
+  check "$name: ping" ip netns exec c1 ping -c1 -W2 "$@" "$address"
+  check "$name: CHECK" pycni check "$name" /run/netns/c1
+  check "$name: DEL" pycni del "$name" /run/netns/c1
 }
-configuration() {
+lives() {
+  say "$1"
+  life nftables 10.99.0.2
+  life iptables 10.99.0.2
+}
+network() { echo "{\"cniVersion\": \"1.1.0\", \"name\": \"$1\", \"plugins\": [$2]}" >"/etc/cni/net.d/$1.conflist"; }
+all_of_the_chain() {
   cat <<T
-{"cniVersion": "1.1.0", "name": "$1", "plugins": [
   {"type": "bridge", "bridge": "$1", "isDefaultGateway": true, "ipMasq": true, "ipMasqBackend": "$1",
    "ipam": {"type": "host-local", "subnet": "10.$2.0.0/24"}},
   {"type": "portmap", "backend": "$1", "capabilities": {"portMappings": true}},
   {"type": "firewall", "backend": "$1"},
   {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "mtu": 1400},
-  {"type": "bandwidth", "ingressRate": 10000000, "ingressBurst": 8000000}]}
+  {"type": "bandwidth", "ingressRate": 10000000, "ingressBurst": 8000000}
 T
 }
+# A bridge to a network that has a DHCP server, and a device to be lent.
+surroundings() {
+  ip link add lan0 type bridge
+  ip link add srv0 type veth peer name eth0 netns outside
+  ip link set srv0 master lan0 up
+  ip link set lan0 up
+  ip link add hd0 type veth peer name hd1 netns outside
+  ip -n outside addr add 10.55.0.1/24 dev eth0
+  ip -n outside addr add 10.56.0.1/24 dev hd1
+  ip -n outside link set eth0 up
+  ip -n outside link set hd1 up
+  ip netns exec outside dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=eth0 --bind-interfaces --user=root \
+    --no-ping --dhcp-authoritative --dhcp-range=10.55.0.100,10.55.0.150,255.255.255.0,2m \
+    --dhcp-leasefile="$STAGE/dnsmasq.leases" --pid-file >"$STAGE/dnsmasq.log" 2>&1 &
+}
+static() { echo "\"ipam\": {\"type\": \"static\", \"addresses\": [{\"address\": \"$1\"}]}"; }
 
 checks() {
   eventually "systemd listens at the socket" systemctl is-active pycni.socket
@@ -50,8 +72,15 @@ checks() {
   check "which started the service" systemctl is-active pycni.service
   expect "the filter of its calls is on" '^2$' status Seccomp
   expect "it gains no privileges" '^1$' status NoNewPrivs
-  expect "it has no capability but those it needs" '^CapabilityBoundingSet=cap_dac_override cap_net_bind_service cap_net_admin cap_net_raw cap_sys_ptrace cap_sys_admin$' \
-    systemctl show pycni.service -p CapabilityBoundingSet
+  local needed="dac_override net_bind_service net_admin net_raw sys_ptrace sys_admin"
+  expect "it has no capability but those it needs" "^cap_${needed// / cap_}\$" service CapabilityBoundingSet
+
+  life routed 10.99.0.2 -I 10.88.1.2
+  life shared 10.99.0.2
+  life lent 10.56.0.1
+  life tapped 10.57.0.2
+  life leased 10.55.0.1
+  check "the lease was given back" test ! -s "$STAGE/dnsmasq.leases"
 
   local before; before=$(service MainPID)
   kill -KILL "$before"
@@ -93,7 +122,15 @@ printf '[Service]\nEnvironment="PYTHONPATH=%s"\n' "$SITE" >/etc/systemd/system/p
 : >"$STAGE/oneshot.log" # what a launcher starts when it has no server writes its name down
 sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*
 ip netns add c1
-configuration nftables 88 >/etc/cni/net.d/nftables.conflist
-configuration iptables 89 >/etc/cni/net.d/iptables.conflist
+ip -n c1 link set lo up
+surroundings
+network nftables "$(all_of_the_chain nftables 88)"
+network iptables "$(all_of_the_chain iptables 89)"
+network routed '{"type": "ptp", "ipMasq": true, "ipam": {"type": "host-local", "subnet": "10.88.1.0/24",
+  "routes": [{"dst": "0.0.0.0/0"}]}}, {"type": "sbr"}'
+network shared "{\"type\": \"macvlan\", \"master\": \"up0\", $(static 10.99.0.77/24)}"
+network lent "{\"type\": \"host-device\", \"device\": \"hd0\", $(static 10.56.0.2/24)}"
+network tapped "{\"type\": \"tap\", $(static 10.57.0.2/24)}"
+network leased '{"type": "bridge", "bridge": "lan0", "ipam": {"type": "dhcp"}}'
 checks &
 container=pycni exec /lib/systemd/systemd --system --unit=sockets.target --log-level=warning --show-status=no

@@ -25,7 +25,7 @@ NEEDS = {
     "cri-status.sh": CONTAINERD,
     "podman.sh": ("podman", "crun", "conmon", "curl"),
     "daemonset.sh": (*CONTAINERD, "curl", "gcc", "patchelf", "pgrep"),
-    "systemd.sh": ("/lib/systemd/systemd", "gcc", "systemctl"),
+    "systemd.sh": ("/lib/systemd/systemd", "dnsmasq", "gcc", "systemctl"),
 }
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # where the clients look for executables
 CONTAINERD_2 = Path(sys.prefix) / "peers/usr/bin"  # a newer Debian's, as scripts/setup unpacks it

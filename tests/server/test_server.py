@@ -265,6 +265,7 @@ def test_it_starts_anew_again_and_again(stage: Stage, server: "subprocess.Popen[
         assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0
+    assert not stage.socket.exists()
 
 
 def test_a_server_that_is_to_end_while_it_starts_anew_ends(

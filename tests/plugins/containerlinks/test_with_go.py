@@ -72,8 +72,8 @@ def test_both_make_the_same_result(
 
 def test_one_chain_may_have_plugins_of_both(attachment: Attached, go: type[Runtime], container: Container) -> None:
     _, ours = both(attachment, go, "macvlan")
-    previous = ours.add()
-    theirs = go("tuning", container, previous=previous, mtu=1280, cniVersion="1.0.0")
+    kept = str(container.host.state / "tuning")
+    theirs = go("tuning", container, previous=ours.add(), mtu=1280, cniVersion="1.0.0", dataDir=kept)
     result = theirs.add()
     ours.result = result
     assert "mtu 1280" in container.run("ip link show eth0")
