@@ -112,7 +112,7 @@ checks() {
   nothing "nothing is installed" . find /opt/cni/bin /etc/systemd/system /var/lib/pycni -name '*pycni*' -type f
   nothing_is_left
   [ $FAILED = 0 ] || journalctl --no-pager -n 40 -o cat
-  systemctl exit $FAILED
+  systemctl --force exit $FAILED # at once: jobs wait for targets whose units are masked
 }
 
 check "install" pycni install --server

@@ -121,7 +121,7 @@ def passes(client: str, bin_directory: Path, **settings: str) -> None:
         env={**os.environ, "PYTHON": sys.executable, **settings},
     )
     try:
-        output, _ = script.communicate(timeout=5 * MINUTES)
+        output, _ = script.communicate(timeout=4 * MINUTES)  # before pytest ends the test, and with it what was said
     except BaseException as interruption:
         script.terminate()  # it then clears away what it made
         output, _ = script.communicate()
