@@ -1,5 +1,6 @@
 """What is measured: each case lives whole lives, the contenders taking turns within one run."""
 
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -158,9 +159,8 @@ def with_port(chain: Chain, port: int) -> Chain:
 
 
 def turned(who: Sequence[Contender], number: int) -> Sequence[Contender]:
-    """The contenders, another one first each time."""
-    first = number % len(who)
-    return [*who[first:], *who[:first]]
+    """The contenders in an order of their own each time, so that none has always the same one before it."""
+    return random.Random(number).sample(who, len(who))
 
 
 @contextmanager
