@@ -104,7 +104,7 @@ class Door:
     @cached_property
     def netlink(self) -> "RouteSocket":
         """Its rtnetlink, opened on first use (pyroute2 costs 120 to 200 ms to import, so not before)."""
-        return self.opened(_route_socket)
+        return self.opened(new_route_socket)
 
 
 class _Visit:
@@ -136,7 +136,8 @@ class _Visit:
             os.close(self._before)
 
 
-def _route_socket(door: Door) -> "RouteSocket":
+def new_route_socket(door: Door) -> "RouteSocket":
+    """A socket to its rtnetlink, to be closed by whoever asks for it."""
     from pycni.kernel.netlink import RouteSocket
 
     with door.entered():

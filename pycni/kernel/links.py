@@ -4,14 +4,14 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, Self
 
 from pycni.kernel import netlink, sysctl
-from pycni.kernel.door import Door
+from pycni.kernel.door import Door, new_route_socket
 from pycni.kernel.netlink import NetlinkError, link_message
-from pycni.kernel.patience import waiting
+from pycni.kernel.patience import Finish, finisher, waiting
 from pycni.protocol.errors import CniError
 
 UP, PROMISC, ALLMULTI = 0x1, 0x100, 0x200  # IFF_UP, IFF_PROMISC, IFF_ALLMULTI
@@ -20,6 +20,7 @@ _MISSING = frozenset({errno.ENODEV, errno.ENXIO, errno.ERANGE})  # the last: no 
 _ATTRIBUTES = {"mtu": "IFLA_MTU", "mac": "IFLA_ADDRESS", "alias": "IFLA_IFALIAS", "txqlen": "IFLA_TXQLEN"}
 _FLAGS = {"up": UP, "promisc": PROMISC, "allmulti": ALLMULTI}
 _AF_BRIDGE = 7
+_TIME_TO_BEGIN = 0.0002  # seconds
 MODES = {
     "macvlan": {1: "private", 2: "vepa", 4: "bridge", 8: "passthru"},
     "ipvlan": {0: "l2", 1: "l3", 2: "l3s"},
@@ -201,14 +202,41 @@ def all_states(door: Door) -> list[LinkState]:
 
 def delete(door: Door, name: str) -> bool:
     """Remove the link; says whether there was one. A veth takes its peer along."""
+    finish = finisher()
     try:
         with waiting(briefly=True):
+            if finish is not None:
+                return _delete_until_it_is_gone(door, name, finish)
             door.netlink.request(link_message(netlink.DELLINK, [("IFLA_IFNAME", name)]))
     except NetlinkError as error:
         if error.errno in _MISSING:
             return False
         raise CniError(f'cannot delete link "{name}": {error}') from None
     return True
+
+
+def _delete_until_it_is_gone(door: Door, name: str, finish: Finish) -> bool:
+    """Have it deleted, and wait until it is gone: nobody sees it any more, in either namespace, and its name is free.
+
+    The kernel holds whoever deletes a link for some 20 ms more, until nothing of it is in use (netdev_run_todo).
+    """
+    state = find_state(door, name)
+    if state is None:
+        return False
+    deletion, own = link_message(netlink.DELLINK, [], index=state.index), new_route_socket(door)
+
+    def delete() -> None:
+        with closing(own):  # the door may be closed before the end
+            own.request(deletion)
+
+    deleting, pause = finish(delete), _TIME_TO_BEGIN
+    while True:
+        with suppress(TimeoutError):
+            deleting.result(pause)
+            return True
+        if find_state_at(door, state.index) is None:  # the kernel answers between two changes of links, not amid one
+            return True
+        pause *= 2
 
 
 class Link:

@@ -1,13 +1,21 @@
 """Whoever waits for the world, for seconds perhaps, says so: a server lets other calls pass meanwhile."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.01  # seconds
 StepAside = Callable[[bool], AbstractContextManager[None]]  # is the wait a brief one?
 _step_aside: ContextVar[StepAside] = ContextVar("step_aside", default=lambda _briefly: nullcontext())
+Finish = Callable[[Callable[[], object]], "Future[object]"]
+_finisher: ContextVar[Finish | None] = ContextVar("finisher", default=None)
 
 
 def waiting(*, briefly: bool = False) -> AbstractContextManager[None]:
@@ -31,3 +39,13 @@ def looks(seconds: float) -> Iterator[None]:
 def let_pass(step_aside: StepAside) -> None:
     """Enter `step_aside(briefly)` for as long as a call in this thread waits: for servers."""
     _step_aside.set(step_aside)
+
+
+def finisher() -> Finish | None:
+    """Who does, meanwhile, what no caller need see the end of; None in a process that ends with its call."""
+    return _finisher.get()
+
+
+def finish_by(finish: Finish) -> None:
+    """Let that be done by `finish(work)`, which returns at once: for servers."""
+    _finisher.set(finish)

@@ -18,11 +18,12 @@ from typing import Any
 
 from pycni.kernel import kept
 from pycni.kernel.door import OWN, move_this_thread
-from pycni.kernel.patience import let_pass
+from pycni.kernel.patience import finish_by, let_pass
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.respond import Answer, answer
 from pycni.server import frames
+from pycni.server.finisher import Finisher
 from pycni.server.frames import Call, FrameError
 from pycni.server.turns import Turns
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _said: ContextVar[io.StringIO | None] = ContextVar("said", default=None)
 _PATIENCE = struct.pack("@ll", 10, 0)  # for a launcher to send its call: a struct timeval
+_FINISHERS = 32  # threads, at most, for what no caller need wait for
 _STAND_INS = 16  # times the number of workers: how many threads there are at most, when calls wait for the world
 
 
@@ -56,6 +58,7 @@ class Server:
         self._threads = [self._new_thread() for _ in range(workers)]
         self.turns, self._in_line = Turns(), threading.Lock()
         self._most, self._surplus, self._lock = workers * _STAND_INS, 0, threading.Lock()
+        self._finisher = Finisher(_FINISHERS)
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._context.copy().run, args=(self._work,), name="worker", daemon=True)
@@ -121,6 +124,7 @@ class Server:
 
     def _work(self) -> None:
         let_pass(partial(_Aside, self))
+        finish_by(self._finisher)
         kept.keep_open(self._home)
         try:
             self._answer_calls()

@@ -1,17 +1,22 @@
 """Changing links."""
 
 import errno
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextvars import copy_context
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pycni.kernel import links, patience
 from pycni.kernel.journal import Journal
 from pycni.kernel.links import Link, LinkState
 from pycni.kernel.namespace import Namespace
 from pycni.kernel.netlink import Message, NetlinkError
 from pycni.protocol.errors import CniError
+from pycni.server.finisher import Finisher
 from pycni.testing import Host
 
 
@@ -68,3 +73,54 @@ def test_a_device_that_must_be_down_for_another_mac_goes_down_for_it() -> None:
 def test_the_peer_of_a_cable_is_found_by_its_index(namespace: Namespace) -> None:
     assert namespace.peer_of(namespace.link("v0")).name == "v1"
     assert namespace.find_peer_of(namespace.link("lo")) is None
+
+
+class Reluctant:
+    """Does what it is given, and says that it is done only when it is told to: as the kernel with a link's remains."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+
+    def __call__(self, work: Callable[[], object]) -> Future[object]:
+        def reluctantly() -> object:
+            result = work()
+            assert self.may_end.wait(60)
+            return result
+
+        return Finisher(1)(reluctantly)
+
+
+def delete(namespace: Namespace, name: str, finish: patience.Finish) -> bool:
+    """As a server does."""
+
+    def do() -> bool:
+        patience.finish_by(finish)
+        return links.delete(namespace, name)
+
+    return copy_context().run(do)
+
+
+def test_nobody_waits_for_the_remains_of_a_link(host: Host, namespace: Namespace) -> None:
+    finish = Reluctant()
+    assert delete(namespace, "v0", finish)
+    assert [link["ifname"] for link in host.json("ip -j link")] == ["lo"]
+    host.run("ip link add v0 type veth peer name v1")
+    assert delete(namespace, "v0", finish)
+    finish.may_end.set()
+
+
+def test_a_link_that_is_gone_already_is_not_waited_for(namespace: Namespace) -> None:
+    assert not delete(namespace, "v2", Finisher(1))
+
+
+def test_what_the_kernel_says_to_a_deletion_is_heard(namespace: Namespace) -> None:
+    with pytest.raises(CniError, match='cannot delete link "lo": operation not'):
+        delete(namespace, "lo", Finisher(1))
+
+
+def test_a_link_that_somebody_else_deletes_at_the_same_time_is_gone(host: Host, namespace: Namespace) -> None:
+    def finish(work: Callable[[], object]) -> Future[object]:
+        host.run("ip link del v0")
+        return Finisher(1)(work)
+
+    assert not delete(namespace, "v0", finish)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pycni.kernel.patience import looks
 from pycni.testing import Container, Host, wait_for
 
 from .conftest import BRIDGE, BridgeOf, Keeper, Lan, Served, address_of
@@ -83,11 +84,14 @@ def test_nothing_grows_with_the_number_of_leases(lan: Lan, served: Served, conta
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
     quick = served.attachment("bridge", containers[0], ifname="eth1", bridge=BRIDGE, ipam=ipam)
 
+    def opened() -> tuple[int, int]:
+        process = Path(f"/proc/{served.pid}")
+        return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
     def use() -> tuple[int, int]:
         quick.add()  # has the worker open all that it keeps open, be it the first one or one that stood in
         quick.delete()
-        process = Path(f"/proc/{served.pid}")
-        return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+        return min(opened() for _ in looks(0.1))  # until the kernel has done with what is deleted
 
     def live() -> None:
         for runtime in runtimes:
