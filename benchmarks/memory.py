@@ -1,5 +1,6 @@
 """What the server takes: memory, descriptors and threads, at rest and after many lives."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,3 +49,4 @@ def live(chain: Chain, contender: Contender, count: int) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, range(count)))
+    time.sleep(1)  # until the kernel has cleared away what was deleted last
