@@ -47,5 +47,5 @@ def finisher() -> Finish | None:
 
 
 def finish_by(finish: Finish) -> None:
-    """Let that be done by `finish(work)`, which returns at once: for servers."""
+    """Let that be done by `finish(work)`, which begins it and returns what can be asked for its end: for servers."""
     _finisher.set(finish)
