@@ -121,6 +121,8 @@ def test_what_the_kernel_says_to_a_deletion_is_heard(namespace: Namespace) -> No
 def test_a_link_that_somebody_else_deletes_at_the_same_time_is_gone(host: Host, namespace: Namespace) -> None:
     def finish(work: Callable[[], object]) -> Future[object]:
         host.run("ip link del v0")
-        return Finisher(1)(work)
+        deleting = Finisher(1)(work)
+        assert isinstance(deleting.exception(60), NetlinkError)
+        return deleting
 
     assert not delete(namespace, "v0", finish)
