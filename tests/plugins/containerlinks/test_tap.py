@@ -79,7 +79,8 @@ def test_r19_owner_group_queues_mac_and_mtu_go_together(
 
 def test_it_is_up_without_carrier_until_somebody_opens_it(attachment: Attached, container: Container) -> None:
     attachment("tap").add()
-    assert {"UP", "NO-CARRIER"} <= set(link(container)["flags"])
+    # The kernel says so by and by, within a second.
+    wait_for(lambda: {"UP", "NO-CARRIER"} <= set(link(container)["flags"]), "a link that is up without carrier")
     with opened(container) as (descriptor,):
         wait_for(lambda: "LOWER_UP" in link(container)["flags"], "the carrier")
         container.run("ping -c1 -W1 10.1.0.9", check=False)
