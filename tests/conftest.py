@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cache
@@ -19,6 +20,7 @@ from pycni.protocol.errors import CniError
 from pycni.testing import wait_for
 from pycni.testing.world import Netns
 
+_TRIED = "inputs tried"
 ACME = Path(__file__).with_name("third_party") / "acme_mtu"
 
 
@@ -57,6 +59,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"needs root, or `unshare -Urnm`: {error}")
     if missing:
         pytest.skip(f"needs a kernel with {', '.join(missing)}")
+
+
+@pytest.fixture
+def tried(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Counts what a fuzzing test puts in, by what it is; the counts are said at the end of the run."""
+    inputs: dict[str, int] = {}
+    record_property(_TRIED, inputs)
+
+    def count(what: str) -> None:
+        inputs[what] = inputs.get(what, 0) + 1
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many inputs were tried."""
+    inputs = Counter[str]()
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        inputs.update(*(counts for name, counts in report.user_properties if name == _TRIED))
+    for what, count in sorted(inputs.items()):
+        terminalreporter.write_line(f"fuzzing: {count} {what}")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,7 +53,10 @@ environments = st.fixed_dictionaries(
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(env=environments, stdin=stdins)
-def test_whatever_goes_in_a_cni_answer_comes_out(host: Host, plugin: str, env: dict[str, str], stdin: bytes) -> None:
+def test_whatever_goes_in_a_cni_answer_comes_out(
+    host: Host, tried: Callable[[str], None], plugin: str, env: dict[str, str], stdin: bytes
+) -> None:
+    tried("calls with any environment and configuration")
     reply = answer(plugin, registry.load(plugin), env, stdin, invoke)
     assert reply.status in (0, 1)
     if reply.status == 1:

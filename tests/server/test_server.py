@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -148,7 +148,10 @@ def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, contai
     | st.tuples(*[st.integers(0, 2**32 - 1)] * 3).map(lambda n: struct.pack("=IIII", frames.MAGIC, *n)),
     descriptors=st.integers(0, 3),
 )
-def test_whatever_comes_in_by_the_socket_it_goes_on(stage: Stage, data: bytes, descriptors: int) -> None:
+def test_whatever_comes_in_by_the_socket_it_goes_on(
+    stage: Stage, tried: Callable[[str], None], data: bytes, descriptors: int
+) -> None:
+    tried("messages to the server's socket")
     with socket.socket(socket.AF_UNIX) as connection, open("/dev/null", "rb") as null:  # noqa: PTH123
         connection.connect(str(stage.socket))
         if descriptors and data:
