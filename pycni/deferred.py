@@ -20,9 +20,10 @@ _KERNEL = "pycni.kernel"
 _MODULES = {
     "secrets",
     "subprocess",
-    *(f"{_KERNEL}.{name}" for name in ("conntrack", "firewalld", "forward", "hostports", "isolation", "masquerade")),
+    *(f"{_KERNEL}.{name}" for name in ("conntrack", "firewalld", "firewalldbus", "forward", "hostports")),
+    *(f"{_KERNEL}.{name}" for name in ("isolation", "masquerade", "messages")),
     *(f"{_KERNEL}.{name}" for name in ("containerlink", "firewall", "moves", "qdiscs", "ratelimit", "readdress")),
-    *(f"{_KERNEL}.{name}" for name in ("taps", "vrf")),
+    *(f"{_KERNEL}.{name}" for name in ("taps", "tcmessage", "vrf")),
     *(
         f"{_KERNEL}.iptables.{name}"
         for name in ("forward", "hostports", "isolation", "masquerade", "restore", "translations")

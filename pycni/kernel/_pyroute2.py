@@ -5,12 +5,10 @@ put in place unloaded; whoever asks it for anything, such as a plugin that does 
 """
 
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
-_NAME = "pyroute2"
+NAME = "pyroute2"
 
 
 class _Unloaded(ModuleType):
@@ -18,7 +16,7 @@ class _Unloaded(ModuleType):
 
     def __getattr__(self, name: str) -> object:
         spec = self.__spec__
-        if name.startswith("__") or find_spec(f"{_NAME}.{name}") or spec is None or spec.loader is None:
+        if name.startswith("__") or find_spec(f"{NAME}.{name}") or spec is None or spec.loader is None:
             raise AttributeError(name)  # a submodule: the import system goes on to find it
         self.__class__ = ModuleType  # type: ignore[assignment] # from here on it is an ordinary module
         spec.loader.exec_module(self)
@@ -27,34 +25,15 @@ class _Unloaded(ModuleType):
 
 def _leave_unloaded() -> None:
     """Put the package into place without loading it, unless it is loaded already."""
-    spec = None if _NAME in sys.modules else find_spec(_NAME)
+    spec = None if NAME in sys.modules else find_spec(NAME)
     if spec is None or spec.submodule_search_locations is None:
         return  # it is there, or it is not to be had, and the import will say why
-    module = _Unloaded(_NAME)
+    module = _Unloaded(NAME)
     module.__spec__ = spec
     module.__path__ = list(spec.submodule_search_locations)
     module.__file__ = spec.origin
-    module.__package__ = _NAME
-    sys.modules[_NAME] = module
+    module.__package__ = NAME
+    sys.modules[NAME] = module
 
 
-def _class(name: str) -> Any:
-    return getattr(import_module(f"{_NAME}.netlink.rtnl.{name}"), name)
-
-
-def message_class(kind: int) -> Any:
-    """The class for messages of this type."""
-    if kind & ~3 == _NEWRULE:
-        return _class("fibmsg")
-    if kind & ~3 == _NEWNEIGH:
-        return _class("ndmsg")
-    if _NEWQDISC <= kind <= _GETTFILTER:
-        from pycni.kernel.tcmessage import TcMessage  # 15 ms that few calls need
-
-        return TcMessage
-    return _CLASSES[16 if kind == _NEWLINKPROP else kind & ~3]
-
-
-_NEWNEIGH, _NEWRULE, _NEWQDISC, _GETTFILTER, _NEWLINKPROP = 28, 32, 36, 46, 108
 _leave_unloaded()
-_CLASSES = {16: _class("ifinfmsg"), 20: _class("ifaddrmsg"), 24: _class("rtmsg"), 56: _class("ifaddrmsg")}

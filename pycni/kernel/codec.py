@@ -11,6 +11,8 @@ from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
+from pycni.kernel import messages
+
 Attributes = Sequence[tuple[str, Any]]
 _Coder = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 
@@ -161,9 +163,7 @@ def read(kind: int, data: bytes) -> Any:
 
 
 def _in_full(kind: int, data: bytes) -> Any:
-    from pycni.kernel import _pyroute2
-
-    message = _pyroute2.message_class(kind)(data)
+    message = messages.message_class(kind)(data)
     message.decode()
     return message
 

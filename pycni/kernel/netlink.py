@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pycni.kernel import codec
+from pycni.kernel import codec, messages
 from pycni.kernel.codec import Attributes
 
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
@@ -63,10 +63,8 @@ class Message(NamedTuple):
 
     def encode_in_full(self, sequence: int, *, acknowledged: bool = True) -> bytes:
         """The same by pyroute2, which knows every attribute there is."""
-        from pycni.kernel import _pyroute2
-
         flags = REQUEST | (self.flags if acknowledged else self.flags & ~ACK)
-        message = _pyroute2.message_class(self.type)()
+        message = messages.message_class(self.type)()
         for name, value in self.fields.items():
             message[name] = value
         message["attrs"] = list(self.attributes)

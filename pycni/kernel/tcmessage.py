@@ -5,8 +5,6 @@ from typing import Any
 from pyroute2.netlink import nla
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
-import pycni.kernel._pyroute2  # noqa: F401 - before pyroute2, whose face would be loaded else
-
 
 class TbfOptions(nla):  # type: ignore[misc] # pyroute2 has no types
     """The attributes of a tbf, linux/pkt_sched.h; without rate tables, which the kernel ignores since 3.9."""

@@ -127,6 +127,20 @@ class Model(BaseModel):
         return cls.model_construct(**values)  # type: ignore[return-value]
 
 
+def build_models() -> None:
+    """Build all models there are, for a process that answers many calls; else the first call builds what it needs.
+
+    One that cannot be built is left for that call to complain about.
+    """
+    models: list[type[Model]] = [Model]
+    for model in models:
+        models += model.__subclasses__()
+        with suppress(Exception):
+            model.model_rebuild()
+            _members(model)
+            _may_be_shared(model)
+
+
 class Ipam(Model):
     """The section `ipam`; everything but its type is the IPAM plugin's business."""
 

@@ -13,7 +13,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pycni.protocol.errors import CniError
 from pycni.sdk import registry, unixsocket
+from pycni.sdk.config import build_models
 from pycni.sdk.plugin import Plugin
 from pycni.server.helpers import Helper
 from pycni.server.server import Server, keep_stdout_clean
@@ -35,7 +37,7 @@ def serve(path: Path, workers: int, processes: int) -> None:
     """
     keep_stdout_clean()
     installation = Installation()
-    plugins = {name: registry.load(name) for name in registry.names()}
+    plugins = load_plugins()
     with _listening(path) as listener, _signals() as wakeup, ExitStack() as residents:
         _spare_work()
         helpers = [Helper(lambda channel: _help(channel, listener, plugins, workers)) for _ in range(processes - 1)]
@@ -91,6 +93,21 @@ def _drain(server: Server, helpers: list[Helper]) -> None:
     helpers.clear()
     if not all(ended):
         log.warning("gave up on calls that took longer than %g s", _DRAIN)
+
+
+def load_plugins() -> dict[str, type[Plugin[Any]]]:
+    """All plugins, with nothing of theirs left to be loaded or built by the first call.
+
+    Where one cannot be loaded, its calls are left to the one-shot, which says why.
+    """
+    plugins = {}
+    for name in registry.names():
+        try:
+            plugins[name] = registry.load(name)
+        except (Exception, SystemExit) as error:
+            log.error("not served: %s", error, exc_info=not isinstance(error, CniError))
+    build_models()
+    return plugins
 
 
 def _spare_work() -> None:

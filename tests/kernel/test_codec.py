@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pycni.kernel import _pyroute2, codec, netlink
+from pycni.kernel import codec, messages, netlink
 from pycni.kernel.codec import Reader
 from pycni.kernel.netlink import Message, link_message
 from pycni.testing import Container, Host, Runtime
@@ -135,7 +135,7 @@ def test_neighbours_are_written_and_read_as_by_pyroute2(host: Host) -> None:
 def test_other_attributes_of_an_answer_come_from_pyroute2(host: Host) -> None:
     (answer,) = host.door.netlink.request(link_message(netlink.GETLINK, [("IFLA_IFNAME", "lo")]))
     assert answer.get_attr("IFLA_GROUP") == 0
-    assert _pyroute2.message_class(16) is type(answer.in_full())
+    assert messages.message_class(16) is type(answer.in_full())
 
 
 @given(st.ip_addresses())

@@ -31,8 +31,8 @@ class Stage:
         self.state = directory / "state"
         installation.install(self.bin, ["static", "bridge", "host-local"], self.state, socket=self.socket)
         self.calls = directory / "oneshot.log"
-        self._modules = directory / "modules"  # of its servers' installation, the part that is nobody else's
-        self._modules.mkdir()
+        self.modules = directory / "modules"  # of its servers' installation, the part that is nobody else's
+        self.modules.mkdir()
 
     def replace_oneshots(self) -> None:
         """Let the scripts say their names, the verb and what came in on stdin, instead of answering."""
@@ -71,14 +71,14 @@ class Stage:
         said = self.state / "server.log"
         with said.open("ab") as log:
             command = [sys.executable, "-m", "pycni", "serve", "--socket", str(self.socket), *options]
-            env = {**os.environ, "PYTHONPATH": str(self._modules)}
+            env = {**os.environ, "PYTHONPATH": str(self.modules)}
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         wait_for(lambda: f"serving at {self.socket} as {process.pid}" in said.read_text(), "the server", seconds=30)
         return process
 
     def upgrade(self) -> None:
         """Change the installation, as pip does."""
-        os.utime(self._modules)
+        os.utime(self.modules)
 
 
 @pytest.fixture

@@ -503,7 +503,7 @@ class _FixedBus:
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
-    def ask(self, _method: str, _argument: str) -> tuple[int]:
+    def ask(self, _method: str) -> tuple[int]:
         return (self._pid,)
 
 
