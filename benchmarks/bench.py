@@ -60,9 +60,9 @@ def arguments() -> argparse.Namespace:
 def measure(place: Path, host: Host, options: argparse.Namespace) -> cases.Samples:
     """Every case in turn."""
     rounds, chains = options.rounds, cases.chains(place)
-    samples = floor.processes(rounds) | floor.kernel(host, rounds)
     with contenders(place, options.go) as who:
         go, ours, _ = who
+        samples = floor.processes(ours.bin / "bridge", rounds) | floor.kernel(host, rounds)
         say("VERSION")
         samples |= cases.versions(who, rounds)
         for case, chain in chains.items():

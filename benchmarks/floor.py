@@ -3,8 +3,9 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -13,14 +14,25 @@ from pycni.kernel import kept
 from pycni.testing import Host, Runtime
 
 
-def processes(rounds: int) -> Samples:
-    """From exec to exit of a program that does nothing."""
-    samples = []
+def processes(launcher: Path, rounds: int) -> Samples:
+    """From exec to exit of a program that does nothing, and of the launcher where there is nobody to hand its call to.
+
+    The latter looks for the server and for the one-shot, and prints that there are none.
+    """
+    alone = {"CNI_COMMAND": "ADD", "PYCNI_SOCKET": "/nowhere", "PYCNI_ONESHOT_DIR": "/nowhere"}
+    samples: Samples = {}
     for _ in range(rounds):
-        started = time.perf_counter()
-        os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
-        samples.append((time.perf_counter() - started) * 1000)
-    return {("exec of /bin/true", "", "floor"): samples}
+        for case, program, env in (("exec of /bin/true", "/bin/true", {}), ("launcher alone", str(launcher), alone)):
+            samples.setdefault((case, "", "floor"), []).append(_run(program, env))
+    return samples
+
+
+def _run(program: str, env: Mapping[str, str]) -> float:
+    """Milliseconds from its start to its end."""
+    actions = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
+    started = time.perf_counter()
+    os.waitpid(os.posix_spawn(program, [program], env, file_actions=actions), 0)
+    return (time.perf_counter() - started) * 1000
 
 
 def kernel(host: Host, rounds: int) -> Samples:

@@ -59,7 +59,7 @@ def on(link: Link) -> dict[Cidr, int]:
     }
 
 
-@lru_cache(1024)
+@lru_cache(128)
 def _cidr(address: str, length: int) -> Cidr:
     """An address and the length of its prefix; the same few come again and again."""
     return ip_interface((address, length))

@@ -8,7 +8,7 @@ from socket import AF_INET, inet_pton
 Address = IPv4Address | IPv6Address
 Cidr = IPv4Interface | IPv6Interface  # an address and a prefix length; host bits are kept
 
-_REMEMBERED = 1024
+_REMEMBERED = 128
 _PREFIX = re.compile(r"[0-9]{1,9}")
 
 

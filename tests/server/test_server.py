@@ -141,6 +141,30 @@ def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, contai
     assert server.wait(30) == 0
 
 
+@pytest.mark.exhaustive
+def test_no_memory_grows_with_the_number_of_lives(stage: Stage, host: Host) -> None:
+    """What is remembered of the first lives is forgotten for the next ones."""
+    server = stage.serve("--workers", "1", "--processes", "1")
+
+    def live(count: int) -> int:
+        """Kilobytes of its own after so many lives, each with another address."""
+        for _ in range(count):
+            container = Container(host)
+            with host.door.entered():
+                for command in ("ADD", "DEL"):
+                    where = {"CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
+                    done = stage.run(command, bridge(host), "bridge", **where)
+                    assert done.returncode == 0, done.stdout
+            container.close()
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        return int(status.partition("RssAnon:")[2].split()[0])
+
+    before = live(300)
+    assert live(600) < before + 300  # half a kilobyte each would be a leak
+    server.terminate()
+    assert server.wait(30) == 0
+
+
 @pytest.mark.usefixtures("server")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(

@@ -38,7 +38,7 @@ _KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
 _VALUE, _VERDICT, _VERDICT_CHAIN = 1, 2, 2
 _COMMENT = 0  # of userdata: a byte of type, a byte of length, a string
 _IFNAME = 16
-_REMEMBERED = 1024
+_REMEMBERED = 128
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 # What the kernel answers where the thing, or all of nftables, is missing, or where no thing has a name that long.
