@@ -33,6 +33,7 @@ class Stage:
         self.calls = directory / "oneshot.log"
         self.modules = directory / "modules"  # of its servers' installation, the part that is nobody else's
         self.modules.mkdir()
+        self._servers: list[subprocess.Popen[bytes]] = []
 
     def replace_oneshots(self) -> None:
         """Let the scripts say their names, the verb and what came in on stdin, instead of answering."""
@@ -73,8 +74,15 @@ class Stage:
             command = [sys.executable, "-m", "pycni", "serve", "--socket", str(self.socket), *options]
             env = {**os.environ, "PYTHONPATH": str(self.modules)}
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
+        self._servers.append(process)
         wait_for(lambda: f"serving at {self.socket} as {process.pid}" in said.read_text(), "the server", seconds=30)
         return process
+
+    def end(self) -> None:
+        """Kill what a test that has failed has left behind."""
+        for process in self._servers:
+            process.kill()
+            process.wait()
 
     def upgrade(self) -> None:
         """Change the installation, as pip does."""
@@ -82,12 +90,13 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
+def stage(tmp_path: Path) -> Iterator[Stage]:
     if not installation.has_compiled_launcher():
         pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
     made = Stage(tmp_path)
     assert Launcher.read(str(made.bin / "static")) is not None
-    return made
+    yield made
+    made.end()
 
 
 @pytest.fixture
