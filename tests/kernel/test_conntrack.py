@@ -32,21 +32,33 @@ def remembered(host: Host) -> set[tuple[str, int]]:
     return found
 
 
+@pytest.mark.parametrize("few", [True, False], ids=["few flows", "many flows"])
 @pytest.mark.parametrize(
     ("ports", "forgotten"),
     [
         ([UdpPort(4, 53, None)], {("10.1.0.1", 53), ("127.0.0.1", 53)}),
         ([UdpPort(4, 53, ip_address("10.1.0.1"))], {("10.1.0.1", 53)}),
         ([UdpPort(6, 53, None), UdpPort(4, 54, None)], {("fd00:1::1", 53), ("10.1.0.1", 54)}),
+        (
+            [UdpPort(4, 53, None), UdpPort(4, 54, ip_address("10.1.0.1")), UdpPort(4, 55, None)],
+            {("10.1.0.1", 53), ("127.0.0.1", 53), ("10.1.0.1", 54)},
+        ),
+        ([UdpPort(4, 53, ip_address("10.1.0.7")), UdpPort(4, 54, ip_address("127.0.0.1"))], {("10.1.0.7", 53)}),
         ([UdpPort(4, 55, None)], set()),
         ([], set()),
     ],
 )
 def test_flows_to_these_ports_of_the_hosts_own_addresses_and_no_others(
-    host: Host, ports: list[UdpPort], forgotten: set[tuple[str, int]]
+    host: Host, ports: list[UdpPort], forgotten: set[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, *, few: bool
 ) -> None:
+    monkeypatch.setattr(conntrack, "_are_few", lambda *_: few)
     conntrack.forget(host.door, ports)
     assert remembered(host) == FLOWS - forgotten
+
+
+def test_flows_are_few_where_there_are_less_than_thousands(host: Host) -> None:
+    assert conntrack._are_few(host.door, 2)
+    assert not conntrack._are_few(host.door, 1)
 
 
 def test_the_way_to_an_address(host: Host) -> None:
