@@ -18,11 +18,11 @@ expect() {
   if grep -qE -- "$regex" <<<"$out"; then ok "$name"; else bad "$name (want /$regex/) :: $(tail -8 <<<"$out")"; fi
 }
 
-# eventually NAME COMMAND...: the command succeeds within twenty seconds.
+# eventually NAME COMMAND...: the command succeeds within $PATIENCE seconds, twenty by default.
 eventually() {
-  local name=$1 out deadline=$((SECONDS + 20)); shift
+  local name=$1 out deadline=$((SECONDS + ${PATIENCE:-20})); shift
   until out=$("$@" 2>&1); do
-    [ $SECONDS -lt $deadline ] || { bad "$name, in vain for 20 s :: $(tail -8 <<<"$out")"; return 1; }
+    [ $SECONDS -lt $deadline ] || { bad "$name, in vain for ${PATIENCE:-20} s :: $(tail -8 <<<"$out")"; return 1; }
     sleep 0.1
   done
   ok "$name"
@@ -51,7 +51,7 @@ enter_stage() {
   [ -z "${STAGE:-}" ] || { furnish_stage; [ -z "${SERVE:-}" ] || start_server; return; }
   [ $EUID = 0 ] || { say "$(basename "$0") needs root"; exit 2; }
   local kept=() variable group inner rc
-  for variable in CNIVER CHAIN ETH0 PODS PYTHON CONTAINERD_DIR SERVE; do
+  for variable in CNIVER CHAIN ETH0 PODS PYTHON CONTAINERD_DIR KUBERNETES_DIR SERVE; do
     [ -z "${!variable:-}" ] || kept+=("$variable=${!variable}")
   done
   STAGE=$(mktemp -d /tmp/pycni-clients.XXXXXX)
