@@ -16,7 +16,6 @@ StepAside = Callable[[bool], AbstractContextManager[None]]  # is the wait a brie
 _step_aside: ContextVar[StepAside] = ContextVar("step_aside", default=lambda _briefly: nullcontext())
 Finish = Callable[[Callable[[], object]], "Future[object]"]
 _finisher: ContextVar[Finish | None] = ContextVar("finisher", default=None)
-_postponed: ContextVar[list[Callable[[], object]] | None] = ContextVar("postponed", default=None)
 
 
 def waiting(*, briefly: bool = False) -> AbstractContextManager[None]:
@@ -50,17 +49,3 @@ def finisher() -> Finish | None:
 def finish_by(finish: Finish) -> None:
     """Let that be done by `finish(work)`, which begins it and returns what can be asked for its end: for servers."""
     _finisher.set(finish)
-
-
-def later(work: Callable[[], object]) -> None:
-    """Do what the caller need not wait for: when it has its answer, or at once in a process that ends with its call."""
-    postponed = _postponed.get()
-    if postponed is None:
-        work()
-    else:
-        postponed.append(work)
-
-
-def postpone_to(postponed: list[Callable[[], object]]) -> None:
-    """Let what can be done later be written down here, for this thread's next call: for servers."""
-    _postponed.set(postponed)

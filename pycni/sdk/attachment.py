@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from pycni.kernel.door import Door
 from pycni.kernel.journal import Journal
 from pycni.kernel.owner import Owner, Stale, is_label
-from pycni.kernel.patience import later
 from pycni.protocol import dialect
 from pycni.protocol.address import Address
 from pycni.protocol.conversion import VersionedResult
@@ -117,7 +116,7 @@ class Network(Generic[C]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for namespace in self._opened:
-            later(namespace.close)
+            namespace.close()
 
 
 class Attachment(Network[C]):

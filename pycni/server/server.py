@@ -9,7 +9,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
@@ -18,7 +18,7 @@ from typing import Any
 
 from pycni.kernel import kept
 from pycni.kernel.door import OWN, move_this_thread
-from pycni.kernel.patience import finish_by, let_pass, postpone_to
+from pycni.kernel.patience import finish_by, let_pass
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.respond import Answer, answer
@@ -170,19 +170,17 @@ class Server:
         except (FrameError, OSError) as error:
             log.warning("not a call: %s", error)
             return
-        reply, postponed = None, list[Callable[[], object]]()
-        postpone_to(postponed)
-        with closing(call):
-            try:
+        reply = None
+        try:
+            with closing(call):  # before the launcher ends: the next call should find this thread idle
                 reply = self._reply(connection, call)
-                if reply is None:
-                    connection.sendall(frames.REFUSED)
-                else:
-                    frames.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
-            except OSError as error:
-                log.warning("%s %s: the launcher went away: %s", call.type, call.env.get("CNI_COMMAND"), error)
-            _do(postponed, call)
-        if reply is not None and reply.account:
+            if reply is None:
+                connection.sendall(frames.REFUSED)
+            else:
+                frames.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
+        except OSError as error:
+            log.warning("%s %s: the launcher went away: %s", call.type, call.env.get("CNI_COMMAND"), error)
+        if reply is not None and reply.account:  # nobody waits for that
             log.info("%s", reply.account)
 
     def _reply(self, connection: socket.socket, call: Call) -> Answer | None:
@@ -191,15 +189,6 @@ class Server:
         if self._stopping or plugin is None or not _can_serve(connection, call) or not frames.agreed(connection):
             return None
         return _answer(plugin, call)
-
-
-def _do(postponed: Iterable[Callable[[], object]], call: Call) -> None:
-    """What the caller did not have to wait for: it has its answer."""
-    for work in postponed:
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001 - the rest is to be done too
-            log.warning("%s %s, after its answer: %s", call.type, call.env.get("CNI_COMMAND"), error)
 
 
 class _Aside:

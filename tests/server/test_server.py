@@ -7,7 +7,6 @@ import signal
 import socket
 import struct
 import subprocess
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,8 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycni.cli import installation
-from pycni.kernel.patience import later
-from pycni.sdk import Attachment, NetConf, Plugin, Result, registry, unixsocket
+from pycni.sdk import registry, unixsocket
 from pycni.server import frames, serve
 from pycni.server.server import Server
 from pycni.testing import Container, Host, wait_for
@@ -110,38 +108,6 @@ def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(stage: Stage, sl
         done = adding.result(30)
         assert server.drain(30)
     assert done.returncode == 0, done.stdout
-
-
-def test_what_no_caller_need_wait_for_is_done_when_it_has_its_answer(stage: Stage) -> None:
-    go_on, done = threading.Event(), threading.Event()
-
-    def fail() -> None:
-        go_on.wait(30)
-        raise OSError("nobody is to be harmed by this")
-
-    class Lazy(Plugin[NetConf]):
-        config = NetConf
-
-        def add(self, cni: Attachment[NetConf]) -> Result:
-            assert cni.ifname == "eth0"
-            later(fail)
-            later(done.set)
-            return Result()
-
-        def check(self, cni: Attachment[NetConf]) -> None:
-            pass
-
-        delete = check
-
-    with unixsocket.listening(stage.socket) as listener:
-        server = Server(listener, {"static": Lazy}, workers=1)
-        server.start()
-        assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
-        assert not done.is_set()
-        go_on.set()
-        assert done.wait(30)
-        assert stage.run("CHECK", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
-        assert server.drain(30)
 
 
 def test_a_server_that_has_ended_leaves_nothing_open(stage: Stage) -> None:

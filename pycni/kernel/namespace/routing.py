@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pycni.kernel import addresses, configure, lock, readdress, routes, rules, sysctl, vrf
 from pycni.kernel.links import Link, explained
-from pycni.kernel.patience import later, waiting
 from pycni.kernel.routes import SourceRoute
 from pycni.kernel.rules import Rule
 from pycni.protocol.address import Address, Cidr
@@ -82,14 +81,14 @@ class RoutingVerbs(LinkVerbs):
     def announce(self, link: Link) -> None:
         """Tell the neighbours where the link's addresses live now, by gratuitous ARP and neighbour advertisements.
 
-        On a bridge that takes the longer the more neighbours there are, so the caller does not wait for it.
+        At once, not when the caller has its answer: the next plugin of the chain may give the link another MAC.
         """
 
         def do() -> None:
-            with explained(f"cannot announce {link}"), waiting(briefly=True):
+            with explained(f"cannot announce {link}"):
                 self.netlink.request(configure.announcement(link))
 
-        self.journal.change(f"announce {link}", lambda: later(do))
+        self.journal.change(f"announce {link}", do)
 
     def ensure_address(self, link: Link, cidr: Cidr, *, force: bool = False) -> None:
         """Give a shared link an address; with `force` one that is in the way goes."""
