@@ -26,7 +26,8 @@ from pycni.kernel.portmappings import UdpPort
 from pycni.protocol.address import Address
 
 _GET, _DELETE = 1, 2
-_COUNT, _FLOWS_PER_QUESTION = "netfilter/nf_conntrack_count", 1000
+_COUNT = "netfilter/nf_conntrack_count"
+_FLOWS_PER_QUESTION = 1000  # how many are read in the time that one question takes the kernel
 _UDP = 17
 # Attributes, linux/netfilter/nfnetlink_conntrack.h.
 _TUPLE_ORIG, _FILTER, _FILTER_ORIG_FLAGS = 1, 25, 1
