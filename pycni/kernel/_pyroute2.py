@@ -1,4 +1,4 @@
-"""pyroute2 without its face: its message classes alone, in 25 ms instead of 120.
+"""pyroute2 without its face: so that messages.py loads its message classes alone, in 25 ms instead of 120.
 
 `import pyroute2` loads 160 modules of its own and asyncio, none of which netlink messages need. Here the package is
 put in place unloaded; whoever asks it for anything, such as a plugin that does `from pyroute2 import IPRoute`, gets it.

@@ -103,7 +103,7 @@ class Door:
 
     @cached_property
     def netlink(self) -> "RouteSocket":
-        """Its rtnetlink, opened on first use (pyroute2 costs 120 to 200 ms to import, so not before)."""
+        """Its rtnetlink, opened on first use (what it takes of pyroute2 is 25 ms to load, so not before)."""
         return self.opened(new_route_socket)
 
 
