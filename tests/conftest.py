@@ -28,6 +28,18 @@ ACME = Path(__file__).with_name("third_party") / "acme_mtu"
 WAYS = [pytest.param("one-shot", marks=pytest.mark.exhaustive), "served"]
 Executables = Callable[..., AbstractContextManager[Path]]
 
+# Python runs this at its start. An import is audited only where the module is not there yet.
+_SITECUSTOMIZE = """
+import sys, threading
+
+def write_down(event, args):
+    if event == "import" and threading.current_thread() is not threading.main_thread():
+        with open({log!r}, "a") as file:
+            file.write(args[0] + "\\n")
+
+sys.addaudithook(write_down)
+"""
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where only tests with needs_kernel are wanted, import no file without: in the guest that takes its time."""
@@ -80,6 +92,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         inputs.update(*(counts for name, counts in report.user_properties if name == _TRIED))
     for what, count in sorted(inputs.items()):
         terminalreporter.write_line(f"fuzzing: {count} {what}")
+
+
+@pytest.fixture
+def audited(tmp_path: Path) -> Callable[[Path], Callable[[], str]]:
+    """Lets a server with this directory on its PYTHONPATH write down what its calls load; gives the way to read it."""
+    log = tmp_path / "imports"
+    log.touch()
+
+    def audit(modules: Path) -> Callable[[], str]:
+        (modules / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(log=str(log)))
+        return log.read_text
+
+    return audit
 
 
 @pytest.fixture

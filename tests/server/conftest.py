@@ -75,7 +75,7 @@ class Stage:
             env = {**os.environ, "PYTHONPATH": str(self.modules)}
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         self._servers.append(process)
-        wait_for(lambda: f"serving at {self.socket} as {process.pid}" in said.read_text(), "the server", seconds=30)
+        wait_for(lambda: f"serving at {self.socket} as {process.pid}" in said.read_text(), "the server", seconds=60)
         return process
 
     def end(self) -> None:

@@ -4,31 +4,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pycni.cli import installation
-from pycni.protocol.errors import CniError
 from pycni.runtime import NetworkConfig, Runtime, RuntimeConf
 from pycni.sdk import registry
 from pycni.testing import Container, Host
 
 Stage = Any
-
-# Python runs this at its start. An import is audited only where the module is not there yet.
-SITECUSTOMIZE = """
-import sys, threading
-
-def write_down(event, args):
-    if event == "import" and threading.current_thread().name == "worker":
-        with open({log!r}, "a") as file:
-            file.write(args[0] + "\\n")
-
-sys.addaudithook(write_down)
-"""
+Audited = Callable[[Path], Callable[[], str]]
 
 EVERY_MODEL = """
 from pycni.sdk.config import Model
@@ -54,7 +41,7 @@ PORTS = [
     {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
     {"hostPort": 5353, "containerPort": 53, "protocol": "udp"},
 ]
-KINDS = ("ipvlan", "vlan", "dummy", "vrf")  # of links that a kernel may lack
+KINDS = ("ipvlan", "vlan", "dummy", "vrf")  # of links that a kernel may lack; the networks with one have its name
 NETWORKS: dict[str, list[dict[str, Any]]] = {
     "chain": [
         {"type": "bridge", "isDefaultGateway": True, "ipMasq": True, "macspoofchk": True, "portIsolation": True},
@@ -79,7 +66,6 @@ NETWORKS: dict[str, list[dict[str, Any]]] = {
     "host-device": [{"type": "host-device", "device": "cable", "ipam": STATIC}],
     "loopback": [{"type": "loopback"}],
     "flannel": [{"type": "flannel"}],
-    "dhcp": [{"type": "bridge"}],
 }
 
 
@@ -88,8 +74,6 @@ def network(name: str, host: Host, tmp_path: Path) -> NetworkConfig:
     plugins = [{**plugin} for plugin in NETWORKS[name]]
     if name in ("chain", "by iptables", "ptp"):
         plugins[0]["ipam"] = host_local
-    if name == "dhcp":
-        plugins[0]["ipam"] = {"type": "dhcp", "daemonSocketPath": str(tmp_path / "cni" / "dhcp.sock")}
     if name == "flannel":
         subnet_file = tmp_path / "subnet.env"
         subnet_file.write_text(
@@ -99,35 +83,32 @@ def network(name: str, host: Host, tmp_path: Path) -> NetworkConfig:
     return NetworkConfig.parse(json.dumps({"cniVersion": "1.1.0", "name": "net", "plugins": plugins}))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "chain" else pytest.mark.exhaustive) for name in NETWORKS]
-)
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    needs = [pytest.mark.needs_kernel(name)] if name in KINDS else []
+    return needs if name == "chain" else [*needs, pytest.mark.exhaustive]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NETWORKS])
 def test_no_call_loads_a_module(
-    name: str, stage: Stage, host: Host, container: Container, kernel_has: Callable[[str], bool], tmp_path: Path
+    name: str, stage: Stage, host: Host, container: Container, audited: Audited, tmp_path: Path
 ) -> None:
-    log = tmp_path / "imports"
-    (stage.modules / "sitecustomize.py").write_text(SITECUSTOMIZE.format(log=str(log)))
-    log.touch()
+    """All plugins but dhcp, which is in tests/plugins/dhcp/test_resident.py."""
+    loaded = audited(stage.modules)
     installation.install(stage.bin, registry.names(), stage.state, socket=stage.socket)
     stage.replace_oneshots()
     host.run("ip link add br0 type bridge && ip link set br0 up && ip link add cable type veth peer name far")
     server = stage.serve()
     runtime = Runtime([str(stage.bin)], cache_dir=tmp_path / "cache")
     attached, conf = network(name, host, tmp_path), RuntimeConf(container.id, container.path)
-    # The kernel may lack the link: what is then refused loads nothing either.
-    lacking = (CniError,) if name in KINDS and not kernel_has(name) else ()
     with host.door.entered():
-        with suppress(*lacking):
-            runtime.status_network_list(attached)
-        with suppress(*lacking):
-            if name != "dhcp":  # there is no DHCP server
-                runtime.add_network_list(attached, conf)
-                runtime.check_network_list(attached, conf)
+        runtime.status_network_list(attached)
+        runtime.add_network_list(attached, conf)
+        runtime.check_network_list(attached, conf)
         runtime.delete_network_list(attached, conf)
         runtime.gc_network_list(attached, [])
     server.terminate()
     assert server.wait(30) == 0
-    assert log.read_text() == ""
+    assert loaded() == ""
     assert " DEL " in (stage.state / "server.log").read_text()
 
 

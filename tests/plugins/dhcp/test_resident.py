@@ -1,6 +1,7 @@
 """dhcp: the resident server keeps the leases, and answers everybody else while somebody waits for one."""
 
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from operator import sub
 from pathlib import Path
@@ -35,6 +36,30 @@ def test_a_lease_is_got_kept_and_returned_over_a_restart_of_the_server(
     runtime.delete()
     assert served.records() == []
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+
+
+def test_no_call_loads_a_module(
+    lan: Lan,
+    served: Served,
+    container: Container,
+    audited: Callable[[Path], Callable[[], str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The other plugins: tests/server/test_ready.py."""
+    lan.isc(seconds=SECONDS)
+    loaded = audited(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    served.start()
+    runtime = served.bridged(container)
+    runtime.status()
+    runtime.add()
+    runtime.check()
+    runtime.delete()
+    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    runtime.gc()
+    served.stop()
+    assert loaded() == ""
 
 
 def test_who_waits_for_a_lease_stands_in_nobodys_way(
