@@ -77,6 +77,7 @@ def test_units_are_written_and_enabled_and_removed_again(node: Node) -> None:
     assert f"{node.units}/pycni.service" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_units_of_other_launchers_stay(node: Node, tmp_path: Path) -> None:
     node.install()
     other = Node(tmp_path)
@@ -97,6 +98,7 @@ def test_a_unit_of_somebody_else_is_not_replaced(node: Node) -> None:
     assert node.files() == ["pycni.socket"]
 
 
+@pytest.mark.exhaustive
 def test_launchers_that_cannot_be_installed_take_the_units_with_them(node: Node) -> None:
     node.bin.touch()
     node.bin /= "below"

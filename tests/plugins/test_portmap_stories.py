@@ -772,6 +772,7 @@ MANY = [
 ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.newer_go
 class TestGosNftables:
     """What the Go plugin makes by nftables, which it can do since 1.6. It tells the container alone."""

@@ -55,6 +55,7 @@ def skeleton(host: Host) -> Counter[str]:
     return Counter(lines)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", ["nftables", pytest.param("iptables", marks=pytest.mark.exhaustive)])
 def test_r16_sixteen_first_adds_leave_each_shared_rule_once(host: Host, tmp_path: Path, backend: str) -> None:
     """As many as a single ADD on a fresh host leaves."""

@@ -233,6 +233,7 @@ def test_no_call_is_lost_or_doubled_while_the_launcher_is_replaced(
     all_are_answered_once(stage, done)
 
 
+@pytest.mark.exhaustive
 def test_no_call_is_lost_or_doubled_while_a_second_server_takes_over(
     stage: Stage, server: "subprocess.Popen[bytes]"
 ) -> None:
@@ -283,6 +284,7 @@ def test_an_installation_has_changed_when_nobody_is_at_it_any_more(
     assert looked_at.has_changed()
 
 
+@pytest.mark.exhaustive
 def test_it_starts_anew_again_and_again(stage: Stage, server: "subprocess.Popen[bytes]") -> None:
     """Its socket is handed down each time."""
     said = stage.state / "server.log"
@@ -295,6 +297,7 @@ def test_it_starts_anew_again_and_again(stage: Stage, server: "subprocess.Popen[
     assert not stage.socket.exists()
 
 
+@pytest.mark.exhaustive
 def test_a_server_that_is_to_end_while_it_starts_anew_ends(
     stage: Stage, server: "subprocess.Popen[bytes]", slow_call: SlowCall
 ) -> None:
@@ -335,6 +338,7 @@ def test_what_a_delegate_says_on_stderr_reaches_the_caller(stage: Stage, tmp_pat
     assert (done.returncode, done.stderr) == (0, b"it is warm today\n")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("server")
 def test_versions_are_served_whatever_the_paths(stage: Stage) -> None:
     """libcni asks for them with "dummy" as every path."""

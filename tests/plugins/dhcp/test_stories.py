@@ -249,6 +249,7 @@ def test_two_keepers_do_not_keep_the_same_leases(keeper: Keeper, tmp_path: Path)
     assert "another keeper of DHCP leases listens" in done.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("script", [False, True])
 def test_the_executable_is_the_daemon_as_in_the_units_of_go(
     no_keeper: Keeper, bridge: BridgeOf, tmp_path: Path, *, script: bool
@@ -285,6 +286,7 @@ def test_a_keeper_in_a_container_finds_namespaces_below_the_hosts_root(
     runtime.check()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("script", [False, True])
 def test_other_words_behind_its_name_are_no_command(tmp_path: Path, *, script: bool) -> None:
     installation.install(tmp_path / "bin", ["dhcp", "static"], tmp_path / "install", python=script)
@@ -355,6 +357,7 @@ def test_a_lease_is_renewed_and_released_by_unicast(
     assert release.options[61] == request.options[61]
 
 
+@pytest.mark.exhaustive
 def test_when_its_server_answers_no_more_any_server_may_renew(
     lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
 ) -> None:
@@ -394,6 +397,7 @@ def test_an_address_that_the_server_takes_back_is_changed_on_the_interface(
         runtime.check()
 
 
+@pytest.mark.exhaustive
 def test_another_router_at_a_renewal_is_the_default_gateway(
     lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
 ) -> None:

@@ -147,6 +147,7 @@ def test_the_rules_of_iptables_are_those_of_the_go_plugin_1_9(pod: MakePod) -> N
 @pytest.mark.parametrize(
     "policy", [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("", "same-bridge")] + ["isolated"]
 )
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("iptables")
 def test_r16_sixteen_first_adds_at_once_make_one_of_each_shared_rule(pod: MakePod, policy: str) -> None:
     pods = [pod(1, last, walled=False) for last in range(2, 18)]
