@@ -32,12 +32,17 @@ Executables = Callable[..., AbstractContextManager[Path]]
 _SITECUSTOMIZE = """
 import sys, threading
 
-def write_down(event, args):
-    if event == "import" and threading.current_thread() is not threading.main_thread():
-        with open({log!r}, "a") as file:
-            file.write(args[0] + "\\n")
+def write_down(line):
+    with open({log!r}, "a") as file:
+        file.write(line + "\\n")
 
-sys.addaudithook(write_down)
+def look(event, args):
+    if event == "import" and threading.current_thread() is not threading.main_thread():
+        write_down(args[0])
+
+if "serve" in sys.orig_argv:
+    write_down("looking")
+    sys.addaudithook(look)
 """
 
 
@@ -95,14 +100,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture
-def audited(tmp_path: Path) -> Callable[[Path], Callable[[], str]]:
-    """Lets a server with this directory on its PYTHONPATH write down what its calls load; gives the way to read it."""
+def audited(tmp_path: Path) -> Callable[[Path], Callable[[], list[str]]]:
+    """Lets the server with this directory on its PYTHONPATH write down what calls load; gives the way to read it."""
     log = tmp_path / "imports"
-    log.touch()
 
-    def audit(modules: Path) -> Callable[[], str]:
+    def loaded() -> list[str]:
+        began, *modules = log.read_text().split()
+        assert began == "looking"
+        return modules
+
+    def audit(modules: Path) -> Callable[[], list[str]]:
         (modules / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(log=str(log)))
-        return log.read_text
+        return loaded
 
     return audit
 

@@ -15,7 +15,7 @@ from pycni.sdk import registry
 from pycni.testing import Container, Host
 
 Stage = Any
-Audited = Callable[[Path], Callable[[], str]]
+Audited = Callable[[Path], Callable[[], list[str]]]
 
 EVERY_MODEL = """
 from pycni.sdk.config import Model
@@ -108,7 +108,7 @@ def test_no_call_loads_a_module(
         runtime.gc_network_list(attached, [])
     server.terminate()
     assert server.wait(30) == 0
-    assert loaded() == ""
+    assert loaded() == []
     assert " DEL " in (stage.state / "server.log").read_text()
 
 

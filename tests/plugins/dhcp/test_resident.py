@@ -42,7 +42,7 @@ def test_no_call_loads_a_module(
     lan: Lan,
     served: Served,
     container: Container,
-    audited: Callable[[Path], Callable[[], str]],
+    audited: Callable[[Path], Callable[[], list[str]]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -59,7 +59,7 @@ def test_no_call_loads_a_module(
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
     runtime.gc()
     served.stop()
-    assert loaded() == ""
+    assert loaded() == []
 
 
 def test_who_waits_for_a_lease_stands_in_nobodys_way(
