@@ -23,6 +23,7 @@ def link(host: Host, container: Container) -> Iterator[Link]:
     host.run("ip link set v0 up")
     container.run("ip link set eth0 up")
     wait_for(lambda: "state UP" in container.run("ip link show eth0"), "eth0")
+    wait_for(lambda: "state UP" in host.run("ip link show v0"), "v0")
     place = Namespace.at(container.path)
     yield place.link("eth0")
     place.close()
