@@ -15,7 +15,7 @@ import floor
 import memory
 import report
 from calls import Contender, contenders, served
-from pycni.kernel import throwaway
+from pycni.kernel.netns import throwaway
 from pycni.testing import Host
 
 console = Console(highlight=False, width=150)
@@ -33,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         host = Host(place)
-        host.door.enter_for_good()
+        host.netns.enter_permanently()
         samples = measure(place, host, options)
         table = report.rows(samples)
         report.show(table, console)

@@ -52,7 +52,7 @@ def call(
         # Neither pipes nor fork: what the measuring costs is the same for all, and small.
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
         executable = str(contender.bin / plugin)
-        with contender.host.door.entered():
+        with contender.host.netns.entered():
             started = time.perf_counter()
             pid = os.posix_spawn(executable, [executable], env, file_actions=actions)
             _, status = os.waitpid(pid, 0)
@@ -121,7 +121,7 @@ def contenders(place: Path, go_plugins: Path) -> Iterator[Sequence[Contender]]:
 @contextmanager
 def served(host: Host, socket: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A server on the host, for as long as the block lasts."""
-    with log.open("ab") as file, host.door.entered():
+    with log.open("ab") as file, host.netns.entered():
         command = [sys.executable, "-m", "pycni", "serve", "--socket", str(socket)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:

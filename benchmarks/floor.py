@@ -10,8 +10,8 @@ from typing import Any
 from unittest.mock import patch
 
 from cases import Samples, container, host_local
-from pycni.kernel import kept
-from pycni.testing import Host, Runtime
+from pycni.kernel.netns import handle_cache
+from pycni.testing import Host, PluginRunner
 
 
 def processes(launcher: Path, rounds: int) -> Samples:
@@ -37,13 +37,13 @@ def _run(program: str, env: Mapping[str, str]) -> float:
 
 def kernel(host: Host, rounds: int) -> Samples:
     """The time within the kernel's netlink for the life of a bridge with ipMasq, in a warm process."""
-    kept.keep_open(host.door.identity)
+    handle_cache.enable(host.netns.identity)
     samples: Samples = {}
     ipam = host_local(host.state)
     with counted() as spent:  # for all rounds: what is kept open counts in each
         for number in range(rounds + 1):
             with container(host) as one:
-                life = Runtime("bridge", one, bridge="cni0", isDefaultGateway=True, ipMasq=True, ipam=ipam)
+                life = PluginRunner("bridge", one, bridge="cni0", isDefaultGateway=True, ipMasq=True, ipam=ipam)
                 for verb, step in (("ADD", life.add), ("CHECK", life.check), ("DEL", life.delete)):
                     spent.clear()
                     step()

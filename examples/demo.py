@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pycni.cli import installation
-from pycni.kernel import throwaway
+from pycni.kernel.netns import throwaway
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Result
 from pycni.runtime import Runtime, RuntimeConf, load
@@ -53,7 +53,7 @@ def tell(place: Path) -> None:
     screen.print(f"  executables: {'  '.join(sorted(path.name for path in binaries.iterdir()))}", style="dim")
 
     host = Host(place)
-    host.door.enter_for_good()
+    host.netns.enter_permanently()
     blue, green, outside = Container(host), Container(host), Container(host)
     connect(host, outside)
     before = snapshot.of_namespace(host)
@@ -153,7 +153,7 @@ def ping_all(containers: dict[str, Container], results: dict[str, Result]) -> No
 @contextmanager
 def greeting(container: Container) -> Iterator[None]:
     """Let something listen at port 80 of the container, and greet whoever connects."""
-    with container.door.entered():  # a socket stays where it was opened
+    with container.netns.entered():  # a socket stays where it was opened
         listener = socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
 
     def serve() -> None:
@@ -175,7 +175,7 @@ def greeting(container: Container) -> Iterator[None]:
 
 def expect_greeting(outside: Container, address: str) -> None:
     """Raise AssertionError unless the published port of the host is answered by the container."""
-    with outside.door.entered(), socket.create_connection((address, HOST_PORT), timeout=3) as connection:
+    with outside.netns.entered(), socket.create_connection((address, HOST_PORT), timeout=3) as connection:
         answer = connection.recv(100)
     assert answer == GREETING, f"the answer was {answer!r}"
 

@@ -15,9 +15,9 @@ def main(name: str, entry: str) -> NoReturn:
     os.environ |= {"PYDANTIC_DISABLE_PLUGINS": "true", "PYTHONTZPATH": ""}
     if not words:
         gc.disable()  # a fifth of the time would go into collecting what is needed to the end
-        from pycni import deferred
+        from pycni import lazy_loading
 
-        deferred.defer()
+        lazy_loading.defer()
     from pycni.sdk.main import main_of_entry
 
     main_of_entry(name, entry, env, words)

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from pycni.kernel import containerlink
+from pycni.kernel.link import creation
 from pycni.protocol.errors import CniError
 from pycni.testing import wait_for
-from pycni.testing.world import Netns
+from pycni.testing.topology import Netns
 
 _TRIED = "inputs tried"
 ACME = Path(__file__).with_name("third_party") / "acme_mtu"
@@ -146,7 +146,7 @@ def _kernel_has(feature: str) -> bool:
             (bridge,) = netns.json("ip -j -d link show br0")
             return bool(bridge["linkinfo"]["info_data"]["vlan_filtering"])
         try:
-            containerlink.probe(netns.door, feature)
+            creation.probe(netns.netns, feature)
         except CniError:
             return False
         return True

@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 _CARRIER_DEADLINE, _CARRIER_PAUSE = 1.0, 0.002  # seconds
 
 
-async def acquire(client: Client, incarnation: str, timing: Timing, prefix: str = "") -> Record:
+async def acquire(client: Client, cookie: str, timing: Timing, prefix: str = "") -> Record:
     """Ask for an address until there is one; the interface is not given it yet. Raises CniError, OSError.
 
     `prefix` stands before the paths of namespaces.
     """
     with _opened(prefix + client.netns) as place:
-        if place.incarnation != incarnation:
+        if place.cookie != cookie:
             raise CniError(
                 f"{client.netns} is another namespace for the DHCP keeper than for the plugin",
                 code=Code.INVALID_NETNS,
@@ -38,7 +38,7 @@ async def acquire(client: Client, incarnation: str, timing: Timing, prefix: str 
         log.info("%s: %s from %s for %g s", client, lease.cidr, lease.server, lease.duration)
         if lease.mtu:
             adopt_mtu(link, lease.mtu)
-        return Record(client=client, incarnation=incarnation, index=link.index, lease=lease)
+        return Record(client=client, cookie=cookie, index=link.index, lease=lease)
 
 
 @contextmanager

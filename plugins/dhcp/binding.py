@@ -51,9 +51,9 @@ class Binding:
         return self.record.lease
 
     @classmethod
-    async def acquire(cls, client: Client, incarnation: str, store: Store, timing: Timing, prefix: str = "") -> Self:
+    async def acquire(cls, client: Client, cookie: str, store: Store, timing: Timing, prefix: str = "") -> Self:
         """Ask for an address until there is one, and write it down. Raises CniError, OSError."""
-        binding = cls(await acquisition.acquire(client, incarnation, timing, prefix), store, timing, prefix)
+        binding = cls(await acquisition.acquire(client, cookie, timing, prefix), store, timing, prefix)
         try:
             store.write(binding.record)
         except CniError:
@@ -182,7 +182,7 @@ class Binding:
         except CniError as error:
             raise GoneError(str(error)) from None
         try:
-            if place.incarnation != record.incarnation:
+            if place.cookie != record.cookie:
                 raise GoneError(f"{record.client.netns} is another namespace by now")
             link = place.find_link(record.client.ifname)
             if link is None or link.index != record.index:

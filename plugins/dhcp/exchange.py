@@ -148,7 +148,7 @@ async def _at_most(seconds: float) -> AsyncIterator[None]:
 @contextmanager
 def over(link: Link, client: Client, timing: Timing) -> Iterator[Exchange]:
     """An exchange over the link. Raises OSError if it is not usable."""
-    datagrams = DatagramSocket(link.door, link.name, CLIENT_PORT)
+    datagrams = DatagramSocket(link.netns, link.name, CLIENT_PORT)
     try:
         yield Exchange(client, link, datagrams, timing)
     finally:

@@ -116,22 +116,22 @@ class Keeper:
 
     async def _acquire(self, caller: Caller, request: Document) -> Document:
         client = Client.model_validate_json(json.dumps(request["client"]))
-        incarnation, key = str(request["incarnation"]), client.owner.key
+        cookie, key = str(request["incarnation"]), client.owner.key
         if key in self._acquiring:
             raise CniError(
                 f"an ADD of {client} is on its way already", code=Code.TRY_AGAIN_LATER, details="wait for its end"
             )
         binding = self._bindings.get(key)
-        if binding is None or not _is_good(binding, client, incarnation):
+        if binding is None or not _is_good(binding, client, cookie):
             if self._let_go(key):
                 self._store.remove(client.owner)  # the server knows the client again, and its address
-            binding = await self._acquire_for(caller, client, incarnation)
+            binding = await self._acquire_for(caller, client, cookie)
         return {"lease": binding.lease.model_dump(mode="json", by_alias=True)}
 
-    async def _acquire_for(self, caller: Caller, client: Client, incarnation: str) -> Binding:
+    async def _acquire_for(self, caller: Caller, client: Client, cookie: str) -> Binding:
         """A new binding; what is acquired for a caller that has gone away is given back."""
         key = client.owner.key
-        task = self._acquiring[key] = asyncio.create_task(self._acquire_anew(client, incarnation))
+        task = self._acquiring[key] = asyncio.create_task(self._acquire_anew(client, cookie))
         gone = asyncio.create_task(caller.hung_up())
         try:
             await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -151,8 +151,8 @@ class Keeper:
             with suppress(asyncio.CancelledError, OSError):
                 await gone
 
-    async def _acquire_anew(self, client: Client, incarnation: str) -> Binding:
-        binding = await Binding.acquire(client, incarnation, self._store, self._timing, self._prefix)
+    async def _acquire_anew(self, client: Client, cookie: str) -> Binding:
+        binding = await Binding.acquire(client, cookie, self._store, self._timing, self._prefix)
         self._keep(binding)  # in the same breath, so that a DEL finds it: here, or on its way
         return binding
 
@@ -170,7 +170,7 @@ class Keeper:
             raise CniError(f"the interface of the DHCP lease of {binding.lease.cidr} is gone: {gone}") from None
         return {
             "lease": binding.lease.model_dump(mode="json", by_alias=True),
-            "incarnation": binding.record.incarnation,
+            "incarnation": binding.record.cookie,
             "valid": not binding.record.withdrawn and now() < binding.lease.expires_at,
         }
 
@@ -192,11 +192,11 @@ class Keeper:
         return {}
 
 
-def _is_good(binding: Binding, client: Client, incarnation: str) -> bool:
+def _is_good(binding: Binding, client: Client, cookie: str) -> bool:
     """Whether an ADD that comes again has this binding already."""
     record = binding.record
     try:
         binding.expect_alive()
     except GoneError:
         return False
-    return record.client == client and record.incarnation == incarnation and not record.withdrawn
+    return record.client == client and record.cookie == cookie and not record.withdrawn

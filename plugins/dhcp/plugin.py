@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pycni.protocol import args
-from pycni.sdk import Attachment, CniError, Code, ConfigError, Network, Owner, Plugin, Result, waiting
+from pycni.protocol import cni_args
+from pycni.sdk import Attachment, CniError, Code, ConfigError, Network, Owner, Plugin, Result, yield_turn
 
 from . import conversation
 from .client import Client
@@ -38,12 +38,12 @@ class Dhcp(Plugin[DhcpConfig]):
             ifname=cni.ifname,
             netns=str(Path(cni.request.netns).absolute()),
             requested=conf.requested,
-            provided=conf.provided(args.parse_leniently(cni.request.args)),
+            provided=conf.provided(cni_args.parse_leniently(cni.request.args)),
             priority=conf.ipam.priority,
             declines=conf.ipam.decline_conflicts,
         )
         request = {"do": "acquire", "client": client.model_dump(mode="json", by_alias=True)}
-        request["incarnation"] = cni.netns_incarnation
+        request["incarnation"] = cni.netns_cookie
         answer = cni.journal.change(
             f"acquire a DHCP lease for {cni.ifname}", lambda: _ask(cni, request), lambda: _release(cni)
         )
@@ -55,7 +55,7 @@ class Dhcp(Plugin[DhcpConfig]):
         lease = _lease(answer)
         if not answer["valid"]:
             raise CniError(f"the DHCP lease of {lease.cidr} for {cni.ifname} has ended", details="no server renews it")
-        if answer["incarnation"] != cni.netns_incarnation:
+        if answer["incarnation"] != cni.netns_cookie:
             raise CniError(
                 f"the DHCP lease of {lease.cidr} is for the interface of another namespace than {cni.request.netns}",
                 details="delete the container and add it again",
@@ -101,7 +101,7 @@ class Dhcp(Plugin[DhcpConfig]):
 
 
 def _ask(cni: Network[DhcpConfig], request: Document) -> Document:
-    with waiting():
+    with yield_turn():
         return conversation.ask(cni.config.socket, request)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pycni.sdk import CniError, Code, Model, Owner, StateFile
 
@@ -28,7 +28,7 @@ class Record(Model):
     """A binding as it is written down."""
 
     client: Client
-    incarnation: str  # of the container's namespace: its path may lead to another one by now
+    cookie: str = Field(alias="incarnation")  # of the container's namespace: its path may lead to another one by now
     index: int  # of the interface in it
     lease: Lease
     withdrawn: bool = False  # whether the address was taken from the interface, because it is the container's no more

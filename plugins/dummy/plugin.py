@@ -4,7 +4,7 @@ container
 eth0 (dummy)
 """
 
-from pycni.sdk import Attachment, ContainerLink, Link, NetConf
+from pycni.sdk import Attachment, Link, LinkPlugin, NetConf
 
 
 class DummyConfig(NetConf):
@@ -13,7 +13,7 @@ class DummyConfig(NetConf):
     needs_addresses = "dummy interface requires an IPAM configuration"
 
 
-class Dummy(ContainerLink[DummyConfig]):
+class Dummy(LinkPlugin[DummyConfig]):
     """The plugin: a link without any other end."""
 
     config = DummyConfig

@@ -9,7 +9,7 @@ import re
 
 from pydantic import field_validator
 
-from pycni.sdk import Address, Attachment, CniError, Fence, NetConf, Network, Plugin, Result
+from pycni.sdk import Address, Attachment, BridgeIsolation, CniError, NetConf, Network, Plugin, Result
 from pycni.sdk import Firewall as Backend
 
 _POLICIES = ("", "open", "same-bridge", "isolated")
@@ -68,7 +68,7 @@ class FirewallConfig(NetConf):
         """Whether the policy forbids anything."""
         return self.ingress_policy in ("same-bridge", "isolated")
 
-    def fence(self, result: Result) -> Fence:
+    def fence(self, result: Result) -> BridgeIsolation:
         """What the policy keeps apart. Raises CniError if no interface of the host comes first in the result."""
         if not result.interfaces:
             raise CniError(
@@ -83,7 +83,7 @@ class FirewallConfig(NetConf):
                 details="what a container sends past the host's forwarding cannot be kept from it there",
             )
         ports = tuple(interface.name for interface in others if not interface.sandbox)
-        return Fence(bridge.name, ports, _versions(result), strict=self.ingress_policy == "isolated")
+        return BridgeIsolation(bridge.name, ports, _versions(result), strict=self.ingress_policy == "isolated")
 
 
 class Firewall(Plugin[FirewallConfig]):
@@ -143,7 +143,7 @@ def _versions(result: Result) -> frozenset[int]:
     return frozenset(ip.address.version for ip in result.ips)
 
 
-def _fence_to_leave(conf: FirewallConfig, result: Result | None) -> Fence | None:
+def _fence_to_leave(conf: FirewallConfig, result: Result | None) -> BridgeIsolation | None:
     """The fence as far as the result tells it, whatever the policy may be by now."""
     try:
         return conf.fence(result) if result else None

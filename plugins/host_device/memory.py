@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from pycni.sdk import Attachment, Home, Model, StateFile
+from pycni.sdk import Attachment, Model, SavedLink, StateFile
 
 from .selection import HostDeviceConfig, Selector
 
@@ -27,10 +27,10 @@ class Memory(Model):
     container_id: str
     ifname: str
     netns: str  # its path
-    incarnation: str  # which of the namespaces that are there one after another
+    cookie: str = Field(alias="incarnation")  # which of the namespaces that are there one after another
     selector: str
     physical: bool  # then the kernel sends it home when the namespace goes
-    home: Home
+    home: SavedLink
 
     @classmethod
     def of(cls, link: "Link", selector: Selector, cni: Attachment[HostDeviceConfig]) -> "Memory":
@@ -40,10 +40,10 @@ class Memory(Model):
             container_id=cni.container_id,
             ifname=cni.ifname,
             netns=cni.request.netns,
-            incarnation=cni.container.incarnation,
+            cookie=cni.container.cookie,
             selector=str(selector),
             physical=not link.state.kind,
-            home=Home.of(link),
+            home=SavedLink.of(link),
         )
 
     @property
@@ -53,7 +53,9 @@ class Memory(Model):
 
     def to_json(self) -> str:
         """The text of the file."""
-        return json.dumps({**dict(self), "home": asdict(self.home)}, indent=1, default=str)
+        fields = dict(self)
+        fields["incarnation"] = fields.pop("cookie")
+        return json.dumps({**fields, "home": asdict(self.home)}, indent=1, default=str)
 
 
 def file_of(cni: Attachment[HostDeviceConfig]) -> StateFile:

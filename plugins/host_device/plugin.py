@@ -8,7 +8,7 @@ import logging
 from dataclasses import replace
 from functools import partial
 
-from pycni.sdk import Attachment, CniError, Code, Home, Interface, Namespace, Network, Plugin, Result, StateFile
+from pycni.sdk import Attachment, CniError, Code, Interface, Namespace, Network, Plugin, Result, SavedLink, StateFile
 
 from . import memory
 from .memory import Memory
@@ -104,7 +104,7 @@ def _who_has(cni: Network[HostDeviceConfig], selector: Selector) -> str:
 def _bring_home(cni: Network[HostDeviceConfig], remembered: Memory, file: StateFile) -> None:
     """From the container's namespace, or from where the kernel has put it when that was gone."""
     host, home = cni.host, remembered.home
-    there = cni.find_namespace(remembered.incarnation, cni.request.netns_place, remembered.netns)
+    there = cni.find_namespace(remembered.cookie, cni.request.netns_place, remembered.netns)
     lent = there.find_lent(home, remembered.ifname) if there is not None else None
     if lent is not None:
         host.bring_home(lent, home)
@@ -117,17 +117,17 @@ def _bring_home(cni: Network[HostDeviceConfig], remembered: Memory, file: StateF
 def _bring_home_by_alias(cni: Attachment[HostDeviceConfig]) -> None:
     """What has no file here: the Go plugin remembers nothing but the old name, as the alias."""
     conf, eth = cni.config, cni.find_own_link()
-    if eth is None or not Home.is_known_to(eth):
+    if eth is None or not SavedLink.is_known_to(eth):
         return
     is_it = cni.is_reported or eth.state.alias == conf.device or eth.mac == conf.hwaddr
     if is_it and not _is_anothers(cni):
-        cni.host.bring_home(eth, Home(eth.state.alias))
+        cni.host.bring_home(eth, SavedLink(eth.state.alias))
 
 
 def _is_anothers(cni: Attachment[HostDeviceConfig]) -> bool:
     """Whether the path of the namespace leads to another container by now, which has a device of its own."""
-    here = (cni.container.incarnation, cni.ifname)
-    return any((other.incarnation, other.ifname) == here for _, other in memory.all_in(cni.config.data_dir))
+    here = (cni.container.cookie, cni.ifname)
+    return any((other.cookie, other.ifname) == here for _, other in memory.all_in(cni.config.data_dir))
 
 
 def _forget_what_is_home(host: Namespace, remembered: Memory, file: StateFile) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from pycni.sdk import CniError, Code, waiting
+from pycni.sdk import CniError, Code, yield_turn
 
 from .allocations import Allocations
 from .claim import Claim
@@ -134,7 +134,7 @@ def expect_writable(data_dir: str, network: str) -> None:
 
 
 def _queued(queue: threading.Lock, patience: float) -> bool:
-    with waiting(briefly=True):
+    with yield_turn(briefly=True):
         return queue.acquire(timeout=patience)
 
 
@@ -147,7 +147,7 @@ def _wait_for(lock: int, deadline: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
-            with waiting(briefly=True):
+            with yield_turn(briefly=True):
                 time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         else:

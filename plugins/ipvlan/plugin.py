@@ -6,7 +6,7 @@ eth0 ─── ipvlan ──── eth1 ── the LAN
 
 from typing import Literal
 
-from pycni.sdk import Attachment, CniError, ConfigError, Lease, LinkOnMaster, LinkSettings, MasterConf
+from pycni.sdk import Attachment, CniError, ConfigError, Lease, LinkSettings, MasterConf, MasterLinkPlugin
 
 
 class IpvlanConfig(MasterConf):
@@ -15,7 +15,7 @@ class IpvlanConfig(MasterConf):
     mode: Literal["", "l2", "l3", "l3s"] = ""
 
 
-class Ipvlan(LinkOnMaster[IpvlanConfig]):
+class Ipvlan(MasterLinkPlugin[IpvlanConfig]):
     """The plugin: a link on a master; an earlier plugin of the chain may have found both master and addresses."""
 
     config = IpvlanConfig

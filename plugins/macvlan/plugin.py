@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pycni.sdk import Attachment, LinkOnMaster, LinkSettings, MacConf, MasterConf
+from pycni.sdk import Attachment, LinkSettings, MacConf, MasterConf, MasterLinkPlugin
 
 
 class MacvlanConfig(MasterConf, MacConf):
@@ -18,7 +18,7 @@ class MacvlanConfig(MasterConf, MacConf):
     broadcast_queue: int = Field(0, alias="bcqueuelen", ge=0, lt=1 << 32)
 
 
-class Macvlan(LinkOnMaster[MacvlanConfig]):
+class Macvlan(MasterLinkPlugin[MacvlanConfig]):
     """The plugin: a link on a master, in one of four modes."""
 
     config = MacvlanConfig

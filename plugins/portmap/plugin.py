@@ -8,18 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from pycni.sdk import (
-    Address,
-    Attachment,
-    CniError,
-    HostPorts,
-    Model,
-    NetConf,
-    Network,
-    Plugin,
-    PortMapping,
-    Result,
-)
+from pycni.sdk import Address, Attachment, CniError, HostPorts, Model, NetConf, Network, Plugin, PortMapping, Result
 
 _BACKENDS = ("iptables", "nftables")
 

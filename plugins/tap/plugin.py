@@ -6,7 +6,7 @@ eth0 (tap) ── /dev/net/tun ── qemu
 
 from pydantic import Field
 
-from pycni.sdk import Attachment, ContainerLink, Link, LinkSettings, MacConf, Network, OptionalIfname, Tap
+from pycni.sdk import Attachment, Link, LinkPlugin, LinkSettings, MacConf, Network, OptionalIfname, Tap
 
 _NOBODY = 0xFFFFFFFF  # no user and no group, for the kernel
 
@@ -22,7 +22,7 @@ class TapConfig(MacConf):
     bridge: OptionalIfname = ""
 
 
-class TapPlugin(ContainerLink[TapConfig]):
+class TapPlugin(LinkPlugin[TapConfig]):
     """The plugin: a tap that stays whether or not somebody opens it, in a bridge of the container if one is named."""
 
     config = TapConfig

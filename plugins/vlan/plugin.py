@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pydantic import Field, field_validator
 
-from pycni.sdk import Attachment, ConfigError, LinkOnMaster, LinkSettings, MasterConf
+from pycni.sdk import Attachment, ConfigError, LinkSettings, MasterConf, MasterLinkPlugin
 
 _NO_MASTER = '"master" field is required. It specifies the host interface name to create the VLAN for'
 
@@ -33,7 +33,7 @@ class VlanConfig(MasterConf):
             yield f"master: {_NO_MASTER}"
 
 
-class Vlan(LinkOnMaster[VlanConfig]):
+class Vlan(MasterLinkPlugin[VlanConfig]):
     """The plugin: a link on a master, for one VLAN."""
 
     config = VlanConfig

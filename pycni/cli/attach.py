@@ -7,7 +7,7 @@ import click
 
 from pycni.cli import netns as namespaces
 from pycni.cli import options, show
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.runtime import NetworkConfig, Runtime, RuntimeConf, find_network
 
 _of_one_attachment = options.together(
@@ -46,7 +46,7 @@ def add(*, create_netns: bool, no_undo: bool, **given: Any) -> None:
     if show.on_terminal():
         show.result(network, parameters, result)
     else:
-        click.echo(dialect.dumps_indented(document).encode(), nl=False)
+        click.echo(go_json.dumps_indented(document).encode(), nl=False)
 
 
 @click.command()

@@ -18,7 +18,7 @@ import pycni.server
 from pycni.cli import files
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
-from pycni.sdk.launcher import Launcher, compiled
+from pycni.sdk.stub import Stub, compiled
 
 STATE = Path("/var/lib/pycni")
 SOCKET = Path("/run/pycni/pycni.sock")
@@ -26,7 +26,7 @@ _COMPILED = Path(pycni.server.__file__).with_name("launcher")
 _LIBRARIES = ("pycni", "pydantic", "pyroute2")
 
 
-def launchers(only: Iterable[str] = ()) -> list[Launcher]:
+def launchers(only: Iterable[str] = ()) -> list[Stub]:
     """A launcher for each registered plugin, or for those of these types. Raises CniError."""
     entries = {entry.name: entry for entry in entry_points(group=registry.GROUP)}
     if unknown := sorted(set(only) - set(entries)):
@@ -35,9 +35,7 @@ def launchers(only: Iterable[str] = ()) -> list[Launcher]:
     path = _search_path(chosen)
     if not path:
         _expect_found(chosen)
-    return [
-        Launcher(entry.name, entry.value, registry.load(entry.name).versions, sys.executable, path) for entry in chosen
-    ]
+    return [Stub(entry.name, entry.value, registry.load(entry.name).versions, sys.executable, path) for entry in chosen]
 
 
 def has_compiled_launcher() -> bool:
@@ -80,7 +78,7 @@ def _place_under_all_names(targets: Sequence[Path], binary: bytes, state: Path) 
 
 def _make_room(target: Path, state: Path) -> None:
     """Keep aside what stands at the target, unless it is ours."""
-    if os.path.lexists(target) and Launcher.read(str(target)) is None:
+    if os.path.lexists(target) and Stub.read(str(target)) is None:
         _keep(target, _kept(state, target))
 
 
@@ -89,7 +87,7 @@ def uninstall(directory: Path, state: Path = STATE) -> list[Path]:
     removed = []
     with files.explained(f"cannot uninstall from {directory}"):
         for target in sorted(directory.iterdir()) if directory.is_dir() else []:
-            if Launcher.read(str(target)) is None:
+            if Stub.read(str(target)) is None:
                 continue
             kept = _kept(state, target)
             if os.path.lexists(kept):

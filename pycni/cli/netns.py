@@ -31,7 +31,7 @@ def ensure(text: str, *, create: bool) -> Path:
     if path.exists():
         return path
     if create:
-        from pycni.kernel import named
+        from pycni.kernel.netns import named
 
         named.create(path)
     elif "/" not in text:

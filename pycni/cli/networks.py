@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pycni.cli import options, show
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.errors import CniError
 from pycni.runtime import CachedAttachment, NetworkConfig, PluginConfig, Runtime, all_networks, find_network
 
@@ -53,7 +53,7 @@ def version(**given: Any) -> None:
     spoken = {plugin.type: runtime.plugin_versions(plugin.type) for plugin in network.plugins}
     if not show.on_terminal():
         document = {"cniVersion": network.cni_version, "name": network.name}
-        click.echo(dialect.dumps_indented({**document, "plugins": {key: list(spoken[key]) for key in spoken}}).encode())
+        click.echo(go_json.dumps_indented({**document, "plugins": {key: list(spoken[key]) for key in spoken}}).encode())
         return
     from rich.table import Table
 
@@ -81,7 +81,7 @@ def list_(**given: Any) -> None:
     if show.on_terminal():
         _show_entries(given["conf_dir"], entries)
     else:
-        click.echo(dialect.dumps_indented(entries).encode())
+        click.echo(go_json.dumps_indented(entries).encode())
 
 
 def _network_entry(runtime: Runtime, network: NetworkConfig, attached: list[CachedAttachment]) -> dict[str, Any]:

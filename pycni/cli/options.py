@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.address import parse_ip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -123,6 +123,6 @@ def port_mapping(text: str) -> dict[str, Any]:
 
 def _json_of(what: str, text: str) -> Any:
     try:
-        return dialect.loads(text)
+        return go_json.loads(text)
     except ValueError as error:
         raise click.UsageError(f"{what} is no JSON: {error}") from None

@@ -31,7 +31,7 @@ def serve(path: Path, workers: int, processes: int) -> None:
 
     Ends on SIGTERM when the calls at hand are answered; starts itself anew when the installation changes.
     """
-    from pycni.server.serve import serve as run
+    from pycni.server.lifecycle import serve as run
 
     logging.getLogger().setLevel(logging.INFO)
     run(path, workers, processes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pycni.cli import options, show
-from pycni.kernel import throwaway
+from pycni.kernel.netns import throwaway
 from pycni.protocol.errors import CniError
 from pycni.runtime import NetworkConfig, Runtime, RuntimeConf, load
 
@@ -56,7 +56,7 @@ class _Life:
         self.screen: Console = show.console()
         self.screen.print(f"[bold]{network.name}[/] from {file}, in a throwaway host")
         self.host = Host(state)
-        self.host.door.enter_for_good()
+        self.host.netns.enter_permanently()
         self.container = Container(self.host)
         path = [given["path"]] if isinstance(given["path"], str) else []
         self.runtime = Runtime(

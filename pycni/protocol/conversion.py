@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pycni.protocol import dialect, version
+from pycni.protocol import go_json, version
 from pycni.protocol.legacy import LegacyResult
 from pycni.protocol.result import Document, Result, is_modern
 
@@ -64,7 +64,7 @@ class VersionedResult:
 def of_plugin(stdout: bytes | str, cni_version: str) -> VersionedResult:
     """The result that a plugin printed when asked in `cni_version` (P-452). Raises ValueError."""
     try:
-        document = dialect.loads(stdout)
+        document = go_json.loads(stdout)
     except ValueError as error:
         cause = str(error) if stdout.strip() else "unexpected end of JSON input"
         raise ValueError(f"failed to unmarshal raw result: {cause}") from None
@@ -105,10 +105,10 @@ def _integral(value: Any) -> Any:
 
 def _version_in(document: object) -> str:
     if not isinstance(document, Mapping):
-        raise ValueError(f"a result is an object, not {dialect.dumps_compact(document)[:40]}")
-    cni_version = dialect.fold(document, ("cniVersion",)).get("cniVersion", "")
+        raise ValueError(f"a result is an object, not {go_json.dumps_compact(document)[:40]}")
+    cni_version = go_json.fold(document, ("cniVersion",)).get("cniVersion", "")
     if not isinstance(cni_version, str):
-        raise ValueError(f"cniVersion is a string, not {dialect.dumps_compact(cni_version)}")
+        raise ValueError(f"cniVersion is a string, not {go_json.dumps_compact(cni_version)}")
     return cni_version
 
 

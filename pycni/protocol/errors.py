@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Self
 
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 
 
 class Code(IntEnum):
@@ -61,7 +61,7 @@ class CniError(Exception):
 
         Raises ValueError when a field has the wrong type.
         """
-        fields = dialect.fold(document, ("code", "msg", "details"))
+        fields = go_json.fold(document, ("code", "msg", "details"))
         code, msg, details = fields.get("code", 0), fields.get("msg", ""), fields.get("details", "")
         if isinstance(code, bool) or not isinstance(code, int) or code < 0:
             raise ValueError(f"the code of an error object is a natural number, not {code!r}")
@@ -77,7 +77,7 @@ class CniError(Exception):
         document |= {"code": self.code, "msg": self.msg}
         if self.details:
             document["details"] = self.details
-        return dialect.dumps_indented(document)
+        return go_json.dumps_indented(document)
 
 
 class ConfigError(CniError):

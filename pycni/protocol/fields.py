@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, TypeVar
 
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.address import Address, Cidr, parse_cidr, parse_ip
 
 T = TypeVar("T")
@@ -14,8 +14,8 @@ class Fields:
 
     def __init__(self, document: object, names: Iterable[str], where: str = "") -> None:
         if not isinstance(document, Mapping):
-            raise ValueError(f"{where or 'the document'} is an object, not {dialect.dumps_compact(document)[:40]}")
-        self._members = dialect.fold(document, names)
+            raise ValueError(f"{where or 'the document'} is an object, not {go_json.dumps_compact(document)[:40]}")
+        self._members = go_json.fold(document, names)
         self._where = where
 
     def text(self, name: str) -> str:
@@ -79,4 +79,4 @@ class Fields:
         return f"{self._where}.{name}" if self._where else name
 
     def _wrong(self, name: str, what: str) -> ValueError:
-        return ValueError(f"{self._path(name)} is {what}, not {dialect.dumps_compact(self._members[name])[:40]}")
+        return ValueError(f"{self._path(name)} is {what}, not {go_json.dumps_compact(self._members[name])[:40]}")

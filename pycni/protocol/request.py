@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from pycni.protocol import dialect, names, version
+from pycni.protocol import go_json, names, version
 from pycni.protocol.errors import CniError, Code
 
 VERBS = ("ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION")
@@ -72,10 +72,10 @@ class Request:
         """
         check_environment(env)
         config = decode_config(stdin)
-        known = dialect.fold(config, ("name", "cniVersion"))
+        known = go_json.fold(config, ("name", "cniVersion"))
         network = known.get("name", "")
         if not isinstance(network, str):
-            raise undecodable(f"name is a string, not {dialect.dumps_compact(network)}")
+            raise undecodable(f"name is a string, not {go_json.dumps_compact(network)}")
         names.check_network_name(network)
         command = env["CNI_COMMAND"]
         if command not in VERBS:
@@ -108,13 +108,13 @@ class Request:
 def decode_config(stdin: bytes) -> dict[str, Any]:
     """The object on stdin; null is an empty one. Raises CniError, code 6."""
     try:
-        config = dialect.loads(stdin)
+        config = go_json.loads(stdin)
     except ValueError as error:
         raise undecodable(str(error) if stdin.strip() else "stdin is empty") from None
     if config is None:
         return {}
     if not isinstance(config, dict):
-        raise undecodable(f"a JSON object is wanted, not {dialect.dumps_compact(config)[:40]}")
+        raise undecodable(f"a JSON object is wanted, not {go_json.dumps_compact(config)[:40]}")
     return config
 
 

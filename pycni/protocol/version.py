@@ -2,7 +2,7 @@
 
 import re
 
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.errors import CniError, Code
 
 ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -54,16 +54,16 @@ def _incompatible(msg: str, cni_version: str, supported: tuple[str, ...]) -> Cni
 
 def reply(supported: tuple[str, ...]) -> str:
     """What VERSION prints: one line of JSON."""
-    return dialect.dumps_compact({"cniVersion": NEWEST, "supportedVersions": list(supported)}) + "\n"
+    return go_json.dumps_compact({"cniVersion": NEWEST, "supportedVersions": list(supported)}) + "\n"
 
 
 def decode_reply(text: bytes | str) -> tuple[str, ...]:
     """The supportedVersions of a plugin's VERSION reply (P-261). Raises CniError, code 6."""
     try:
-        document = dialect.loads(text)
+        document = go_json.loads(text)
         if not isinstance(document, dict):
             raise ValueError("not an object")
-        fields = dialect.fold(document, ("cniVersion", "supportedVersions"))
+        fields = go_json.fold(document, ("cniVersion", "supportedVersions"))
         cni_version, supported = fields.get("cniVersion", ""), fields.get("supportedVersions", [])
         if not isinstance(cni_version, str) or not _is_list_of_texts(supported):
             raise ValueError("cniVersion is a string, supportedVersions a list of strings")

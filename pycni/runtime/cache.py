@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pycni.protocol import dialect, names
+from pycni.protocol import go_json, names
 from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError, Code
 from pycni.runtime.configuration import NetworkConfig
@@ -61,7 +61,7 @@ class Cache:
     def store(self, network: NetworkConfig, parameters: RuntimeConf, result: VersionedResult | None) -> None:
         """Write the entry of an attachment, in place of any older one. Raises CniError."""
         target = self._file(network.name, parameters)
-        text = dialect.dumps_compact(_document(network, parameters, result))
+        text = go_json.dumps_compact(_document(network, parameters, result))
         try:
             self.results.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(target, text.encode(), scratch=self.directory)
@@ -162,19 +162,19 @@ def _document(network: NetworkConfig, parameters: RuntimeConf, result: Versioned
         "networkName": network.name,
         "netns": parameters.netns,
         "cniArgs": [list(pair) for pair in parameters.args],
-        "capabilityArgs": dialect.loads(dialect.dumps_compact(dict(parameters.capability_args), sort_keys=True)),
+        "capabilityArgs": go_json.loads(go_json.dumps_compact(dict(parameters.capability_args), sort_keys=True)),
         "result": result
-        and dialect.loads(dialect.dumps_compact(result.to_document(result.cni_version), sort_keys=True)),
+        and go_json.loads(go_json.dumps_compact(result.to_document(result.cni_version), sort_keys=True)),
     }
     return {key: value for key, value in document.items() if value or key in {"containerId", "config", "ifName"}}
 
 
 def _parse(file: Path) -> CachedAttachment:
     """Read an entry. Raises OSError and ValueError."""
-    document = dialect.loads(file.read_bytes())
+    document = go_json.loads(file.read_bytes())
     if not isinstance(document, dict):
         raise ValueError("is no object")
-    known = dialect.fold(document, _KEYS)
+    known = go_json.fold(document, _KEYS)
     if known.get("kind") != _KIND:
         raise ValueError(f"has wrong kind: {known.get('kind', '')}")
     result, args, capability_args = known.get("result"), known.get("cniArgs", []), known.get("capabilityArgs", {})
@@ -199,12 +199,12 @@ def _parse(file: Path) -> CachedAttachment:
 def _legacy(file: Path, network: str, parameters: RuntimeConf) -> CachedAttachment | None:
     """An entry that holds the bare result, as libcni before 0.8 wrote it; None if there is no file."""
     try:
-        document = dialect.loads(file.read_bytes())
+        document = go_json.loads(file.read_bytes())
     except OSError:
         return None
     except ValueError as error:
         raise UnreadableEntryError(f"{file}: {error}") from None
-    if not isinstance(document, dict) or dialect.fold(document, ("kind",)):
+    if not isinstance(document, dict) or go_json.fold(document, ("kind",)):
         raise UnreadableEntryError(f"{file} is no cache entry")
     return CachedAttachment(network, parameters, result=document, file=file)
 

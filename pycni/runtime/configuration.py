@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from pycni.protocol import dialect, version
+from pycni.protocol import go_json, version
 from pycni.protocol.errors import ConfigError
 from pycni.runtime import problems
 
@@ -35,15 +35,15 @@ class PluginConfig:
         for problem in problems.of_plugin(document):
             raise ConfigError(f"error parsing configuration: {problem}")
         assert isinstance(document, Mapping)
-        known = dialect.fold(document, ("type", "name", "cniVersion", "capabilities", "ipam"))
+        known = go_json.fold(document, ("type", "name", "cniVersion", "capabilities", "ipam"))
         return cls(
             type=known["type"],
             name=known.get("name", ""),
             cni_version=known.get("cniVersion", ""),
             capabilities=frozenset(name for name, wanted in known.get("capabilities", {}).items() if wanted),
-            ipam=dialect.fold(known.get("ipam", {}), ("type",)).get("type", ""),
+            ipam=go_json.fold(known.get("ipam", {}), ("type",)).get("type", ""),
             document=document,
-            raw=dialect.dumps_compact(document, sort_keys=True).encode(),
+            raw=go_json.dumps_compact(document, sort_keys=True).encode(),
         )
 
     def with_values(self, values: Document) -> Self:
@@ -96,7 +96,7 @@ class NetworkConfig:
             name=plugin.name,
             cni_version=plugin.cni_version,
             plugins=(plugin,),
-            raw=dialect.dumps_compact(document, sort_keys=True).encode(),
+            raw=go_json.dumps_compact(document, sort_keys=True).encode(),
         )
 
     def with_plugins(self, more: Iterable[PluginConfig]) -> Self:
@@ -106,7 +106,7 @@ class NetworkConfig:
 
 def _decode(raw: bytes | str, context: str) -> Any:
     try:
-        return dialect.loads(raw)
+        return go_json.loads(raw)
     except ValueError as error:
         cause = str(error) if raw.strip() else "unexpected end of JSON input"
         raise ConfigError(f"{context}: {cause}") from None

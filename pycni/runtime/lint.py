@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pycni.protocol import dialect, names, version
+from pycni.protocol import go_json, names, version
 from pycni.protocol.errors import CniError
 from pycni.runtime import discovery, problems
 from pycni.runtime.configuration import NetworkConfig, PluginConfig
@@ -26,7 +26,7 @@ class Lint:
     def file(self, file: Path) -> list[Problem]:
         """Everything that is wrong with one file."""
         try:
-            document = dialect.loads(file.read_bytes())
+            document = go_json.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             return [Problem("", getattr(error, "strerror", None) or f"no JSON: {error}")]
         look = self._of_list if file.name.endswith(discovery.LISTS) else self._of_single

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pycni.protocol import dialect, version
+from pycni.protocol import go_json, version
 from pycni.protocol.conversion import VersionedResult, of_plugin
 from pycni.protocol.errors import CniError
 from pycni.runtime.configuration import NetworkConfig, PluginConfig
@@ -41,7 +41,7 @@ class Plugins:
 
     def versions(self, plugin: str) -> tuple[str, ...]:
         """The versions of the specification that a type speaks (P-485 to P-487). Raises CniError."""
-        stdin = dialect.dumps_compact({"cniVersion": version.NEWEST}).encode()
+        stdin = go_json.dumps_compact({"cniVersion": version.NEWEST}).encode()
         try:
             stdout = self._run(plugin, _environment("VERSION", ["dummy"], _DUMMY), stdin)
         except CniError as error:
@@ -129,4 +129,4 @@ def _configuration(network: NetworkConfig, plugin: PluginConfig, values: Mapping
     values = {"name": network.name, "cniVersion": network.cni_version, **values}
     replaced = {key.casefold() for key in values} | {"capabilities"}
     document = {key: value for key, value in plugin.document.items() if key.casefold() not in replaced}
-    return dialect.dumps_compact({**document, **values}, sort_keys=True).encode()
+    return go_json.dumps_compact({**document, **values}, sort_keys=True).encode()

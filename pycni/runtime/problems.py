@@ -6,7 +6,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pycni.protocol import dialect, version
+from pycni.protocol import go_json, version
 from pycni.protocol.fields import Fields
 from pycni.protocol.result import Dns
 
@@ -35,7 +35,7 @@ def of_plugin(document: object) -> Iterator[Problem]:
     if not isinstance(document, Mapping):
         yield Problem("", f"a plugin is an object, not {_short(document)}")
         return
-    known = dialect.fold(document, _PLUGIN_KEYS)
+    known = go_json.fold(document, _PLUGIN_KEYS)
     for key in ("cniVersion", "name", "type"):
         if not isinstance(known.get(key, ""), str):
             yield Problem(key, f"a string is wanted, not {_short(known[key])}")
@@ -45,7 +45,7 @@ def of_plugin(document: object) -> Iterator[Problem]:
     ipam = known.get("ipam", {})
     if not isinstance(ipam, Mapping):
         yield Problem("ipam", f"an object is wanted, not {_short(ipam)}")
-    elif not isinstance(dialect.fold(ipam, ("type",)).get("type", ""), str):
+    elif not isinstance(go_json.fold(ipam, ("type",)).get("type", ""), str):
         yield Problem("ipam.type", "a string is wanted")
     try:
         Dns.parse(Fields(document, ("dns",)))
@@ -129,7 +129,7 @@ def _of_plugins(document: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _short(value: object) -> str:
-    text = dialect.dumps_compact(value)
+    text = go_json.dumps_compact(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

@@ -25,21 +25,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pycni.kernel.arp import probing
-    from pycni.kernel.datagrams import Datagram, DatagramSocket
-    from pycni.kernel.devices import Device
-    from pycni.kernel.firewall import Firewall
-    from pycni.kernel.home import Home
-    from pycni.kernel.isolation import Fence
-    from pycni.kernel.links import Link
+    from pycni.kernel.firewall.isolation import BridgeIsolation
+    from pycni.kernel.firewall.port_mappings import HostPorts, PortMapping
+    from pycni.kernel.firewall.settings import Firewall
+    from pycni.kernel.link.arp import probing
+    from pycni.kernel.link.datagrams import Datagram, DatagramSocket
+    from pycni.kernel.link.devices import Device
+    from pycni.kernel.link.links import Link
+    from pycni.kernel.link.rate_limit import RateLimit
+    from pycni.kernel.link.readdress import RouteChange
+    from pycni.kernel.link.routes import SourceRoute
+    from pycni.kernel.link.saved_link import SavedLink
+    from pycni.kernel.link.taps import Tap
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.owner import Owner
-    from pycni.kernel.patience import waiting
-    from pycni.kernel.portmappings import HostPorts, PortMapping
-    from pycni.kernel.ratelimit import RateLimit
-    from pycni.kernel.readdress import RouteChange
-    from pycni.kernel.routes import SourceRoute
-    from pycni.kernel.taps import Tap
+    from pycni.kernel.scheduling import yield_turn
     from pycni.protocol.errors import CniError, Code, ConfigError
     from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
     from pycni.sdk.attachment import Attachment, Network
@@ -57,31 +57,31 @@ if TYPE_CHECKING:
         OptionalIfname,
         RouteField,
     )
-    from pycni.sdk.containerlink import ContainerLink, LinkOnMaster, LinkSettings, MacConf, MasterConf
     from pycni.sdk.delegate import Delegate
     from pycni.sdk.lease import Lease
+    from pycni.sdk.link_plugin import LinkPlugin, LinkSettings, MacConf, MasterConf, MasterLinkPlugin
     from pycni.sdk.plugin import Plugin
-    from pycni.sdk.statefile import StateFile
-    from pycni.sdk.unixsocket import listening
+    from pycni.sdk.state_file import StateFile
+    from pycni.sdk.unix_socket import listening
 
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
 _HOMES = {
-    "pycni.kernel.arp": ("probing",),
-    "pycni.kernel.datagrams": ("Datagram", "DatagramSocket"),
-    "pycni.kernel.devices": ("Device",),
-    "pycni.kernel.firewall": ("Firewall",),
-    "pycni.kernel.home": ("Home",),
-    "pycni.kernel.isolation": ("Fence",),
-    "pycni.kernel.links": ("Link",),
+    "pycni.kernel.link.arp": ("probing",),
+    "pycni.kernel.link.datagrams": ("Datagram", "DatagramSocket"),
+    "pycni.kernel.link.devices": ("Device",),
+    "pycni.kernel.firewall.settings": ("Firewall",),
+    "pycni.kernel.link.saved_link": ("SavedLink",),
+    "pycni.kernel.firewall.isolation": ("BridgeIsolation",),
+    "pycni.kernel.link.links": ("Link",),
     "pycni.kernel.namespace": ("Namespace",),
-    "pycni.kernel.patience": ("waiting",),
-    "pycni.kernel.portmappings": ("HostPorts", "PortMapping"),
+    "pycni.kernel.scheduling": ("yield_turn",),
+    "pycni.kernel.firewall.port_mappings": ("HostPorts", "PortMapping"),
     "pycni.kernel.owner": ("Owner",),
-    "pycni.kernel.ratelimit": ("RateLimit",),
-    "pycni.kernel.readdress": ("RouteChange",),
-    "pycni.kernel.routes": ("SourceRoute",),
-    "pycni.kernel.taps": ("Tap",),
+    "pycni.kernel.link.rate_limit": ("RateLimit",),
+    "pycni.kernel.link.readdress": ("RouteChange",),
+    "pycni.kernel.link.routes": ("SourceRoute",),
+    "pycni.kernel.link.taps": ("Tap",),
     "pycni.protocol.errors": ("CniError", "Code", "ConfigError"),
     "pycni.protocol.result": ("Dns", "Interface", "IpConfig", "Result", "Route"),
     "pycni.sdk.attachment": ("Attachment", "Network"),
@@ -89,12 +89,12 @@ _HOMES = {
         *("Address", "Cidr", "DnsField", "Ifname", "Ipam"),
         *("Mac", "MacSource", "MasqBackend", "Model", "NetConf", "OptionalIfname", "RouteField"),
     ),
-    "pycni.sdk.containerlink": ("ContainerLink", "LinkOnMaster", "LinkSettings", "MacConf", "MasterConf"),
+    "pycni.sdk.link_plugin": ("LinkPlugin", "MasterLinkPlugin", "LinkSettings", "MacConf", "MasterConf"),
     "pycni.sdk.delegate": ("Delegate",),
     "pycni.sdk.lease": ("Lease",),
     "pycni.sdk.plugin": ("Plugin",),
-    "pycni.sdk.statefile": ("StateFile",),
-    "pycni.sdk.unixsocket": ("listening",),
+    "pycni.sdk.state_file": ("StateFile",),
+    "pycni.sdk.unix_socket": ("listening",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -108,20 +108,18 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "Address",
     "Attachment",
+    "BridgeIsolation",
     "Cidr",
     "CniError",
     "Code",
     "ConfigError",
-    "ContainerLink",
     "Datagram",
     "DatagramSocket",
     "Delegate",
     "Device",
     "Dns",
     "DnsField",
-    "Fence",
     "Firewall",
-    "Home",
     "HostPorts",
     "Ifname",
     "Interface",
@@ -129,13 +127,14 @@ __all__ = [
     "Ipam",
     "Lease",
     "Link",
-    "LinkOnMaster",
+    "LinkPlugin",
     "LinkSettings",
     "Mac",
     "MacConf",
     "MacSource",
     "MasqBackend",
     "MasterConf",
+    "MasterLinkPlugin",
     "Model",
     "Namespace",
     "NetConf",
@@ -149,10 +148,11 @@ __all__ = [
     "Route",
     "RouteChange",
     "RouteField",
+    "SavedLink",
     "SourceRoute",
     "StateFile",
     "Tap",
     "listening",
     "probing",
-    "waiting",
+    "yield_turn",
 ]

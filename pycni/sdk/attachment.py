@@ -6,10 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from pycni.kernel.door import Door
 from pycni.kernel.journal import Journal
+from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale, is_label
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.address import Address
 from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError, Code, ConfigError
@@ -21,9 +21,9 @@ from pycni.sdk.ipam import Invoke, IpamDelegate
 from pycni.sdk.lease import Lease
 
 if TYPE_CHECKING:
-    from pycni.kernel.links import Link
+    from pycni.kernel.link.links import Link
     from pycni.kernel.namespace import Namespace
-    from pycni.sdk.claims import Claims
+    from pycni.sdk.address_usage import AddressUsage
 
 C = TypeVar("C", bound=NetConf)
 
@@ -57,7 +57,7 @@ class Network(Generic[C]):
         self._opened.append(host)
         return host
 
-    def find_namespace(self, incarnation: str, *paths: str) -> "Namespace | None":
+    def find_namespace(self, cookie: str, *paths: str) -> "Namespace | None":
         """The namespace that was remembered by its incarnation, if it is still at one of these paths."""
         from pycni.kernel.namespace import Namespace
 
@@ -67,7 +67,7 @@ class Network(Generic[C]):
             except CniError:
                 continue
             self._opened.append(namespace)
-            if namespace.incarnation == incarnation:
+            if namespace.cookie == cookie:
                 return namespace
         return None
 
@@ -104,10 +104,10 @@ class Network(Generic[C]):
         return self._claims.is_abandoned(interface, self.stale)
 
     @cached_property
-    def _claims(self) -> "Claims":
-        from pycni.sdk.claims import Claims  # GC alone needs it
+    def _claims(self) -> "AddressUsage":
+        from pycni.sdk.address_usage import AddressUsage  # GC alone needs it
 
-        return Claims.read()
+        return AddressUsage.read()
 
     def __enter__(self) -> Self:
         return self
@@ -162,16 +162,16 @@ class Attachment(Network[C]):
         return container
 
     @property
-    def netns_incarnation(self) -> str:
+    def netns_cookie(self) -> str:
         """What tells the container's namespace from all others, those included that will have its path later.
 
         Raises CniError, code 8, if there is none. It loads no netlink.
         """
-        door = Door(self.request.netns, self.journal, self.request.netns_descriptor)
+        netns = NetnsHandle(self.request.netns, self.journal, self.request.netns_descriptor)
         try:
-            return door.incarnation
+            return netns.cookie
         finally:
-            door.close()
+            netns.close()
 
     @cached_property
     def prev_result(self) -> Result | None:
@@ -179,7 +179,7 @@ class Attachment(Network[C]):
 
         Raises CniError, code 6, if it cannot be read; for DEL that counts as not given.
         """
-        document = dialect.fold(self.request.config, ("prevResult",)).get("prevResult")
+        document = go_json.fold(self.request.config, ("prevResult",)).get("prevResult")
         if document is None:
             return None
         try:
@@ -219,7 +219,7 @@ class Attachment(Network[C]):
                 link.name,
                 link.mac,
                 mtu if link is on else 0,
-                self.request.netns if link.door is self.container else "",
+                self.request.netns if link.netns is self.container else "",
             )
             for link in links
         )
@@ -279,7 +279,7 @@ class Attachment(Network[C]):
 
     def expect_prev_result(self) -> None:
         """Raise CniError unless every interface, address and route that ADD reported is still there."""
-        from pycni.kernel import addresses, routes
+        from pycni.kernel.link import addresses, routes
 
         result = self.required_prev_result
         own = None
@@ -321,7 +321,7 @@ def _same_path(one: str, other: str) -> bool:
 def _owner(network: str, entry: object) -> Owner:
     if not isinstance(entry, dict):
         raise TypeError("an entry is an object")
-    fields = dialect.fold(entry, ("containerID", "ifname"))
+    fields = go_json.fold(entry, ("containerID", "ifname"))
     container_id, ifname = fields.get("containerID", ""), fields.get("ifname", "")
     if not isinstance(container_id, str) or not isinstance(ifname, str):
         raise TypeError("containerID and ifname are strings")

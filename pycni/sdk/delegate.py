@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pycni.kernel.journal import Journal
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError
 from pycni.protocol.request import Request
@@ -20,7 +20,7 @@ class Delegate:
     def __init__(self, document: Mapping[str, Any], request: Request, invoke: Invoke, journal: Journal) -> None:
         self._plugin = str(document.get("type", ""))
         passed = {key: value for key, value in request.config.items() if key in _PASSED}
-        stdin = dialect.dumps_compact({**document, **passed}).encode()
+        stdin = go_json.dumps_compact({**document, **passed}).encode()
         opened = {"netns": request.netns_descriptor, "host": request.host_descriptor}
         self._request = Request.read(request.env, stdin, **opened)
         self._invoke = invoke

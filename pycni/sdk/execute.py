@@ -10,8 +10,8 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 
-from pycni.kernel.patience import waiting
-from pycni.protocol import dialect
+from pycni.kernel.scheduling import yield_turn
+from pycni.protocol import go_json
 from pycni.protocol.errors import CniError, Code
 
 _BUSY_ATTEMPTS = 6  # an executable that is being written is tried again
@@ -45,7 +45,7 @@ def execute(executable: str, env: Mapping[str, str], stdin: bytes, *, deadline: 
     # What may have to be killed is a group of its own; a delegate stays in its plugin's group and dies with it.
     process = _start(executable, env, process_group=None if deadline is None else 0)
     try:
-        with waiting():
+        with yield_turn():
             stdout, stderr = process.communicate(stdin, deadline)
     except subprocess.TimeoutExpired:
         raise CniError(
@@ -95,7 +95,7 @@ def _failure(stdout: bytes, stderr: bytes, status: int) -> CniError:
         said = f": {_quoted(stderr)}" if stderr else " with no error message"
         return CniError(f"netplugin failed{said}: {ended}", code=Code.UNKNOWN)
     try:
-        document = dialect.loads(stdout)
+        document = go_json.loads(stdout)
         return CniError.from_json({} if document is None else _object(document))
     except ValueError as error:
         return CniError(

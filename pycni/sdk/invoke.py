@@ -5,15 +5,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.conversion import VersionedResult, of_plugin
 from pycni.protocol.errors import CniError
 from pycni.protocol.request import Request
 from pycni.sdk import registry
+from pycni.sdk.dispatch import answer, perform
 from pycni.sdk.execute import execute, find_executable
-from pycni.sdk.launcher import Launcher
 from pycni.sdk.plugin import Plugin
-from pycni.sdk.respond import answer, perform
+from pycni.sdk.stub import Stub
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def call(name: str, env: Mapping[str, str], stdin: bytes) -> bytes:
     sys.stderr.write(reply.stderr)
     log.info("%s", reply.account)
     if reply.status != 0:
-        raise CniError.from_json(dialect.loads(reply.stdout))
+        raise CniError.from_json(go_json.loads(reply.stdout))
     return reply.stdout.encode()
 
 
@@ -57,11 +57,11 @@ def _find(name: str, path: tuple[str, ...]) -> tuple[str, type[Plugin[Any]] | No
         if not name or registry.find(name) is None:
             raise
         return "", registry.load(name)
-    launcher = Launcher.read(executable)
+    launcher = Stub.read(executable)
     if launcher is not None and _is_of_this_installation(launcher):
         return executable, registry.load_class(launcher.entry, executable)
     return executable, None
 
 
-def _is_of_this_installation(launcher: Launcher) -> bool:
+def _is_of_this_installation(launcher: Stub) -> bool:
     return launcher.interpreter == sys.executable or (bool(launcher.path) and set(launcher.path) <= set(sys.path))

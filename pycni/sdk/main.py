@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 from pycni.protocol import version
 from pycni.protocol.errors import CniError, Code
+from pycni.sdk.dispatch import Answer, answer
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.registry import load_class
-from pycni.sdk.respond import Answer, answer
 
 _CHUNK = 1 << 16
 

@@ -16,22 +16,22 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pycni.kernel import kept
-from pycni.kernel.door import OWN, move_this_thread
-from pycni.kernel.patience import finish_by, let_pass
+from pycni.kernel.netns import handle_cache
+from pycni.kernel.netns.handle import OWN, move_thread_to
+from pycni.kernel.scheduling import set_background_runner, set_yield_hook
+from pycni.sdk.dispatch import Answer, answer
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
-from pycni.sdk.respond import Answer, answer
-from pycni.server import frames
-from pycni.server.finisher import Finisher
-from pycni.server.frames import Call, FrameError
-from pycni.server.turns import Turns
+from pycni.server import wire
+from pycni.server.background import BackgroundThreads
+from pycni.server.leader_follower import LeaderFollower
+from pycni.server.wire import Call, WireError
 
 log = logging.getLogger(__name__)
 
 _said: ContextVar[io.StringIO | None] = ContextVar("said", default=None)
 _PATIENCE = struct.pack("@ll", 10, 0)  # for a launcher to send its call: a struct timeval
-_FINISHERS = 32  # threads, at most, for what no caller need wait for
+_BACKGROUND_THREADS = 32  # threads, at most, for what no caller need wait for
 _STAND_INS = 16  # times the number of workers: how many threads there are at most, when calls wait for the world
 
 
@@ -56,9 +56,9 @@ class Server:
         # Each moves from namespace to namespace, and never comes back to the process's own.
         self._context = copy_context()
         self._threads = [self._new_thread() for _ in range(workers)]
-        self.turns, self._in_line = Turns(), threading.Lock()
+        self.turns, self._in_line = LeaderFollower(), threading.Lock()
         self._most, self._surplus, self._lock = workers * _STAND_INS, 0, threading.Lock()
-        self._finisher = Finisher(_FINISHERS)
+        self._background_runner = BackgroundThreads(_BACKGROUND_THREADS)
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._context.copy().run, args=(self._work,), name="worker", daemon=True)
@@ -123,14 +123,14 @@ class Server:
             return True
 
     def _work(self) -> None:
-        let_pass(partial(_Aside, self))
-        finish_by(self._finisher)
-        kept.keep_open(self._home)
+        set_yield_hook(partial(_YieldedTurn, self))
+        set_background_runner(self._background_runner)
+        handle_cache.enable(self._home)
         try:
             self._answer_calls()
         finally:
             self.turns.end()
-            kept.let_go()
+            handle_cache.close_all()
 
     def _answer_calls(self) -> None:
         if self.turns.take_first():
@@ -166,8 +166,8 @@ class Server:
         """One connection to its end; nothing that happens on it reaches the others."""
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
         try:
-            call = frames.receive(connection)
-        except (FrameError, OSError) as error:
+            call = wire.receive(connection)
+        except (WireError, OSError) as error:
             log.warning("not a call: %s", error)
             return
         reply = None
@@ -175,9 +175,9 @@ class Server:
             with closing(call):  # before the launcher ends: the next call should find this thread idle
                 reply = self._reply(connection, call)
             if reply is None:
-                connection.sendall(frames.REFUSED)
+                connection.sendall(wire.REFUSED)
             else:
-                frames.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
+                wire.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
         except OSError as error:
             log.warning("%s %s: the launcher went away: %s", call.type, call.env.get("CNI_COMMAND"), error)
         if reply is not None and reply.account:  # nobody waits for that
@@ -186,12 +186,12 @@ class Server:
     def _reply(self, connection: socket.socket, call: Call) -> Answer | None:
         """The answer; None if nothing is done, because this is not its server or the launcher has changed its mind."""
         plugin = self._plugins.get(call.type)
-        if self._stopping or plugin is None or not _can_serve(connection, call) or not frames.agreed(connection):
+        if self._stopping or plugin is None or not _can_serve(connection, call) or not wire.agreed(connection):
             return None
         return _answer(plugin, call)
 
 
-class _Aside:
+class _YieldedTurn:
     """Around what a call waits for."""
 
     __slots__ = ("_briefly", "_hired", "_server")
@@ -211,7 +211,7 @@ class _Aside:
 
 def _answer(plugin: type[Plugin[Any]], call: Call) -> Answer:
     """The answer, with what the plugin and its delegates have said on the way before its own stderr."""
-    move_this_thread(call.host)
+    move_thread_to(call.host)
     token = _said.set(io.StringIO())
     try:
         reply = answer(call.type, plugin, call.env, call.stdin, invoke, netns=call.container, host=call.host)
@@ -223,10 +223,10 @@ def _answer(plugin: type[Plugin[Any]], call: Call) -> Answer:
 
 def _can_serve(connection: socket.socket, call: Call) -> bool:
     if call.env.get("CNI_COMMAND", "") in ("", "VERSION"):  # touches no path; libcni asks with "dummy" for each
-        return frames.may_be_served(connection)
+        return wire.may_be_served(connection)
     # A relative path is relative to the caller's directory, which is not ours.
     paths = [*call.env.get("CNI_PATH", "").split(":"), call.env.get("CNI_NETNS", "") or "/"]
-    return all(path.startswith("/") for path in paths if path) and frames.may_be_served(connection)
+    return all(path.startswith("/") for path in paths if path) and wire.may_be_served(connection)
 
 
 def keep_stdout_clean() -> None:

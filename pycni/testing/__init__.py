@@ -2,27 +2,27 @@
 
 Installed, it is a pytest plugin: tests ask for the fixtures `host` and `container`.
 
-    from pycni.testing import Container, Runtime, fail_at_every_change, live_a_life
+    from pycni.testing import Container, PluginRunner, fail_at_every_change, check_lifecycle
 
     def test_it_leaves_nothing_behind(container: Container) -> None:
-        live_a_life(Runtime("mtu", container, mtu=1400, prevResult=Runtime("bridge", container).add()))
+        check_lifecycle(PluginRunner("mtu", container, mtu=1400, prevResult=PluginRunner("bridge", container).add()))
 
 Everything happens in namespaces of the test's own, so it needs root, or `unshare -Urnm pytest`.
 """
 
-from pycni.testing.lives import die_at_every_change, fail_at_every_change, live_a_life
-from pycni.testing.runtime import Runtime
+from pycni.testing.lifecycle import check_lifecycle, fail_at_every_change, kill_at_every_change
+from pycni.testing.plugin_runner import PluginRunner
+from pycni.testing.topology import Container, Host, wait_for
 from pycni.testing.traffic import asked, serving
-from pycni.testing.world import Container, Host, wait_for
 
 __all__ = [
     "Container",
     "Host",
-    "Runtime",
+    "PluginRunner",
     "asked",
-    "die_at_every_change",
+    "check_lifecycle",
     "fail_at_every_change",
-    "live_a_life",
+    "kill_at_every_change",
     "serving",
     "wait_for",
 ]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pycni.server
 from pycni.sdk import registry
+from pycni.sdk.dispatch import Answer, answer
 from pycni.sdk.invoke import invoke
-from pycni.sdk.respond import Answer, answer
 from pycni.server.server import Server
 
 LAUNCHER = Path(pycni.server.__file__).with_name("launcher")

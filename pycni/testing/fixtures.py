@@ -5,25 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from pycni.kernel.door import OWN, Door
 from pycni.kernel.journal import Journal
+from pycni.kernel.netns.handle import OWN, NetnsHandle
 from pycni.testing import calls
-from pycni.testing.world import Container, Host
+from pycni.testing.topology import Container, Host
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     """A throwaway host; the test itself, and every process it starts, is in its namespace."""
-    before = Door(OWN, Journal())
+    before = NetnsHandle(OWN, Journal())
     try:
         made = Host(tmp_path / "state")
     except OSError as error:
         pytest.skip(f"needs root, or `unshare -Urnm`: {error}")
-    made.door.enter_for_good()
+    made.netns.enter_permanently()
     try:
         yield made
     finally:
-        before.enter_for_good()
+        before.enter_permanently()
         before.close()
         made.close()
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pycni.testing.world import Host, Netns
+from pycni.testing.topology import Host, Netns
 
 _QUESTIONS = {
     "addresses": "ip -j -d addr show",

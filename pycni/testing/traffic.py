@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pycni.testing.world import Netns
+from pycni.testing.topology import Netns
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _POLL = 0.05  # seconds, in which a service notices its end
@@ -14,7 +14,7 @@ _POLL = 0.05  # seconds, in which a service notices its end
 def _socket(netns: Netns, protocol: str, address: str) -> socket.socket:
     """A socket of the namespace; it stays of that namespace wherever it is used."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with netns.door.entered():
+    with netns.netns.entered():
         return socket.socket(family, _KINDS[protocol])
 
 

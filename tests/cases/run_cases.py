@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from matching import MismatchError, check, documents
-from world import CACHE, WORK, SkipError, World, stdin_of
+from topology import CACHE, WORK, SkipError, World, stdin_of
 
 CASES = Path(__file__).parents[1] / "data" / "cases.json"
 

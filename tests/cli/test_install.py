@@ -11,7 +11,7 @@ import pytest
 from pycni.cli import files, installation
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
-from pycni.sdk.launcher import Launcher
+from pycni.sdk.stub import Stub
 
 STRANGER = "#!/bin/sh\necho stranger\n"
 
@@ -35,7 +35,7 @@ def test_every_registered_plugin_gets_an_executable(directory: Path, state: Path
     assert names(directory) == registry.names()
     for path in directory.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o755
-        launcher = Launcher.read(str(path))
+        launcher = Stub.read(str(path))
         assert launcher is not None
         assert launcher.type == path.name
 
@@ -64,7 +64,7 @@ def test_strangers_are_kept_aside_and_given_back(directory: Path, state: Path) -
     (directory / "loopback").symlink_to("/usr/lib/cni/loopback")
     installation.install(directory, ["static", "loopback", "bridge"], state)
     installation.install(directory, ["static", "loopback", "bridge"], state)
-    assert Launcher.read(str(directory / "static"))
+    assert Stub.read(str(directory / "static"))
     assert (directory / "macvlan").read_text() == STRANGER
     removed = installation.uninstall(directory, state)
     assert sorted(path.name for path in removed) == ["bridge", "loopback", "static"]
@@ -104,11 +104,11 @@ def test_an_interpreter_at_an_awkward_place_works(tmp_path: Path) -> None:
     place.mkdir(parents=True)
     (place / "python").symlink_to(sys.executable)
     (launcher,) = installation.launchers(["static"])
-    awkward = Launcher(launcher.type, launcher.entry, launcher.versions, str(place / "python"), _paths())
+    awkward = Stub(launcher.type, launcher.entry, launcher.versions, str(place / "python"), _paths())
     executable = tmp_path / "static"
     executable.write_text(awkward.script())
     executable.chmod(0o755)
-    assert Launcher.read(str(executable)) == awkward
+    assert Stub.read(str(executable)) == awkward
     done = subprocess.run([executable], env={**os.environ, "CNI_COMMAND": "VERSION"}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -6,11 +6,11 @@ from threading import Thread
 
 import pytest
 
-from pycni.kernel import addresses
 from pycni.kernel.journal import Journal
+from pycni.kernel.link import addresses
 from pycni.kernel.namespace import Namespace
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime
+from pycni.testing import Container, Host, PluginRunner
 
 ADDRESS = ip_interface("fd00:1::ab:cdef/64")
 GROUP = "ff02::1:ffab:cdef"
@@ -52,7 +52,7 @@ def test_both_ends_hear_when_add_returns(host: Host, containers: list[Container]
     ipam = {"type": "host-local", "subnet": "fd00:1::/64"}
     config = {"bridge": "br0", "isGateway": True} if plugin == "bridge" else {}
     for container in containers:
-        made = Runtime(plugin, container, ipam=ipam, **config).add()
+        made = PluginRunner(plugin, container, ipam=ipam, **config).add()
         last = made["ips"][0]["address"].partition("/")[0].rpartition(":")[2]
         assert f"ff02::1:ff00:{last}\n" in container.run("ip maddr show dev eth0")
         assert "ff02::1:ff00:1\n" in host.run(f"ip maddr show dev {made['interfaces'][0]['name']}")

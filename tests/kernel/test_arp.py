@@ -6,9 +6,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from pycni.kernel.arp import probing
-from pycni.kernel.datagrams import DatagramSocket
-from pycni.kernel.links import Link
+from pycni.kernel.link.arp import probing
+from pycni.kernel.link.datagrams import DatagramSocket
+from pycni.kernel.link.links import Link
 from pycni.kernel.namespace import Namespace
 from pycni.testing import Container, Host, wait_for
 
@@ -31,7 +31,7 @@ def link(host: Host, container: Container) -> Iterator[Link]:
 
 def test_who_has_the_address_answers(host: Host, container: Container, link: Link) -> None:
     (theirs,) = host.json("ip -j link show v0")
-    with closing(DatagramSocket(link.door, "eth0", 68)) as datagrams:
+    with closing(DatagramSocket(link.netns, "eth0", 68)) as datagrams:
         with probing(link, datagrams, THEIRS) as holder:
             wait_for(lambda: holder() == theirs["address"], "the answer")
         with probing(link, datagrams, FREE) as holder, probing(link, datagrams, THEIRS) as other:
@@ -42,7 +42,7 @@ def test_who_has_the_address_answers(host: Host, container: Container, link: Lin
 
 def test_the_asker_names_no_address(host: Host, container: Container, link: Link) -> None:
     """Whoever hears of one would send there what is for somebody else."""
-    with closing(DatagramSocket(link.door, "eth0", 68)) as datagrams, probing(link, datagrams, THEIRS) as holder:
+    with closing(DatagramSocket(link.netns, "eth0", 68)) as datagrams, probing(link, datagrams, THEIRS) as holder:
         wait_for(holder, "the answer")
     assert "10." not in host.run("ip -4 neigh show nud all dev v0")
 
@@ -50,7 +50,7 @@ def test_the_asker_names_no_address(host: Host, container: Container, link: Link
 def test_a_neighbour_that_is_known_already_is_asked_anew(container: Container, link: Link) -> None:
     """Somebody else may have the address by now, or nobody."""
     container.run("ip neigh add 10.1.0.9 lladdr 02:00:00:00:00:09 dev eth0 nud reachable")
-    with closing(DatagramSocket(link.door, "eth0", 68)) as datagrams, probing(link, datagrams, FREE) as holder:
+    with closing(DatagramSocket(link.netns, "eth0", 68)) as datagrams, probing(link, datagrams, FREE) as holder:
         with probing(link, datagrams, THEIRS) as other:
             wait_for(other, "an answer that comes after the one that never does")
         assert holder() is None

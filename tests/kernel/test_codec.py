@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pycni.kernel import codec, messages, netlink
-from pycni.kernel.codec import Reader
-from pycni.kernel.netlink import Message, link_message
-from pycni.testing import Container, Host, Runtime
+from pycni.kernel.netlink import codec, messages, rtnetlink
+from pycni.kernel.netlink.codec import Reader
+from pycni.kernel.netlink.rtnetlink import Message, link_message
+from pycni.testing import Container, Host, PluginRunner
 
 ROUTED = {
     "bridge": "br0",
@@ -51,7 +51,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
 
 
 def test_a_whole_life_is_encoded_as_pyroute2_would(sent: list[Message], container: Container) -> None:
-    runtime = Runtime("bridge", container, **ROUTED)
+    runtime = PluginRunner("bridge", container, **ROUTED)
     runtime.add()
     runtime.check()
     runtime.delete()
@@ -63,29 +63,29 @@ def test_a_whole_life_is_encoded_as_pyroute2_would(sent: list[Message], containe
 
 
 def test_the_hot_path_needs_no_pyroute2(sent: list[Message], container: Container) -> None:
-    runtime = Runtime("bridge", container, **ROUTED)
+    runtime = PluginRunner("bridge", container, **ROUTED)
     runtime.add()
     for message in tuple(sent):
-        flags = message.flags | netlink.REQUEST
+        flags = message.flags | rtnetlink.REQUEST
         assert codec.encode(message.type, flags, 1, message.fields, message.attributes) is not None, message
 
 
 def test_the_container_announces_its_addresses(container: Container) -> None:
-    Runtime("bridge", container, **ROUTED).add()
+    PluginRunner("bridge", container, **ROUTED).add()
     assert container.run("cat /proc/sys/net/ipv4/conf/eth0/arp_notify").strip() == "1"
 
 
 @pytest.mark.direct
 def test_check_reads_gateways_without_pyroute2(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a route has several is seen in its bytes."""
-    runtime = Runtime("bridge", container, **ROUTED)
+    runtime = PluginRunner("bridge", container, **ROUTED)
     runtime.add()
     monkeypatch.delattr(codec, "_in_full")
     runtime.check()
 
 
 def test_what_the_codec_does_not_know_goes_to_pyroute2() -> None:
-    message = link_message(netlink.NEWLINK, [("IFLA_IFNAME", "x0"), ("IFLA_GROUP", 7)])
+    message = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", "x0"), ("IFLA_GROUP", 7)])
     assert codec.encode(message.type, message.flags, 1, message.fields, message.attributes) is None
     assert b"x0\0" in message.encode(1)
 
@@ -98,13 +98,13 @@ def names(table: codec.Table, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
             yield from names(coder, (*path, name))
 
 
-@pytest.mark.parametrize("kind", [netlink.GETLINK, netlink.GETADDR, netlink.GETROUTE])
+@pytest.mark.parametrize("kind", [rtnetlink.GETLINK, rtnetlink.GETADDR, rtnetlink.GETROUTE])
 def test_answers_are_read_as_pyroute2_does(kind: int, host: Host, container: Container) -> None:
-    Runtime("bridge", container, **ROUTED).add()
+    PluginRunner("bridge", container, **ROUTED).add()
     table = codec._FAMILIES[kind & ~3][2]
     answers: list[Reader] = []
     for world in (host, container):
-        answers += world.door.netlink.dump(Message(kind, 0, {}, []))
+        answers += world.netns.netlink.dump(Message(kind, 0, {}, []))
     assert len(answers) > 3
     for answer in answers:
         whole = answer.in_full()
@@ -114,26 +114,28 @@ def test_answers_are_read_as_pyroute2_does(kind: int, host: Host, container: Con
             ours: Any = answer.get_nested(*path) if len(path) > 1 else answer.get_attr(*path)
             theirs = whole.get_nested(*path) if len(path) > 1 else whole.get_attr(*path)
             assert ours == theirs, path
-        for field in ("index",) if kind == netlink.GETLINK else ():
+        for field in ("index",) if kind == rtnetlink.GETLINK else ():
             assert answer[field] == whole[field]
 
 
 def test_neighbours_are_written_and_read_as_by_pyroute2(host: Host) -> None:
     host.run("ip link add br0 type bridge && ip link set br0 up && ip neigh add 10.1.0.8 dev br0 nud none")
     host.run("ip neigh add 10.1.0.9 lladdr 02:00:00:00:00:09 dev br0")
-    answers = host.door.netlink.dump(Message(netlink.GETNEIGH, 0, {"family": 2}, []))
+    answers = host.netns.netlink.dump(Message(rtnetlink.GETNEIGH, 0, {"family": 2}, []))
     found = {answer.get_attr("NDA_DST"): answer.get_attr("NDA_LLADDR") for answer in answers}
     assert {"10.1.0.8": None, "10.1.0.9": "02:00:00:00:00:09"}.items() <= found.items()
     for answer in answers:
         whole = answer.in_full()
         assert found[whole.get_attr("NDA_DST")] == whole.get_attr("NDA_LLADDR")
         assert (answer["ifindex"], answer["state"]) == (whole["ifindex"], whole["state"])
-    message = Message(netlink.NEWNEIGH, netlink.ACK, {"family": 2, "ifindex": 7, "state": 2}, [("NDA_DST", "10.1.0.9")])
+    message = Message(
+        rtnetlink.NEWNEIGH, rtnetlink.ACK, {"family": 2, "ifindex": 7, "state": 2}, [("NDA_DST", "10.1.0.9")]
+    )
     assert message.encode(5).hex() == message.encode_in_full(5).hex()
 
 
 def test_other_attributes_of_an_answer_come_from_pyroute2(host: Host) -> None:
-    (answer,) = host.door.netlink.request(link_message(netlink.GETLINK, [("IFLA_IFNAME", "lo")]))
+    (answer,) = host.netns.netlink.request(link_message(rtnetlink.GETLINK, [("IFLA_IFNAME", "lo")]))
     assert answer.get_attr("IFLA_GROUP") == 0
     assert messages.message_class(16) is type(answer.in_full())
 

@@ -5,8 +5,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from pycni.kernel import conntrack, routes
-from pycni.kernel.portmappings import UdpPort
+from pycni.kernel.firewall import conntrack
+from pycni.kernel.firewall.port_mappings import UdpPort
+from pycni.kernel.link import routes
 from pycni.testing import Host
 
 FLOWS = {("10.1.0.1", 53), ("127.0.0.1", 53), ("10.1.0.1", 54), ("10.1.0.7", 53), ("192.0.2.9", 53), ("fd00:1::1", 53)}
@@ -52,17 +53,17 @@ def test_flows_to_these_ports_of_the_hosts_own_addresses_and_no_others(
     host: Host, ports: list[UdpPort], forgotten: set[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, *, few: bool
 ) -> None:
     monkeypatch.setattr(conntrack, "_are_few", lambda *_: few)
-    conntrack.forget(host.door, ports)
+    conntrack.forget(host.netns, ports)
     assert remembered(host) == FLOWS - forgotten
 
 
 def test_flows_are_few_where_there_are_less_than_thousands(host: Host) -> None:
-    assert conntrack._are_few(host.door, 2)
-    assert not conntrack._are_few(host.door, 1)
+    assert conntrack._are_few(host.netns, 2)
+    assert not conntrack._are_few(host.netns, 1)
 
 
 def test_the_way_to_an_address(host: Host) -> None:
-    assert routes.interface_to(host.door, ip_address("10.1.0.7")) == "br0"
-    assert routes.interface_to(host.door, ip_address("fd00:1::7")) == "br0"
-    assert routes.interface_to(host.door, ip_address("10.1.0.1")) is None  # it is here
-    assert routes.interface_to(host.door, ip_address("2001:db8::1")) is None
+    assert routes.interface_to(host.netns, ip_address("10.1.0.7")) == "br0"
+    assert routes.interface_to(host.netns, ip_address("fd00:1::7")) == "br0"
+    assert routes.interface_to(host.netns, ip_address("10.1.0.1")) is None  # it is here
+    assert routes.interface_to(host.netns, ip_address("2001:db8::1")) is None

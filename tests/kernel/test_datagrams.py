@@ -7,9 +7,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from pycni.kernel.datagrams import DatagramSocket
+from pycni.kernel.link.datagrams import DatagramSocket
 from pycni.testing import Container, Host, wait_for
-from pycni.testing.world import Netns
+from pycni.testing.topology import Netns
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def link(host: Host, container: Container) -> None:
 
 
 def bound(netns: Netns, port: int) -> socket.socket:
-    with netns.door.entered():
+    with netns.netns.entered():
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     made.settimeout(5)
@@ -33,7 +33,7 @@ def bound(netns: Netns, port: int) -> socket.socket:
 
 
 def opened(container: Container) -> "closing[DatagramSocket]":
-    return closing(DatagramSocket(container.door, "eth0", 68))
+    return closing(DatagramSocket(container.netns, "eth0", 68))
 
 
 @pytest.mark.parametrize("payload", [b"", b"odd", b"even", os.urandom(1400)])

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pycni.kernel import lock
-from pycni.kernel.door import OWN, Door
-from pycni.kernel.iptables import restore
-from pycni.kernel.iptables.listing import Listing, deletion, option, quoted, words
-from pycni.kernel.iptables.restore import IptablesError, IptablesUnavailableError, Table, tables_with
+from pycni.kernel.firewall.iptables import restore
+from pycni.kernel.firewall.iptables.listing import Listing, deletion, option, quoted, words
+from pycni.kernel.firewall.iptables.restore import IptablesError, IptablesUnavailableError, Table, tables_with
 from pycni.kernel.journal import Journal
-from pycni.kernel.lock import locked
+from pycni.kernel.netns import lock
+from pycni.kernel.netns.handle import OWN, NetnsHandle
+from pycni.kernel.netns.lock import locked
 from pycni.protocol.errors import CniError
 from pycni.testing import Host
 
@@ -22,7 +22,7 @@ JUMP = f"-A POSTROUTING -m comment --comment {quoted('a shared rule')} -j SHARED
 
 @pytest.fixture(params=[4, 6])
 def table(request: pytest.FixtureRequest, host: Host, iptables: str) -> Table:
-    return Table(host.door, request.param, "nat")
+    return Table(host.netns, request.param, "nat")
 
 
 def test_a_script_is_applied_and_listed(table: Table) -> None:
@@ -123,24 +123,24 @@ def test_the_lock_of_iptables_is_waited_for_with_a_deadline(
     with (tmp_path / "xtables.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(CniError, match="another program has kept the xtables lock for 1 s") as caught:
-            Table(host.door, 4, "nat").apply(["-N CNI-a"])
+            Table(host.netns, 4, "nat").apply(["-N CNI-a"])
     assert caught.value.code == 11
     assert "/run/xtables.lock" in caught.value.details
 
 
 def test_our_own_lock_is_waited_for_with_a_deadline(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.01)
-    with locked(host.door, "changing iptables"):
+    with locked(host.netns, "changing iptables"):
         with pytest.raises(CniError, match="another plugin has been changing iptables for 0.01 s") as caught:
-            Table(host.door, 4, "nat").edit(lambda _: [])
+            Table(host.netns, 4, "nat").edit(lambda _: [])
         assert caught.value.code == 11
-    Table(host.door, 4, "nat").edit(lambda _: [])
+    Table(host.netns, 4, "nat").edit(lambda _: [])
 
 
 def test_namespaces_do_not_wait_for_each_other(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.01)
     other = Host(tmp_path)
-    with locked(host.door, "testing"), locked(other.door, "testing"):
+    with locked(host.netns, "testing"), locked(other.netns, "testing"):
         pass
     other.close()
 
@@ -148,13 +148,13 @@ def test_namespaces_do_not_wait_for_each_other(host: Host, tmp_path: Path, monke
 def test_rules_are_found_in_either_variant_without_a_process(
     host: Host, iptables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tables_with(host.door, "nat", "CNI-a") == []
-    Table(host.door, 6, "nat").apply(["-N CNI-a"])
+    assert tables_with(host.netns, "nat", "CNI-a") == []
+    Table(host.netns, 6, "nat").apply(["-N CNI-a"])
     monkeypatch.setattr(Table, "_run", lambda *_: pytest.fail("a process was started"))
-    (found,) = tables_with(host.door, "nat", "CNI-a")
+    (found,) = tables_with(host.netns, "nat", "CNI-a")
     assert (found.version, found.variant) == (6, iptables)
     # Of the legacy variant it is known only that the table is in use.
-    assert len(tables_with(host.door, "nat", "CNI-b")) == (1 if iptables == "legacy" else 0)
+    assert len(tables_with(host.netns, "nat", "CNI-b")) == (1 if iptables == "legacy" else 0)
 
 
 def test_legacy_tables_are_not_ours_where_its_programs_are_missing(
@@ -162,10 +162,10 @@ def test_legacy_tables_are_not_ours_where_its_programs_are_missing(
 ) -> None:
     """A kube-proxy in a container brings its own iptables; DEL must not fail on a host without."""
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-    Table(host.door, 4, "nat", "legacy").apply(["-N KUBE-SERVICES"])
+    Table(host.netns, 4, "nat", "legacy").apply(["-N KUBE-SERVICES"])
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
-    assert tables_with(host.door, "nat", "CNI-a") == []
+    assert tables_with(host.netns, "nat", "CNI-a") == []
 
 
 def test_root_of_a_user_namespace_is_not_told_which_legacy_tables_there_are(
@@ -174,17 +174,17 @@ def test_root_of_a_user_namespace_is_not_told_which_legacy_tables_there_are(
     def refuse(path: str) -> str:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("pycni.kernel.iptables.restore._content", refuse)
-    assert len(tables_with(host.door, "nat", "CNI-a")) == (2 if iptables == "legacy" else 0)
+    monkeypatch.setattr("pycni.kernel.firewall.iptables.restore._content", refuse)
+    assert len(tables_with(host.netns, "nat", "CNI-a")) == (2 if iptables == "legacy" else 0)
 
 
 def test_the_namespace_is_the_doors_and_not_the_threads(host: Host, iptables: str, tmp_path: Path) -> None:
     other = Host(tmp_path)
-    Table(other.door, 4, "nat").apply(["-N CNI-a"])
-    assert len(tables_with(other.door, "nat", "CNI-a")) == 1
-    assert tables_with(host.door, "nat", "CNI-a") == []
-    assert "CNI-a" in Table(other.door, 4, "nat").listing()
-    assert "CNI-a" not in Table(host.door, 4, "nat").listing()
+    Table(other.netns, 4, "nat").apply(["-N CNI-a"])
+    assert len(tables_with(other.netns, "nat", "CNI-a")) == 1
+    assert tables_with(host.netns, "nat", "CNI-a") == []
+    assert "CNI-a" in Table(other.netns, 4, "nat").listing()
+    assert "CNI-a" not in Table(host.netns, 4, "nat").listing()
     other.close()
 
 
@@ -192,11 +192,11 @@ def test_without_iptables_the_error_names_the_package(host: Host, monkeypatch: p
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     with pytest.raises(IptablesUnavailableError, match="the program ip6tables-restore was not found") as caught:
-        Table(host.door, 6, "nat").apply(["-N CNI-a"])
+        Table(host.netns, 6, "nat").apply(["-N CNI-a"])
     assert caught.value.code == 50
     assert "install the package iptables" in caught.value.details
     with pytest.raises(CniError, match="iptables is not available") as caught_by_probe:
-        restore.probe(host.door)
+        restore.probe(host.netns)
     assert caught_by_probe.value.code == 50
 
 
@@ -204,7 +204,7 @@ def test_the_system_directories_are_searched_whatever_the_runtimes_path(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    restore.probe(host.door)
+    restore.probe(host.netns)
 
 
 def test_a_rule_is_words() -> None:
@@ -230,8 +230,8 @@ def test_the_lock_goes_with_a_process_that_dies(host: Host, monkeypatch: pytest.
     monkeypatch.setattr(lock, "PATIENCE", 2)
     pid = os.fork()
     if pid == 0:
-        with locked(Door(OWN, Journal()), "testing"):
+        with locked(NetnsHandle(OWN, Journal()), "testing"):
             os._exit(0)
     os.waitpid(pid, 0)
-    with locked(host.door, "changing iptables"):
+    with locked(host.netns, "changing iptables"):
         pass

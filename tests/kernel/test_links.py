@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from pycni.kernel import links, patience
+from pycni.kernel import scheduling
 from pycni.kernel.journal import Journal
-from pycni.kernel.links import Link, LinkState
+from pycni.kernel.link import links
+from pycni.kernel.link.links import Link, LinkState
 from pycni.kernel.namespace import Namespace
-from pycni.kernel.netlink import Message, NetlinkError
+from pycni.kernel.netlink.rtnetlink import Message, NetlinkError
 from pycni.protocol.errors import CniError
-from pycni.server.finisher import Finisher
+from pycni.server.background import BackgroundThreads
 from pycni.testing import Host
 
 
@@ -62,8 +63,8 @@ def test_a_device_that_must_be_down_for_another_mac_goes_down_for_it() -> None:
         sent.extend(messages)
         return []
 
-    door: Any = SimpleNamespace(netlink=SimpleNamespace(outcomes=outcomes, request=request))
-    Link(door, LinkState(7, "nic0"))._apply({"mac": "02:00:00:00:00:01"})
+    netns: Any = SimpleNamespace(netlink=SimpleNamespace(outcomes=outcomes, request=request))
+    Link(netns, LinkState(7, "nic0"))._apply({"mac": "02:00:00:00:00:01"})
     down, mac, up = sent
     assert (down.fields["flags"], down.fields["change"]) == (0, 1)
     assert mac.attributes == [("IFLA_ADDRESS", "02:00:00:00:00:01")]
@@ -87,14 +88,14 @@ class Reluctant:
             assert self.may_end.wait(60)
             return result
 
-        return Finisher(1)(reluctantly)
+        return BackgroundThreads(1)(reluctantly)
 
 
-def delete(namespace: Namespace, name: str, finish: patience.Finish) -> bool:
+def delete(namespace: Namespace, name: str, finish: scheduling.BackgroundRunner) -> bool:
     """As a server does."""
 
     def do() -> bool:
-        patience.finish_by(finish)
+        scheduling.set_background_runner(finish)
         return links.delete(namespace, name)
 
     return copy_context().run(do)
@@ -110,18 +111,18 @@ def test_nobody_waits_for_the_remains_of_a_link(host: Host, namespace: Namespace
 
 
 def test_a_link_that_is_gone_already_is_not_waited_for(namespace: Namespace) -> None:
-    assert not delete(namespace, "v2", Finisher(1))
+    assert not delete(namespace, "v2", BackgroundThreads(1))
 
 
 def test_what_the_kernel_says_to_a_deletion_is_heard(namespace: Namespace) -> None:
     with pytest.raises(CniError, match='cannot delete link "lo": operation not'):
-        delete(namespace, "lo", Finisher(1))
+        delete(namespace, "lo", BackgroundThreads(1))
 
 
 def test_a_link_that_somebody_else_deletes_at_the_same_time_is_gone(host: Host, namespace: Namespace) -> None:
     def finish(work: Callable[[], object]) -> Future[object]:
         host.run("ip link del v0")
-        deleting = Finisher(1)(work)
+        deleting = BackgroundThreads(1)(work)
         assert isinstance(deleting.exception(60), NetlinkError)
         return deleting
 

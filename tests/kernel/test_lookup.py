@@ -2,7 +2,7 @@
 
 import pytest
 
-from pycni.kernel.nftables.lookup import lookup
+from pycni.kernel.firewall.nftables.lookup import lookup
 from pycni.testing import Host
 
 TABLE = """
@@ -26,7 +26,7 @@ def table(host: Host) -> None:
 
 
 def test_an_element_has_its_comment_its_data_and_its_object(host: Host) -> None:
-    kernel = lookup(host.door)
+    kernel = lookup(host.netns)
     port = kernel.element("inet pycni", "ports6", "2001:db8::1 . udp . 65535")
     assert port is not None
     assert (port.comment, port.address_and_port) == ("mine, and long", "fd00::2 . 80")
@@ -48,12 +48,12 @@ def test_an_element_has_its_comment_its_data_and_its_object(host: Host) -> None:
     ],
 )
 def test_what_is_missing_is_none(host: Host, table: str, place: str, key: str) -> None:
-    kernel = lookup(host.door)
+    kernel = lookup(host.netns)
     assert kernel.element(table, place, key) is None
 
 
 def test_tables_chains_and_their_rules(host: Host) -> None:
-    kernel = lookup(host.door)
+    kernel = lookup(host.netns)
     assert kernel.tables(["inet", "ip6"], "pycni") == ["inet"]
     assert kernel.has_chain("inet", "pycni", "busy")
     assert not kernel.has_chain("inet", "pycni", "idle")
@@ -66,7 +66,7 @@ def test_elements_whose_keys_end_alike_are_found_among_thousands(host: Host) -> 
     others = ", ".join(f"2001:db8::{i:x} . tcp . {i + 1} : fd00::2 . 80" for i in range(3000))
     host.run(f"nft -f - <<'EOF'\nadd element inet pycni ports6 {{ {others} }}\nEOF")
     host.run('nft add element inet pycni ports6 { 2001:db8::f . tcp . 7 comment "a" : fd00::3 . 80 }')
-    kernel = lookup(host.door)
+    kernel = lookup(host.netns)
     found = kernel.elements_ending("inet pycni", "ports6", "tcp . 7")
     assert sorted(one.address_and_port for one in found) == ["fd00::2 . 80", "fd00::3 . 80"]
     assert sorted(one.comment for one in found) == ["", "a"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pycni.kernel import procfs, sysctl
-from pycni.kernel.procfs import settings_directory
+from pycni.kernel.netns import procfs, sysctl
+from pycni.kernel.netns.procfs import settings_directory
 from pycni.testing import Host
 
 
@@ -26,16 +26,16 @@ def _instance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def test_a_setting_is_that_of_the_doors_namespace(host: Host, tmp_path: Path) -> None:
     others = [Host(tmp_path / f"{number}") for number in range(40)]  # more than an instance is used for
     for number, other in enumerate(others):
-        sysctl.ensure(other.door, {"ipv4/ip_default_ttl": str(100 + number)})
+        sysctl.ensure(other.netns, {"ipv4/ip_default_ttl": str(100 + number)})
     assert [other.run("sysctl -n net.ipv4.ip_default_ttl") for other in others] == [f"{100 + n}\n" for n in range(40)]
-    assert sysctl.read(host.door, "ipv4/ip_default_ttl") == "64"
+    assert sysctl.read(host.netns, "ipv4/ip_default_ttl") == "64"
     for other in others:
         other.close()
 
 
 @pytest.mark.usefixtures("_instance")
 def test_nothing_stays_open(host: Host) -> None:
-    with host.door.entered():
+    with host.netns.entered():
         os.close(settings_directory("ipv4"))
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one list
         for _ in range(100):
@@ -61,7 +61,7 @@ def test_where_there_can_be_no_instance_the_shared_one_is_used(
         ctypes.set_errno(1)
         return -1
 
-    with host.door.entered():
+    with host.netns.entered():
         monkeypatch.setattr(procfs, "_own", procfs._Own())
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         with monkeypatch.context() as patched:

@@ -5,8 +5,8 @@ from ipaddress import IPv4Address, ip_interface
 
 import pytest
 
+from pycni.kernel.link.readdress import RouteChange
 from pycni.kernel.namespace import Namespace
-from pycni.kernel.readdress import RouteChange
 from pycni.protocol.result import Route
 from pycni.testing import Container
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.sdk.respond import Answer
-from pycni.testing import Container, Host, Runtime, calls, wait_for
+from pycni.sdk.dispatch import Answer
+from pycni.testing import Container, Host, PluginRunner, calls, wait_for
 
 CALL_PLUGINS = {"host", "host_local", "static"}  # tests with one of these fixtures
 
@@ -73,7 +73,7 @@ def _go_plugins_of(item: pytest.Item) -> GoPlugins:
     return plugins
 
 
-class GoRuntime(Runtime):
+class GoRuntime(PluginRunner):
     """A runtime that starts the Go plugin of the same name."""
 
     plugins: GoPlugins
@@ -105,7 +105,7 @@ class GoRuntime(Runtime):
 
 
 @pytest.fixture
-def go(go_plugins: GoPlugins) -> type[Runtime]:
+def go(go_plugins: GoPlugins) -> type[PluginRunner]:
     """The runtime that starts Go plugins."""
 
     class Chosen(GoRuntime):

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pycni.kernel.nftables import nft
+from pycni.kernel.firewall.nftables import nft
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Runtime
+from pycni.testing import Container, PluginRunner
 
 PORTS = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
 BRIDGE = {
@@ -33,12 +33,12 @@ def without_nftables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def chain(container: Container) -> list[Runtime]:
+def chain(container: Container) -> list[PluginRunner]:
     """The runtimes of bridge, firewall and portmap after their ADDs."""
-    bridge = Runtime("bridge", container, **BRIDGE)
+    bridge = PluginRunner("bridge", container, **BRIDGE)
     result = bridge.add()
-    firewall = Runtime("firewall", container, previous=result)
-    portmap = Runtime("portmap", container, previous=result, runtimeConfig=PORTS)
+    firewall = PluginRunner("firewall", container, previous=result)
+    portmap = PluginRunner("portmap", container, previous=result, runtimeConfig=PORTS)
     firewall.add()
     portmap.add()
     return [bridge, firewall, portmap]

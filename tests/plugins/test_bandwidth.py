@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime, wait_for
+from pycni.testing import Container, Host, PluginRunner, wait_for
 
 IPAM = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
 GATEWAYS, ADDRESSES = {4: "10.1.0.1", 6: "fd00:1::1"}, {4: "10.1.0.2", 6: "fd00:1::2"}
@@ -18,21 +18,21 @@ UNLIMITED = [4294967295, 34359738359]  # bits: what containerd and others send f
 
 def bridged(container: Container, ifname: str = "eth0", **config: Any) -> dict[str, Any]:
     """The result of a bridge's ADD."""
-    return Runtime(
+    return PluginRunner(
         "bridge", container, ifname=ifname, **{"bridge": "br0", "isGateway": True, "ipam": IPAM, **config}
     ).add()
 
 
-def limited(container: Container, **config: Any) -> Runtime:
+def limited(container: Container, **config: Any) -> PluginRunner:
     """A runtime for a bridged container, before the ADD of bandwidth."""
-    return Runtime("bandwidth", container, prevResult=bridged(container), **config)
+    return PluginRunner("bandwidth", container, prevResult=bridged(container), **config)
 
 
-def port_of(runtime: Runtime) -> str:
+def port_of(runtime: PluginRunner) -> str:
     return runtime.owner.host_ifname
 
 
-def ifb_of(runtime: Runtime) -> str:
+def ifb_of(runtime: PluginRunner) -> str:
     assert runtime.result is not None
     return str(runtime.result["interfaces"][-1]["name"])
 
@@ -45,7 +45,7 @@ def tbf(host: Host, device: str) -> dict[str, Any]:
 
 def flood(sender: Host | Container, address: str, frames: int) -> None:
     """Send that many frames of FRAME bytes at once, as UDP."""
-    with sender.door.entered():
+    with sender.netns.entered():
         socket_ = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     headers = 62 if ":" in address else 42
     with socket_:
@@ -138,7 +138,7 @@ def test_one_direction_leaves_the_other_alone(host: Host, container: Container) 
 
 def test_the_ifb_has_the_mtu_of_the_cable(host: Host, container: Container) -> None:
     made = bridged(container, mtu=9000)
-    Runtime("bandwidth", container, prevResult=made, egressRate=KBIT8, egressBurst=800_000).add()
+    PluginRunner("bandwidth", container, prevResult=made, egressRate=KBIT8, egressBurst=800_000).add()
     (ifb,) = host.json("ip -j link show type ifb")
     assert ifb["mtu"] == 9000
 
@@ -185,7 +185,7 @@ def test_the_runtimes_keys_come_in_any_case(host: Host, container: Container, ke
 )
 def test_limits_that_cannot_be_kept_are_refused(container: Container, config: dict[str, Any], message: str) -> None:
     with pytest.raises(CniError, match=message) as caught:
-        Runtime("bandwidth", container, prevResult={"cniVersion": "1.1.0"}, **config).add()
+        PluginRunner("bandwidth", container, prevResult={"cniVersion": "1.1.0"}, **config).add()
     assert caught.value.code == 7
 
 
@@ -201,7 +201,7 @@ def test_a_previous_result_without_the_hosts_end_is_refused(
 ) -> None:
     bridged(container)
     with pytest.raises(CniError, match=message):
-        Runtime("bandwidth", container, prevResult=previous, ingressRate=800, ingressBurst=800).add()
+        PluginRunner("bandwidth", container, prevResult=previous, ingressRate=800, ingressBurst=800).add()
 
 
 def test_an_interface_without_a_cable_is_refused(host: Host, container: Container) -> None:
@@ -209,7 +209,7 @@ def test_an_interface_without_a_cable_is_refused(host: Host, container: Containe
     host.run(f"ip link add link up0 name mac0 type macvlan && ip link set mac0 netns {container.path} name eth0")
     previous = {"interfaces": [{"name": "eth0", "sandbox": container.path}]}
     with pytest.raises(CniError, match="container interface eth0 has no veth peer; it is .macvlan."):
-        Runtime("bandwidth", container, prevResult=previous, ingressRate=800, ingressBurst=800).add()
+        PluginRunner("bandwidth", container, prevResult=previous, ingressRate=800, ingressBurst=800).add()
 
 
 CHECKED = {"ingressRate": 80_000, "ingressBurst": 80_000, "egressRate": 160_000, "egressBurst": 160_000}
@@ -253,12 +253,12 @@ def test_check_notices_where_only_one_direction_is_limited(host: Host, container
 
 def test_status_is_ready_and_changes_nothing(host: Host, container: Container) -> None:
     before = host.run("tc qdisc show; ip link")
-    Runtime("bandwidth", container).status()
+    PluginRunner("bandwidth", container).status()
     assert host.run("tc qdisc show; ip link") == before
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
 def test_versions_without_chains_are_refused(container: Container, version: str) -> None:
     with pytest.raises(CniError, match="incompatible CNI versions") as caught:
-        Runtime("bandwidth", container, cniVersion=version).add()
+        PluginRunner("bandwidth", container, cniVersion=version).add()
     assert caught.value.code == 1

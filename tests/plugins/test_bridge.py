@@ -9,15 +9,15 @@ import pytest
 
 from pycni.kernel.journal import watching
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime
+from pycni.testing import Container, Host, PluginRunner
 
 STATIC = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
 
 
-def attach(container: Container, last: int = 2, **config: Any) -> Runtime:
+def attach(container: Container, last: int = 2, **config: Any) -> PluginRunner:
     """A runtime whose static addresses end in `last`, after its ADD."""
     ipam = {"type": "static", "addresses": [{"address": f"10.1.0.{last}/24"}, {"address": f"fd00:1::{last}/64"}]}
-    runtime = Runtime("bridge", container, **{"bridge": "br0", "ipam": ipam, **config})
+    runtime = PluginRunner("bridge", container, **{"bridge": "br0", "ipam": ipam, **config})
     runtime.add()
     return runtime
 
@@ -27,7 +27,7 @@ def link(world: Host | Container, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def port_of(runtime: Runtime) -> dict[str, Any]:
+def port_of(runtime: PluginRunner) -> dict[str, Any]:
     return link(runtime.container.host, runtime.owner.host_ifname)
 
 
@@ -173,7 +173,7 @@ def test_mtu_is_that_of_both_ends_and_of_a_new_bridge(host: Host, container: Con
 def test_the_mac_comes_from_runtime_config_then_args_then_cni_args(
     container: Container, config: dict[str, Any], cni_args: str, expected: str
 ) -> None:
-    runtime = Runtime("bridge", container, bridge="br0", **config)
+    runtime = PluginRunner("bridge", container, bridge="br0", **config)
     runtime.cni_args = cni_args
     result = runtime.add()
     assert link(container, "eth0")["address"] == expected
@@ -181,7 +181,7 @@ def test_the_mac_comes_from_runtime_config_then_args_then_cni_args(
 
 
 def test_a_wrong_mac_in_cni_args_is_named_and_nothing_is_touched(host: Host, container: Container) -> None:
-    runtime = Runtime("bridge", container, bridge="br0")
+    runtime = PluginRunner("bridge", container, bridge="br0")
     runtime.cni_args = "MAC=zz:11"
     with pytest.raises(CniError, match='mac: invalid MAC address.*"zz:11"') as caught:
         runtime.add()
@@ -232,7 +232,7 @@ def test_a_wrong_configuration_is_named_and_nothing_is_touched(
     host: Host, container: Container, config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CniError, match=message) as caught:
-        Runtime("bridge", container, **{"bridge": "br0", **config}).add()
+        PluginRunner("bridge", container, **{"bridge": "br0", **config}).add()
     assert caught.value.code == 7
     assert "br0" not in host.run("ip -br link")
 
@@ -248,7 +248,7 @@ def test_a_link_of_another_kind_is_no_bridge(host: Host, container: Container) -
 @pytest.mark.parametrize("option", [{"vlan": 100}, {"vlanTrunk": [{"id": 100}]}])
 def test_a_kernel_without_vlan_filtering_says_so(container: Container, option: dict[str, Any]) -> None:
     with pytest.raises(CniError, match="this kernel has no bridge VLAN filtering") as caught:
-        Runtime("bridge", container, bridge="br0", **option).add()
+        PluginRunner("bridge", container, bridge="br0", **option).add()
     assert "CONFIG_BRIDGE_VLAN_FILTERING" in caught.value.details
 
 
@@ -318,10 +318,10 @@ def test_an_add_that_fails_leaves_the_gateway_of_its_vlan_to_who_came_meanwhile(
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_parallel_first_adds_share_the_gateway_of_a_vlan(host: Host) -> None:
-    own, made = host.door, [Container(host) for _ in range(4)]
+    own, made = host.netns, [Container(host) for _ in range(4)]
 
-    def add(numbered: tuple[int, Container]) -> Runtime:
-        own.enter_for_good()  # a thread starts where the process is
+    def add(numbered: tuple[int, Container]) -> PluginRunner:
+        own.enter_permanently()  # a thread starts where the process is
         return attach(numbered[1], numbered[0] + 2, vlan=100, isGateway=True)
 
     with ThreadPoolExecutor(4) as pool:
@@ -362,10 +362,10 @@ def test_preserve_default_vlan_lets_the_gateway_hear_the_first_vlan_too(host: Ho
 def test_parallel_first_adds_share_one_bridge(host: Host, backend: str) -> None:
     """Issue 966 of clearlinux: parallel first ADDs must not trip over each other's bridge and gateway."""
     made = [Container(host) for _ in range(16)]
-    own = host.door
+    own = host.netns
 
-    def add(numbered: tuple[int, Container]) -> Runtime:
-        own.enter_for_good()  # a thread starts where the process is
+    def add(numbered: tuple[int, Container]) -> PluginRunner:
+        own.enter_permanently()  # a thread starts where the process is
         options = {"isDefaultGateway": True, "ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True}
         return attach(numbered[1], numbered[0] + 2, **options)
 

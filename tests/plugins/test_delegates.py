@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Runtime
+from pycni.testing import Container, PluginRunner
 
 from .conftest import GoPlugins
 
@@ -23,7 +23,7 @@ def network(state: Path) -> dict[str, Any]:
 def test_the_go_ipam_serves_our_bridge(container: Container, go_plugins: GoPlugins) -> None:
     (container.host.state / "bin").mkdir(parents=True)
     shutil.copy(go_plugins.directory / "host-local", container.host.state / "bin")
-    runtime = Runtime("bridge", container, **network(container.host.state))
+    runtime = PluginRunner("bridge", container, **network(container.host.state))
     result = runtime.add()
     assert result["ips"] == [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 2}]
     runtime.check()
@@ -73,7 +73,7 @@ def test_what_the_go_bridge_attached_ours_checks_and_detaches(container: Contain
     done = subprocess.run(
         [go_plugins.directory / "bridge"], input=json.dumps(config).encode(), env=env, capture_output=True, check=True
     )
-    runtime = Runtime("bridge", container, **config)
+    runtime = PluginRunner("bridge", container, **config)
     runtime.result = json.loads(done.stdout)
     runtime.check()
     runtime.delete()
@@ -90,12 +90,12 @@ cat > /dev/null
 [ $CNI_COMMAND = ADD ] && echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.7.0.7/24"}]}'; true
 """)
     binary.chmod(0o755)
-    result = Runtime("bridge", container, ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}).add()
+    result = PluginRunner("bridge", container, ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}).add()
     assert result["ips"][0]["address"] == "10.7.0.7/24"
 
 
 def test_an_unknown_ipam_is_named_with_where_it_was_looked_for(container: Container) -> None:
-    runtime = Runtime("bridge", container, ipam={"type": "nonsense"})
+    runtime = PluginRunner("bridge", container, ipam={"type": "nonsense"})
     with pytest.raises(CniError, match=r'failed to find plugin "nonsense" in path \[.*/bin\]'):
         runtime.add()
     assert "eth0" not in container.run("ip -br link")

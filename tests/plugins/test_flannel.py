@@ -13,7 +13,7 @@ import pytest
 from pycni_plugins.flannel.subnetenv import SubnetEnv
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life
+from pycni.testing import Container, Host, PluginRunner, check_lifecycle, fail_at_every_change, kill_at_every_change
 from pycni.testing.snapshot import of_host
 
 ENV = """
@@ -25,7 +25,7 @@ FLANNEL_MTU=1450
 FLANNEL_IPMASQ={masq}
 """
 
-Make = Callable[..., Runtime]
+Make = Callable[..., PluginRunner]
 
 
 @pytest.fixture
@@ -34,20 +34,20 @@ def make(container: Container, tmp_path: Path) -> Make:
     path = tmp_path / "subnet.env"
     path.write_text(ENV.format(node=1, masq="true"))
 
-    def runtime(of: Container = container, **config: Any) -> Runtime:
+    def runtime(of: Container = container, **config: Any) -> PluginRunner:
         return flannel(of, path, **config)
 
     return runtime
 
 
-def flannel(container: Container, subnet_file: Path, ifname: str = "eth0", **config: Any) -> Runtime:
+def flannel(container: Container, subnet_file: Path, ifname: str = "eth0", **config: Any) -> PluginRunner:
     state = container.host.state
     options = {"subnetFile": str(subnet_file), "dataDir": str(state / "flannel")}
     ipam = {"dataDir": str(state / "networks"), **config.pop("ipam", {})}
-    return Runtime("flannel", container, ifname=ifname, **{**options, "ipam": ipam, **config})
+    return PluginRunner("flannel", container, ifname=ifname, **{**options, "ipam": ipam, **config})
 
 
-def kept(runtime: Runtime) -> dict[str, Any]:
+def kept(runtime: PluginRunner) -> dict[str, Any]:
     """What is remembered, by file."""
     directory = Path(runtime.config["dataDir"])
     return (
@@ -293,7 +293,7 @@ by_case = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name,
 
 @by_case
 def test_it_leaves_nothing_behind(make: Make, case: dict[str, Any]) -> None:
-    live_a_life(make(**case))
+    check_lifecycle(make(**case))
 
 
 @by_case
@@ -304,7 +304,7 @@ def test_a_failed_add_leaves_nothing_behind(make: Make, case: dict[str, Any]) ->
 @by_case
 @pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(make: Make, case: dict[str, Any]) -> None:
-    assert die_at_every_change(lambda: make(**case)) > 5
+    assert kill_at_every_change(lambda: make(**case)) > 5
 
 
 def test_what_the_go_plugin_remembered_is_removed(make: Make, host: Host, container: Container) -> None:
@@ -378,7 +378,7 @@ class Node:
     @contextmanager
     def at(self) -> Iterator[None]:
         """Be on this machine."""
-        with self.host.door.entered():
+        with self.host.netns.entered():
             yield
 
     @staticmethod

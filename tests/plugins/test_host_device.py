@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from pycni.kernel import devices
+from pycni.kernel.link import devices
 from pycni.protocol.errors import CniError
 from pycni.testing import (
     Container,
     Host,
-    Runtime,
-    die_at_every_change,
+    PluginRunner,
+    check_lifecycle,
     fail_at_every_change,
-    live_a_life,
+    kill_at_every_change,
     wait_for,
 )
 from pycni.testing.snapshot import of_host, of_namespace
@@ -41,7 +41,7 @@ def wire(host: Host) -> str:
     return "hd0"
 
 
-def device(container: Container, *, by: type[Runtime] = Runtime, **config: Any) -> Runtime:
+def device(container: Container, *, by: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
     """A runtime for host-device; it remembers devices in a directory of the test."""
     options = {"device": "hd0", "dataDir": str(container.host.state / "devices"), **config}
     return by("host-device", container, **{key: value for key, value in options.items() if value is not None})
@@ -284,13 +284,13 @@ def test_dpdk_may_also_be_said(host: Host, container: Container) -> None:
 @pytest.mark.usefixtures("wire")
 @pytest.mark.parametrize("ipam", [{}, DUAL])
 def test_it_leaves_nothing_behind(container: Container, ipam: dict[str, Any]) -> None:
-    live_a_life(device(container, ipam=ipam))
+    check_lifecycle(device(container, ipam=ipam))
 
 
 @pytest.mark.usefixtures("wire")
 def test_a_container_may_have_an_id_that_is_too_long_for_a_file(container: Container) -> None:
     container.id = "c" * 250
-    live_a_life(device(container, ipam=DUAL))
+    check_lifecycle(device(container, ipam=DUAL))
 
 
 @pytest.mark.usefixtures("wire")
@@ -302,7 +302,7 @@ def test_a_failed_add_leaves_nothing_behind(container: Container) -> None:
 @pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up(container: Container) -> None:
     """By DEL, and by GC, which finds the namespace in what was remembered."""
-    assert die_at_every_change(lambda: device(container, ipam=DUAL)) >= 4
+    assert kill_at_every_change(lambda: device(container, ipam=DUAL)) >= 4
 
 
 @pytest.mark.usefixtures("wire")
@@ -710,7 +710,7 @@ def test_a_damaged_memory_does_not_keep_the_device_from_home(host: Host, contain
 
 @pytest.mark.usefixtures("wire")
 @pytest.mark.exhaustive
-def test_a_go_add_is_checked_and_removed_by_ours(host: Host, container: Container, go: type[Runtime]) -> None:
+def test_a_go_add_is_checked_and_removed_by_ours(host: Host, container: Container, go: type[PluginRunner]) -> None:
     theirs = device(container, by=go, ipam=DUAL, cniVersion="1.0.0")
     ours = device(container, ipam=DUAL, cniVersion="1.0.0")
     inside = of_namespace(container)
@@ -730,7 +730,7 @@ def test_a_go_add_is_checked_and_removed_by_ours(host: Host, container: Containe
 
 @pytest.mark.usefixtures("wire")
 @pytest.mark.exhaustive
-def test_our_add_is_checked_and_removed_by_go(host: Host, container: Container, go: type[Runtime]) -> None:
+def test_our_add_is_checked_and_removed_by_go(host: Host, container: Container, go: type[PluginRunner]) -> None:
     theirs = device(container, by=go, ipam=DUAL, cniVersion="1.0.0")
     ours = device(container, ipam=DUAL, cniVersion="1.0.0")
     inside = of_namespace(container)
@@ -745,9 +745,9 @@ def test_our_add_is_checked_and_removed_by_go(host: Host, container: Container, 
 
 @pytest.mark.usefixtures("wire")
 @pytest.mark.exhaustive
-def test_both_make_the_same_result(container: Container, go: type[Runtime]) -> None:
+def test_both_make_the_same_result(container: Container, go: type[PluginRunner]) -> None:
     results = []
-    for kind in (go, Runtime):
+    for kind in (go, PluginRunner):
         runtime = device(container, by=kind, ipam=STATIC, cniVersion="1.0.0")
         results.append({**runtime.add(), "dns": {}})
         runtime.delete()
@@ -759,10 +759,10 @@ def test_both_make_the_same_result(container: Container, go: type[Runtime]) -> N
 @pytest.mark.newer_go
 @pytest.mark.parametrize("ipam", [{}, STATIC], ids=["no addresses", "addresses"])
 def test_both_make_the_same_result_of_what_dpdk_drives(
-    container: Container, go: type[Runtime], ipam: dict[str, Any]
+    container: Container, go: type[PluginRunner], ipam: dict[str, Any]
 ) -> None:
     results = []
-    for kind in (go, Runtime):
+    for kind in (go, PluginRunner):
         runtime = device(container, by=kind, ipam=ipam, DPDKMode=True)
         results.append(runtime.add())
         runtime.delete()
@@ -797,7 +797,7 @@ def test_the_example_of_its_readme_works(host: Host, container: Container) -> No
     (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     config = json.loads(example)
     host.run(f"ip link add {config['device']} type veth peer name far && ip link set far up")
-    runtime = Runtime("host-device", container, **config, dataDir=str(host.state / "devices"))
+    runtime = PluginRunner("host-device", container, **config, dataDir=str(host.state / "devices"))
     assert len(runtime.add()["ips"]) == 2
     runtime.check()
     runtime.delete()

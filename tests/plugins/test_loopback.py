@@ -3,21 +3,21 @@
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Runtime, fail_at_every_change, live_a_life
+from pycni.testing import Container, PluginRunner, check_lifecycle, fail_at_every_change
 
 LO = {"name": "lo", "mac": "00:00:00:00:00:00"}
 
 
 def test_it_leaves_nothing_behind(container: Container) -> None:
-    live_a_life(Runtime("loopback", container))
+    check_lifecycle(PluginRunner("loopback", container))
 
 
 def test_a_failed_add_leaves_nothing_behind(container: Container) -> None:
-    assert fail_at_every_change(lambda: Runtime("loopback", container)) == 1
+    assert fail_at_every_change(lambda: PluginRunner("loopback", container)) == 1
 
 
 def test_add_sets_lo_up_and_reports_its_addresses(container: Container) -> None:
-    result = Runtime("loopback", container, ifname="whatever").add()
+    result = PluginRunner("loopback", container, ifname="whatever").add()
     assert result["interfaces"] == [LO | {"sandbox": container.path}]
     assert result["ips"] == [{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}]
     assert container.pings("127.0.0.1")
@@ -39,25 +39,25 @@ def test_r40_the_result_has_the_shape_of_the_version_asked_for(
     """The Go plugin answers 0.2.0 to 0.4.0 in the shape of 1.x."""
     if "ips" in expected:
         container.run("sysctl -q net.ipv6.conf.lo.disable_ipv6=1")
-    result = Runtime("loopback", container, cniVersion=version).add()
+    result = PluginRunner("loopback", container, cniVersion=version).add()
     assert result["cniVersion"] == version
     assert {key: result[key] for key in expected} == expected
 
 
 def test_a_chained_result_is_passed_on(container: Container) -> None:
     previous = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.2/24"}]}
-    assert Runtime("loopback", container, prevResult=previous).add() == previous
+    assert PluginRunner("loopback", container, prevResult=previous).add() == previous
 
 
 def test_a_stranger_on_lo_is_refused(container: Container) -> None:
     container.run("ip addr add 10.9.9.9/32 dev lo")
     with pytest.raises(CniError, match=r'non-loopback address "10\.9\.9\.9/32"'):
-        Runtime("loopback", container).add()
+        PluginRunner("loopback", container).add()
     assert "UP" not in container.run("ip -br link show lo").split()[1]
 
 
 def test_check_notices_that_lo_is_down(container: Container) -> None:
-    runtime = Runtime("loopback", container)
+    runtime = PluginRunner("loopback", container)
     runtime.add()
     runtime.check()
     container.run("ip link set lo down")
@@ -67,14 +67,14 @@ def test_check_notices_that_lo_is_down(container: Container) -> None:
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/passwd"])
 def test_delete_works_once_the_namespace_is_gone(container: Container, netns: str) -> None:
-    runtime = Runtime("loopback", container)
+    runtime = PluginRunner("loopback", container)
     runtime.add()
     runtime.netns = netns
     runtime.delete()
 
 
 def test_add_without_a_namespace_names_the_path(container: Container) -> None:
-    runtime = Runtime("loopback", container)
+    runtime = PluginRunner("loopback", container)
     runtime.netns = "/nowhere/at/all"
     with pytest.raises(CniError, match="/nowhere/at/all") as caught:
         runtime.add()

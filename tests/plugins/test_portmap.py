@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime, asked, serving, wait_for
+from pycni.testing import Container, Host, PluginRunner, asked, serving, wait_for
 
 WEB = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
 DNS = {"hostPort": 5353, "containerPort": 53, "protocol": "udp"}
@@ -21,16 +21,16 @@ def bridged(container: Container, last: int = 2, *, bridge: str = "br0", net: in
     """The result of a bridge whose addresses end in `last`."""
     addresses = [{"address": f"10.{net}.0.{last}/24"}, {"address": f"fd00:{net}::{last}/64"}]
     ipam = {"type": "static", "addresses": addresses}
-    made = Runtime("bridge", container, **{**BRIDGE, "bridge": bridge, "ipam": ipam, **config}).add()
+    made = PluginRunner("bridge", container, **{**BRIDGE, "bridge": bridge, "ipam": ipam, **config}).add()
     wait_for(lambda: container.pings(f"fd00:{net}::1"), "the end of the gateway's duplicate address detection")
     return made
 
 
-def published(container: Container, *mappings: dict[str, Any], last: int = 2, **config: Any) -> Runtime:
+def published(container: Container, *mappings: dict[str, Any], last: int = 2, **config: Any) -> PluginRunner:
     """A runtime of portmap for a bridged container, after its ADD."""
     result = config.pop("prevResult", None) or bridged(container, last)
     mapped = {"runtimeConfig": {"portMappings": list(mappings)}, "prevResult": result}
-    runtime = Runtime("portmap", container, **mapped, **config)
+    runtime = PluginRunner("portmap", container, **mapped, **config)
     runtime.add()
     return runtime
 
@@ -326,9 +326,9 @@ def test_sctp_has_rules(web: Container, backend: str) -> None:
 @by_backend
 def test_sctp_is_published(web: Container, world: Container, backend: str) -> None:
     published(web, {**WEB, "protocol": "sctp"}, backend=backend)
-    with web.door.entered():
+    with web.netns.entered():
         server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
-    with world.door.entered():
+    with world.netns.entered():
         client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
     with server, client:
         server.bind(("", 80))
@@ -368,7 +368,7 @@ def test_containerd_writes_its_keys_in_capitals(web: Container, world: Container
 def test_nothing_to_map_is_no_work_at_all(container: Container, config: dict[str, Any]) -> None:
     host = container.host
     result = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.2/24"}]}
-    runtime = Runtime("portmap", container, **{"prevResult": result, "backend": "iptables", **config})
+    runtime = PluginRunner("portmap", container, **{"prevResult": result, "backend": "iptables", **config})
     assert runtime.add() == runtime.config["prevResult"]
     runtime.check()
     runtime.delete()
@@ -397,7 +397,7 @@ def test_the_first_address_of_each_family_of_this_interface_is_published(web: Co
 )
 def test_a_wrong_mapping_is_named(container: Container, config: dict[str, Any], message: str) -> None:
     mappings = [WEB, {**WEB, "hostPort": 8081, **config}]
-    runtime = Runtime("portmap", container, runtimeConfig={"portMappings": mappings})
+    runtime = PluginRunner("portmap", container, runtimeConfig={"portMappings": mappings})
     with pytest.raises(CniError, match=message) as caught:
         runtime.add()
     assert caught.value.code == 7
@@ -429,7 +429,7 @@ def test_a_wrong_configuration_is_named(container: Container, config: dict[str, 
 
 
 def test_it_stands_behind_another_plugin(container: Container) -> None:
-    runtime = Runtime("portmap", container, runtimeConfig={"portMappings": [WEB]})
+    runtime = PluginRunner("portmap", container, runtimeConfig={"portMappings": [WEB]})
     with pytest.raises(CniError, match="must be called as chained plugin"):
         runtime.add()
     with pytest.raises(CniError, match="prevResult"):

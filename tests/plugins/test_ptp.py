@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from pycni.kernel import sysctl
+from pycni.kernel.netns import sysctl
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime, wait_for
+from pycni.testing import Container, Host, PluginRunner, wait_for
 from pycni.testing.snapshot import of_host
 
 DEFAULTS = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 BACKENDS = pytest.mark.parametrize("backend", ["", "nftables", "iptables"])
 
 
-def prepared(container: Container, last: int = 2, ifname: str = "eth0", **config: Any) -> Runtime:
+def prepared(container: Container, last: int = 2, ifname: str = "eth0", **config: Any) -> PluginRunner:
     """A runtime whose static addresses end in `last`, before its ADD."""
     addresses = [
         {"address": f"10.1.0.{last}/24", "gateway": "10.1.0.1"},
@@ -24,10 +24,10 @@ def prepared(container: Container, last: int = 2, ifname: str = "eth0", **config
     ]
     routes = DEFAULTS if ifname == "eth0" else []
     ipam = {"type": "static", "addresses": addresses, "routes": routes}
-    return Runtime("ptp", container, ifname=ifname, **{"ipam": ipam, **config})
+    return PluginRunner("ptp", container, ifname=ifname, **{"ipam": ipam, **config})
 
 
-def attach(container: Container, last: int = 2, **config: Any) -> Runtime:
+def attach(container: Container, last: int = 2, **config: Any) -> PluginRunner:
     runtime = prepared(container, last, **config)
     runtime.add()
     return runtime
@@ -55,9 +55,9 @@ def routes(world: Host | Container, name: str, family: int = 4) -> list[str]:
 def source_seen(sender: Container, receiver: Container, address: str) -> str:
     """The source address with which a datagram to `address` arrives at the receiver."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with receiver.door.entered():
+    with receiver.netns.entered():
         inbox = socket.socket(family, socket.SOCK_DGRAM)
-    with sender.door.entered():
+    with sender.netns.entered():
         outbox = socket.socket(family, socket.SOCK_DGRAM)
     with inbox, outbox:
         inbox.bind((address, 5000))

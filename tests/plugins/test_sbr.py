@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life
+from pycni.testing import Container, Host, PluginRunner, check_lifecycle, fail_at_every_change, kill_at_every_change
 from pycni.testing.snapshot import of_namespace
 
 GATEWAYS = {4: "10.{net}.0.1", 6: "fd00:{net}::1"}
@@ -20,10 +20,10 @@ def attach(container: Container, net: int = 1, **ipam: Any) -> dict[str, Any]:
     ]
     ipam = {"type": "static", "addresses": addresses, **ipam}
     config = {"bridge": f"br{net}", "isGateway": True, "isDefaultGateway": net == 1}
-    return Runtime("bridge", container, ifname=f"net{net}", name=f"n{net}", ipam=ipam, **config).add()
+    return PluginRunner("bridge", container, ifname=f"net{net}", name=f"n{net}", ipam=ipam, **config).add()
 
 
-def sbr(container: Container, net: int = 1, *, by: type[Runtime] = Runtime, **config: Any) -> Runtime:
+def sbr(container: Container, net: int = 1, *, by: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
     """sbr for net1, whose attachment exists."""
     previous = attach(container, net)
     return by("sbr", container, ifname=f"net{net}", name=f"n{net}", previous=previous, **config)
@@ -42,7 +42,7 @@ def routes(container: Container, table: str, dev: str = "net1") -> list[str]:
     return sorted(" ".join([words[0], *words[2:3]] if "via" in words else words[:1]) for words in lines)
 
 
-class Refreshed(Runtime):
+class Refreshed(PluginRunner):
     """After DEL the interface has the routes again that the kernel and bridge gave it."""
 
     def delete(self) -> None:
@@ -87,9 +87,9 @@ def test_each_of_several_addresses_has_the_routes_of_its_own_subnet(container: C
     addresses = [{"address": f"10.{net}.0.2/24", "gateway": f"10.{net}.0.1"} for net in (1, 3)]
     extra = [{"dst": f"10.9{net}.0.0/16", "gw": f"10.{net}.0.7"} for net in (1, 3)]
     ipam = {"type": "static", "addresses": addresses, "routes": extra}
-    previous = Runtime("bridge", container, ifname="net1", name="n1", bridge="br1", ipam=ipam).add()
+    previous = PluginRunner("bridge", container, ifname="net1", name="n1", bridge="br1", ipam=ipam).add()
     container.run("ip route add 10.95.0.0/16 dev net1 scope link")
-    Runtime("sbr", container, ifname="net1", name="n1", previous=previous).add()
+    PluginRunner("sbr", container, ifname="net1", name="n1", previous=previous).add()
     for net, table in ((1, "100"), (3, "101")):
         own = [f"10.{net}.0.0/24", f"10.9{net}.0.0/16 10.{net}.0.7", "10.95.0.0/16", f"default 10.{net}.0.1"]
         assert routes(container, table) == sorted(own)
@@ -164,7 +164,7 @@ def test_routes_by_a_gateway_outside_of_all_subnets_come_along(host: Host, conta
     container.run("ip route add default via 169.254.1.1")
     interfaces = [{"name": "p1"}, {"name": "net1", "sandbox": container.path}]
     previous = {"cniVersion": "1.1.0", "interfaces": interfaces, "ips": [{"address": "10.1.0.2/32", "interface": 1}]}
-    Runtime("sbr", container, ifname="net1", previous=previous).add()
+    PluginRunner("sbr", container, ifname="net1", previous=previous).add()
     assert routes(container, "100") == ["169.254.1.1", "default 169.254.1.1"]
     container.run("ping -c1 -W1 -I 10.1.0.2 10.7.0.1")
 
@@ -183,7 +183,7 @@ def test_gateways_that_ipv6_has_merged_into_one_route_are_told_apart(container: 
 def test_a_route_keeps_its_metrics(container: Container) -> None:
     extra = [{"dst": "10.9.0.0/16", "gw": "10.1.0.7", "mtu": 1300, "advmss": 1200, "priority": 7}]
     previous = attach(container, routes=extra)
-    Runtime("sbr", container, ifname="net1", previous=previous).add()
+    PluginRunner("sbr", container, ifname="net1", previous=previous).add()
     (route,) = container.json("ip -j route show 10.9.0.0/16 table 100")
     assert (route["gateway"], route["metric"]) == ("10.1.0.7", 7)
     assert {"mtu": 1300, "advmss": 1200}.items() <= route["metrics"][0].items()
@@ -214,11 +214,11 @@ def test_a_wrong_configuration_is_named_and_nothing_is_touched(
 
 def test_without_addresses_or_a_plugin_before_it_says_so(container: Container) -> None:
     with pytest.raises(CniError, match="Required prevResult missing"):
-        Runtime("sbr", container).add()
+        PluginRunner("sbr", container).add()
     previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": container.path}]}
     container.run("ip link add eth0 type veth peer name p0")
     with pytest.raises(CniError, match="No IP addresses supplied on interface: eth0"):
-        Runtime("sbr", container, previous=previous).add()
+        PluginRunner("sbr", container, previous=previous).add()
 
 
 def test_addresses_of_other_interfaces_are_not_meant(container: Container) -> None:
@@ -252,8 +252,8 @@ def test_r46_check_finds_what_is_really_wrong(container: Container, damage: str,
 def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container) -> None:
     """CHECK of a chain gives every plugin the last result, whose routes are in the tables of sbr by then."""
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}]}
-    bridge = Runtime("bridge", container, bridge="br1", isDefaultGateway=True, ipam=ipam)
-    runtime = Runtime("sbr", container, previous=bridge.add())
+    bridge = PluginRunner("bridge", container, bridge="br1", isDefaultGateway=True, ipam=ipam)
+    runtime = PluginRunner("sbr", container, previous=bridge.add())
     runtime.add()
     bridge.check()
     container.run("ip route flush table 100")
@@ -264,14 +264,14 @@ def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container
 def test_it_leaves_nothing_behind(container: Container) -> None:
     """Its routes go with the interface, which stays here."""
     previous = attach(container)
-    live_a_life(Refreshed("sbr", container, ifname="net1", name="n1", previous=previous))
+    check_lifecycle(Refreshed("sbr", container, ifname="net1", name="n1", previous=previous))
 
 
 @pytest.mark.parametrize("config", [{}, {"table": 500}, {"addSourceHints": True}, {"gateways": ["10.1.0.9"]}])
 def test_r46_a_failed_add_puts_everything_back(container: Container, config: dict[str, Any]) -> None:
     previous = attach(container)
 
-    def make() -> Runtime:
+    def make() -> PluginRunner:
         return Refreshed("sbr", container, ifname="net1", name="n1", previous=previous, **config)
 
     assert fail_at_every_change(make) >= (2 if "table" in config else 8)
@@ -281,10 +281,10 @@ def test_r46_a_failed_add_puts_everything_back(container: Container, config: dic
 def test_an_add_killed_half_way_is_cleaned_up_by_del(container: Container) -> None:
     previous = attach(container)
 
-    def make() -> Runtime:
+    def make() -> PluginRunner:
         return Refreshed("sbr", container, ifname="net1", name="n1", previous=previous)
 
-    assert die_at_every_change(make, gc=False) >= 8
+    assert kill_at_every_change(make, gc=False) >= 8
 
 
 def test_del_removes_the_rules_and_only_its_own(container: Container) -> None:
@@ -308,7 +308,7 @@ def test_r10_rules_of_a_container_that_has_the_namespaces_path_by_now_stay(conta
     gone, other, _ = containers
     runtime = sbr(gone)
     runtime.add()
-    Runtime("bridge", gone, ifname="net1", name="n1", bridge="br1").delete()
+    PluginRunner("bridge", gone, ifname="net1", name="n1", bridge="br1").delete()
     sbr(other).add()
     runtime.netns = other.path
     runtime.delete()
@@ -331,10 +331,10 @@ def test_interfaces_of_one_container_at_the_same_time_get_tables_of_their_own(co
     from concurrent.futures import ThreadPoolExecutor
 
     runtimes = [sbr(container, net) for net in (1, 2, 3)]
-    own = container.host.door
+    own = container.host.netns
 
-    def add(runtime: Runtime) -> None:
-        own.enter_for_good()
+    def add(runtime: PluginRunner) -> None:
+        own.enter_permanently()
         runtime.add()
 
     with ThreadPoolExecutor() as pool:
@@ -347,10 +347,10 @@ def test_interfaces_of_one_container_at_the_same_time_get_tables_of_their_own(co
 
 @pytest.mark.parametrize("table", [{}, pytest.param({"table": 500}, marks=pytest.mark.newer_go)])
 def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(
-    container: Container, go: type[Runtime], table: dict[str, int]
+    container: Container, go: type[PluginRunner], table: dict[str, int]
 ) -> None:
     theirs = sbr(container, by=go, **table)
-    ours = Runtime("sbr", container, ifname="net1", name="n1", previous=theirs.previous, **table)
+    ours = PluginRunner("sbr", container, ifname="net1", name="n1", previous=theirs.previous, **table)
     ours.result = theirs.add()
     ours.check()
     ours.delete()

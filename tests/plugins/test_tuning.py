@@ -9,19 +9,19 @@ from pycni_plugins.tuning import allowlist, sysctls
 
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
+from pycni.sdk.dispatch import answer
 from pycni.sdk.invoke import invoke
-from pycni.sdk.respond import answer
-from pycni.testing import Container, Host, Runtime
+from pycni.testing import Container, Host, PluginRunner
 
 IPAM = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
 MAC = "02:00:5e:00:00:01"
 ARP_FILTER = "net.ipv4.conf.IFNAME.arp_filter"
 
 
-def tuned(container: Container, ifname: str = "eth0", **config: Any) -> Runtime:
+def tuned(container: Container, ifname: str = "eth0", **config: Any) -> PluginRunner:
     """A runtime for a bridged container, before the ADD of tuning."""
-    made = Runtime("bridge", container, ifname=ifname, bridge="br0", isDefaultGateway=True, ipam=IPAM).add()
-    return Runtime("tuning", container, ifname=ifname, dataDir=str(data_dir(container)), prevResult=made, **config)
+    made = PluginRunner("bridge", container, ifname=ifname, bridge="br0", isDefaultGateway=True, ipam=IPAM).add()
+    return PluginRunner("tuning", container, ifname=ifname, dataDir=str(data_dir(container)), prevResult=made, **config)
 
 
 def data_dir(container: Container) -> Path:
@@ -41,7 +41,7 @@ def sysctl(container: Container, path: str) -> str:
     return container.run(f"cat /proc/sys/net/{path}").strip()
 
 
-def add_raw(runtime: Runtime, document: str) -> None:
+def add_raw(runtime: PluginRunner, document: str) -> None:
     """ADD with this very text as the configuration. Raises CniError."""
     env = {
         "CNI_COMMAND": "ADD",
@@ -122,7 +122,7 @@ def test_which_file_a_key_means(key: str, path: str) -> None:
 
 def test_with_nothing_to_tune_nothing_is_looked_at(container: Container) -> None:
     previous = {"cniVersion": "1.1.0", "interfaces": [], "ips": [{"address": "10.0.0.2/24"}]}
-    runtime = Runtime("tuning", container, prevResult=previous, promisc=False, mtu=0, mac="", sysctl={})
+    runtime = PluginRunner("tuning", container, prevResult=previous, promisc=False, mtu=0, mac="", sysctl={})
     runtime.netns = "/run/netns/not-there"
     assert runtime.add()["ips"] == previous["ips"]
     runtime.check()
@@ -230,7 +230,7 @@ def test_a_mac_in_cni_args_is_checked(container: Container) -> None:
 )
 def test_a_sysctl_that_is_configured_twice_is_refused(container: Container, sysctls: str) -> None:
     """Decoded, a configuration has but one of two equal keys: it must be seen in the text (TU-02)."""
-    runtime = Runtime("tuning", container)
+    runtime = PluginRunner("tuning", container)
     document = '{"cniVersion": "1.1.0", "name": "test", "type": "tuning", "prevResult": {}, ' + sysctls + "}"
     with pytest.raises(CniError, match="duplicated sysctl keys are not allowed: net.core.somaxconn"):
         add_raw(runtime, document)
@@ -334,7 +334,7 @@ def test_check_expects_nothing_of_what_is_not_configured(container: Container) -
 
 def test_status_is_ready(container: Container, allowed: Path) -> None:
     allowed.write_text("net")
-    Runtime("tuning", container, sysctl={ARP_FILTER: "1"}, mtu=1400, dataDir=str(data_dir(container))).status()
+    PluginRunner("tuning", container, sysctl={ARP_FILTER: "1"}, mtu=1400, dataDir=str(data_dir(container))).status()
 
 
 def test_status_says_where_no_backup_can_be_written(container: Container) -> None:
@@ -342,5 +342,5 @@ def test_status_says_where_no_backup_can_be_written(container: Container) -> Non
     (container.host.state / "bin" / "file").write_text("")
     data_dir = container.host.state / "bin" / "file" / "tuning"
     with pytest.raises(CniError, match=f"dataDir {data_dir} is not writable") as caught:
-        Runtime("tuning", container, mtu=1400, dataDir=str(data_dir)).status()
+        PluginRunner("tuning", container, mtu=1400, dataDir=str(data_dir)).status()
     assert caught.value.code == 50

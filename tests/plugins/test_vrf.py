@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime, die_at_every_change, fail_at_every_change, live_a_life, wait_for
+from pycni.testing import (
+    Container,
+    Host,
+    PluginRunner,
+    check_lifecycle,
+    fail_at_every_change,
+    kill_at_every_change,
+    wait_for,
+)
 from pycni.testing.snapshot import of_namespace
 
 needs_vrf = pytest.mark.needs_kernel("vrf")
@@ -23,17 +31,17 @@ def attach(container: Container, net: int = 1, **options: Any) -> dict[str, Any]
     ]
     ipam = {"type": "static", "addresses": addresses, "routes": options.pop("routes", [])}
     config = {"bridge": f"br{net}", "isGateway": True, "isDefaultGateway": True, "ipam": ipam, **options}
-    return Runtime("bridge", container, ifname=f"net{net}", name=f"n{net}", **config).add()
+    return PluginRunner("bridge", container, ifname=f"net{net}", name=f"n{net}", **config).add()
 
 
-def vrf(container: Container, net: int = 1, *, by: type[Runtime] = Runtime, **config: Any) -> Runtime:
+def vrf(container: Container, net: int = 1, *, by: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
     """vrf for net1, whose attachment exists."""
     options = {"vrfname": "blue", **config}
     return by("vrf", container, ifname=f"net{net}", name=f"n{net}", previous=attach(container, net), **options)
 
 
-def of_net1(container: Container, previous: dict[str, Any], **config: Any) -> Runtime:
-    return Runtime("vrf", container, ifname="net1", name="n1", previous=previous, **{"vrfname": "blue", **config})
+def of_net1(container: Container, previous: dict[str, Any], **config: Any) -> PluginRunner:
+    return PluginRunner("vrf", container, ifname="net1", name="n1", previous=previous, **{"vrfname": "blue", **config})
 
 
 @pytest.fixture
@@ -98,10 +106,10 @@ def test_several_interfaces_share_a_vrf_until_the_last_is_removed(container: Con
 @needs_vrf
 def test_interfaces_come_and_go_at_the_same_time(container: Container) -> None:
     runtimes = [vrf(container, net, vrfname=f"v{net % 2}") for net in (1, 2, 3, 4)]
-    own = container.host.door
+    own = container.host.netns
 
-    def live(runtime: Runtime) -> None:
-        own.enter_for_good()
+    def live(runtime: PluginRunner) -> None:
+        own.enter_permanently()
         runtime.add()
         runtime.check()
         runtime.delete()
@@ -136,7 +144,7 @@ def test_a_table_of_ones_own(container: Container) -> None:
 @needs_vrf
 def test_sbr_takes_no_table_of_a_vrf(container: Container) -> None:
     container.run("ip link add blue type vrf table 100")
-    Runtime("sbr", container, ifname="net1", name="n1", previous=attach(container)).add()
+    PluginRunner("sbr", container, ifname="net1", name="n1", previous=attach(container)).add()
     assert "lookup 101" in container.run("ip rule")
 
 
@@ -167,9 +175,9 @@ def test_behind_ptp_all_goes_through_the_host_still(host: Host, container: Conta
     """The rest of its addresses' subnets is not behind the interface, and must not be so in the VRF."""
     ipam = {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "fd00:5::/64"}]]}
     defaults = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
-    previous = Runtime("ptp", container, ipam={**ipam, "routes": defaults}).add()
+    previous = PluginRunner("ptp", container, ipam={**ipam, "routes": defaults}).add()
     before = routes(container, "main", "eth0")
-    runtime = Runtime("vrf", container, previous=previous, vrfname="blue")
+    runtime = PluginRunner("vrf", container, previous=previous, vrfname="blue")
     runtime.add()
     runtime.check()
     assert not {"10.5.0.0/24", "fd00:5::/64"} & set(before)
@@ -245,7 +253,7 @@ def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container
     runtime = vrf(container)
     runtime.add()
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
-    bridge = Runtime("bridge", container, ifname="net1", name="n1", bridge="br1", ipam=ipam, isGateway=True)
+    bridge = PluginRunner("bridge", container, ifname="net1", name="n1", bridge="br1", ipam=ipam, isGateway=True)
     bridge.result = runtime.result
     bridge.check()
     container.run("ip route flush table 1")
@@ -256,13 +264,13 @@ def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container
 @needs_vrf
 def test_it_leaves_nothing_behind(used: Container) -> None:
     """Not even the interface is changed, which stays here."""
-    live_a_life(vrf(used))
+    check_lifecycle(vrf(used))
 
 
 @needs_vrf
 @pytest.mark.usefixtures("through_server")
 def test_through_the_server_it_leaves_nothing_behind_either(used: Container) -> None:
-    live_a_life(vrf(used))
+    check_lifecycle(vrf(used))
 
 
 @needs_vrf
@@ -275,7 +283,7 @@ def test_a_failed_add_puts_everything_back(used: Container) -> None:
 @pytest.mark.exhaustive
 def test_an_add_killed_half_way_is_cleaned_up_by_del(used: Container) -> None:
     previous = attach(used)
-    assert die_at_every_change(lambda: of_net1(used, previous), gc=False) >= 2
+    assert kill_at_every_change(lambda: of_net1(used, previous), gc=False) >= 2
 
 
 @needs_vrf
@@ -316,7 +324,7 @@ def test_del_leaves_what_is_another_vrfs_or_no_vrf(container: Container) -> None
 
 @needs_vrf
 @pytest.mark.exhaustive
-def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(used: Container, go: type[Runtime]) -> None:
+def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(used: Container, go: type[PluginRunner]) -> None:
     previous = attach(used, isDefaultGateway=False)  # that of Debian loses routes, which our CHECK would find
     theirs = go("vrf", used, ifname="net1", name="n1", previous=previous, vrfname="blue", cniVersion="1.0.0")
     ours = of_net1(used, previous, cniVersion="1.0.0")
@@ -345,8 +353,8 @@ def test_the_example_of_its_readme_works(container: Container) -> None:
     readme = Path(__file__).parents[2] / "plugins" / "vrf" / "README.md"
     (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     bridge, blue = json.loads(example)["plugins"]
-    previous = Runtime("bridge", container, **bridge).add()
-    runtime = Runtime("vrf", container, previous=previous, **blue)
+    previous = PluginRunner("bridge", container, **bridge).add()
+    runtime = PluginRunner("vrf", container, previous=previous, **blue)
     assert len(runtime.add()["ips"]) == 2
     runtime.check()
     runtime.delete()
@@ -378,7 +386,7 @@ def test_a_kernel_without_vrfs_says_so_and_nothing_is_touched(container: Contain
     ],
 )
 def test_a_wrong_configuration_is_named(container: Container, config: dict[str, Any], message: str) -> None:
-    runtime = Runtime("vrf", container, **{"vrfname": "blue", **config})
+    runtime = PluginRunner("vrf", container, **{"vrfname": "blue", **config})
     with pytest.raises(CniError, match=message) as caught:
         runtime.add()
     assert caught.value.code == 7
@@ -386,7 +394,7 @@ def test_a_wrong_configuration_is_named(container: Container, config: dict[str, 
 
 
 def test_without_a_plugin_before_it_or_without_the_interface_it_says_so(container: Container) -> None:
-    runtime = Runtime("vrf", container, vrfname="blue")
+    runtime = PluginRunner("vrf", container, vrfname="blue")
     with pytest.raises(CniError, match="Required prevResult missing"):
         runtime.add()
     runtime.previous = {"cniVersion": "1.1.0", "interfaces": []}
@@ -396,6 +404,6 @@ def test_without_a_plugin_before_it_or_without_the_interface_it_says_so(containe
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
 def test_del_works_without_the_namespace(container: Container, netns: str) -> None:
-    runtime = Runtime("vrf", container, vrfname="blue")
+    runtime = PluginRunner("vrf", container, vrfname="blue")
     runtime.netns = netns
     runtime.delete()

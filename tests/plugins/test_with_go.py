@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime
+from pycni.testing import Container, Host, PluginRunner
 from pycni.testing.snapshot import of_host, of_namespace
 
 DUAL = {
@@ -30,7 +30,9 @@ by_backend = pytest.mark.parametrize(
 both_plugins = pytest.mark.parametrize("plugin", ["bridge", "ptp"])
 
 
-def runtime(kind: type[Runtime], plugin: str, container: Container, ifname: str = "eth0", **config: Any) -> Runtime:
+def runtime(
+    kind: type[PluginRunner], plugin: str, container: Container, ifname: str = "eth0", **config: Any
+) -> PluginRunner:
     """A runtime of either kind for a masqueraded attachment.
 
     A second interface has no default routes, and with ptp, where Go's fails with two in one subnet, another subnet.
@@ -41,17 +43,17 @@ def runtime(kind: type[Runtime], plugin: str, container: Container, ifname: str 
     return kind(plugin, container, ifname=ifname, **options)
 
 
-def settled(kind: type[Runtime], plugin: str, container: Container) -> set[str]:
+def settled(kind: type[PluginRunner], plugin: str, container: Container) -> set[str]:
     """The host after a life has made what is shared: the bridge, the tables of the firewall."""
     by_iptables, by_nftables = {"ipMasqBackend": "iptables"}, {"ipMasqBackend": "nftables"}
-    for each, backend in ((kind, {}), (kind, by_nftables), (Runtime, by_iptables)):
+    for each, backend in ((kind, {}), (kind, by_nftables), (PluginRunner, by_iptables)):
         first = runtime(each, plugin, container, **backend)
         first.add()
-        handed_over(first, runtime(Runtime, plugin, container, **backend)).delete()
+        handed_over(first, runtime(PluginRunner, plugin, container, **backend)).delete()
     return of_host(container.host)
 
 
-def handed_over(giver: Runtime, taker: Runtime) -> Runtime:
+def handed_over(giver: PluginRunner, taker: PluginRunner) -> PluginRunner:
     """The taker with what the giver's runtime remembers."""
     taker.result = giver.result
     return taker
@@ -60,13 +62,13 @@ def handed_over(giver: Runtime, taker: Runtime) -> Runtime:
 @both_plugins
 @by_backend
 def test_a_go_add_is_checked_and_removed_by_ours(
-    container: Container, go: type[Runtime], plugin: str, backend: dict[str, str], outside: Container
+    container: Container, go: type[PluginRunner], plugin: str, backend: dict[str, str], outside: Container
 ) -> None:
     before, inside = settled(go, plugin, container), of_namespace(container)
     theirs = runtime(go, plugin, container, **backend)
     theirs.add()
     assert container.pings("192.0.2.2")
-    ours = handed_over(theirs, runtime(Runtime, plugin, container, **backend))
+    ours = handed_over(theirs, runtime(PluginRunner, plugin, container, **backend))
     ours.check()
     ours.delete()
     assert of_host(container.host) == before
@@ -76,10 +78,10 @@ def test_a_go_add_is_checked_and_removed_by_ours(
 
 @both_plugins
 def test_our_add_is_checked_and_removed_by_go(
-    container: Container, go: type[Runtime], plugin: str, outside: Container
+    container: Container, go: type[PluginRunner], plugin: str, outside: Container
 ) -> None:
     before, inside = settled(go, plugin, container), of_namespace(container)
-    ours = runtime(Runtime, plugin, container, ipMasqBackend="iptables")
+    ours = runtime(PluginRunner, plugin, container, ipMasqBackend="iptables")
     ours.add()
     assert container.pings("192.0.2.2")
     theirs = handed_over(ours, runtime(go, plugin, container, ipMasqBackend="iptables"))
@@ -92,11 +94,11 @@ def test_our_add_is_checked_and_removed_by_go(
 @both_plugins
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
 def test_r09_what_go_made_goes_without_the_namespace_and_without_a_result(
-    container: Container, go: type[Runtime], plugin: str, netns: str
+    container: Container, go: type[PluginRunner], plugin: str, netns: str
 ) -> None:
     before = settled(go, plugin, container)
     runtime(go, plugin, container).add()
-    ours = runtime(Runtime, plugin, container)
+    ours = runtime(PluginRunner, plugin, container)
     ours.netns = netns
     ours.delete()
     # Without the namespace nobody can tell which cable on the host it was; the kernel removes it with the namespace.
@@ -106,12 +108,12 @@ def test_r09_what_go_made_goes_without_the_namespace_and_without_a_result(
 
 @both_plugins
 def test_gc_removes_what_go_has_in_iptables_of_containers_that_are_gone(
-    containers: list[Container], go: type[Runtime], plugin: str
+    containers: list[Container], go: type[PluginRunner], plugin: str
 ) -> None:
     alive, dead, _ = (runtime(go, plugin, each) for each in containers)
     alive.add()
     dead.add()
-    ours = handed_over(alive, runtime(Runtime, plugin, containers[0], cniVersion="1.1.0"))
+    ours = handed_over(alive, runtime(PluginRunner, plugin, containers[0], cniVersion="1.1.0"))
     ours.gc(ours)
     host = containers[0].host
     assert dead.owner.container_name("CNI-", 28) not in host.run("iptables-save -t nat; ip6tables-save -t nat")
@@ -119,46 +121,50 @@ def test_gc_removes_what_go_has_in_iptables_of_containers_that_are_gone(
 
 
 @both_plugins
-def test_r07_of_two_interfaces_by_go_ours_removes_one(container: Container, go: type[Runtime], plugin: str) -> None:
+def test_r07_of_two_interfaces_by_go_ours_removes_one(
+    container: Container, go: type[PluginRunner], plugin: str
+) -> None:
     first, second = runtime(go, plugin, container), runtime(go, plugin, container, "eth1")
     first.add()
     second.add()
-    handed_over(second, runtime(Runtime, plugin, container, "eth1")).delete()
-    ours = handed_over(first, runtime(Runtime, plugin, container))
+    handed_over(second, runtime(PluginRunner, plugin, container, "eth1")).delete()
+    ours = handed_over(first, runtime(PluginRunner, plugin, container))
     ours.check()
     ours.delete()
     assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
 
 
-def test_the_second_interface_may_be_the_other_sides(container: Container, go: type[Runtime]) -> None:
+def test_the_second_interface_may_be_the_other_sides(container: Container, go: type[PluginRunner]) -> None:
     theirs = runtime(go, "ptp", container)
-    ours = runtime(Runtime, "ptp", container, "eth1", ipMasqBackend="iptables")
+    ours = runtime(PluginRunner, "ptp", container, "eth1", ipMasqBackend="iptables")
     theirs.add()
     ours.add()
-    handed_over(theirs, runtime(Runtime, "ptp", container)).check()
+    handed_over(theirs, runtime(PluginRunner, "ptp", container)).check()
     ours.check()
     ours.delete()
-    handed_over(theirs, runtime(Runtime, "ptp", container)).check()
+    handed_over(theirs, runtime(PluginRunner, "ptp", container)).check()
     theirs.delete()
     assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
 
 
-def test_where_nftables_is_named_what_is_in_iptables_does_not_count(container: Container, go: type[Runtime]) -> None:
+def test_where_nftables_is_named_what_is_in_iptables_does_not_count(
+    container: Container, go: type[PluginRunner]
+) -> None:
     theirs = runtime(go, "ptp", container, ipMasqBackend="iptables")
     theirs.add()
-    ours = handed_over(theirs, runtime(Runtime, "ptp", container, ipMasqBackend="nftables"))
+    ours = handed_over(theirs, runtime(PluginRunner, "ptp", container, ipMasqBackend="nftables"))
     with pytest.raises(CniError, match="is missing in nftables"):
         ours.check()
     ours.delete()
     assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
 
 
-def test_both_make_the_same_rules(containers: list[Container], go: type[Runtime], host: Host) -> None:
+def test_both_make_the_same_rules(containers: list[Container], go: type[PluginRunner], host: Host) -> None:
     theirs = runtime(go, "bridge", containers[0])
     theirs.add()
     made = _rules(host, theirs)
     theirs.delete()
-    ours = runtime(Runtime, "bridge", containers[0], ipMasqBackend="iptables", ipam=_fixed(theirs))
+    ours = runtime(PluginRunner, "bridge", containers[0], ipMasqBackend="iptables", ipam=_fixed(theirs))
     ours.add()
     assert _rules(host, ours) == made
 
@@ -177,10 +183,10 @@ def test_both_make_the_same_rules(containers: list[Container], go: type[Runtime]
     ids=str,
 )
 def test_both_put_ports_into_the_same_vlans(
-    container: Container, go: type[Runtime], host: Host, options: dict[str, Any]
+    container: Container, go: type[PluginRunner], host: Host, options: dict[str, Any]
 ) -> None:
     found = []
-    for kind in (go, Runtime):
+    for kind in (go, PluginRunner):
         attachment = runtime(kind, "bridge", container, ipMasq=False, **options)
         attachment.add()
         found.append(sorted(str(port["vlans"]) for port in host.json("bridge -j vlan")))
@@ -189,12 +195,12 @@ def test_both_put_ports_into_the_same_vlans(
     assert found[0] == found[1]
 
 
-def _fixed(theirs: Runtime) -> dict[str, Any]:
+def _fixed(theirs: PluginRunner) -> dict[str, Any]:
     addresses = [{"address": ip["address"], "gateway": ip["gateway"]} for ip in (theirs.result or {})["ips"]]
     return {"type": "static", "addresses": addresses}
 
 
-def _rules(host: Host, of: Runtime) -> list[str]:
+def _rules(host: Host, of: PluginRunner) -> list[str]:
     lines = host.run("iptables-save -t nat; ip6tables-save -t nat").splitlines()
     rules = [line for line in lines if line.startswith(("-A", ":CNI-"))]
     assert len(rules) == 8

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.conversion import VersionedResult
 
 ROWS = json.loads((Path(__file__).parents[1] / "data" / "result_conversions.json").read_text())["rows"]
@@ -29,7 +29,7 @@ DEVIATIONS = {
 
 
 def converted(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    document = dialect.loads(row["input_text"])
+    document = go_json.loads(row["input_text"])
     if "parser_version" in row:
         parsed = VersionedResult.parse_as(document, row["parser_version"])
     else:
@@ -51,8 +51,8 @@ def test_a_result_is_converted_to_the_very_bytes(row: dict[str, Any]) -> None:
     parsed_version, document = converted(row)
     assert parsed_version == expect["parsed_version"]
     assert document == expect["output"]
-    assert dialect.dumps_compact(document) == expect["output_text_compact"]
-    assert dialect.dumps_indented(document) == expect["output_text_pretty"]
+    assert go_json.dumps_compact(document) == expect["output_text_compact"]
+    assert go_json.dumps_indented(document) == expect["output_text_pretty"]
 
 
 @parameters([row for row in ROWS if "output" not in row["expect"] and not deviates(row)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pycni.protocol import args, dialect, names, request, version
+from pycni.protocol import cni_args, go_json, names, request, version
 from pycni.protocol.address import parse_cidr
 from pycni.protocol.conversion import VersionedResult, document_of, of_plugin
 from pycni.protocol.errors import CniError, Code
@@ -70,7 +70,7 @@ def test_versions_are_compared(row: dict[str, Any]) -> None:
 def test_the_version_of_a_configuration_is_read(row: dict[str, Any]) -> None:
     def cni_version() -> str:
         document = request.decode_config(row["in"]["input"].encode())
-        return dialect.fold(document, ("cniVersion",)).get("cniVersion") or version.DEFAULT
+        return go_json.fold(document, ("cniVersion",)).get("cniVersion") or version.DEFAULT
 
     if "error" in row["out"]:
         with pytest.raises(CniError) as caught:
@@ -94,14 +94,14 @@ def test_cni_args_are_read(row: dict[str, Any]) -> None:
     # Booleans and fields that cannot be set from text are Go's way to declare arguments; ours are texts.
     text, expected = row["in"]["args"], row["out"]
     if "Flag" in text or "Plain" in text:
-        assert args.parse(text, ("Flag", "Plain")) is not None
+        assert cni_args.parse(text, ("Flag", "Plain")) is not None
         return
     if "error" in expected:
         with pytest.raises(CniError) as caught:
-            args.parse(text, ("IP", "MAC", "K8S_POD_NAME"))
+            cni_args.parse(text, ("IP", "MAC", "K8S_POD_NAME"))
         assert caught.value.msg == expected["error"].replace(r"\n", "\n")
         return
-    values = args.parse(text, ("IP", "MAC", "K8S_POD_NAME"))
+    values = cni_args.parse(text, ("IP", "MAC", "K8S_POD_NAME"))
     assert {key: values.get(key, "") for key in ("IP", "MAC", "K8S_POD_NAME")} == {
         key: expected[key] for key in ("IP", "MAC", "K8S_POD_NAME")
     }
@@ -119,7 +119,7 @@ def test_addresses_are_read(row: dict[str, Any]) -> None:
 def previous_result(row: dict[str, Any]) -> VersionedResult | None:
     """What a plugin makes of the prevResult in its configuration, as the SDK reads it."""
     config = request.decode_config(row["in"]["input"].encode())
-    known = dialect.fold(config, ("cniVersion", "prevResult"))
+    known = go_json.fold(config, ("cniVersion", "prevResult"))
     if "prevResult" not in known:
         return None
     return VersionedResult.parse_as(known["prevResult"], known.get("cniVersion", ""))
@@ -137,8 +137,8 @@ def test_a_previous_result_is_read(row: dict[str, Any]) -> None:
         assert expected["prev"] is None
         return
     assert parsed.cni_version == expected["version"]
-    assert dialect.dumps_compact(parsed.to_document(parsed.cni_version)) == expected["compact"]
-    assert dialect.dumps_compact(document_of(parsed.result, version.NEWEST)) == expected["as_current"]
+    assert go_json.dumps_compact(parsed.to_document(parsed.cni_version)) == expected["compact"]
+    assert go_json.dumps_compact(document_of(parsed.result, version.NEWEST)) == expected["as_current"]
 
 
 def test_an_empty_version_in_a_previous_result_counts_as_absent() -> None:
@@ -161,7 +161,7 @@ def test_what_a_plugin_printed_is_read(row: dict[str, Any]) -> None:
         return
     parsed = of_plugin(row["in"]["stdout"], cni_version)
     assert parsed.cni_version == row["out"]["version"]
-    assert dialect.dumps_compact(parsed.to_document(parsed.cni_version)) == row["out"]["compact"]
+    assert go_json.dumps_compact(parsed.to_document(parsed.cni_version)) == row["out"]["compact"]
 
 
 @rows_of("construct_print")
@@ -175,7 +175,7 @@ def test_a_result_made_in_code_is_printed(row: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=row["out"]["error"]):
             made.to_document(row["in"]["target"])
     else:
-        assert dialect.dumps_indented(made.to_document(row["in"]["target"])) == row["out"]["pretty"]
+        assert go_json.dumps_indented(made.to_document(row["in"]["target"])) == row["out"]["pretty"]
 
 
 @rows_of("split_list")

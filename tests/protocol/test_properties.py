@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pycni.protocol import args, dialect, version
+from pycni.protocol import cni_args, go_json, version
 from pycni.protocol.address import parse_cidr, parse_ip
 from pycni.protocol.conversion import VersionedResult, document_of, of_plugin
 from pycni.protocol.errors import CniError
@@ -108,7 +108,7 @@ def test_a_result_is_converted_or_refused(document: Any, asked: str, target: str
     except ValueError as error:
         explained(error)
     else:
-        assert VersionedResult.parse(json.loads(dialect.dumps_compact(made))).to_document(target) == made
+        assert VersionedResult.parse(json.loads(go_json.dumps_compact(made))).to_document(target) == made
 
 
 @given(payloads)
@@ -135,9 +135,9 @@ def test_an_error_object_is_read_or_refused(document: Any) -> None:
 
 @given(st.text() | env_values | st.from_regex(r"(IgnoreUnknown=(1|true|yes)|IP=[a-z]*|[A-Z]*=?)(;.{0,5})*"))
 def test_cni_args_are_read_or_refused(text: str) -> None:
-    lenient = args.parse_leniently(text)
+    lenient = cni_args.parse_leniently(text)
     try:
-        strict = args.parse(text, ("IP", "MAC"))
+        strict = cni_args.parse(text, ("IP", "MAC"))
     except CniError as error:
         printable(error)
     else:
@@ -197,7 +197,7 @@ results = st.builds(
 
 
 def back_from(result: Result, cni_version: str) -> Result:
-    text = dialect.dumps_indented(document_of(result, cni_version))
+    text = go_json.dumps_indented(document_of(result, cni_version))
     return VersionedResult.parse(json.loads(text.encode())).result
 
 

@@ -12,14 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycni.protocol.errors import CniError, ConfigError
-from pycni.runtime import (
-    Cache,
-    NetworkConfig,
-    PluginConfig,
-    PluginError,
-    RuntimeConf,
-    UnreadableEntryError,
-)
+from pycni.runtime import Cache, NetworkConfig, PluginConfig, PluginError, RuntimeConf, UnreadableEntryError
 
 if TYPE_CHECKING:
     from tests.runtime.conftest import Workshop

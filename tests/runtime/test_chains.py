@@ -39,7 +39,7 @@ def parameters(container: Container, number: int) -> RuntimeConf:
 
 def at_once(host: Host, do: Any, items: list[Any], threads: int) -> None:
     """Do it for all items, in threads that are on the host."""
-    with ThreadPoolExecutor(threads, initializer=host.door.enter_for_good) as pool:
+    with ThreadPoolExecutor(threads, initializer=host.netns.enter_permanently) as pool:
         list(pool.map(do, items))
 
 
@@ -71,7 +71,7 @@ def test_r16_sixteen_first_adds_leave_each_shared_rule_once(host: Host, tmp_path
     assert not [container for container in containers if container.id in left]
 
     fresh = Host(tmp_path / "fresh")
-    fresh.door.enter_for_good()
+    fresh.netns.enter_permanently()
     alone = Container(fresh)
     running(tmp_path).add_network_list(chain(tmp_path / "other", backend), parameters(alone, 0))
     assert found == skeleton(fresh)

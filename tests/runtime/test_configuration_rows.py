@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pycni.protocol import dialect
+from pycni.protocol import go_json
 from pycni.protocol.errors import CniError, ConfigError
 from pycni.runtime import NetworkConfig, PluginConfig, discovery
 
@@ -20,7 +20,7 @@ def rows_of(op: dict[str, Any]) -> pytest.MarkDecorator:
 
 
 def shown(document: Any) -> str:
-    return dialect.dumps_compact(document, sort_keys=True)
+    return go_json.dumps_compact(document, sort_keys=True)
 
 
 def assert_same_plugins(plugins: Any, expected: Any) -> None:

@@ -13,15 +13,7 @@ import pytest
 
 from pycni.protocol import version
 from pycni.protocol.errors import CniError, Code
-from pycni.runtime import (
-    AttachmentId,
-    CollectedError,
-    NetworkConfig,
-    PluginConfig,
-    PluginError,
-    Runtime,
-    RuntimeConf,
-)
+from pycni.runtime import AttachmentId, CollectedError, NetworkConfig, PluginConfig, PluginError, Runtime, RuntimeConf
 
 if TYPE_CHECKING:
     from tests.runtime.conftest import Workshop

@@ -13,7 +13,7 @@ import pytest
 from pycni.cli import installation
 from pycni.protocol import version
 from pycni.sdk import registry
-from pycni.sdk.launcher import Launcher
+from pycni.sdk.stub import Stub
 from pycni.testing import Container, Host
 
 CONFIG: dict[str, Any] = {
@@ -33,7 +33,7 @@ def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def modules_of(executable: Path, command: str, config: dict[str, object]) -> set[str]:
     """The modules that one call imports, as Python itself reports them."""
-    launcher = Launcher.read(str(executable))
+    launcher = Stub.read(str(executable))
     assert launcher is not None
     options = "-IS" if launcher.path else "-I"
     done = subprocess.run(
@@ -89,7 +89,7 @@ def packages(modules: set[str]) -> set[str]:
 @pytest.mark.parametrize("plugin", registry.names())
 def test_version_starts_no_python(bin_directory: Path, tmp_path: Path, plugin: str) -> None:
     """So it loads neither pyroute2 nor pydantic: podman asks every plugin of every network, at each command."""
-    launcher = Launcher.read(str(bin_directory / plugin))
+    launcher = Stub.read(str(bin_directory / plugin))
     assert launcher is not None
     executable = tmp_path / plugin
     executable.write_text(replace(launcher, interpreter="/nowhere/python3").script())
@@ -108,8 +108,8 @@ def test_add_loads_no_firewall_that_it_does_not_use(host: Host, container: Conta
         "ipam": CONFIG["ipam"] | {"type": "static"},
     }
     loaded = executed_by(bin_directory / "bridge", "ADD", config, container.path)
-    assert "pycni/kernel/nftables/masquerade.py" in loaded
-    unused = re.compile(r".*/(iptables/[^_].*|firewalld|qdiscs|hostports)\.py")
+    assert "pycni/kernel/firewall/nftables/masquerade.py" in loaded
+    unused = re.compile(r".*/(iptables/[^_].*|firewalld/[^_].*|qdiscs|hostports)\.py")
     assert not [name for name in loaded if unused.fullmatch(name)]
     assert not loaded & {"subprocess.py", "importlib/metadata/__init__.py"}
 

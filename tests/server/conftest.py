@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pycni.cli import installation
-from pycni.sdk.launcher import Launcher
+from pycni.sdk.stub import Stub
 from pycni.testing import wait_for
 
 CONFIG = b'{"cniVersion": "1.1.0", "name": "net", "ipam": {"addresses": [{"address": "10.1.0.2/24"}]}}'
@@ -94,7 +94,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     if not installation.has_compiled_launcher():
         pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
     made = Stage(tmp_path)
-    assert Launcher.read(str(made.bin / "static")) is not None
+    assert Stub.read(str(made.bin / "static")) is not None
     yield made
     made.end()
 

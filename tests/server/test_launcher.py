@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pycni.server import frames
+from pycni.server import wire
 from pycni.testing import wait_for
 
 Stage = Any
@@ -22,9 +22,9 @@ VERBS = [
 ]
 
 
-def whole_call(connection: socket.socket) -> frames.Call:
+def whole_call(connection: socket.socket) -> wire.Call:
     connection.settimeout(20)
-    call = frames.receive(connection)
+    call = wire.receive(connection)
     call.close()
     return call
 
@@ -62,7 +62,7 @@ def test_a_missing_script_is_a_cni_error(stage: Stage) -> None:
 def test_a_refusal_leads_to_the_one_shot(stage: Stage, false_server: FalseServer, command: str) -> None:
     def refuse(connection: socket.socket) -> None:
         whole_call(connection)
-        connection.sendall(frames.REFUSED)
+        connection.sendall(wire.REFUSED)
 
     false_server(refuse)
     assert oneshot_was_called(stage.run(command))
@@ -80,7 +80,7 @@ def test_a_death_before_acceptance_leads_to_the_one_shot(
 def test_a_death_after_acceptance_is_error_11_for_add(stage: Stage, false_server: FalseServer) -> None:
     def die(connection: socket.socket) -> None:
         whole_call(connection)
-        connection.sendall(frames.ACCEPTED)
+        connection.sendall(wire.ACCEPTED)
 
     false_server(die)
     done = stage.run("ADD")
@@ -96,7 +96,7 @@ def test_a_refusal_after_acceptance_leads_to_the_one_shot(
 
     def refuse(connection: socket.socket) -> None:
         whole_call(connection)
-        connection.sendall(frames.ACCEPTED + frames.REFUSED)
+        connection.sendall(wire.ACCEPTED + wire.REFUSED)
 
     false_server(refuse)
     assert oneshot_was_called(stage.run(command))
@@ -108,7 +108,7 @@ def test_a_death_after_acceptance_is_made_good_for_verbs_that_may_be_repeated(
 ) -> None:
     def die(connection: socket.socket) -> None:
         whole_call(connection)
-        connection.sendall(frames.ACCEPTED + frames.DONE + struct.pack("=III", 0, 100, 0) + b"half")
+        connection.sendall(wire.ACCEPTED + wire.DONE + struct.pack("=III", 0, 100, 0) + b"half")
 
     false_server(die)
     assert oneshot_was_called(stage.run(command))
@@ -126,13 +126,13 @@ def test_garbage_in_place_of_acceptance_leads_to_the_one_shot(
     assert oneshot_was_called(stage.run("ADD"))
 
 
-@pytest.mark.parametrize("begin", [b"", frames.DONE])
+@pytest.mark.parametrize("begin", [b"", wire.DONE])
 def test_garbage_in_place_of_an_answer_is_error_11_for_add(
     stage: Stage, false_server: FalseServer, begin: bytes
 ) -> None:
     def answer(connection: socket.socket) -> None:
         whole_call(connection)
-        connection.sendall(frames.ACCEPTED + begin + b"\xff" * 64)
+        connection.sendall(wire.ACCEPTED + begin + b"\xff" * 64)
 
     false_server(answer)
     done = stage.run("ADD")
@@ -149,8 +149,8 @@ def test_a_hanging_server_is_given_up_before_it_has_accepted(stage: Stage, false
         assert connection.recv(1) == b""  # the launcher has changed its mind
         connection.settimeout(None)
         try:
-            agreed.append(frames.agreed(connection))
-            connection.sendall(frames.REFUSED)
+            agreed.append(wire.agreed(connection))
+            connection.sendall(wire.REFUSED)
         except BrokenPipeError:  # it is gone already
             agreed.append(False)
 
@@ -164,23 +164,23 @@ def test_a_slow_reader_and_a_slow_answer_are_waited_for(stage: Stage, false_serv
     def slow(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         call = whole_call(connection)
-        connection.sendall(frames.ACCEPTED + frames.DONE)
+        connection.sendall(wire.ACCEPTED + wire.DONE)
         answer = struct.pack("=III", 3, len(call.stdin), 4) + call.stdin + b"warn"
         for start in range(0, len(answer), 70_000):
             connection.sendall(answer[start : start + 70_000])
 
     false_server(slow)
-    done = stage.run("ADD", b"y" * frames.STDIN_MAX)
-    assert (done.returncode, len(done.stdout), done.stderr) == (3, frames.STDIN_MAX, b"warn")
+    done = stage.run("ADD", b"y" * wire.STDIN_MAX)
+    assert (done.returncode, len(done.stdout), done.stderr) == (3, wire.STDIN_MAX, b"warn")
 
 
 def test_the_call_arrives_whole(stage: Stage, false_server: FalseServer) -> None:
-    calls: list[frames.Call] = []
+    calls: list[wire.Call] = []
 
     def note(connection: socket.socket) -> None:
         calls.append(whole_call(connection))
-        connection.sendall(frames.ACCEPTED)
-        frames.send_answer(connection, 0, b"{}", b"")
+        connection.sendall(wire.ACCEPTED)
+        wire.send_answer(connection, 0, b"{}", b"")
 
     false_server(note)
     done = stage.run("ADD", plugin="bridge", TRACEPARENT="00-abc", EMPTY="", CNI_ARGS="A=b=c")

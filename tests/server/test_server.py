@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycni.cli import installation
-from pycni.sdk import registry, unixsocket
-from pycni.server import frames, serve
+from pycni.sdk import registry, unix_socket
+from pycni.server import lifecycle, wire
 from pycni.server.server import Server
 from pycni.testing import Container, Host, wait_for
 
@@ -48,7 +48,7 @@ def test_it_works_in_its_callers_namespaces(stage: Stage, host: Host) -> None:
     containers = [Container(host) for _ in range(24)]
 
     def call(command: str, container: Container, **env: str) -> Any:
-        with host.door.entered():  # this thread, and the process it starts
+        with host.netns.entered():  # this thread, and the process it starts
             return stage.run(
                 command, bridge(host), "bridge", CNI_CONTAINERID=container.id, CNI_NETNS=container.path, **env
             )
@@ -98,7 +98,7 @@ def slow_call(stage: Stage, host: Host, container: Container, tmp_path: Path) ->
 
 def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(stage: Stage, slow_call: SlowCall) -> None:
     plugins = {name: registry.load(name) for name in ("bridge", "static")}
-    with unixsocket.listening(stage.socket) as listener, ThreadPoolExecutor(1) as pool:
+    with unix_socket.listening(stage.socket) as listener, ThreadPoolExecutor(1) as pool:
         server = Server(listener, plugins, workers=1)
         server.start()
         adding = pool.submit(slow_call.add)
@@ -112,7 +112,7 @@ def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(stage: Stage, sl
 
 def test_a_server_that_has_ended_leaves_nothing_open(stage: Stage) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with unixsocket.listening(stage.socket) as listener:
+    with unix_socket.listening(stage.socket) as listener:
         server = Server(listener, {}, workers=2)
         server.start()
         assert server.drain(30)
@@ -150,7 +150,7 @@ def test_no_memory_grows_with_the_number_of_lives(stage: Stage, host: Host) -> N
         """Kilobytes of its own after so many lives, each with another address."""
         for _ in range(count):
             container = Container(host)
-            with host.door.entered():
+            with host.netns.entered():
                 for command in ("ADD", "DEL"):
                     where = {"CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
                     done = stage.run(command, bridge(host), "bridge", **where)
@@ -169,7 +169,7 @@ def test_no_memory_grows_with_the_number_of_lives(stage: Stage, host: Host) -> N
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.binary(max_size=200)
-    | st.tuples(*[st.integers(0, 2**32 - 1)] * 3).map(lambda n: struct.pack("=IIII", frames.MAGIC, *n)),
+    | st.tuples(*[st.integers(0, 2**32 - 1)] * 3).map(lambda n: struct.pack("=IIII", wire.MAGIC, *n)),
     descriptors=st.integers(0, 3),
 )
 def test_whatever_comes_in_by_the_socket_it_goes_on(
@@ -185,7 +185,7 @@ def test_whatever_comes_in_by_the_socket_it_goes_on(
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(20)
         with suppress(ConnectionResetError):
-            assert connection.recv(1) in (b"", frames.REFUSED)
+            assert connection.recv(1) in (b"", wire.REFUSED)
 
 
 def test_nothing_is_done_for_a_launcher_that_has_changed_its_mind(
@@ -196,13 +196,13 @@ def test_nothing_is_done_for_a_launcher_that_has_changed_its_mind(
     with socket.socket(socket.AF_UNIX) as connection, open("/proc/self/ns/net", "rb") as netns:  # noqa: PTH123
         server.send_signal(signal.SIGSTOP)  # it hangs
         connection.connect(str(stage.socket))
-        header = struct.pack("=IIII", frames.MAGIC, *map(len, parts))
+        header = struct.pack("=IIII", wire.MAGIC, *map(len, parts))
         socket.send_fds(connection, [header, *parts], [netns.fileno()])
         connection.shutdown(socket.SHUT_WR)
         server.send_signal(signal.SIGCONT)
         connection.settimeout(20)
-        assert connection.recv(1) == frames.ACCEPTED
-        assert connection.recv(1) == frames.REFUSED
+        assert connection.recv(1) == wire.ACCEPTED
+        assert connection.recv(1) == wire.REFUSED
     assert stage.answered() == {}
 
 
@@ -275,7 +275,7 @@ def test_an_installation_has_changed_when_nobody_is_at_it_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path), "/nowhere"])
-    looked_at = serve.Installation()
+    looked_at = lifecycle.Installation()
     assert not looked_at.has_changed()
     for times in range(1, 4):
         os.utime(tmp_path, ns=(times, times))
@@ -317,10 +317,10 @@ def test_a_server_that_is_to_end_while_it_starts_anew_ends(
 
 @pytest.mark.usefixtures("server")
 def test_sixteen_mebibytes_of_stdin_are_answered(stage: Stage) -> None:
-    padding = {"x": "y" * (frames.STDIN_MAX - 200)}
+    padding = {"x": "y" * (wire.STDIN_MAX - 200)}
     config = {"cniVersion": "1.1.0", "name": "n", "ipam": {"addresses": [{"address": "10.1.0.2/24"}]}, "args": padding}
     stdin = json.dumps(config).encode()
-    assert frames.STDIN_MAX - 200 < len(stdin) <= frames.STDIN_MAX
+    assert wire.STDIN_MAX - 200 < len(stdin) <= wire.STDIN_MAX
     (stage.state / "oneshot" / "static").unlink()
     done = stage.run("ADD", stdin)
     assert (done.returncode, json.loads(done.stdout)["ips"]) == (0, [{"address": "10.1.0.2/24"}])
@@ -365,6 +365,6 @@ def test_a_resident_part_that_does_not_start_harms_nobody(tmp_path: Path) -> Non
             begun.clear()
 
     with ExitStack() as residents:
-        serve._house({"broken": Broken, "sound": Sound}, residents, tmp_path)
+        lifecycle._house({"broken": Broken, "sound": Sound}, residents, tmp_path)
         assert begun == [tmp_path]
     assert begun == []

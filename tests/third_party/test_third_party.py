@@ -7,8 +7,7 @@ import pytest
 
 from pycni.protocol.errors import CniError
 from pycni.runtime import NetworkConfig, Runtime, RuntimeConf
-from pycni.testing import Container, fail_at_every_change, live_a_life
-from pycni.testing import Runtime as MiniatureRuntime
+from pycni.testing import Container, PluginRunner, check_lifecycle, fail_at_every_change
 
 CONFLIST = {
     "cniVersion": "1.1.0",
@@ -37,25 +36,25 @@ def test_its_executable_is_called_in_a_chain(container: Container, acme_bin_dire
 
 
 @pytest.fixture
-def chained(container: Container, acme_site: Path, monkeypatch: pytest.MonkeyPatch) -> MiniatureRuntime:
+def chained(container: Container, acme_site: Path, monkeypatch: pytest.MonkeyPatch) -> PluginRunner:
     """acme-mtu behind a bridge, in this process."""
     monkeypatch.syspath_prepend(acme_site)
-    made = MiniatureRuntime("bridge", container, bridge="br0").add()
-    return MiniatureRuntime("acme-mtu", container, mtu=1400, prevResult=made)
+    made = PluginRunner("bridge", container, bridge="br0").add()
+    return PluginRunner("acme-mtu", container, mtu=1400, prevResult=made)
 
 
-def test_a_failed_add_takes_the_change_back(chained: MiniatureRuntime) -> None:
+def test_a_failed_add_takes_the_change_back(chained: PluginRunner) -> None:
     assert fail_at_every_change(lambda: _again(chained)) == 1
     _again(chained)
 
 
-def _again(chained: MiniatureRuntime) -> MiniatureRuntime:
+def _again(chained: PluginRunner) -> PluginRunner:
     chained.container.run("ip link set eth0 mtu 1500")
     return chained
 
 
-def test_it_lives_a_life(chained: MiniatureRuntime) -> None:
+def test_it_lives_a_life(chained: PluginRunner) -> None:
     chained.add()
     chained.check()
     assert mtu(chained.container) == 1400
-    live_a_life(chained)
+    check_lifecycle(chained)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pycni.kernel.door import OWN
 from pycni.kernel.journal import Journal
 from pycni.kernel.namespace.bridges import BridgeVerbs
 from pycni.kernel.namespace.firewall import FirewallVerbs
 from pycni.kernel.namespace.gone import NoNamespace
 from pycni.kernel.namespace.routing import RoutingVerbs
 from pycni.kernel.namespace.shaping import ShapingVerbs
+from pycni.kernel.netns.handle import OWN
 from pycni.kernel.owner import Stale
 
 __all__ = ["Namespace", "NoNamespace"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 
-from pycni.kernel import netlink
-from pycni.kernel.links import Link, explained, random_mac
+from pycni.kernel.link.links import Link, explained, random_mac
 from pycni.kernel.namespace.links import LinkVerbs
-from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.kernel.netlink import rtnetlink
+from pycni.kernel.netlink.rtnetlink import NetlinkError, link_message
 from pycni.protocol.errors import CniError
 
 _NO_MAC = "00:00:00:00:00:00"
@@ -42,11 +42,11 @@ class BridgeVerbs(LinkVerbs):
         # Left to itself, a bridge takes the lowest MAC of its ports and changes it as they come and go.
         attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac())] + ([("IFLA_MTU", mtu)] if mtu else [])
         kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]})
-        flags = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
+        flags = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
 
         def do() -> None:
             with explained(f'failed to create bridge "{name}"'):
-                (outcome,) = self.netlink.outcomes(link_message(netlink.NEWLINK, [*attributes, kind], how=flags))
+                (outcome,) = self.netlink.outcomes(link_message(rtnetlink.NEWLINK, [*attributes, kind], how=flags))
                 if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:  # a simultaneous ADD was first
                     raise outcome
             self.link(name).skip_duplicate_address_detection()
@@ -84,8 +84,8 @@ class BridgeVerbs(LinkVerbs):
         end = {"attrs": [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_MTU", mtu)]}
         pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", end)]})]}
         port = [("IFLA_IFNAME", f"veth{random_mac().replace(':', '')[:11]}"), ("IFLA_MTU", mtu)]
-        flags = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
-        creation = link_message(netlink.NEWLINK, [*port, ("IFLA_LINKINFO", pair)], how=flags)
+        flags = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
+        creation = link_message(rtnetlink.NEWLINK, [*port, ("IFLA_LINKINFO", pair)], how=flags)
 
         def do() -> None:
             (outcome,) = self.netlink.outcomes(creation)
@@ -103,7 +103,7 @@ class BridgeVerbs(LinkVerbs):
 
     def _filter_vlans(self, bridge: Link) -> None:
         data = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]})]
-        message = link_message(netlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": data})], index=bridge.index)
+        message = link_message(rtnetlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": data})], index=bridge.index)
 
         def do() -> None:
             with explained(f"cannot filter VLANs on bridge {bridge}"):

@@ -6,20 +6,20 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pycni.kernel import forward, hostports, isolation, masquerade
-from pycni.kernel.door import Door
-from pycni.kernel.links import Link
-from pycni.kernel.nftables import nft, spoofcheck
+from pycni.kernel.firewall import forward, hostports, isolation, masquerade
+from pycni.kernel.firewall.nftables import nft, spoof_check
+from pycni.kernel.firewall.port_mappings import HostPorts
+from pycni.kernel.link.links import Link
+from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Abandoned, Owner, Stale
-from pycni.kernel.portmappings import HostPorts
 from pycni.protocol.address import Address, Cidr
 
 if TYPE_CHECKING:
-    from pycni.kernel.firewall import Firewall
-    from pycni.kernel.isolation import Fence
+    from pycni.kernel.firewall.isolation import BridgeIsolation
+    from pycni.kernel.firewall.settings import Firewall
 
 
-class FirewallVerbs(Door):
+class FirewallVerbs(NetnsHandle):
     """The verbs of the firewall, whichever it is."""
 
     def expect_firewall(self) -> None:
@@ -68,29 +68,29 @@ class FirewallVerbs(Door):
         """Let those addresses through no more of which a Go plugin has left rules, and that are abandoned."""
         forward.delete_unregistered(self, abandoned)
 
-    def create_isolation(self, fence: Fence, owner: Owner, firewall: Firewall) -> None:
+    def create_isolation(self, fence: BridgeIsolation, owner: Owner, firewall: Firewall) -> None:
         """Keep the bridge apart from all others that are kept apart, and its ports from each other if it is strict."""
         isolation.create(self, fence, owner, firewall)
 
-    def expect_isolation(self, fence: Fence, owner: Owner, firewall: Firewall) -> None:
+    def expect_isolation(self, fence: BridgeIsolation, owner: Owner, firewall: Firewall) -> None:
         """Raise CniError unless the bridge is kept apart: by the backend, or by any if none is named."""
         isolation.expect(self, fence, owner, firewall)
 
-    def delete_isolation(self, owner: Owner | Stale, fence: Fence | None = None) -> None:
+    def delete_isolation(self, owner: Owner | Stale, fence: BridgeIsolation | None = None) -> None:
         """Let go of the fence, by whichever backend; it goes with the last who needs it."""
         isolation.delete(self, owner, fence)
 
     def create_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Drop what the bridge port sends from any other hardware address."""
-        spoofcheck.create(self, port.name, mac, owner)
+        spoof_check.create(self, port.name, mac, owner)
 
     def expect_spoof_check(self, port: Link, mac: str, owner: Owner) -> None:
         """Raise CniError unless the bridge port is guarded."""
-        spoofcheck.expect(self, port.name, mac, owner)
+        spoof_check.expect(self, port.name, mac, owner)
 
     def delete_spoof_check(self, owner: Owner | Stale) -> None:
         """Guard the owner's port no more."""
-        self.journal.attempt("delete spoof check", partial(spoofcheck.delete, self, owner))
+        self.journal.attempt("delete spoof check", partial(spoof_check.delete, self, owner))
 
     def expect_publishing(self, backend: str = "") -> None:
         """Raise CniError, code 50, unless the backend works."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pycni.kernel.links import Link
+from pycni.kernel.link.links import Link
 from pycni.protocol.address import Address, Cidr
 
 

@@ -7,23 +7,24 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from pycni.kernel import containerlink, links, moves, netlink, taps
-from pycni.kernel.door import Door
-from pycni.kernel.links import Link, Value, explained, random_mac
-from pycni.kernel.netlink import NetlinkError, link_message
+from pycni.kernel.link import creation, link_move, links, taps
+from pycni.kernel.link.links import Link, Value, explained, random_mac
+from pycni.kernel.netlink import rtnetlink
+from pycni.kernel.netlink.rtnetlink import NetlinkError, link_message
+from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner
-from pycni.kernel.patience import looks
+from pycni.kernel.scheduling import poll_with_backoff
 from pycni.protocol.errors import CniError
 
 if TYPE_CHECKING:
-    from pycni.kernel.home import Home
-    from pycni.kernel.taps import Tap
+    from pycni.kernel.link.saved_link import SavedLink
+    from pycni.kernel.link.taps import Tap
 
 
 _CARRIER_DEADLINE = 2.0  # seconds
 
 
-class LinkVerbs(Door):
+class LinkVerbs(NetnsHandle):
     """The verbs of links."""
 
     still = False  # whether nothing is changed, so that one look at each link is enough
@@ -95,11 +96,11 @@ class LinkVerbs(Door):
         pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}
         own = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_TXQLEN", 0), *size]
         creation = link_message(
-            netlink.NEWLINK,
+            rtnetlink.NEWLINK,
             [*own, ("IFLA_LINKINFO", pair)],
-            how=netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE,
+            how=rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE,
         )
-        naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
+        naming = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
 
         def do() -> tuple[Link, Link]:
             messages = creation, naming, links.question(name)
@@ -124,7 +125,7 @@ class LinkVerbs(Door):
 
     def find_default_link(self) -> Link | None:
         """The link of the default route, IPv4's before IPv6's; None if there is none."""
-        state = containerlink.find_default(self)
+        state = creation.find_default(self)
         return None if state is None else Link(self, state)
 
     def create_link(
@@ -143,33 +144,31 @@ class LinkVerbs(Door):
         `settings` are what only links of its kind have, by the names of LinkState.
         """
         attributes = _size_and_mac(mtu, mac)
-        return containerlink.create(
-            self, name, kind, owner, master=master, attributes=attributes, settings=settings or {}
-        )
+        return creation.create(self, name, kind, owner, master=master, attributes=attributes, settings=settings or {})
 
     def create_tap(self, name: str, owner: Owner, tap: Tap, *, mtu: int = 0, mac: str = "") -> Link:
         """A tap, still down, which stays whether or not somebody opens it."""
         return taps.create(self, name, owner, tap, _size_and_mac(mtu, mac))
 
-    def create_move(self, link: Link, there: LinkVerbs, name: str, home: Home) -> Link:
+    def create_move(self, link: Link, there: LinkVerbs, name: str, home: SavedLink) -> Link:
         """Lend the link to another namespace, where it is called `name`; it comes home if the call fails."""
-        return moves.create(link, there, name, home)
+        return link_move.create(link, there, name, home)
 
-    def find_lent(self, home: Home, name: str) -> Link | None:
+    def find_lent(self, home: SavedLink, name: str) -> Link | None:
         """The link that was lent to this namespace, by its alias, or by this name and its MAC; None if it is gone."""
-        return moves.find_away(self, home, name)
+        return link_move.find_away(self, home, name)
 
-    def bring_home(self, link: Link, home: Home) -> None:
+    def bring_home(self, link: Link, home: SavedLink) -> None:
         """Bring the link of another namespace home to this one, and make it what it was. Raises CniError."""
-        moves.bring_home(link, self, home)
+        link_move.bring_home(link, self, home)
 
-    def welcome(self, home: Home, *, patient: bool) -> bool:
+    def welcome(self, home: SavedLink, *, patient: bool) -> bool:
         """Make a link what it was that has come home by itself; says whether it is there."""
-        return moves.welcome(self, home, patient=patient)
+        return link_move.welcome(self, home, patient=patient)
 
     def expect_kind(self, kind: str) -> None:
         """Raise CniError, code 50, unless the kernel has links of the kind."""
-        containerlink.probe(self, kind)
+        creation.probe(self, kind)
 
     def expect_taps(self) -> None:
         """Raise CniError, code 50, unless taps can be made."""
@@ -181,7 +180,7 @@ class LinkVerbs(Door):
 
     def wait_for_carrier(self, *waited_for: Link) -> None:
         """Wait until the links can carry frames (a port of a bridge: until it forwards). Raises CniError."""
-        for _ in looks(_CARRIER_DEADLINE):
+        for _ in poll_with_backoff(_CARRIER_DEADLINE):
             links.see_whether_up(self, waited_for)
             late = [link for link in waited_for if link.state.operstate != "UP"]
             if not late:

@@ -7,17 +7,18 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pycni.kernel import addresses, configure, lock, readdress, routes, rules, sysctl, vrf
-from pycni.kernel.links import Link, explained
-from pycni.kernel.routes import SourceRoute
-from pycni.kernel.rules import Rule
+from pycni.kernel.link import addresses, configure, readdress, routes, rules, vrf
+from pycni.kernel.link.links import Link, explained
+from pycni.kernel.link.routes import SourceRoute
+from pycni.kernel.link.rules import Rule
+from pycni.kernel.netns import lock, sysctl
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Route
 
 if TYPE_CHECKING:
-    from pycni.kernel.readdress import RouteChange
-    from pycni.kernel.routes import SourceRoute
+    from pycni.kernel.link.readdress import RouteChange
+    from pycni.kernel.link.routes import SourceRoute
 
 
 from pycni.kernel.namespace.links import LinkVerbs

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pycni.kernel import links, netlink, qdiscs
-from pycni.kernel.links import UP, Link, explained
-from pycni.kernel.netlink import link_message
+from pycni.kernel.link import links, qdiscs
+from pycni.kernel.link.links import UP, Link, explained
+from pycni.kernel.netlink import rtnetlink
+from pycni.kernel.netlink.rtnetlink import link_message
 
 if TYPE_CHECKING:
-    from pycni.kernel.ratelimit import RateLimit
+    from pycni.kernel.link.rate_limit import RateLimit
 
 
 from pycni.kernel.namespace.links import LinkVerbs
@@ -20,16 +21,16 @@ class ShapingVerbs(LinkVerbs):
 
     def create_ifb(self, name: str, *, mtu: int, alias: str = "", also_called: str = "") -> Link:
         """A link that gives back what is redirected to it, up; `also_called` is a second name, if it is free."""
-        flags = netlink.ACK | netlink.CREATE | netlink.EXCLUSIVE
+        flags = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
         kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
         creation = link_message(
-            netlink.NEWLINK,
+            rtnetlink.NEWLINK,
             [("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_TXQLEN", 0), kind],
             how=flags,
         )
-        naming = link_message(netlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], flags=UP, change=UP)
+        naming = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], flags=UP, change=UP)
         second = ("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", also_called)]})
-        properties = link_message(netlink.NEWLINKPROP, [("IFLA_IFNAME", name), second], how=flags)
+        properties = link_message(rtnetlink.NEWLINKPROP, [("IFLA_IFNAME", name), second], how=flags)
 
         def do() -> Link:
             links.delete(self, name)  # left by an ADD of the same attachment that was killed half-way

@@ -18,10 +18,10 @@ import pytest
 from pycni.cli import installation
 from pycni.protocol.errors import CniError
 from pycni.sdk import listening, registry
-from pycni.sdk.respond import Answer
+from pycni.sdk.dispatch import Answer
 from pycni.server.server import Server
-from pycni.testing import Container, Host, Runtime, wait_for
-from pycni.testing.world import Netns
+from pycni.testing import Container, Host, PluginRunner, wait_for
+from pycni.testing.topology import Netns
 
 BRIDGE = "lan0"
 SUBNET = "10.55.0"
@@ -55,7 +55,7 @@ class Process:
 
 
 def _inside(netns: Netns | None) -> Any:
-    return nullcontext() if netns is None else netns.door.entered()
+    return nullcontext() if netns is None else netns.netns.entered()
 
 
 class Frame:
@@ -152,7 +152,7 @@ class Lan:
     @contextmanager
     def overheard(self) -> Iterator[Callable[[], list[Frame]]]:
         """The frames to DHCP servers that have reached the router since."""
-        with self.router.door.entered():
+        with self.router.netns.entered():
             ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
         ear.bind(("eth0", 0x0800))
         ear.setblocking(False)
@@ -263,7 +263,7 @@ def keeper(no_keeper: Keeper) -> Keeper:
     return no_keeper
 
 
-class Installed(Runtime):
+class Installed(PluginRunner):
     """A runtime that starts the executables of a plugin directory."""
 
     directory: Path
@@ -351,16 +351,16 @@ def served(tmp_path: Path, host: Host) -> Iterator[Served]:
     made.stop()
 
 
-BridgeOf = Callable[..., Runtime]
+BridgeOf = Callable[..., PluginRunner]
 
 
 @pytest.fixture
 def bridge(container: Container, no_keeper: Keeper) -> BridgeOf:
     """Makes an attachment of the container, or another one, to the bridge; keyword arguments are options of dhcp."""
 
-    def make(*, to: Container | None = None, bridge: dict[str, Any] | None = None, **ipam: Any) -> Runtime:
+    def make(*, to: Container | None = None, bridge: dict[str, Any] | None = None, **ipam: Any) -> PluginRunner:
         section = {"type": "dhcp", "daemonSocketPath": str(no_keeper.socket), **ipam}
-        return Runtime("bridge", to or container, bridge=BRIDGE, ipam=section, **(bridge or {}))
+        return PluginRunner("bridge", to or container, bridge=BRIDGE, ipam=section, **(bridge or {}))
 
     return make
 

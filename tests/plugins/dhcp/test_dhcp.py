@@ -12,7 +12,7 @@ import pytest
 from pycni_plugins.dhcp.config import DhcpConfig
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Runtime, wait_for
+from pycni.testing import Container, PluginRunner, wait_for
 
 from .conftest import BRIDGE, BridgeOf, Keeper, Lan, address_of
 
@@ -43,7 +43,7 @@ def test_the_example_of_the_readme(lan: Lan, keeper: Keeper, container: Containe
     lan.isc("option interface-mtu 1400;", CLASSLESS)
     plugin = document.pop("type")
     document["ipam"]["daemonSocketPath"] = str(keeper.socket)
-    runtime = Runtime(plugin, container, **document)
+    runtime = PluginRunner(plugin, container, **document)
     assert [route["dst"] for route in runtime.add()["routes"]] == ["10.99.0.0/16", "10.98.1.0/24", "0.0.0.0/0"]
     runtime.check()
     runtime.delete()
@@ -85,7 +85,7 @@ def test_r37_resolver_settings_and_time_servers_go_into_the_result(
     )
     result = bridge().add()
     assert result["ntp"] == ["10.55.0.9", "10.55.0.10"]
-    assert Runtime("tuning", container, previous=result).add()["ntp"] == result["ntp"]
+    assert PluginRunner("tuning", container, previous=result).add()["ntp"] == result["ntp"]
     assert result["dns"] == {
         "nameservers": ["10.55.0.53", "10.55.0.54"],
         "domain": "example.org",
@@ -280,7 +280,7 @@ def test_check_notices_that_the_lease_is_for_another_namespace(
     lan.isc()
     runtime = bridge(to=containers[0])
     runtime.add()
-    runtime.container.id, other = runtime.container.id, Runtime("dhcp", containers[1], ipam=runtime.config["ipam"])
+    runtime.container.id, other = runtime.container.id, PluginRunner("dhcp", containers[1], ipam=runtime.config["ipam"])
     containers[1].id = containers[0].id
     other.result = runtime.result
     with pytest.raises(CniError, match="is for the interface of another namespace"):
@@ -320,7 +320,7 @@ def test_the_same_add_again_has_the_same_lease(
     lan.isc()
     runtime = bridge()
     first = runtime.add()
-    alone = Runtime("dhcp", container, ipam=runtime.config["ipam"])
+    alone = PluginRunner("dhcp", container, ipam=runtime.config["ipam"])
     again = alone.add()
     assert again["ips"][0]["address"] == first["ips"][0]["address"]
     assert lan.said().count("DHCPDISCOVER") <= 2
@@ -332,8 +332,8 @@ def test_many_containers_at_once(lan: Lan, keeper: Keeper, bridge: BridgeOf, hos
     made = [Container(host) for _ in range(12)]
     runtimes = [bridge(to=one) for one in made]
 
-    def add(runtime: Runtime) -> str:
-        host.door.enter_for_good()
+    def add(runtime: PluginRunner) -> str:
+        host.netns.enter_permanently()
         return str(runtime.add()["ips"][0]["address"])
 
     with ThreadPoolExecutor(12) as pool:
@@ -351,7 +351,7 @@ def test_a_macvlan_gets_an_address_too(lan: Lan, keeper: Keeper, host: Any, cont
     lan.isc()
     host.run(f"ip link add link {BRIDGE} name mv0 type macvlan mode bridge")
     host.run(f"ip link set mv0 netns {container.path} name eth0")
-    runtime = Runtime("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
+    runtime = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
     address = runtime.add()["ips"][0]["address"]
     runtime.check()
     container.run(f"ip addr add {address} dev eth0")
@@ -363,8 +363,8 @@ def test_a_macvlan_gets_an_address_too(lan: Lan, keeper: Keeper, host: Any, cont
 def test_macvlan_gets_announces_and_returns_a_lease(lan: Lan, keeper: Keeper, container: Container) -> None:
     lan.isc()
     ipam = {"type": "dhcp", "daemonSocketPath": str(keeper.socket)}
-    runtime = Runtime("macvlan", container, master=BRIDGE, ipam=ipam)
-    with lan.router.door.entered():
+    runtime = PluginRunner("macvlan", container, master=BRIDGE, ipam=ipam)
+    with lan.router.netns.entered():
         heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
     with heard:
         heard.settimeout(0.05)
@@ -420,7 +420,7 @@ def test_a_path_that_is_relative_to_the_caller_is_none_for_the_keeper(
 
 
 def test_the_interface_is_not_there(lan: Lan, keeper: Keeper, container: Container) -> None:
-    runtime = Runtime("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
+    runtime = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
     with pytest.raises(CniError, match='link "eth0" not found'):
         runtime.add()
     runtime.delete()

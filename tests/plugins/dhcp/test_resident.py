@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pycni.kernel.patience import looks
+from pycni.kernel.scheduling import poll_with_backoff
 from pycni.testing import Container, Host, wait_for
 
 from .conftest import BRIDGE, BridgeOf, Keeper, Lan, Served, address_of
@@ -46,7 +46,7 @@ def test_no_call_loads_a_module(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The other plugins: tests/server/test_ready.py."""
+    """The other plugins: tests/server/test_preloading.py."""
     lan.isc(seconds=SECONDS)
     loaded = audited(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -70,7 +70,7 @@ def test_who_waits_for_a_lease_stands_in_nobodys_way(
     quick = served.attachment("static", containers[0], ipam={"addresses": [{"address": "10.1.0.2/24"}]})
 
     with served.answered_here(workers=1), ThreadPoolExecutor(len(waiting)) as pool:
-        adding = [pool.submit(lambda r=runtime: (host.door.enter_for_good(), r.add())) for runtime in waiting]
+        adding = [pool.submit(lambda r=runtime: (host.netns.enter_permanently(), r.add())) for runtime in waiting]
         for number in range(1, len(waiting) + 1):
             wait_for(lambda n=number: keeper.said().count("acquiring a lease") >= n, "the ADDs", seconds=30)
         assert quick.add()["ips"][0]["address"] == "10.1.0.2/24"
@@ -116,7 +116,7 @@ def test_nothing_grows_with_the_number_of_leases(lan: Lan, served: Served, conta
     def use() -> tuple[int, int]:
         quick.add()  # has the worker open all that it keeps open, be it the first one or one that stood in
         quick.delete()
-        return min(opened() for _ in looks(0.1))  # until the kernel has done with what is deleted
+        return min(opened() for _ in poll_with_backoff(0.1))  # until the kernel has done with what is deleted
 
     def live() -> None:
         for runtime in runtimes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pycni.cli import installation
-from pycni.testing import Container, Runtime, wait_for
+from pycni.testing import Container, PluginRunner, wait_for
 
 from .conftest import BRIDGE, Keeper, Lan, Process
 
@@ -73,7 +73,9 @@ def test_the_result_is_the_same(
     lan.isc()
     theirs = call(go_plugins.directory, go_daemon, container, "ADD")
     call(go_plugins.directory, go_daemon, container, "DEL", prevResult=theirs)
-    runtime = Runtime("bridge", container, bridge=BRIDGE, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
+    runtime = PluginRunner(
+        "bridge", container, bridge=BRIDGE, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)}
+    )
     assert what_dhcp_says(runtime.add()) == what_dhcp_says(theirs)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pycni.testing import Container, Host, Runtime, wait_for
+from pycni.testing import Container, Host, PluginRunner, wait_for
 
 # New addresses are used before the kernel has looked for duplicates.
 QUICKLY = "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0"
@@ -45,8 +45,8 @@ class Pod:
         }
         bridge = {"bridge": self.bridge, "isDefaultGateway": True, "ipam": ipam}
         config = {"name": "test", **(firewall or {})}
-        self.network = Runtime("bridge", container, name=config["name"], **bridge)
-        self.firewall = Runtime("firewall", container, previous=self.network.add(), **config)
+        self.network = PluginRunner("bridge", container, name=config["name"], **bridge)
+        self.firewall = PluginRunner("firewall", container, previous=self.network.add(), **config)
         _ask_soon_again(container, "eth0")
         _ask_soon_again(self.host, self.bridge)
         if firewall is not None:
@@ -121,10 +121,10 @@ def world(host: Host) -> Iterator[World]:
 
 
 @pytest.fixture
-def go_firewall(go: type[Runtime]) -> Callable[..., None]:
+def go_firewall(go: type[PluginRunner]) -> Callable[..., None]:
     """The Go plugin, called for an attachment of ours: `go_firewall("DEL", runtime)`."""
 
-    def call(command: str, ours: Runtime) -> None:
+    def call(command: str, ours: PluginRunner) -> None:
         config = {key: value for key, value in ours.config.items() if key != "type"}
         theirs = go("firewall", ours.container, ifname=ours.ifname, previous=ours.previous, **config)
         theirs.netns, theirs.result = ours.netns, ours.result

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, Runtime
+from pycni.testing import Container, Host, PluginRunner
 from pycni.testing.snapshot import of_host
 
 from .conftest import OUTSIDE, Pod, World
@@ -197,7 +197,7 @@ def test_a_wrong_configuration_is_named_and_nothing_is_touched(
 ) -> None:
     made = pod(1, 2, walled=False)
     before = of_host(made.host)
-    runtime = Runtime("firewall", made.container, previous=made.network.result, **config)
+    runtime = PluginRunner("firewall", made.container, previous=made.network.result, **config)
     with pytest.raises(CniError, match=message) as caught:
         runtime.add()
     assert caught.value.code == 7
@@ -207,14 +207,14 @@ def test_a_wrong_configuration_is_named_and_nothing_is_touched(
 @pytest.mark.parametrize("command", ["ADD", "CHECK"])
 def test_without_a_plugin_before_it_has_nothing_to_do(container: Container, command: str) -> None:
     with pytest.raises(CniError, match="^missing prevResult from earlier plugin") as caught:
-        Runtime("firewall", container)._call(command)
+        PluginRunner("firewall", container)._call(command)
     assert caught.value.code == 999
 
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.3.0", "0.2.0", "0.1.0"])
 def test_versions_before_0_4_0_are_refused(container: Container, version: str) -> None:
     with pytest.raises(CniError, match="incompatible CNI versions") as caught:
-        Runtime("firewall", container, cniVersion=version).add()
+        PluginRunner("firewall", container, cniVersion=version).add()
     assert caught.value.code == 1
     assert 'plugin supports ["0.4.0" "1.0.0" "1.1.0"]' in caught.value.details
 
@@ -234,7 +234,9 @@ ODD = [
 @pytest.mark.parametrize(("previous", "message"), ODD)
 def test_a_policy_that_cannot_be_kept_is_refused(host: Host, pod: MakePod, previous: Any, message: str) -> None:
     container = pod(1, 9, walled=False).container
-    runtime = Runtime("firewall", container, previous={"cniVersion": "1.1.0", **previous}, ingressPolicy="isolated")
+    runtime = PluginRunner(
+        "firewall", container, previous={"cniVersion": "1.1.0", **previous}, ingressPolicy="isolated"
+    )
     with pytest.raises(CniError, match=message):
         runtime.add()
     assert "10.1.0.2" not in host.run("nft list ruleset")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Host, Runtime
+from pycni.testing import Host, PluginRunner
 
 from .conftest import Pod
 
@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.usefixtures("iptables"), pytest.mark.exhaustive]
 
 
 @pytest.fixture
-def runtime(pod: MakePod) -> Runtime:
+def runtime(pod: MakePod) -> PluginRunner:
     """For an attachment behind a bridge, before its ADD."""
     one = pod(1, 2, walled=False)
-    return Runtime("firewall", one.container, previous=one.network.result, backend="iptables")
+    return PluginRunner("firewall", one.container, previous=one.network.result, backend="iptables")
 
 
 def rules(host: Host) -> list[str]:
@@ -39,7 +39,7 @@ def own(host: Host) -> list[str]:
 @pytest.mark.parametrize(
     "policy", ["", *(pytest.param(p, marks=pytest.mark.newer_go) for p in ("same-bridge", "isolated"))]
 )
-def test_both_make_the_same_rules_in_the_same_order(runtime: Runtime, go_firewall: Go, policy: str) -> None:
+def test_both_make_the_same_rules_in_the_same_order(runtime: PluginRunner, go_firewall: Go, policy: str) -> None:
     """The older Go plugin's rules of a policy have other comments."""
     runtime.config["ingressPolicy"] = policy
     go_firewall("ADD", runtime)
@@ -52,7 +52,7 @@ def test_both_make_the_same_rules_in_the_same_order(runtime: Runtime, go_firewal
 
 
 @by_policy
-def test_what_go_made_ours_checks_and_removes(runtime: Runtime, go_firewall: Go, policy: str) -> None:
+def test_what_go_made_ours_checks_and_removes(runtime: PluginRunner, go_firewall: Go, policy: str) -> None:
     runtime.config["ingressPolicy"] = policy
     go_firewall("ADD", runtime)
     runtime.check()
@@ -65,7 +65,7 @@ def test_what_go_made_ours_checks_and_removes(runtime: Runtime, go_firewall: Go,
 
 
 @by_policy
-def test_what_ours_made_go_checks_and_removes(runtime: Runtime, go_firewall: Go, policy: str) -> None:
+def test_what_ours_made_go_checks_and_removes(runtime: PluginRunner, go_firewall: Go, policy: str) -> None:
     runtime.config["ingressPolicy"] = policy
     runtime.add()
     go_firewall("CHECK", runtime)
@@ -76,7 +76,7 @@ def test_what_ours_made_go_checks_and_removes(runtime: Runtime, go_firewall: Go,
     assert "net: test" not in runtime.container.host.run("nft list ruleset")
 
 
-def test_a_backend_that_is_not_named_may_be_what_go_chose(runtime: Runtime, go_firewall: Go) -> None:
+def test_a_backend_that_is_not_named_may_be_what_go_chose(runtime: PluginRunner, go_firewall: Go) -> None:
     go_firewall("ADD", runtime)
     runtime.config["backend"] = ""
     runtime.check()
@@ -85,7 +85,9 @@ def test_a_backend_that_is_not_named_may_be_what_go_chose(runtime: Runtime, go_f
 
 
 @by_policy
-def test_an_add_of_each_leaves_every_rule_once(runtime: Runtime, go_firewall: Go, pod: MakePod, policy: str) -> None:
+def test_an_add_of_each_leaves_every_rule_once(
+    runtime: PluginRunner, go_firewall: Go, pod: MakePod, policy: str
+) -> None:
     runtime.config["ingressPolicy"] = policy
     go_firewall("ADD", runtime)
     runtime.add()
@@ -100,8 +102,8 @@ def test_a_rule_that_go_leaked_goes_with_our_next_attachment(pod: MakePod, go_fi
     """Without prevResult the Go plugin removes nothing; IPAM hands the address out again."""
     old = pod(1, 2, walled=False)
     config: dict[str, Any] = {"backend": "iptables"}
-    go_firewall("ADD", Runtime("firewall", old.container, previous=old.network.result, **config))
-    new = Runtime("firewall", old.container, previous=old.network.result, **config)
+    go_firewall("ADD", PluginRunner("firewall", old.container, previous=old.network.result, **config))
+    new = PluginRunner("firewall", old.container, previous=old.network.result, **config)
     new.add()
     new.delete()
     assert own(old.host) == []
@@ -111,7 +113,7 @@ def test_a_fence_of_the_go_plugin_and_ours_hold_together(pod: MakePod, go_firewa
     one, other = pod(1, 2, walled=False), pod(2, 2, walled=False)
     config = {"backend": "iptables", "ingressPolicy": "same-bridge"}
     by_go, by_us = (
-        Runtime("firewall", each.container, previous=each.network.result, **config) for each in (one, other)
+        PluginRunner("firewall", each.container, previous=each.network.result, **config) for each in (one, other)
     )
     go_firewall("ADD", by_go)
     by_us.add()
@@ -123,7 +125,7 @@ def test_a_fence_of_the_go_plugin_and_ours_hold_together(pod: MakePod, go_firewa
 
 
 @pytest.mark.usefixtures("firewalld")
-def test_firewalld_is_shared_too(runtime: Runtime, go_firewall: Go) -> None:
+def test_firewalld_is_shared_too(runtime: PluginRunner, go_firewall: Go) -> None:
     host = runtime.container.host
 
     def sources() -> int:

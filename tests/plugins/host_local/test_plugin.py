@@ -447,7 +447,7 @@ def test_r22_gc_frees_files_that_a_crash_left_empty_but_none_that_is_being_writt
 def test_no_verb_loads_pyroute2(data_dir: Path) -> None:
     script = f"""
 import json, sys
-from pycni.sdk.respond import answer
+from pycni.sdk.dispatch import answer
 from pycni_plugins.host_local.plugin import HostLocal
 config = {{"cniVersion": "1.1.0", "name": "n", "type": "x", "cni.dev/valid-attachments": [],
           "ipam": {{"type": "host-local", "subnet": "10.1.0.0/24", "dataDir": {str(data_dir)!r}}}}}

@@ -9,7 +9,7 @@ import pytest
 from pycni_plugins.static.plugin import StaticConfig
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Runtime, live_a_life
+from pycni.testing import Container, PluginRunner, check_lifecycle
 
 Call = Callable[..., Any]
 DNS = {"nameservers": ["8.8.8.8"], "domain": "x", "search": ["y"], "options": ["z"]}
@@ -26,7 +26,7 @@ def given(result: dict[str, Any]) -> list[str]:
 
 
 def test_it_leaves_nothing_behind(container: Container) -> None:
-    live_a_life(Runtime("static", container, ipam={"type": "static", **TWO}))
+    check_lifecycle(PluginRunner("static", container, ipam={"type": "static", **TWO}))
 
 
 def test_add_answers_what_the_configuration_says(static: Call) -> None:
@@ -228,7 +228,7 @@ def test_status_tells_of_a_wrong_configuration(static: Call) -> None:
 def test_no_verb_loads_pyroute2() -> None:
     script = """
 import json, sys
-from pycni.sdk.respond import answer
+from pycni.sdk.dispatch import answer
 from pycni_plugins.static.plugin import Static
 config = {"cniVersion": "1.1.0", "name": "n", "type": "x", "cni.dev/valid-attachments": [],
           "prevResult": {"ips": [{"address": "10.1.0.2/24"}]},

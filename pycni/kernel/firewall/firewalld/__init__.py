@@ -1,0 +1,1 @@
+"""firewalld as a backend: container addresses become sources of a zone, over D-Bus."""

@@ -1,5 +1,0 @@
-"""The firewall by iptables, for those who ask for it by name: the chains and comments are the Go plugins' own.
-
-The modules and their functions are those of `pycni.kernel.nftables`: `create`, `expect` and `delete`. Rules are text
-made by pure functions (`listing.py` knows their form); `restore.py` has them applied.
-"""

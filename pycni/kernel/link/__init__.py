@@ -1,0 +1,1 @@
+"""Links and what belongs to a link: addresses, routes, rules, queueing disciplines, VRFs, taps."""

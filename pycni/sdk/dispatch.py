@@ -1,0 +1,196 @@
+"""One call from beginning to end: from environment and stdin to the bytes and the exit status of the answer."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pycni import __version__
+from pycni.kernel.journal import Journal
+from pycni.kernel.netns.handle import is_own_namespace
+from pycni.protocol import cni_args, conversion, go_json, version
+from pycni.protocol.conversion import VersionedResult
+from pycni.protocol.errors import CniError, Code
+from pycni.protocol.request import Request
+from pycni.protocol.result import Result
+from pycni.sdk.attachment import Attachment, Network
+from pycni.sdk.config import NetConf
+from pycni.sdk.ipam import Invoke
+from pycni.sdk.plugin import Plugin
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# The release of the Go reference plugins that ours stand in for. Callers ask for it: nerdctl reads
+# "CNI firewall plugin vX.Y.Z" as a semantic version, and wants 1.7.1 or more for ingressPolicy "isolated".
+# What follows the + is build metadata, which does not count when versions are compared.
+_LEVEL = "1.9.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the caller gets: stdout, and 0 or 1 as exit status; `stderr` only from a call without CNI_COMMAND.
+
+    `account` is a line about the call for whoever keeps a log, to be written when the caller has its answer.
+    """
+
+    stdout: str = ""
+    status: int = 0
+    stderr: str = ""
+    account: str = ""
+
+
+def about(plugin: str, versions: tuple[str, ...]) -> str:
+    """What a plugin says of itself when it is started by hand."""
+    name = f"CNI {plugin} plugin v{_LEVEL}+pycni.{__version__}"
+    return f"{name}\nCNI protocol versions supported: {', '.join(versions)}\n"
+
+
+def answer(
+    name: str,
+    plugin: type[Plugin[Any]],
+    env: Mapping[str, str],
+    stdin: bytes,
+    invoke: Invoke,
+    *,
+    netns: int | None = None,
+    host: int | None = None,
+) -> Answer:
+    """Answer one call of the plugin `name`. Nothing but an Answer comes out, whatever goes in.
+
+    `netns` and `host` are descriptors of the namespace that CNI_NETNS names and of the caller's own, if the caller has
+    opened them.
+    """
+    command, cni_version = env.get("CNI_COMMAND", ""), ""
+    if not command:
+        return Answer(stderr=about(name, plugin.versions))
+    account = _Account(name, command, env.get("CNI_CONTAINERID", ""))
+    try:
+        with account:
+            if command == "VERSION":
+                stdout = version.reply(plugin.versions)
+            else:
+                request = Request.read(env, stdin, netns=netns, host=host)
+                cni_version = request.cni_version if request.cni_version in version.ALL else ""
+                document = _run(plugin, request, invoke, conversion.document_of)
+                stdout = "" if document is None else go_json.dumps_indented(document)
+    except CniError as failure:
+        return Answer(failure.to_json(cni_version or version.NEWEST), 1, account=str(account))
+    return Answer(stdout, account=str(account))
+
+
+def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> VersionedResult | None:
+    """The same for another plugin of this process, which has read the request: what ADD answers.
+
+    Raises CniError, and nothing else.
+    """
+    account = _Account(name, request.command, request.container_id)
+    try:
+        with account:
+            return _run(plugin, request, invoke, conversion.as_answered)
+    finally:
+        log.debug("%s", account)
+
+
+class _Account:
+    """The time that a call takes, and its end; every failure leaves as a CniError. This is the one place for both."""
+
+    __slots__ = ("_began", "_ended", "_outcome", "_who")
+
+    def __init__(self, name: str, command: str, container_id: str) -> None:
+        self._who = f"{name} {command} {container_id}"
+        self._outcome = "ok"
+        self._began = self._ended = time.monotonic()
+
+    def __str__(self) -> str:
+        return f"{self._who} in {(self._ended - self._began) * 1000:.1f} ms: {self._outcome}"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended = time.monotonic()
+        if isinstance(error, Exception | SystemExit):
+            failure = CniError.from_exception(error)
+            if not isinstance(error, CniError | OSError | ValueError):
+                log.error("%s failed unexpectedly", self._who, exc_info=error)
+            self._outcome = f"error {failure.code}: {failure}"
+            raise failure from None
+
+
+def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: Callable[[Result, str], T]) -> T | None:
+    """Do what the request asks; returns what ADD answers, `written` in the version that was asked for.
+
+    Raises CniError, and whatever plugins raise.
+    """
+    version.require(request.command, request.cni_version, plugin.versions)
+    place = request.netns if request.netns_descriptor is None else request.netns_descriptor
+    if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(place):
+        raise CniError(
+            "plugin's netns and netns from CNI_NETNS should not be the same",
+            code=Code.INVALID_NETNS,
+            details=f"{request.netns} is the namespace of the host; CNI_NETNS_OVERRIDE=1 allows it",
+        )
+    if request.command in ("GC", "STATUS"):
+        _run_on_network(plugin, request, invoke)
+        return None
+    return _run_on_attachment(plugin, request, invoke, written)
+
+
+def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> None:
+    gc = request.command == "GC"
+    config, journal = _config(plugin, request, leniently=gc), Journal()
+    with Network(config, request, journal, invoke) as cni:
+        if not gc:
+            plugin().status(cni)
+        elif cni.valid_attachments is None:
+            log.info("GC without cni.dev/valid-attachments: nothing is known to be stale, nothing is removed")
+        else:
+            plugin().gc(cni)
+    _raise_failures(journal)
+
+
+def _run_on_attachment(
+    plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: Callable[[Result, str], T]
+) -> T | None:
+    deleting = request.command == "DEL"
+    config = _config(plugin, request, leniently=deleting)
+    if deleting:
+        known = {key: value for key, value in cni_args.parse_leniently(request.args).items() if key in plugin.cni_args}
+    else:
+        known = cni_args.parse(request.args, plugin.cni_args) if plugin.cni_args else {}
+    journal = Journal()
+    # The journal is left first: what it undoes needs the namespaces open.
+    with Attachment(config, request, journal, invoke, known) as cni, journal:
+        match request.command:
+            case "ADD":
+                return written(plugin().add(cni), request.cni_version)  # what cannot be said is undone too
+            case "CHECK":
+                plugin().check(cni)
+            case _:
+                plugin().delete(cni)
+    _raise_failures(journal)
+    return None
+
+
+def _config(plugin: type[Plugin[Any]], request: Request, *, leniently: bool) -> NetConf:
+    """The configuration; of a wrong one, DEL and GC take what can be understood."""
+    if not leniently:
+        return plugin.config.read(request.config)
+    config, complaints = plugin.config.read_leniently(request.config)
+    for complaint in complaints:
+        log.warning("%s goes on although the configuration is wrong: %s", request.command, complaint)
+    return config
+
+
+def _raise_failures(journal: Journal) -> None:
+    """Report what DEL and GC could not remove: the first failure, with the others among its details."""
+    if journal.failures:
+        first, *others = journal.failures
+        for other in others:
+            first.add_note(str(CniError.from_exception(other)))
+        raise first

@@ -1,0 +1,559 @@
+"""firewall: the stories behind what goes wrong elsewhere, each told once."""
+
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, Host, PluginRunner, wait_for
+
+from .conftest import Pod
+
+MakePod = Callable[..., Pod]
+BACKENDS = ["nftables", "iptables"]
+
+
+def rules(host: Host, chain: str = "CNI-") -> list[str]:
+    """The rules of iptables and ip6tables, of whichever variant, that begin with or lead to these chains."""
+    lines = [line for family in ("ip", "ip6") for line in host.run(f"{family}tables-save -t filter").splitlines()]
+    return [line for line in lines if line.startswith("-A") and chain in line]
+
+
+def elements(host: Host) -> list[str]:
+    """The lines of our nftables that name an owner."""
+    return [line for line in host.run("nft list ruleset").splitlines() if "net: test" in line]
+
+
+def fences(host: Host) -> str:
+    """What our nftables has about bridges and ports."""
+    kinds = {"fenced": "set", "own": "set", "apart": "set", "fences": "map", "walls": "map"}
+    commands = [f"nft list {kind} inet pycni {name}" for name, kind in kinds.items()]
+    listings = [host.run(command, check=False) for command in (*commands, "nft list table bridge pycni")]
+    return "".join(line for line in "".join(listings).splitlines() if '"' in line)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_r01_gc_removes_what_no_valid_attachment_owns(pod: MakePod, backend: str) -> None:
+    config = {"backend": backend, "ingressPolicy": "isolated"}
+    alive, other = pod(1, 2, **config), pod(2, 2, **config, name="other")
+    dead = pod(3, 2, **config)
+    dead.host.run("ip link del br3")
+    alive.firewall.gc(alive.firewall)
+    assert dead.addresses[4] not in host_text(alive.host)
+    assert dead.addresses[6] not in host_text(alive.host)
+    assert "br3" not in host_text(alive.host)
+    alive.firewall.check()
+    other.firewall.check()
+
+
+def host_text(host: Host) -> str:
+    return "\n".join([*rules(host), host.run("nft list ruleset")])
+
+
+def test_r01_gc_without_a_list_removes_nothing(pod: MakePod) -> None:
+    one = pod(1, 2, ingressPolicy="isolated")
+    one.firewall._call("GC")
+    one.firewall.check()
+
+
+def test_r01_status_says_if_the_backend_does_not_work(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    for backend in ("", *BACKENDS):
+        PluginRunner("firewall", container, backend=backend).status()
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus")
+    for backend, message in (("iptables", "iptables is not available"), ("firewalld", "firewalld is not available")):
+        with pytest.raises(CniError, match=message) as caught:
+            PluginRunner("firewall", container, backend=backend).status()
+        assert caught.value.code == 50
+        assert caught.value.details
+    PluginRunner("firewall", container).status()
+
+
+def test_r03_a_retry_after_a_failed_add_succeeds(pod: MakePod) -> None:
+    made = pod(1, 2, walled=False)
+    made.host.run("ip link set br1 down && ip link set br1 name br9")
+    runtime = PluginRunner("firewall", made.container, previous=made.network.result, ingressPolicy="isolated")
+    with pytest.raises(CniError, match='"br1": there is no such link'):
+        runtime.add()
+    assert elements(made.host) == []
+    made.host.run("ip link set br9 name br1 && ip link set br1 up")
+    runtime.add()
+    runtime.check()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"backend": "gone"},
+        {"ingressPolicy": "closed"},
+        {"iptablesAdminChainName": 7},
+        {"firewalldZone": []},
+        {"prevResult": {"cniVersion": "1.1.0", "ips": "none"}},
+    ],
+)
+def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
+    pod: MakePod, backend: str, damage: dict[str, Any]
+) -> None:
+    one = pod(1, 2, backend=backend, ingressPolicy="isolated")
+    one.firewall.config |= damage
+    one.firewall.forget()
+    one.firewall.delete()
+    assert elements(one.host) == []
+    assert [rule for rule in rules(one.host) if "10.1.0.2" in rule or "fd00:1::2" in rule or "br1" in rule] == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_adding_twice_leaves_one_of_each(pod: MakePod, backend: str) -> None:
+    one = pod(1, 2, backend=backend, ingressPolicy="isolated")
+    once = sorted(rules(one.host)), sorted(elements(one.host))
+    one.firewall.add()
+    assert (sorted(rules(one.host)), sorted(elements(one.host))) == once
+
+
+AS_GO_1_9 = """
+-A FORWARD -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j CNI-ISOLATION-STAGE-1
+-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD
+-A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN
+-A CNI-FORWARD -d {ip} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A CNI-FORWARD -s {ip} -j ACCEPT
+-A CNI-ISOLATION-STAGE-1 -i br1 -o br1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: isolated)" -j DROP
+-A CNI-ISOLATION-STAGE-1 -i br1 ! -o br1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: isolated)" -j CNI-ISOLATION-STAGE-2
+-A CNI-ISOLATION-STAGE-1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j RETURN
+-A CNI-ISOLATION-STAGE-2 -o br1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j DROP
+-A CNI-ISOLATION-STAGE-2 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j RETURN
+"""  # noqa: E501 - as iptables-save writes it
+
+
+@pytest.mark.usefixtures("iptables")
+def test_the_rules_of_iptables_are_those_of_the_go_plugin_1_9(pod: MakePod) -> None:
+    one = pod(1, 2, backend="iptables", ingressPolicy="isolated")
+    for family, ip in (("ip", "10.1.0.2/32"), ("ip6", "fd00:1::2/128")):
+        lines = one.host.run(f"{family}tables-save -t filter").splitlines()
+        wanted = AS_GO_1_9.format(ip=ip).split("\n")[1:-1]
+        assert sorted(line for line in lines if line.startswith("-A")) == sorted(wanted)
+        for chain in ("FORWARD", "CNI-FORWARD", "CNI-ISOLATION-STAGE-1", "CNI-ISOLATION-STAGE-2"):
+            start = f"-A {chain} "
+            assert [line for line in lines if line.startswith(start)] == [r for r in wanted if r.startswith(start)]
+
+
+@pytest.mark.parametrize(
+    "policy", [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("", "same-bridge")] + ["isolated"]
+)
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("iptables")
+def test_r16_sixteen_first_adds_at_once_make_one_of_each_shared_rule(pod: MakePod, policy: str) -> None:
+    pods = [pod(1, last, walled=False) for last in range(2, 18)]
+    host = pods[0].host
+
+    def add(one: Pod) -> PluginRunner:
+        host.netns.enter_permanently()  # a thread starts where the process is
+        config = {"backend": "iptables", "ingressPolicy": policy}
+        runtime = PluginRunner("firewall", one.container, previous=one.network.result, **config)
+        runtime.add()
+        return runtime
+
+    with ThreadPoolExecutor(16) as pool:
+        runtimes = list(pool.map(add, pods))
+    counts = Counter(rules(host))
+    shared = {rule: count for rule, count in counts.items() if "/32" not in rule and "/128" not in rule}
+    # Two families have the same rules; of the addresses, each has its own.
+    assert set(shared.values()) == {2}, shared
+    assert len(shared) == {"": 2, "same-bridge": 7, "isolated": 8}[policy]
+    assert len(counts) - len(shared) == 16 * 4
+    for runtime in runtimes:
+        runtime.check()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda runtime: (host.netns.enter_permanently(), runtime.delete()), runtimes))
+    assert [rule for rule in rules(host) if "/32" in rule or "/128" in rule] == []
+
+
+def test_r16_sixteen_first_adds_at_once_by_nftables(pod: MakePod) -> None:
+    pods = [pod(1, last, walled=False) for last in range(2, 18)]
+    host = pods[0].host
+
+    def live(one: Pod) -> None:
+        host.netns.enter_permanently()
+        runtime = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
+        runtime.add()
+        runtime.check()
+        runtime.delete()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(live, pods))
+    assert elements(host) == []
+    assert fences(host) == ""
+    assert host.run("nft list chain inet pycni forward").count("vmap") == 4
+
+
+@pytest.mark.usefixtures("iptables")
+def test_r16_duplicates_that_a_race_has_left_are_repaired(pod: MakePod) -> None:
+    """16 parallel ADDs of the Go plugin left the rules of a bridge twice."""
+    one = pod(1, 2, backend="iptables", ingressPolicy="same-bridge")
+    before = sorted(rules(one.host))
+    shared = [rule for rule in before if "/32" not in rule and "/128" not in rule]
+    for rule in dict.fromkeys(shared):
+        one.host.run(f"iptables {rule.replace('-A', '-I', 1)} && ip6tables {rule.replace('-A', '-I', 1)}")
+    assert sorted(rules(one.host)) != before
+    pod(1, 3, backend="iptables", ingressPolicy="same-bridge").leave()
+    one.host.run("iptables -D CNI-FORWARD -j CNI-ADMIN -m comment --comment 'CNI firewall plugin admin overrides'")
+    pod(1, 4, backend="iptables", ingressPolicy="same-bridge").leave()
+    left = Counter(rules(one.host))
+    assert {rule: count for rule, count in left.items() if "STAGE" in rule and count != 2} == {}
+    targets = [rule.rsplit(" ", 1)[1] for rule in one.host.run("iptables -S FORWARD").splitlines()[1:]]
+    assert targets[0] == "CNI-ISOLATION-STAGE-1"
+
+
+def test_r41_an_empty_backend_is_none(pod: MakePod) -> None:
+    """podman writes "backend": ""."""
+    one = pod(1, 2, backend="")
+    one.firewall.check()
+    assert len(elements(one.host)) == 4
+    assert rules(one.host) == []
+
+
+def test_r41_it_works_without_iptables(pod: MakePod, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
+    one = pod(1, 2, walled=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    runtime = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
+    runtime.add()
+    runtime.check()
+    runtime.delete()
+    runtime.config["backend"] = "iptables"
+    with pytest.raises(CniError, match="iptables is not available") as caught:
+        runtime.add()
+    assert "let the configuration name the backend nftables" in caught.value.details
+
+
+def test_r41_iptables_needs_the_program_of_the_family_alone(
+    pod: MakePod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Go plugin fails without ip6tables even if there is no IPv6 address."""
+
+    (tmp_path / "iptables-restore").symlink_to("/usr/sbin/xtables-nft-multi")
+    (tmp_path / "iptables-save").symlink_to("/usr/sbin/xtables-nft-multi")
+    one = pod(1, 2, walled=False)
+    monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    previous = {**(one.network.result or {}), "ips": [{"address": "10.1.0.2/24", "interface": 2}]}
+    runtime = PluginRunner("firewall", one.container, previous=previous, backend="iptables")
+    runtime.add()
+    runtime.check()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_r42_the_fence_goes_with_the_last_pod_behind_it(pod: MakePod, backend: str) -> None:
+    config = {"backend": backend, "ingressPolicy": "same-bridge"}
+    one, two, other = pod(1, 2, **config), pod(1, 3, **config), pod(2, 2, **config)
+    one.leave()
+    assert not two.reaches(other.addresses)
+    two.leave()
+    assert '"br1"' not in fences(one.host)
+    assert [rule for rule in rules(one.host) if "br1" in rule] == []
+    other.firewall.check()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_r42_a_policy_that_was_changed_takes_effect(pod: MakePod, backend: str) -> None:
+    config: dict[str, Any] = {"backend": backend}
+    one, two = (pod(1, last, **config, ingressPolicy="isolated") for last in (2, 3))
+    assert not one.reaches(two.addresses)
+    for each in (one, two):
+        each.firewall.delete()
+        each.firewall.config["ingressPolicy"] = "same-bridge"
+        each.firewall.add()
+    assert one.reaches(two.addresses)
+    one.firewall.check()
+    for each in (one, two):
+        each.firewall.delete()
+        each.firewall.config["ingressPolicy"] = "isolated"
+        each.firewall.add()
+    assert not one.reaches(two.addresses)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_r42_the_policy_of_a_later_pod_reaches_the_earlier_ones(pod: MakePod, backend: str) -> None:
+    one = pod(1, 2, backend=backend, ingressPolicy="same-bridge")
+    two = pod(1, 3, backend=backend, ingressPolicy="isolated")
+    assert not one.reaches(two.addresses)
+    assert not two.reaches(one.addresses)
+
+
+def test_r42_of_two_networks_on_a_bridge_the_stricter_one_holds(host: Host, pod: MakePod) -> None:
+    host.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0")
+    strict = pod(1, 2, name="strict", ingressPolicy="isolated")
+    lax = [pod(1, last, name="lax", ingressPolicy="same-bridge") for last in (3, 4)]
+    other = pod(2, 2, name="strict", ingressPolicy="same-bridge")
+    assert not lax[0].reaches(strict.addresses)
+    assert lax[0].reaches(lax[1].addresses)
+    strict.leave()
+    assert lax[0].reaches(lax[1].addresses)
+    assert not lax[0].reaches(other.addresses), "the fence has gone with another network's pod"
+    lax[0].firewall.check()
+
+
+def test_r42_switched_to_iptables_and_back_nothing_is_left(pod: MakePod) -> None:
+    one = pod(1, 2, backend="iptables", ingressPolicy="isolated")
+    one.firewall.config["backend"] = "nftables"
+    with pytest.raises(CniError, match="is missing in nftables"):
+        one.firewall.check()
+    one.firewall.config["backend"] = ""
+    one.firewall.check()
+    one.firewall.delete()
+    assert elements(one.host) == []
+    assert [rule for rule in rules(one.host) if "10.1.0.2" in rule or "br1" in rule] == []
+
+
+def test_r42_rules_of_bridges_that_are_gone_go_too(pod: MakePod) -> None:
+    gone, here = (pod(number, 2, backend="iptables", ingressPolicy="same-bridge") for number in (1, 2))
+    gone.host.run("ip link del br1")
+    here.firewall.gc(gone.firewall, here.firewall)
+    assert [rule for rule in rules(here.host) if "br1" in rule] == []
+    here.firewall.check()
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_late_del_of_an_old_container_does_not_free_the_new_ones_rules(
+    pod: MakePod, backend: str, *, remembered: bool
+) -> None:
+    """Azure issue 885: IPAM gave the address of a lost container to a new one."""
+    old = pod(1, 2, backend=backend)
+    new = PluginRunner("firewall", Container(old.host), previous=old.network.result, backend=backend)
+    new.add()
+    if not remembered:
+        old.firewall.forget()
+    old.firewall.delete()
+    new.check()
+    new.container.close()
+
+
+@pytest.fixture
+def counted_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a line for each process of iptables."""
+    programs, log = tmp_path / "counted", tmp_path / "processes"
+    programs.mkdir()
+    for name in ("iptables", "iptables-restore", "iptables-save", "ip6tables", "ip6tables-restore", "ip6tables-save"):
+        for variant in ("", "-nft"):
+            program = programs / name.replace("tables", f"tables{variant}")
+            real = f"/usr/sbin/{name.replace('tables', 'tables-nft')}"
+            program.write_text(f'#!/bin/sh\necho "$0" >> {log}\nexec {real} "$@"\n')
+            program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    log.touch()
+    return log
+
+
+def test_r48_iptables_is_one_process_a_call_and_family(pod: MakePod, counted_iptables: Path) -> None:
+    """Of the Go plugin's ten for each ADD, every one took the lock."""
+    pod(1, 2, backend="iptables")  # makes what is shared
+    counted_iptables.write_text("")
+    one = pod(1, 3, backend="iptables")
+    assert len(counted_iptables.read_text().split()) == 2
+    counted_iptables.write_text("")
+    one.firewall.check()
+    assert len(counted_iptables.read_text().split()) == 2
+    counted_iptables.write_text("")
+    one.firewall.delete()
+    assert len(counted_iptables.read_text().split()) == 4  # it looks for what others may have left of the address
+    counted_iptables.write_text("")
+    one.firewall.delete()
+    assert len(counted_iptables.read_text().split()) == 2  # and finds nothing
+    counted_iptables.write_text("")
+    pod(2, 2, backend="nftables", ingressPolicy="isolated").leave()
+    assert counted_iptables.read_text() == ""
+
+
+def test_r48_nftables_starts_no_process(pod: MakePod, counted_iptables: Path) -> None:
+    one = pod(1, 2, ingressPolicy="isolated")
+    one.firewall.check()
+    one.firewall.delete()
+    one.firewall.gc()
+    assert counted_iptables.read_text() == ""
+
+
+DAMAGE = {
+    "nftables": [
+        ("delete element inet pycni from4 '{ 10.1.0.2 }'", r"forwarding of 10\.1\.0\.2 is missing in .*from4"),
+        ("flush set inet pycni to6", r"forwarding of fd00:1::2 is missing in .*to6"),
+        ("flush chain inet pycni forward", "chain forward of nftables table inet pycni has 0 of its 9 rules"),
+        ("flush chain inet pycni from-CNI-ADMIN", "chain from-CNI-ADMIN .* has 0 of its 3 rules"),
+        ("flush chain inet pycni fence", "chain fence of .* has 0 of its 2 rules"),
+        ("flush set inet pycni fenced", 'the fence of br1 has a hole: "br1" is missing in set fenced'),
+        ("flush set inet pycni apart", 'has a hole: "br1" . "br1" is missing in set apart'),
+        ("flush map inet pycni walls", "the fence of .* is missing"),
+        ("flush set bridge pycni isolated", "isolation of .* is missing"),
+        ("delete table inet pycni", r"forwarding of 10\.1\.0\.2 is missing"),
+    ],
+    "iptables": [
+        ("-D CNI-FORWARD -s 10.1.0.2 -j ACCEPT", r"expected rule \[-s 10\.1\.0\.2/32 -j ACCEPT\] not found"),
+        (
+            "-D CNI-FORWARD -d 10.1.0.2 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            r"expected rule \[-d 10\.1\.0\.2/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\] not found",
+        ),
+        ("-F FORWARD", r"expected rule \[-m comment --comment .* -j CNI-FORWARD\] not found"),
+        ("-F CNI-FORWARD", r"expected rule \[-m comment .* -j CNI-ADMIN\] not found"),
+        ("-F FORWARD; iptables -F CNI-FORWARD; iptables -X CNI-FORWARD", "expected rule .* not found"),
+        ("-F CNI-ISOLATION-STAGE-2", 'isolation of br1 is missing in iptables: there is no "-A .*STAGE-2'),
+        ("-F CNI-ISOLATION-STAGE-1", "isolation of br1 is missing in iptables"),
+    ],
+}
+PROGRAM = {"nftables": "nft", "iptables": "iptables"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "damage", "message"),
+    [(backend, *case) for backend, cases in DAMAGE.items() for case in cases],
+)
+def test_check_finds_what_is_really_wrong(pod: MakePod, backend: str, damage: str, message: str) -> None:
+    one = pod(1, 2, backend=backend, ingressPolicy="isolated")
+    one.host.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0")
+    one.firewall.check()
+    one.host.run(f"{PROGRAM[backend]} {damage}")
+    with pytest.raises(CniError, match=message):
+        one.firewall.check()
+
+
+@pytest.mark.parametrize(
+    "fault", ["addresses", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("zone", "reload"))]
+)
+@pytest.mark.usefixtures("firewalld")
+def test_check_uses_the_answer_of_firewalld(pod: MakePod, fault: str) -> None:
+    """The Go plugin asks, and ignores what it is told."""
+    one = pod(1, 2)
+    one.firewall.check()
+    match fault:
+        case "addresses":
+            one.host.run("firewall-cmd -q --zone=trusted --remove-source=fd00:1::2/128")
+        case "zone":
+            one.host.run("firewall-cmd -q --zone=drop --change-source=fd00:1::2/128")
+        case _:
+            one.host.run("firewall-cmd -q --reload")
+    with pytest.raises(CniError, match="failed to find the address .* in trusted zone"):
+        one.firewall.check()
+    one.firewall.config["backend"] = "firewalld"
+    with pytest.raises(CniError, match="failed to find the address .* in trusted zone"):
+        one.firewall.check()
+
+
+@pytest.mark.usefixtures("firewalld")
+def test_firewalld_refuses_with_its_own_words(pod: MakePod) -> None:
+    one = pod(1, 2)
+    one.firewall.add()  # ZONE_ALREADY_SET is fine
+    with pytest.raises(CniError, match="failed to add the address 10.1.0.3/32 to nowhere zone: INVALID_ZONE"):
+        pod(1, 3, firewalldZone="nowhere")
+    one.host.run("firewall-cmd -q --zone=work --add-source=10.1.0.4/32")
+    with pytest.raises(CniError, match="10.1.0.4/32 to trusted zone: ZONE_CONFLICT"):
+        pod(1, 4)
+    assert "10.1.0.4/32" in host_sources(one.host, "work")
+
+
+def host_sources(host: Host, zone: str) -> list[str]:
+    return host.run(f"firewall-cmd --zone={zone} --list-sources").split()
+
+
+@pytest.mark.parametrize("address", ["unix:path=/nowhere/bus", "nonsense"])
+def test_firewalld_by_name_without_a_bus_says_so(pod: MakePod, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    one = pod(1, 2, walled=False)
+    runtime = PluginRunner("firewall", one.container, previous=one.network.result, backend="firewalld")
+    with pytest.raises(CniError, match=f"firewalld is not available: there is no system bus at {address}") as caught:
+        runtime.add()
+    assert caught.value.code == 50
+    assert elements(one.host) == []
+    runtime.result = one.network.result
+    runtime.delete()
+    runtime.config["backend"] = ""
+    runtime.add()
+    assert len(elements(one.host)) == 4
+
+
+@pytest.mark.usefixtures("firewalld")
+def test_a_firewalld_of_another_namespace_is_not_meant(pod: MakePod, host: Host, tmp_path: Path) -> None:
+    """A nested runtime sees the bus of the host around it; firewalld there has no say in here."""
+    from pycni.kernel.firewall.firewalld import zones
+
+    assert zones.is_running(host.netns)
+    other = Container(host)
+    stranger = subprocess.Popen(
+        ["python3", "-c", "import time; time.sleep(600)  # firewalld"], stdin=subprocess.DEVNULL
+    )
+    bus = _FixedBus(stranger.pid)
+    try:
+        wait_for(lambda: b"firewalld" in Path(f"/proc/{stranger.pid}/cmdline").read_bytes(), "its command line")
+        assert zones._is_of(host.netns, bus)
+        assert not zones._is_of(other.netns, bus)
+    finally:
+        stranger.kill()
+        stranger.wait()
+        other.close()
+
+
+class _FixedBus:
+    """A bus on which this process has firewalld's name."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def ask(self, _method: str) -> tuple[int]:
+        return (self._pid,)
+
+
+@pytest.mark.usefixtures("iptables")
+def test_isolation_by_iptables_alone_needs_bridged_packets_to_be_seen(
+    pod: MakePod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nftables is not there to keep the ports of a bridge apart."""
+    from pycni.kernel.firewall.nftables import nft
+
+    one, two = (pod(1, last, walled=False) for last in (2, 3))
+    monkeypatch.setattr(nft, "_LIBRARY", "nothing.so")
+    nft._load.cache_clear()
+    monkeypatch.setattr(nft.Program, "_nft", _no_program)
+    config = {"backend": "iptables", "ingressPolicy": "isolated"}
+    runtimes = [PluginRunner("firewall", each.container, previous=each.network.result, **config) for each in (one, two)]
+    one.host.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0")
+    with pytest.raises(CniError, match="cannot isolate the ports of br1") as caught:
+        runtimes[0].add()
+    assert "br_netfilter" in caught.value.details
+    one.host.run("sysctl -qw net.bridge.bridge-nf-call-iptables=1")
+    for runtime in runtimes:
+        runtime.add()
+        runtime.check()
+    assert not one.reaches(two.addresses)
+    for each, runtime in zip((one, two), runtimes, strict=True):
+        runtime.delete()
+        each.network.delete()
+    assert [rule for rule in rules(one.host) if "10.1.0." in rule or "br1" in rule] == []
+
+
+def _no_program(*_: object) -> str:
+    from pycni.kernel.firewall.nftables.nft import NftUnavailableError
+
+    raise NftUnavailableError
+
+
+def test_ptp_pods_may_be_kept_apart_too(host: Host, container: Container) -> None:
+    """There the first interface is the host's end of the cable; it counts as a bridge with one container."""
+    host.run(f"ip link add veth1 type veth peer name eth0 netns {container.path}")
+    previous = {
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": container.path}],
+        "ips": [{"address": "10.1.0.2/24", "interface": 1}],
+    }
+    for backend in BACKENDS:
+        runtime = PluginRunner("firewall", container, previous=previous, backend=backend, ingressPolicy="isolated")
+        runtime.add()
+        runtime.check()
+        runtime.delete()
+    assert fences(host) == ""
+    assert [rule for rule in rules(host) if "veth1" in rule] == []

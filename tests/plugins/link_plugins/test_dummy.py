@@ -1,0 +1,25 @@
+"""dummy: it holds addresses, and that is all."""
+
+import pytest
+
+from pycni.protocol.errors import CniError
+from pycni.testing import Container, PluginRunner
+
+
+@pytest.mark.needs_kernel("dummy")
+def test_its_addresses_answer_in_the_container(container: Container) -> None:
+    container.run("ip link set lo up")
+    ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/32"}, {"address": "fd00:1::2/128"}]}
+    runtime = PluginRunner("dummy", container, ipam=ipam)
+    runtime.add()
+    assert container.pings("10.1.0.2")
+    assert container.pings("fd00:1::2")
+    runtime.check()
+
+
+def test_it_needs_ipam(container: Container) -> None:
+    runtime = PluginRunner("dummy", container)
+    with pytest.raises(CniError, match="dummy interface requires an IPAM configuration") as caught:
+        runtime.add()
+    assert caught.value.code == 7
+    runtime.delete()

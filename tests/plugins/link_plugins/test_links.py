@@ -1,0 +1,376 @@
+"""macvlan, vlan, ipvlan, dummy and tap: what they have in common."""
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.kernel.journal import Journal
+from pycni.kernel.namespace import Namespace
+from pycni.protocol.errors import CniError
+from pycni.sdk import registry
+from pycni.testing import (
+    Container,
+    Host,
+    PluginRunner,
+    check_lifecycle,
+    fail_at_every_change,
+    kill_at_every_change,
+    wait_for,
+)
+
+Attached = Callable[..., PluginRunner]
+DUAL = {
+    "type": "host-local",
+    "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2"}], [{"subnet": "fd00:1::/64"}]],
+    "routes": [{"dst": "10.9.0.0/16"}, {"dst": "fd00:9::/64"}],
+}
+
+
+def link(netns: Container | Host, name: str = "eth0") -> dict[str, Any]:
+    (found,) = netns.json(f"ip -j -d link show dev {name}")
+    return dict(found)
+
+
+def names(netns: Container | Host) -> set[str]:
+    return {found["ifname"] for found in netns.json("ip -j link")}
+
+
+def failing_ipam(host: Host) -> dict[str, str]:
+    """An IPAM plugin that has no address left."""
+    binary = host.state / "bin" / "empty"
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    answer = json.dumps({"cniVersion": "1.1.0", "code": 50, "msg": "the pool is dry"})
+    binary.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exit\necho '{answer}'\nexit 1\n")
+    binary.chmod(0o755)
+    return {"type": "empty"}
+
+
+def test_it_leaves_nothing_behind(attachment: Attached, plugin: str) -> None:
+    check_lifecycle(attachment(plugin, ipam=DUAL))
+
+
+def test_a_failed_add_leaves_nothing_behind(attachment: Attached, plugin: str) -> None:
+    assert fail_at_every_change(lambda: attachment(plugin, ipam=DUAL)) > 2
+
+
+@pytest.mark.exhaustive
+def test_an_add_killed_half_way_is_cleaned_up_by_del(attachment: Attached, plugin: str) -> None:
+    """GC cannot: it is told of no namespace."""
+    assert kill_at_every_change(lambda: attachment(plugin, ipam=DUAL), gc=False) > 2
+
+
+def test_the_result_is_the_link_with_its_addresses(
+    attachment: Attached, plugin: str, container: Container, kind_of: Callable[[str], str]
+) -> None:
+    runtime = attachment(plugin)
+    result = runtime.add()
+    made = link(container)
+    assert made["linkinfo"]["info_kind"] == kind_of(plugin)
+    assert made["ifalias"] == runtime.owner.label
+    assert result["interfaces"] == [{"name": "eth0", "mac": made["address"], "sandbox": container.path}]
+    assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.2/24", 0), ("fd00:1::2/64", 0)]
+    assert "default via 10.1.0.1" in container.run("ip -4 route")
+    assert "default via fd00:1::1" in container.run("ip -6 route")
+    runtime.check()
+
+
+def test_the_example_of_its_readme_works(
+    lan: Container, plugin: str, host: Host, container: Container, request: pytest.FixtureRequest
+) -> None:
+    if plugin == "tap":
+        request.getfixturevalue("other_users")
+    readme = Path(__file__).parents[3] / "plugins" / plugin / "README.md"
+    (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
+    host.run("ip link set eth0 down && ip link set eth0 name eth1 && ip link set eth1 up")
+    runtime = PluginRunner(plugin, container, **json.loads(example))
+    assert len(runtime.add()["ips"]) == 2
+    runtime.check()
+    runtime.delete()
+    assert names(container) == {"lo"}
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", "tap", pytest.param("vlan", marks=pytest.mark.needs_kernel("vlan"))], indirect=True
+)
+def test_as_an_executable(attachment: Attached, plugin: str, container: Container, bin_directory: Path) -> None:
+    runtime = attachment(plugin)
+
+    def call(command: str, **more: Any) -> str:
+        env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
+        env |= {"CNI_IFNAME": "eth0", "CNI_PATH": str(bin_directory)}
+        stdin = json.dumps(runtime.config | more)
+        done = subprocess.run(
+            [bin_directory / plugin], env=env, input=stdin, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    result = json.loads(call("ADD"))
+    assert "eth0" in names(container)
+    call("CHECK", prevResult=result)
+    call("DEL", prevResult=result)
+    call("DEL")
+    assert names(container) == {"lo"}
+
+
+def test_r04_when_ipam_fails_the_link_goes_and_the_next_add_works(
+    attachment: Attached, plugin: str, host: Host, container: Container
+) -> None:
+    with pytest.raises(CniError, match="the pool is dry") as caught:
+        attachment(plugin, ipam=failing_ipam(host)).add()
+    assert caught.value.code == 50
+    assert "eth0" not in names(container)
+    attachment(plugin).add()
+
+
+def test_r20_an_interface_of_that_name_is_left_alone(attachment: Attached, plugin: str, container: Container) -> None:
+    """Nobody adopts it, and the DEL that follows the failed ADD does not take it away."""
+    container.run("ip link add eth0 type veth peer name other")
+    runtime = attachment(plugin)
+    with pytest.raises(CniError, match='interface "eth0" already exists'):
+        runtime.add()
+    runtime.delete()
+    assert {"eth0", "other"} <= names(container)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "strangers"),
+    [("tap", "ip tuntap add dev eth0 mode tap"), ("macvlan", "ip link add eth0 link nic type macvlan")],
+)
+def test_r20_not_even_one_of_the_same_kind_is_taken_away(
+    attachment: Attached, container: Container, plugin: str, strangers: str
+) -> None:
+    container.run(f"ip link add nic type veth peer name other && {strangers}")
+    runtime = attachment(plugin)
+    with pytest.raises(CniError, match='interface "eth0" already exists'):
+        runtime.add()
+    runtime.delete()
+    assert "eth0" in names(container)
+
+
+def test_r20_del_leaves_what_carries_another_attachments_label(
+    attachment: Attached, plugin: str, container: Container
+) -> None:
+    """The path of a namespace may lead to another container by the time of the DEL."""
+    theirs, ours = attachment(plugin), attachment(plugin, name="other")
+    theirs.add()
+    ours.delete()
+    theirs.check()
+
+
+@pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/hostname"])
+def test_r11_del_without_a_namespace_gives_the_addresses_back(
+    attachment: Attached, plugin: str, host: Host, netns: str
+) -> None:
+    runtime = attachment(plugin, ipam=DUAL)
+    runtime.add()
+    store = host.state / "networks" / "test"
+    assert (store / "10.1.0.2").exists()
+    runtime.netns = netns
+    runtime.delete()
+    assert not (store / "10.1.0.2").exists()
+
+
+def test_r33_the_dns_of_ipam_is_in_the_result(attachment: Attached, plugin: str) -> None:
+    ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}], "dns": {"nameservers": ["10.1.0.53"]}}
+    runtime = attachment(plugin, ipam=ipam)
+    assert runtime.add()["dns"] == {"nameservers": ["10.1.0.53"]}
+    runtime.delete()
+    runtime = attachment(plugin, ipam=ipam, dns={"nameservers": ["10.1.0.54"]})
+    assert runtime.add()["dns"] == {"nameservers": ["10.1.0.54"]}
+
+
+def test_status_asks_ipam(attachment: Attached, plugin: str, host: Host) -> None:
+    attachment(plugin).status()
+    with pytest.raises(CniError, match="the pool is dry") as caught:
+        attachment(plugin, ipam=failing_ipam(host)).status()
+    assert caught.value.code == 50
+
+
+def test_gc_gives_back_the_addresses_of_containers_that_are_gone(
+    attachment: Attached, plugin: str, host: Host, containers: list[Container]
+) -> None:
+    gone = attachment(plugin, containers[0], ipam=DUAL)
+    gone.add()
+    gone.gc()
+    assert not (host.state / "networks" / "test" / "10.1.0.2").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("ip link set eth0 down", "eth0 should have up True"),
+        ("ip link set eth0 address 02:00:00:00:00:77", "eth0 should have mac .*, but has 02:00:00:00:00:77"),
+        ("ip addr del 10.1.0.2/24 dev eth0", "eth0 has lost 10.1.0.2/24"),
+        ("ip addr del fd00:1::2/64 dev eth0", "eth0 has lost fd00:1::2/64"),
+        ("ip route del default", "eth0 has lost the route to 0.0.0.0/0"),
+        ("ip link del eth0", '"eth0" not found'),
+        ("ip link del eth0; ip link add eth0 type veth peer name other", "eth0 should have"),
+    ],
+)
+def test_check_finds_damage(attachment: Attached, container: Container, damage: str, message: str) -> None:
+    runtime = attachment("macvlan")
+    runtime.add()
+    container.run(damage)
+    with pytest.raises(CniError, match=message):
+        runtime.check()
+
+
+def test_check_asks_ipam(attachment: Attached, plugin: str, host: Host) -> None:
+    runtime = attachment(plugin, ipam=DUAL)
+    runtime.add()
+    runtime.check()
+    (host.state / "networks" / "test" / "10.1.0.2").unlink()
+    with pytest.raises(CniError):
+        runtime.check()
+
+
+@pytest.mark.direct
+@pytest.mark.parametrize("plugin", ["macvlan", "vlan", "ipvlan", "dummy"])
+def test_status_says_that_the_kernel_lacks_the_plugins_links(
+    container: Container, monkeypatch: pytest.MonkeyPatch, plugin: str
+) -> None:
+    ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
+    monkeypatch.setattr(registry.load(plugin), "kind", "perpetuum")
+    with pytest.raises(CniError, match="this kernel has no perpetuum links") as caught:
+        PluginRunner(plugin, container, ipam=ipam, master="lo").status()
+    assert caught.value.code == 50
+
+
+@pytest.mark.direct
+def test_status_names_the_kind_that_the_kernel_lacks(host: Host) -> None:
+    own = Namespace.own(Journal())
+    own.expect_kind("veth")
+    with pytest.raises(CniError, match="this kernel has no perpetuum links") as caught:
+        own.expect_kind("perpetuum")
+    own.close()
+    assert caught.value.code == 50
+    assert names(host) == {"lo"}
+
+
+def test_neighbours_are_reached_and_hear_of_every_address(
+    attachment: Attached, on_master: str, container: Container, heard: socket.socket
+) -> None:
+    runtime = attachment(on_master)
+    result = runtime.add()
+    mac = bytes.fromhex(result["interfaces"][0]["mac"].replace(":", ""))
+    announced: set[str] = set()
+
+    def all_of_them() -> bool:
+        try:
+            announced.add(announcement(heard.recv(2048), mac))
+        except TimeoutError:
+            return False
+        return {"10.1.0.2", "fd00:1::2"} <= announced
+
+    wait_for(all_of_them, "an ARP and a neighbour advertisement")
+    assert container.pings("10.1.0.1")
+    assert container.pings("fd00:1::1")
+
+
+def announcement(frame: bytes, mac: bytes) -> str:
+    """The address that the holder of the MAC announces by the frame; "" if it does not."""
+    if frame[6:12] != mac:
+        return ""
+    if frame[12:14] == b"\x08\x06" and frame[28:32] == frame[38:42]:
+        return socket.inet_ntop(socket.AF_INET, frame[28:32])
+    if frame[12:14] == b"\x86\xdd" and frame[54:55] == b"\x88":
+        return socket.inet_ntop(socket.AF_INET6, frame[62:78])
+    return ""
+
+
+def test_its_addresses_are_usable_at_once_and_routers_are_heeded(
+    attachment: Attached, on_master: str, container: Container
+) -> None:
+    attachment(on_master).add()
+    (found,) = container.json("ip -j addr show dev eth0")
+    assert not [info for info in found["addr_info"] if info["scope"] == "global" and info.get("tentative")]
+    assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
+
+
+def test_what_routers_give_it_is_announced_even_if_ipam_gives_it_ipv4_alone(
+    attachment: Attached, on_master: str, container: Container
+) -> None:
+    attachment(on_master, ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}).add()
+    settings = container.run("cd /proc/sys/net && cat ipv4/conf/eth0/arp_notify ipv6/conf/eth0/ndisc_notify")
+    assert settings.split() == ["1", "1"]
+
+
+def test_its_mtu_is_the_masters_and_may_be_less(attachment: Attached, on_master: str, container: Container) -> None:
+    with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
+        attachment(on_master, mtu=-1).add()
+    runtime = attachment(on_master)
+    runtime.add()
+    assert link(container)["mtu"] == 1400
+    runtime.delete()
+    attachment(on_master, mtu=1300).add()
+    assert link(container)["mtu"] == 1300
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", pytest.param("vlan", marks=pytest.mark.needs_kernel("vlan"))], indirect=True
+)
+def test_its_mtu_is_never_more(attachment: Attached, plugin: str, container: Container) -> None:
+    with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
+        attachment(plugin, mtu=1401).add()
+    assert names(container) == {"lo"}
+
+
+@pytest.mark.parametrize(
+    "plugin", ["macvlan", pytest.param("ipvlan", marks=pytest.mark.needs_kernel("ipvlan"))], indirect=True
+)
+def test_a_master_that_is_down_may_come_up_later(
+    attachment: Attached, plugin: str, host: Host, container: Container
+) -> None:
+    host.run("ip link set eth0 down")
+    runtime = attachment(plugin)
+    runtime.add()
+    runtime.check()
+    host.run("ip link set eth0 up")
+    for router in ("10.1.0.1", "fd00:1::1"):
+        wait_for(partial(container.pings, router), router)
+    runtime.check()
+
+
+def test_r17_del_needs_no_master(attachment: Attached, on_master: str, host: Host, container: Container) -> None:
+    runtime = attachment(on_master, ipam=DUAL)
+    runtime.add()
+    host.run("ip link set eth0 down && ip link set eth0 name wan0")
+    runtime.delete()
+    assert names(container) == {"lo"}
+    host.run("ip link del wan0")
+    runtime.delete()
+
+
+def test_a_master_that_is_not_there_is_named(attachment: Attached, on_master: str, container: Container) -> None:
+    for place, option in {"the host": {}, "the container": {"linkInContainer": True}}.items():
+        with pytest.raises(CniError, match='master "nic7" not found') as caught:
+            attachment(on_master, master="nic7", **option).add()
+        assert place in caught.value.details
+    assert names(container) == {"lo"}
+
+
+def test_the_master_may_be_in_the_container(attachment: Attached, on_master: str, container: Container) -> None:
+    container.run("ip link add nic type veth peer name other && ip link set nic up && ip link set other up")
+    runtime = attachment(on_master, master="nic", linkInContainer=True)
+    runtime.add()
+    assert link(container)["link"] == "nic"
+    runtime.check()
+    runtime.delete()
+    assert names(container) == {"lo", "nic", "other"}
+
+
+def test_check_finds_another_master(attachment: Attached, on_master: str, host: Host) -> None:
+    runtime = attachment(on_master)
+    runtime.add()
+    host.run("ip link add nic type veth peer name other")
+    runtime.config["master"] = "nic"
+    with pytest.raises(CniError, match="eth0 should stand on nic, but stands on another link"):
+        runtime.check()

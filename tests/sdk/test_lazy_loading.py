@@ -1,0 +1,60 @@
+"""What a one-shot does without; looked at in a process of its own, as it changes how modules load."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import os, sys, typing
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "true"
+from pycni import lazy_loading
+
+lazy_loading.defer()
+import typing_extensions
+
+before = typing.TypedDict, typing_extensions.TypedDict
+from pydantic_core import core_schema
+from pycni.sdk import NetConf
+
+class Conf(NetConf):
+    mtu: int
+
+made = core_schema.CoreConfig(title="a title")
+assert type(made) is dict and made == {"title": "a title"}, made
+assert not hasattr(core_schema.CoreConfig, "__required_keys__")  # what this is about: no real TypedDicts
+assert before == (typing.TypedDict, typing_extensions.TypedDict)
+assert Conf.read({"name": "n", "MTU": 1}).mtu == 1
+assert "hmac" not in sys.modules
+import secrets
+
+assert len(secrets.token_hex(4)) == 8
+assert "hmac" in sys.modules
+
+import dataclasses, inspect
+from pycni.protocol.result import Dns, Interface
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    size: int
+
+assert str(inspect.signature(Foreign)) == "(size: int) -> None"  # as everybody knows it
+eth0 = Interface("eth0", mtu=1500)
+assert eth0 == Interface(name="eth0", mtu=1500) != Interface("eth1"), eth0
+assert repr(Dns(search=("a.",))) == "Dns(nameservers=(), domain='', search=('a.',), options=())"
+assert len({eth0, Interface("eth0", mtu=1500)}) == 1
+try:
+    eth0.mtu = 1
+except dataclasses.FrozenInstanceError:
+    pass
+else:
+    raise AssertionError("it was to be frozen")
+try:
+    Interface()
+except TypeError as error:
+    assert "missing 1 required positional argument: 'name'" in str(error), error
+else:
+    raise AssertionError("a name was to be wanted")
+"""
+
+
+def test_modules_wait_and_types_for_checkers_are_left_out() -> None:
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
