@@ -1,11 +1,11 @@
-"""What the DaemonSet's container does: pycni onto the node, its server there, the network configuration last.
+"""Entry point of the DaemonSet's container: installs pycni on the node, starts the server, installs the network.
 
-The container has the node's process and network namespace (hostPID, hostNetwork) and is privileged: so it reaches the
-node's files through the mount namespace of process 1, and starts the server there, where its callers are. Nothing of
-the node is needed for it, and nothing of the node is mounted into the container.
+The container is privileged and shares the node's process and network namespaces (hostPID, hostNetwork). It reaches the
+node's files through the mount namespace of process 1, and starts the server in that namespace, because the server only
+answers callers of its own mount namespace. The node needs no software, and no node directory is mounted.
 
-When it is stopped, only the server ends: launchers then do without, and pods come and go while the DaemonSet is
-upgraded. With REMOVE_ON_STOP=yes everything is removed, in the other order.
+When the container stops, only the server ends. The launchers then run plugins without it, so pods can be created and
+deleted during an upgrade. With REMOVE_ON_STOP=yes, everything is removed in reverse order.
 """
 
 import ctypes
@@ -27,15 +27,15 @@ from typing import IO, NoReturn
 from pycni.cli import files
 from pycni.protocol.errors import CniError
 
-HOME = Path(__file__).resolve().parent  # the same on the node: /opt/pycni/ID
+HOME = Path(__file__).resolve().parent  # /opt/pycni/ID, in the container and on the node
 CONFIGURATIONS = Path("/etc/pycni/net.d")  # in the container, from the ConfigMap
-READY = Path("/ready")  # in the container, for the probe
+READY = Path("/ready")  # in the container, for the readiness probe
 NET_D = Path("/etc/cni/net.d")
 STATE = Path("/var/lib/pycni")
-OURS = STATE / "configurations"  # the names of our files in NET_D, one a line
-POD_RANGES = "@POD_RANGES@"  # in a configuration: host-local's "ranges" for the node's pod CIDRs
+OWN_FILES = STATE / "configurations"  # names of the files in NET_D that this program wrote, one per line
+POD_RANGES = "@POD_RANGES@"  # placeholder in a configuration for host-local's "ranges" of the node's pod CIDRs
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONSAFEPATH": "1"}
-PATIENCE = 60  # seconds for the server to begin
+TIMEOUT = 60  # seconds, for the server to start and for the API to answer
 STOPPING = {signal.SIGTERM, signal.SIGINT}
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _NEWNS = 0x20000
@@ -43,70 +43,71 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> int:
-    """Install, serve until told to stop; 1 if the server ends by itself."""
-    # A signal that comes meanwhile waits for the installation to be whole.
+    """Install pycni and run the server until a signal arrives. Return 1 if the server ends by itself."""
+    # A signal that arrives during the installation is handled after it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPPING, signal.SIGCHLD})
     node = Node()
     configurations = read_configurations()
-    node.receive(HOME)
+    node.copy(HOME)
     node.pycni("install", "--state-dir", STATE)
     server = node.serve()
-    node.do(partial(place_configurations, configurations))
-    node.do(partial(remove_older, HOME))
+    node.run(partial(place_configurations, configurations))
+    node.run(partial(remove_older, HOME))
     READY.touch()
     while server.poll() is None:
         if signal.sigwait({*STOPPING, signal.SIGCHLD}) in STOPPING:
             break
     else:
-        say(f"the server has ended with {server.returncode}")
+        log(f"server ended with status {server.returncode}")
         return 1
     remove = os.environ.get("REMOVE_ON_STOP") == "yes"
     if remove:
-        node.do(remove_configurations)
+        node.run(remove_configurations)
     server.terminate()
     server.wait()
-    say("the server has ended")
+    log("server stopped")
     if remove:
         node.pycni("uninstall", "--state-dir", STATE)
-        node.do(remove_home)
+        node.run(remove_home)
     return 0
 
 
 class Node:
-    """The node, by the mount namespace of its first process."""
+    """The node, accessed through the mount namespace of its process 1."""
 
     def __init__(self) -> None:
         for kind, setting in (("mnt", "hostPID"), ("net", "hostNetwork")):
             if Path(f"/proc/1/ns/{kind}").samefile(f"/proc/self/ns/{kind}") == (kind == "mnt"):
-                sys.exit(f"this container lacks {setting}: true")
+                sys.exit(f"this container needs {setting}: true")
         self._mounts = os.open("/proc/1/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def enter(self) -> None:
-        """Move this process, which must have but one thread, to the node's files."""
+        """Enter the node's mount namespace. The process must have only one thread."""
         if _libc.setns(self._mounts, _NEWNS) != 0:
-            sys.exit(f"cannot enter the node's mount namespace: {os.strerror(ctypes.get_errno())}; is it privileged?")
+            cause = os.strerror(ctypes.get_errno())
+            sys.exit(f"cannot enter the node's mount namespace: {cause}; the container must be privileged")
 
-    def do(self, work: Callable[[], None]) -> None:
-        """Have a child do this among the node's files; exits if it fails."""
+    def run(self, work: Callable[[], None]) -> None:
+        """Run a function in a child process in the node's mount namespace. Exit if it fails."""
         pid = os.fork()
         if pid == 0:
-            self._work(work)
+            self._run_and_exit(work)
         if os.waitpid(pid, 0)[1] != 0:
             sys.exit(1)
 
-    def _work(self, work: Callable[[], None]) -> NoReturn:
+    def _run_and_exit(self, work: Callable[[], None]) -> NoReturn:
         status = 1
         try:
             self.enter()
             work()
             status = 0
         except (CniError, OSError, tarfile.TarError) as error:
-            say(str(error))
+            log(str(error))
         finally:
             os._exit(status)
 
-    def receive(self, home: Path) -> None:
-        """Copy the directory from the container, whole or not at all."""
+    def copy(self, home: Path) -> None:
+        """Copy the directory from the container to the node, completely or not at all."""
         reading, writing = os.pipe()
         sender = os.fork()
         if sender == 0:
@@ -116,31 +117,31 @@ class Node:
             os._exit(0)
         os.close(writing)
         with os.fdopen(reading, "rb") as stream:
-            self.do(partial(unpack, stream, home))
+            self.run(partial(unpack, stream, home))
             os.waitpid(sender, 0)
 
     def pycni(self, *arguments: str | Path) -> None:
-        """Run the command on the node; exits if it fails."""
+        """Run `pycni` on the node. Exit if it fails."""
         if self._start(*arguments).wait() != 0:
             sys.exit(f"pycni {arguments[0]} failed on the node")
 
     def serve(self) -> "subprocess.Popen[bytes]":
-        """Start the server on the node and wait until it answers."""
-        address = f"\0pycni-{os.getpid()}"  # abstract: seen from every mount namespace
+        """Start the server on the node and wait until it accepts calls."""
+        address = f"\0pycni-{os.getpid()}"  # abstract: visible in every mount namespace
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
             told.bind(address)
             told.settimeout(1)
             server = self._start("serve", NOTIFY_SOCKET="@" + address[1:])
-            for _ in range(PATIENCE):
+            for _ in range(TIMEOUT):
                 try:
                     if told.recv(4096) == b"READY=1":
-                        say("the server is there")
+                        log("server is ready")
                         return server
                 except TimeoutError:
                     if server.poll() is not None:
                         break
         server.kill()
-        sys.exit("the server does not begin")
+        sys.exit(f"the server did not start within {TIMEOUT} s")
 
     def _start(self, *arguments: str | Path, **env: str) -> "subprocess.Popen[bytes]":
         def enter() -> None:
@@ -152,7 +153,7 @@ class Node:
 
 
 def read_configurations() -> dict[str, str]:
-    """The ConfigMap's files, complete."""
+    """Return the files of the ConfigMap, with the placeholder for the pod CIDRs replaced."""
     found = {path.name: path.read_text() for path in CONFIGURATIONS.glob("*.conf*")}
     ranges = ""
     for name, text in found.items():
@@ -167,7 +168,7 @@ def read_configurations() -> dict[str, str]:
 
 
 def pod_cidrs() -> list[str]:
-    """Which addresses the cluster gives to this node's pods: POD_CIDRS, or what the API says of the node NODE_NAME."""
+    """Return the CIDRs of this node's pods: POD_CIDRS, else those that the API has for the node NODE_NAME."""
     if given := os.environ.get("POD_CIDRS"):
         return given.split(",")
     address = "{KUBERNETES_SERVICE_HOST}:{KUBERNETES_SERVICE_PORT}".format_map(os.environ)
@@ -176,7 +177,7 @@ def pod_cidrs() -> list[str]:
         headers={"Authorization": f"Bearer {(SERVICE_ACCOUNT / 'token').read_text()}"},
     )
     trusted = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
-    with urllib.request.urlopen(request, timeout=PATIENCE, context=trusted) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=TIMEOUT, context=trusted) as answer:  # noqa: S310
         cidrs: list[str] = json.load(answer)["spec"].get("podCIDRs", [])
     if not cidrs:
         sys.exit("the node has no podCIDRs: let the cluster allocate them, or set POD_CIDRS")
@@ -184,71 +185,76 @@ def pod_cidrs() -> list[str]:
 
 
 def unpack(stream: IO[bytes], home: Path) -> None:
-    """On the node: what the stream has as `home`."""
+    """Unpack the stream on the node as directory `home`."""
     home.parent.mkdir(parents=True, exist_ok=True)
     for unfinished in home.parent.glob(".*"):
         shutil.rmtree(unfinished)
     new = home.with_name(f".{home.name}")
     with tarfile.open(fileobj=stream, mode="r|") as archive:
-        archive.extractall(new, numeric_owner=True)  # noqa: S202 - it is our own
+        archive.extractall(new, numeric_owner=True)  # noqa: S202 - an archive of this image
     os.sync()
-    if home.exists():  # as this very version always was
+    if home.exists():  # the name identifies the contents
         shutil.rmtree(new)
     else:
         new.rename(home)
-    say(f"{home} is there")
+    log(f"installed {home}")
 
 
 def place_configurations(configurations: dict[str, str]) -> None:
-    """On the node: each whole, the names written down before; what is ours of earlier times goes."""
+    """Write the configurations on the node, each atomically, and remove those of earlier versions.
+
+    The names are recorded before the files are written, so that an interrupted run leaves no unknown file.
+    """
     NET_D.mkdir(parents=True, exist_ok=True)
     ours = own_configurations()
     for name in configurations:
         if name not in ours and (NET_D / name).exists():
-            raise CniError(f"{NET_D / name} is not pycni's", details="name the file in the ConfigMap otherwise")
-    write_down({*ours, *configurations})
+            raise CniError(f"{NET_D / name} is not pycni's", details="choose another file name in the ConfigMap")
+    record_own_files({*ours, *configurations})
     for name, text in configurations.items():
         files.place(NET_D / name, partial(Path.write_text, data=text), mode=0o600)
-        say(f"{NET_D / name} is there")
+        log(f"installed {NET_D / name}")
     for name in ours - configurations.keys():
         (NET_D / name).unlink(missing_ok=True)
-    write_down(set(configurations))
+    record_own_files(set(configurations))
 
 
 def own_configurations() -> set[str]:
-    return set(OURS.read_text().split("\n")) - {""} if OURS.exists() else set()
+    """Return the names of the files in NET_D that this program wrote."""
+    return set(OWN_FILES.read_text().split("\n")) - {""} if OWN_FILES.exists() else set()
 
 
-def write_down(names: set[str]) -> None:
-    files.place(OURS, partial(Path.write_text, data="\n".join(sorted(names))), mode=0o644)
+def record_own_files(names: set[str]) -> None:
+    """Record which files in NET_D this program wrote."""
+    files.place(OWN_FILES, partial(Path.write_text, data="\n".join(sorted(names))), mode=0o644)
 
 
 def remove_configurations() -> None:
-    """On the node: from now on runtimes start no pods."""
+    """Remove the configurations from the node. The runtime then starts no more pods."""
     for name in sorted(own_configurations()):
         (NET_D / name).unlink(missing_ok=True)
-        say(f"{NET_D / name} is removed")
-    OURS.unlink(missing_ok=True)
+        log(f"removed {NET_D / name}")
+    OWN_FILES.unlink(missing_ok=True)
 
 
 def remove_older(home: Path) -> None:
-    """On the node: all versions but this one and the one before, by which calls may still be answered."""
+    """Remove old versions from the node. The previous one stays, because calls may still be using it."""
     others = sorted((path for path in home.parent.iterdir() if path != home), key=lambda path: path.stat().st_ctime)
     for path in others[:-1]:
         shutil.rmtree(path)
 
 
 def remove_home() -> None:
-    """On the node: every version, and the scripts that start it."""
+    """Remove all versions from the node, and the one-shot scripts that start them."""
     shutil.rmtree(STATE / "oneshot", ignore_errors=True)
     shutil.rmtree(HOME.parent)
-    say(f"{HOME.parent} is removed")
+    log(f"removed {HOME.parent}")
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, flush=True)
 
 
 if __name__ == "__main__":
-    # Among the node's files nothing more can be imported: child processes have loaded what they need.
+    # In the node's mount namespace, modules of the container cannot be imported: all imports are at the top.
     sys.exit(main())

@@ -14,9 +14,9 @@ is_there() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,ba
 # What a launcher starts when it has no server writes its name down.
 watch_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*; }
 server() { pgrep -of '^/opt/pycni/[0-9a-f]*/bin/python3 -m pycni serve'; }
-# said_in_order NAMES: the container said of these, one after the other, that they are there, or no longer.
-said_in_order() {
-  sed -nE 's/.* (\S+) (is there|is removed|has ended)$/\1/p' "$STAGE/main.log" | xargs -n1 basename |
+# logged_in_order NAMES: the container logged that these were installed, started, stopped or removed, in this order.
+logged_in_order() {
+  sed -nE 's/.* (installed|removed) (\S+)$/\2/p; s/.* server (is ready|stopped)$/server/p' "$STAGE/main.log" | xargs -n1 basename |
     sed 's/^[0-9a-f]*$/ID/' | paste -sd' ' | grep -x "$1"
 }
 
@@ -29,7 +29,7 @@ eventually "pycni is on the node" is_there || cat "$STAGE/main.log"
 check "the server runs" server
 nothing "it uses no library of the node's" '^/(usr|lib|lib64)/.*\.so' awk '{print $6}' /proc/"$(server)"/maps
 watch_oneshots
-check "the configuration came last" said_in_order 'ID server 10-pycni.conflist'
+check "the configuration came last" logged_in_order 'ID server 10-pycni.conflist'
 pods_live || bad "pods with the server"
 check "the server answered every call" test ! -e "$STAGE/oneshot.log"
 
@@ -42,10 +42,10 @@ expect "by the scripts" 'bridge ADD' cat "$STAGE/oneshot.log"
 : >"$STAGE/main.log"
 POD=$(daemonset POD_CIDRS=$CIDRS REMOVE_ON_STOP=yes) || bad "a second pod does not start"
 eventually "the server runs again" server
-eventually "all is there" said_in_order 'ID server 10-pycni.conflist' || cat "$STAGE/main.log"
+eventually "all is there" logged_in_order 'ID server 10-pycni.conflist' || cat "$STAGE/main.log"
 : >"$STAGE/main.log"
 check "stop and remove" daemonset stop $POD
-check "removed in the other order" said_in_order '10-pycni.conflist server pycni'
+check "removed in the other order" logged_in_order '10-pycni.conflist server pycni'
 nothing "nothing is left" . find /etc/cni/net.d /opt /var/lib/pycni -type f
 nothing_is_left
 finish

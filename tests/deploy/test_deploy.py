@@ -37,7 +37,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("CONFIGURATIONS", "NET_D", "STATE", "OURS", "SERVICE_ACCOUNT"):
+    for name in ("CONFIGURATIONS", "NET_D", "STATE", "OWN_FILES", "SERVICE_ACCOUNT"):
         monkeypatch.setattr(module, name, tmp_path / str(getattr(module, name)).lstrip("/"))
     for directory in (module.CONFIGURATIONS, module.STATE, module.SERVICE_ACCOUNT):
         directory.mkdir(parents=True)
