@@ -2,7 +2,6 @@
 
 import errno
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from pycni.kernel.link import links, routes
 from pycni.kernel.link.links import MODES, Link, LinkState, Value, explained
@@ -13,16 +12,13 @@ from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner
 from pycni.protocol.errors import CniError, Code
 
-if TYPE_CHECKING:
-    from pycni.kernel.namespace.links import LinkVerbs
-
 _NEW = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
 _NO_UNICAST = "01:00:00:00:00:00"
 _SETTINGS = {"vlan": "IFLA_VLAN_ID", "broadcast_queue": "IFLA_MACVLAN_BC_QUEUE_LEN"}
 
 
 def create(
-    container: "LinkVerbs",
+    container: NetnsHandle,
     name: str,
     kind: str,
     owner: Owner,
@@ -32,7 +28,7 @@ def create(
     settings: Mapping[str, Value],
 ) -> Link:
     """Make a link of the kind, still down; `settings` are what only its kind has, by the names of LinkState."""
-    netns: NetnsHandle = container if master is None else master.netns
+    netns = container if master is None else master.netns
     whole = [("IFLA_IFNAME", owner.host_ifname), *attributes, ("IFLA_LINKINFO", {"attrs": _info(kind, settings)})]
     whole += [("IFLA_LINK", master.index)] if master is not None else []
     whole += [("IFLA_NET_NS_FD", container.fd)] if netns is not container else []
@@ -46,7 +42,7 @@ def create(
 
 
 def make_and_label(
-    container: "LinkVerbs", name: str, owner: Owner, words: str, make: Callable[[], None], late: Attributes = ()
+    container: NetnsHandle, name: str, owner: Owner, words: str, make: Callable[[], None], late: Attributes = ()
 ) -> Link:
     """Make a link under its owner's name, then give it the name that it shall have, and a label, at once.
 
@@ -77,7 +73,7 @@ def _info(kind: str, settings: Mapping[str, Value]) -> Attributes:
     return [("IFLA_INFO_KIND", kind), *([("IFLA_INFO_DATA", {"attrs": data})] if data else [])]
 
 
-def _finish(container: "LinkVerbs", born: str, name: str, owner: Owner, late: Attributes) -> Link:
+def _finish(container: NetnsHandle, born: str, name: str, owner: Owner, late: Attributes) -> Link:
     (state,) = container.netlink.request(links.question(born))
     changes = [link_message(rtnetlink.NEWLINK, [each], index=state["index"]) for each in late]
     naming = link_message(

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pycni.kernel.journal import Journal
 from pycni.kernel.link import addresses, links
@@ -17,16 +17,13 @@ from pycni.kernel.netns.handle import OWN, NetnsHandle, unshare_network
 from pycni.kernel.scheduling import yield_turn
 from pycni.protocol.errors import CniError
 
-if TYPE_CHECKING:
-    from pycni.kernel.namespace.links import LinkVerbs
-
 log = logging.getLogger(__name__)
 
 _ANY_NAME = "dev%d"  # as the kernel itself calls what comes out of a namespace that is gone
 _DEADLINE, _PAUSE = 1.0, 0.01  # seconds until the kernel has emptied a namespace that is gone
 
 
-def create(link: Link, there: "LinkVerbs", name: str, home: SavedLink) -> Link:
+def create(link: Link, there: NetnsHandle, name: str, home: SavedLink) -> Link:
     """Move the link into the other namespace, where it is called `name`; it comes home if the call fails."""
     here = link.netns
 
@@ -37,7 +34,7 @@ def create(link: Link, there: "LinkVerbs", name: str, home: SavedLink) -> Link:
         with explained(f"cannot move {link} into {there.path} as {name}"):
             try:
                 here.netlink.request(moving)
-                return there.link(name)
+                return links.get(there, name)
             except BaseException:
                 with suppress(CniError):
                     undo()  # it may be there already, if only the name was refused

@@ -165,6 +165,25 @@ def question(name: str) -> rtnetlink.Message:
     return link_message(rtnetlink.GETLINK, [("IFLA_IFNAME", name), _SKIP_STATISTICS])
 
 
+def find(netns: NetnsHandle, name: str) -> "Link | None":
+    """Return the link called `name`, or None if there is none."""
+    state = find_state(netns, name)
+    return None if state is None else Link(netns, state)
+
+
+def get(netns: NetnsHandle, name: str) -> "Link":
+    """Return the link called `name`. Raises CniError if there is none."""
+    link = find(netns, name)
+    if link is None:
+        raise missing(name)
+    return link
+
+
+def missing(name: str) -> CniError:
+    """Return the error for a link that does not exist."""
+    return CniError(f'link "{name}" not found')
+
+
 def refresh(netns: NetnsHandle, links: Sequence["Link"]) -> None:
     """Ask the kernel again about all of these links of a namespace. Raises CniError if one is gone."""
     for link, outcome in zip(links, netns.netlink.outcomes(*[question(link.name) for link in links]), strict=True):

@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pycni.kernel.link import creation
 from pycni.kernel.link.links import Link
 from pycni.kernel.netlink.codec import Attributes
+from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner
 from pycni.protocol.errors import CniError, Code
-
-if TYPE_CHECKING:
-    from pycni.kernel.namespace.links import LinkVerbs
 
 _TUN = Path("/dev/net/tun")
 _EXEC_LABEL = Path("/proc/thread-self/attr/exec")
@@ -36,7 +33,7 @@ class Tap:
     selinux_context: str = ""
 
 
-def create(container: "LinkVerbs", name: str, owner: Owner, tap: Tap, attributes: Attributes) -> Link:
+def create(container: NetnsHandle, name: str, owner: Owner, tap: Tap, attributes: Attributes) -> Link:
     """Make a tap that stays without a process, still down. Whoever opens it says how its frames begin."""
 
     def make() -> None:

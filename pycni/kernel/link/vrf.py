@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pycni.kernel.link import addresses, links, routes, rules
 from pycni.kernel.link.links import UP, Link, LinkState, explained
@@ -13,11 +13,9 @@ from pycni.kernel.link.routes import MAIN, SourceRoute
 from pycni.kernel.netlink import rtnetlink
 from pycni.kernel.netlink.rtnetlink import NetlinkError, link_message
 from pycni.kernel.netns import lock
+from pycni.kernel.netns.handle import NetnsHandle
 from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
-
-if TYPE_CHECKING:
-    from pycni.kernel.namespace.routing import RoutingVerbs
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +23,13 @@ _NEW = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
 _CHOOSING = "choosing a routing table"
 
 
-def ensure(namespace: "RoutingVerbs", name: str, table: int | None) -> Link:
+def ensure(namespace: NetnsHandle, name: str, table: int | None) -> Link:
     """The VRF called `name`, up: with this table, if it is given, else when it is made with a free one.
 
     One that was made goes again if the call fails, unless it has members by then. Raises CniError if there is
     something else of that name, or if it has another table.
     """
-    found = namespace.find_link(name)
+    found = links.find(namespace, name)
     if found is None:
         return _create(namespace, name, rules.free_table(namespace, first=1) if table is None else table)
     if found.state.kind != "vrf":
@@ -48,7 +46,7 @@ def ensure(namespace: "RoutingVerbs", name: str, table: int | None) -> Link:
     return found
 
 
-def _create(namespace: "RoutingVerbs", name: str, table: int) -> Link:
+def _create(namespace: NetnsHandle, name: str, table: int) -> Link:
     data = [("IFLA_INFO_KIND", "vrf"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_VRF_TABLE", table)]})]
     attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": data})]
     creation = link_message(rtnetlink.NEWLINK, attributes, how=_NEW, flags=UP, change=UP)
@@ -56,7 +54,7 @@ def _create(namespace: "RoutingVerbs", name: str, table: int) -> Link:
     def do() -> Link:
         with explained(f"cannot create VRF {name} with table {table}"):
             namespace.netlink.request(creation)
-        return namespace.link(name)
+        return links.get(namespace, name)
 
     def undo() -> None:
         with lock.locked(namespace, _CHOOSING):  # nobody is about to join it
@@ -67,7 +65,7 @@ def _create(namespace: "RoutingVerbs", name: str, table: int) -> Link:
     return namespace.journal.change(f"create VRF {name} with table {table}", do, undo)
 
 
-def _delete_if_empty(namespace: "RoutingVerbs", vrf: LinkState) -> None:
+def _delete_if_empty(namespace: NetnsHandle, vrf: LinkState) -> None:
     if not any(state.master == vrf.index for state in links.all_states(namespace)):
         links.delete(namespace, vrf.name)
 
@@ -97,7 +95,7 @@ def join(link: Link, vrf: Link) -> None:
     link.netns.journal.change(f"put {link} into VRF {vrf}", do, undo)
 
 
-def leave(namespace: "RoutingVerbs", link: Link | None, name: str) -> None:
+def leave(namespace: NetnsHandle, link: Link | None, name: str) -> None:
     """Take the link out of the VRF called `name`, which goes with its last member.
 
     The link's routes of the VRF's table go to table main, those that can. A link or a VRF that is gone is fine.

@@ -47,7 +47,7 @@ class LinkVerbs(NetnsHandle):
         """The link called `name`. Raises CniError if there is none."""
         link = self.find_link(name)
         if link is None:
-            raise CniError(f'link "{name}" not found')
+            raise links.missing(name)
         return link
 
     def expect_no_link(self, name: str) -> None:
