@@ -1,4 +1,4 @@
-"""Calls of executables, timed from their start to their end, and the contenders that answer them."""
+"""Timed calls of plugin executables, and the contenders: Go, pycni with a server, pycni without one."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from typing import Any
 from pycni.cli import installation
 from pycni.testing import Host, wait_for
 
-VERSION = "1.0.0"  # the newest that Debian's Go plugins know
+VERSION = "1.0.0"  # the newest that Debian's Go plugins support
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Who answers: the executables of a directory, in an environment, on a host of their own."""
+    """Executables of one directory, with an environment and a host (network namespace) of their own."""
 
     name: str
     bin: Path
@@ -29,13 +29,13 @@ class Contender:
 
 
 class CallError(Exception):
-    """A call that ended otherwise than it should."""
+    """A call failed."""
 
 
 def call(
     contender: Contender, plugin: str, command: str, config: Mapping[str, Any], netns: str, container_id: str
 ) -> tuple[float, Any]:
-    """One call: milliseconds from exec to exit, and what it printed."""
+    """Make one call; return the milliseconds from exec to exit and the decoded output. Raises CallError."""
     env = {
         "PATH": os.environ["PATH"],
         "CNI_COMMAND": command,
@@ -49,7 +49,7 @@ def call(
     try:
         os.write(stdin, json.dumps(config).encode())
         os.lseek(stdin, 0, os.SEEK_SET)
-        # Neither pipes nor fork: what the measuring costs is the same for all, and small.
+        # No pipes and no fork: the overhead of measuring is small and the same for all contenders.
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
         executable = str(contender.bin / plugin)
         with contender.host.netns.entered():
@@ -62,21 +62,21 @@ def call(
     finally:
         os.close(stdin)
         os.close(stdout)
-    # Debian's portmap fails in its CHECK: a chain that it did not make is missing. Its time counts as well.
+    # CHECK of Debian's portmap fails because it expects a chain that its ADD does not create. The time counts anyway.
     if status and (contender.name, plugin, command) != ("Go", "portmap", "CHECK"):
         raise CallError(f"{contender.name}: {plugin} {command}: {printed}")
     return elapsed, json.loads(printed) if printed.strip() else None
 
 
 class Chain:
-    """A list of plugins, called as a runtime calls them."""
+    """A list of plugins that is called as a runtime calls it."""
 
     def __init__(self, *plugins: Mapping[str, Any], name: str = "bench") -> None:
         self.plugins = plugins
         self.name = name
 
     def add(self, contender: Contender, netns: str, container_id: str) -> tuple[float, Any]:
-        """ADD of each in turn: milliseconds in all, and the last result."""
+        """Call ADD in order; return the total milliseconds and the last result."""
         total, result = 0.0, None
         for plugin in self.plugins:
             elapsed, result = self._call(contender, plugin, "ADD", result, netns, container_id)
@@ -84,12 +84,12 @@ class Chain:
         return total, result
 
     def check(self, contender: Contender, netns: str, container_id: str, result: Any) -> float:
-        """CHECK of each in turn: milliseconds in all."""
+        """Call CHECK in order; return the total milliseconds."""
         calls = [self._call(contender, p, "CHECK", result, netns, container_id) for p in self.plugins]
         return sum(elapsed for elapsed, _ in calls)
 
     def delete(self, contender: Contender, netns: str, container_id: str, result: Any) -> float:
-        """DEL of each, the last first: milliseconds in all."""
+        """Call DEL in reverse order; return the total milliseconds."""
         calls = [self._call(contender, p, "DEL", result, netns, container_id) for p in reversed(self.plugins)]
         return sum(elapsed for elapsed, _ in calls)
 
@@ -104,7 +104,7 @@ class Chain:
 
 @contextmanager
 def contenders(place: Path, go_plugins: Path) -> Iterator[Sequence[Contender]]:
-    """Go's plugins, ours with a server, and ours without one; what one leaves on its host slows nobody else down."""
+    """Yield the Go plugins, pycni with a server, and pycni without one, each on a host of its own."""
     binaries, socket = place / "bin", place / "run" / "pycni.sock"
     installation.install(binaries, state=place / "state", socket=socket)
     go, ours, alone = (Host(place / name) for name in ("go", "pycni", "one-shot"))
@@ -120,7 +120,7 @@ def contenders(place: Path, go_plugins: Path) -> Iterator[Sequence[Contender]]:
 
 @contextmanager
 def served(host: Host, socket: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A server on the host, for as long as the block lasts."""
+    """Run a server on the host within the block."""
     with log.open("ab") as file, host.netns.entered():
         command = [sys.executable, "-m", "pycni", "serve", "--socket", str(socket)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)

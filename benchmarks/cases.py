@@ -1,4 +1,4 @@
-"""What is measured: each case lives whole lives, the contenders taking turns within one run."""
+"""The cases: what each one sets up and times. The contenders alternate within one run."""
 
 import random
 import time
@@ -20,12 +20,12 @@ PORTS = {
 
 
 def host_local(place: Path, *, subnet: str = "10.88.0.0/16") -> dict[str, Any]:
-    """The section ipam."""
+    """Return the `ipam` section."""
     return {"type": "host-local", "subnet": subnet, "dataDir": str(place / "networks")}
 
 
 def chains(place: Path) -> Mapping[str, Chain]:
-    """The chains by the names of their cases."""
+    """Return the chains by case name."""
     ipam = host_local(place)
     bridge = {"type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "ipam": ipam}
     return {
@@ -38,7 +38,7 @@ def chains(place: Path) -> Mapping[str, Chain]:
 
 
 def neighbours(place: Path) -> Mapping[str, Chain]:
-    """Where the containers may be that are there already. Those on the bridge itself hear every broadcast."""
+    """Return the chains that attach containers beforehand. Those on the same bridge receive every broadcast."""
     bridge = {"type": "bridge", "isDefaultGateway": True, "ipMasq": True}
     elsewhere = {**bridge, "bridge": "cni1", "ipam": host_local(place, subnet="10.89.0.0/16")}
     return {
@@ -47,11 +47,11 @@ def neighbours(place: Path) -> Mapping[str, Chain]:
     }
 
 
-def lives(case: str, chain: Chain, who: Sequence[Contender], rounds: int) -> Samples:
-    """ADD, CHECK and DEL, one container after the other; the first round makes what is shared, and does not count."""
+def cycles(case: str, chain: Chain, who: Sequence[Contender], rounds: int) -> Samples:
+    """Time ADD, CHECK and DEL of one container at a time. The first round creates shared state and is not counted."""
     samples: Samples = {}
     for number in range(rounds + 1):
-        for contender in turned(who, number):
+        for contender in shuffled(who, number):
             with container(contender.host) as one:
                 add, result = chain.add(contender, one.path, one.id)
                 check = chain.check(contender, one.path, one.id, result)
@@ -63,10 +63,10 @@ def lives(case: str, chain: Chain, who: Sequence[Contender], rounds: int) -> Sam
 
 
 def versions(who: Sequence[Contender], rounds: int) -> Samples:
-    """VERSION of a plugin."""
+    """Time VERSION."""
     samples: Samples = {}
     for number in range(rounds + 1):
-        for contender in turned(who, number):
+        for contender in shuffled(who, number):
             elapsed, _ = call(contender, "bridge", "VERSION", {"cniVersion": VERSION}, "", "")
             if number:
                 samples.setdefault(("any plugin", "VERSION", contender.name), []).append(elapsed)
@@ -74,10 +74,10 @@ def versions(who: Sequence[Contender], rounds: int) -> Samples:
 
 
 def bursts(chain: Chain, who: Sequence[Contender], *, size: int, rounds: int) -> Samples:
-    """Many containers at once, ten at a time: the time until all ADDs are done, then all DELs. No two share a port."""
+    """Time the ADDs of many containers, ten in parallel, then their DELs. Each has its own host port."""
     samples: Samples = {}
     for number in range(rounds):
-        for contender in turned(who, number):
+        for contender in shuffled(who, number):
             with Crowd(chain, contender, size, at_once=10) as crowd:
                 started = time.perf_counter()
                 crowd.add()
@@ -92,7 +92,7 @@ def bursts(chain: Chain, who: Sequence[Contender], *, size: int, rounds: int) ->
 
 @contextmanager
 def foreign_rules(who: Sequence[Contender], count: int) -> Iterator[None]:
-    """Rules of somebody else's in table nat of iptables, as kube-proxy has them."""
+    """Add rules to table nat of iptables within the block, as many as kube-proxy may have."""
     rules = "".join(
         f"-A FOREIGN -d 172.20.{i // 250}.{i % 250} -p tcp --dport {i % 60000 + 1} -j RETURN\n" for i in range(count)
     )
@@ -109,7 +109,7 @@ def foreign_rules(who: Sequence[Contender], count: int) -> Iterator[None]:
 
 @contextmanager
 def attached(chain: Chain, contender: Contender, count: int) -> Iterator[None]:
-    """Containers that are there already."""
+    """Attach containers within the block."""
     with Crowd(chain, contender, count, at_once=8) as crowd:
         crowd.add()
         yield
@@ -117,7 +117,7 @@ def attached(chain: Chain, contender: Contender, count: int) -> Iterator[None]:
 
 
 class Crowd:
-    """Many containers on one network, no two with the same port; so many are attached and detached at once."""
+    """Many containers on one network, each with its own host port; `at_once` are attached or detached in parallel."""
 
     def __init__(self, chain: Chain, contender: Contender, size: int, *, at_once: int) -> None:
         self._contender = contender
@@ -135,11 +135,11 @@ class Crowd:
             one.close()
 
     def add(self) -> None:
-        """Attach all."""
+        """Attach all containers."""
         self._results = list(self._pool.map(self._add, self._chains, self._containers))
 
     def delete(self) -> None:
-        """Detach all."""
+        """Detach all containers."""
         list(self._pool.map(self._delete, self._chains, self._containers, self._results))
 
     def _add(self, chain: Chain, one: Container) -> Any:
@@ -150,7 +150,7 @@ class Crowd:
 
 
 def with_port(chain: Chain, port: int) -> Chain:
-    """The same chain with another port of the host."""
+    """Return the chain with another host port."""
     mapping = {"hostPort": port, "containerPort": 80, "protocol": "tcp", "hostIP": "0.0.0.0"}
     plugins = [
         {**p, "runtimeConfig": {"portMappings": [mapping]}} if "runtimeConfig" in p else p for p in chain.plugins
@@ -158,14 +158,14 @@ def with_port(chain: Chain, port: int) -> Chain:
     return Chain(*plugins, name=chain.name)
 
 
-def turned(who: Sequence[Contender], number: int) -> Sequence[Contender]:
-    """The contenders in an order of their own each time, so that none has always the same one before it."""
+def shuffled(who: Sequence[Contender], number: int) -> Sequence[Contender]:
+    """Return the contenders in a different order for each round, since each one affects the caches of the next."""
     return random.Random(number).sample(who, len(who))
 
 
 @contextmanager
 def container(host: Host) -> Iterator[Container]:
-    """A container, for as long as the block lasts."""
+    """Yield a container that exists within the block."""
     made = Container(host)
     try:
         yield made

@@ -1,4 +1,4 @@
-"""What nobody can do without: starting a process, and the kernel's own work for a container."""
+"""Lower bounds: the time to start a process, and the time the kernel needs to attach a container."""
 
 import os
 import socket
@@ -15,9 +15,9 @@ from pycni.testing import Host, PluginRunner
 
 
 def processes(launcher: Path, rounds: int) -> Samples:
-    """From exec to exit of a program that does nothing, and of the launcher where there is nobody to hand its call to.
+    """Time a program that does nothing, and the launcher without a server and without a one-shot executable.
 
-    The latter looks for the server and for the one-shot, and prints that there are none.
+    The launcher then looks for both, and prints an error.
     """
     alone = {"CNI_COMMAND": "ADD", "PYCNI_SOCKET": "/nowhere", "PYCNI_ONESHOT_DIR": "/nowhere"}
     samples: Samples = {}
@@ -28,7 +28,7 @@ def processes(launcher: Path, rounds: int) -> Samples:
 
 
 def _run(program: str, env: Mapping[str, str]) -> float:
-    """Milliseconds from its start to its end."""
+    """Return the milliseconds from exec to exit."""
     actions = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
     started = time.perf_counter()
     os.waitpid(os.posix_spawn(program, [program], env, file_actions=actions), 0)
@@ -36,11 +36,11 @@ def _run(program: str, env: Mapping[str, str]) -> float:
 
 
 def kernel(host: Host, rounds: int) -> Samples:
-    """The time within the kernel's netlink for the life of a bridge with ipMasq, in a warm process."""
+    """Time the kernel's netlink calls of ADD, CHECK and DEL of a bridge with ipMasq, in a warm process."""
     handle_cache.enable(host.netns.identity)
     samples: Samples = {}
     ipam = host_local(host.state)
-    with counted() as spent:  # for all rounds: what is kept open counts in each
+    with counted() as spent:  # around all rounds: cached sockets are counted too
         for number in range(rounds + 1):
             with container(host) as one:
                 life = PluginRunner("bridge", one, bridge="cni0", isDefaultGateway=True, ipMasq=True, ipam=ipam)
@@ -55,7 +55,7 @@ def kernel(host: Host, rounds: int) -> Samples:
 
 @contextmanager
 def counted() -> Iterator[list[float]]:
-    """The seconds of each call into the kernel's netlink, which does its work before it returns."""
+    """Yield a list that collects the seconds of each `send` on a socket. Netlink does its work within `send`."""
     spent: list[float] = []
 
     class Counted(socket.socket):

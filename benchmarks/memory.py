@@ -1,4 +1,4 @@
-"""What the server takes: memory, descriptors and threads, at rest and after many lives."""
+"""Memory, descriptors and threads of the server."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from cases import container, with_port
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of a server's processes together."""
+    """Totals over the processes of a server."""
 
     megabytes: float
     descriptors: int
@@ -19,7 +19,7 @@ class Footprint:
 
     @classmethod
     def of(cls, pid: int) -> "Footprint":
-        """As /proc tells it; the memory is what is resident, and what processes share counts once."""
+        """Read the totals from /proc. Memory is resident memory; pages shared by the processes are counted once."""
         processes = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
         kilobytes = sum(_proportional(process) for process in processes)
         descriptors, threads = (
@@ -33,13 +33,13 @@ class Footprint:
 
 
 def _proportional(pid: int) -> int:
-    """Kilobytes, of what is shared by several processes each one's part."""
+    """Return the proportional set size in kilobytes."""
     _, *lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return int(dict(line.split(":", 1) for line in lines)["Pss"].split()[0])
 
 
-def live(chain: Chain, contender: Contender, count: int) -> None:
-    """ADD and DEL, four at a time."""
+def run_cycles(chain: Chain, contender: Contender, count: int) -> None:
+    """Run `count` cycles of ADD and DEL, four in parallel."""
 
     def one(number: int) -> None:
         own = with_port(chain, 20000 + number % 4000)
@@ -49,4 +49,4 @@ def live(chain: Chain, contender: Contender, count: int) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, range(count)))
-    time.sleep(1)  # until the kernel has cleared away what was deleted last
+    time.sleep(1)  # until the kernel has released the last links

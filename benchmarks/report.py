@@ -1,4 +1,4 @@
-"""Medians, 90th percentiles and ratios: as a table, as bars on the terminal, as Markdown, and as a picture."""
+"""Medians, 90th percentiles and ratios, as a table with bars, as Markdown, and as an SVG picture."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from rich.table import Table
 
 from cases import Samples
 
-GO, OURS, ALONE, DESERTED = "Go", "pycni", "one-shot", "none attached"
-_WIDTH = 30  # of the bars on a terminal
+GO, OURS, ALONE, EMPTY = "Go", "pycni", "one-shot", "none attached"
+_WIDTH = 30  # of the bars on a terminal, in characters
 
 
 @dataclass(frozen=True)
 class Row:
-    """One verb of one case: by contender, median and 90th percentile in milliseconds."""
+    """One verb of one case: median and 90th percentile in milliseconds, by contender."""
 
     case: str
     verb: str
     values: Mapping[str, tuple[float, float]]
 
     def ratio(self, contender: str) -> float | None:
-        """Its median against that of the Go plugins, or of ours where nobody is attached."""
-        other = self.values.get(GO) or self.values.get(DESERTED)
+        """Return the ratio of its median to Go's, else to that of pycni on an empty host; None if there is neither."""
+        other = self.values.get(GO) or self.values.get(EMPTY)
         if other is None or contender not in self.values:
             return None
         return self.values[contender][0] / other[0]
 
 
 def rows(samples: Samples) -> list[Row]:
-    """The rows, in the order of their measurement."""
+    """Return the rows, in the order of measurement."""
     found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
     for (case, verb, contender), values in samples.items():
         p90 = quantiles(values, n=10)[-1] if len(values) > 1 else values[0]
@@ -40,7 +40,7 @@ def rows(samples: Samples) -> list[Row]:
 
 
 def show(table: Sequence[Row], console: Console) -> None:
-    """A table for people, with a bar for how much of the Go plugins' time ours take."""
+    """Print a table, with a bar for the ratio to the Go plugins."""
     shown = Table("case", "verb", header_style="bold", box=None)
     for name in (GO, OURS, "ratio", "", ALONE, "ratio", "floor"):
         shown.add_column(name, justify="left" if not name else "right")
@@ -48,13 +48,13 @@ def show(table: Sequence[Row], console: Console) -> None:
         ours = row.ratio(OURS)
         bar = "" if ours is None else "█" * max(round(min(ours, 1) * _WIDTH), 1)
         shown.add_row(row.case, row.verb, *_cells(row)[:3], f"[green]{bar}", *_cells(row)[3:])
-    console.print("milliseconds: median (90th percentile); ratio of medians to the Go plugins', a full bar is 1")
-    console.print("with containers attached, the first column is ours where none are")
+    console.print("milliseconds: median (90th percentile); ratio of medians to Go; a full bar is 1")
+    console.print("rows with attached containers: the first column is pycni without attached containers")
     console.print(shown)
 
 
 def markdown(table: Sequence[Row]) -> Iterator[str]:
-    """The same for a document."""
+    """Return the table as lines of Markdown."""
     yield f"| case | verb | {GO} | {OURS} | ratio | {ALONE} | ratio | floor |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in table:
@@ -69,18 +69,18 @@ def _cells(row: Row) -> list[str]:
         value = row.ratio(name)
         return "" if value is None else f"{value:.2f}"
 
-    return [time(GO) or time(DESERTED), time(OURS), ratio(OURS), time(ALONE), ratio(ALONE), time("floor")]
+    return [time(GO) or time(EMPTY), time(OURS), ratio(OURS), time(ALONE), ratio(ALONE), time("floor")]
 
 
 def picture(table: Sequence[Row]) -> str:
-    """An SVG: for each row a bar of the Go plugins' time, and over it ours."""
+    """Return an SVG with a bar for Go and one for pycni per row."""
     compared = [row for row in table if GO in row.values and OURS in row.values]
     left, width, step = 260, 520, 26
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{step * (len(compared) + 2)}">',
         "<style>text { font: 13px sans-serif }</style>",
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="18">time of pycni (green) as a part of the Go plugins\' (grey)</text>',
+        f'<text x="{left}" y="18">time of pycni (green) relative to Go (grey)</text>',
     ]
     for number, row in enumerate(compared, start=1):
         ratio, y = row.ratio(OURS) or 0, number * step + 4
