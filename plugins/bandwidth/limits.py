@@ -2,9 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field
-
-from pycni.sdk import Model, RateLimit
+from pycni.sdk import Field, Model, RateLimit
 
 _TOO_BIG = 0xFFFFFFFF  # bytes
 

@@ -8,9 +8,18 @@ eth0 ── veth pair ── veth3f9c… ◄─── tbf ◄─── what the 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from pydantic import model_validator
-
-from pycni.sdk import Attachment, CniError, ConfigError, Interface, Model, NetConf, Network, Plugin, Result
+from pycni.sdk import (
+    Attachment,
+    CniError,
+    ConfigError,
+    Interface,
+    Model,
+    NetConf,
+    Network,
+    Plugin,
+    Result,
+    model_validator,
+)
 
 from .limits import Limits
 from .names import go_ifb_name, ifb_name, is_ifb_name

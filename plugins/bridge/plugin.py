@@ -6,9 +6,22 @@ eth0 ── veth pair ── veth3f9c… ── cni0 ── (routing, masquerade
 
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
-
-from pycni.sdk import Attachment, Ifname, Lease, Link, MacSource, MasqBackend, Model, NetConf, Network, Plugin, Result
+from pycni.sdk import (
+    Attachment,
+    Field,
+    Ifname,
+    Lease,
+    Link,
+    MacSource,
+    MasqBackend,
+    Model,
+    NetConf,
+    Network,
+    Plugin,
+    Result,
+    field_validator,
+    model_validator,
+)
 
 from .vlans import VlanRange
 

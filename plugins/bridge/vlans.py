@@ -2,9 +2,7 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
-
-from pycni.sdk import Model
+from pycni.sdk import Field, Model, model_validator
 
 
 class VlanRange(Model):

@@ -3,9 +3,7 @@
 from hashlib import sha256
 from ipaddress import IPv4Address
 
-from pydantic import ConfigDict
-
-from pycni.sdk import Model, Owner
+from pycni.sdk import ConfigDict, Model, Owner
 
 from .message import NOBODY, Kind, Message
 from .options import Option

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from pydantic import Field
-
-from pycni.sdk import ConfigError, Ipam, Model, NetConf
+from pycni.sdk import ConfigError, Field, Ipam, Model, NetConf
 
 from . import options
 from .options import Option

@@ -3,9 +3,7 @@
 import time
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from pydantic import ConfigDict
-
-from pycni.sdk import Dns, IpConfig, Model, Result, Route
+from pycni.sdk import ConfigDict, Dns, IpConfig, Model, Result, Route
 
 from . import options
 from .message import Message

@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, ValidationError
-
-from pycni.sdk import CniError, Code, Model, Owner, StateFile
+from pycni.sdk import CniError, Code, Field, Model, Owner, StateFile, ValidationError
 
 from .client import Client
 from .lease import Lease

@@ -7,9 +7,7 @@ c    ── br1 ──┘  br0 ✗ br1 (same-bridge, isolated) · a ✗ b (isola
 
 import re
 
-from pydantic import field_validator
-
-from pycni.sdk import Address, Attachment, BridgeIsolation, CniError, NetConf, Network, Plugin, Result
+from pycni.sdk import Address, Attachment, BridgeIsolation, CniError, NetConf, Network, Plugin, Result, field_validator
 from pycni.sdk import Firewall as Backend
 
 _POLICIES = ("", "open", "same-bridge", "isolated")

@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
-
-from pycni.sdk import Attachment, CniError, NetConf, Network, Plugin, Result
+from pycni.sdk import Attachment, CniError, Field, NetConf, Network, Plugin, Result, field_validator
 
 from . import cache
 from .cache import Cache, Document

@@ -7,9 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
-
-from pycni.sdk import Attachment, Model, SavedLink, StateFile
+from pycni.sdk import Attachment, Field, Model, SavedLink, StateFile, ValidationError
 
 from .selection import HostDeviceConfig, Selector
 

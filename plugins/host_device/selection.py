@@ -4,9 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, Field
-
-from pycni.sdk import CniError, ConfigError, Device, Model, NetConf, OptionalIfname
+from pycni.sdk import AfterValidator, CniError, ConfigError, Device, Field, Model, NetConf, OptionalIfname
 
 if TYPE_CHECKING:
     from pycni.sdk import Link, Namespace

@@ -4,11 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from pydantic import field_validator
-
 from pycni.protocol import version
 from pycni.protocol.address import parse_cidr, parse_ip
-from pycni.sdk import Address, CniError, ConfigError, Ipam, Model, NetConf, RouteField
+from pycni.sdk import Address, CniError, ConfigError, Ipam, Model, NetConf, RouteField, field_validator
 
 from .ranges import Range, RangeSet, check_sets, has_two_of_a_family
 

@@ -6,9 +6,7 @@ eth0 ─── macvlan ─── eth1 ── the LAN
 
 from typing import Literal
 
-from pydantic import Field
-
-from pycni.sdk import Attachment, LinkSettings, MacConf, MasterConf, MasterLinkPlugin
+from pycni.sdk import Attachment, Field, LinkSettings, MacConf, MasterConf, MasterLinkPlugin
 
 
 class MacvlanConfig(MasterConf, MacConf):

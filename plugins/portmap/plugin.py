@@ -6,9 +6,23 @@ client ──► host:8080 ── DNAT ──► 10.22.0.2:80 container
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
-
-from pycni.sdk import Address, Attachment, CniError, HostPorts, Model, NetConf, Network, Plugin, PortMapping, Result
+from pycni.sdk import (
+    Address,
+    AfterValidator,
+    Attachment,
+    BeforeValidator,
+    CniError,
+    Field,
+    HostPorts,
+    Model,
+    NetConf,
+    Network,
+    Plugin,
+    PortMapping,
+    Result,
+    field_validator,
+    model_validator,
+)
 
 _BACKENDS = ("iptables", "nftables")
 

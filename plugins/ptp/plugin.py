@@ -5,9 +5,7 @@ eth0 ──── veth pair ──── veth3f9c… ── (routing, masquerade
 10.1.0.2/24              10.1.0.1/32
 """
 
-from pydantic import Field
-
-from pycni.sdk import Attachment, Lease, MasqBackend, NetConf, Network, Plugin, Result
+from pycni.sdk import Attachment, Field, Lease, MasqBackend, NetConf, Network, Plugin, Result
 
 from . import wiring
 

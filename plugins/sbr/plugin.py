@@ -10,9 +10,18 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_interface
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, field_validator
-
-from pycni.sdk import Address, Attachment, CniError, IpConfig, NetConf, Plugin, Result, SourceRoute
+from pycni.sdk import (
+    Address,
+    Attachment,
+    CniError,
+    Field,
+    IpConfig,
+    NetConf,
+    Plugin,
+    Result,
+    SourceRoute,
+    field_validator,
+)
 
 if TYPE_CHECKING:
     from pycni.sdk import Link

@@ -4,9 +4,7 @@ container
 eth0 (tap) ── /dev/net/tun ── qemu
 """
 
-from pydantic import Field
-
-from pycni.sdk import Attachment, Link, LinkPlugin, LinkSettings, MacConf, Network, OptionalIfname, Tap
+from pycni.sdk import Attachment, Field, Link, LinkPlugin, LinkSettings, MacConf, Network, OptionalIfname, Tap
 
 _NOBODY = 0xFFFFFFFF  # no user and no group, for the kernel
 

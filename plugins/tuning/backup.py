@@ -7,9 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field
-
-from pycni.sdk import Model, Owner, StateFile
+from pycni.sdk import Field, Model, Owner, StateFile
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,7 @@
 
 from typing import Any, TypeVar
 
-from pydantic import Field
-
-from pycni.sdk import Mac, MacSource, Model, NetConf
+from pycni.sdk import Field, Mac, MacSource, Model, NetConf
 
 T = TypeVar("T")
 

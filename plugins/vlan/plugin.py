@@ -6,9 +6,7 @@ eth0 ── VLAN 100 ─── eth1 ── the trunk
 
 from collections.abc import Iterator
 
-from pydantic import Field, field_validator
-
-from pycni.sdk import Attachment, ConfigError, LinkSettings, MasterConf, MasterLinkPlugin
+from pycni.sdk import Attachment, ConfigError, Field, LinkSettings, MasterConf, MasterLinkPlugin, field_validator
 
 _NO_MASTER = '"master" field is required. It specifies the host interface name to create the VLAN for'
 

@@ -10,9 +10,7 @@ eth0 ──────────────── table main
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pydantic import Field
-
-from pycni.sdk import Attachment, ConfigError, Lease, NetConf, Network, OptionalIfname, Plugin, Result
+from pycni.sdk import Attachment, ConfigError, Field, Lease, NetConf, Network, OptionalIfname, Plugin, Result
 
 _NAMELESS = "configuration is expected to have a valid vrf name"
 

@@ -60,6 +60,16 @@ if TYPE_CHECKING:
     from pycni.sdk.delegate import Delegate
     from pycni.sdk.lease import Lease
     from pycni.sdk.link_plugin import LinkPlugin, LinkSettings, MacConf, MasterConf, MasterLinkPlugin
+    from pycni.sdk.models import (
+        AfterValidator,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        PlainValidator,
+        ValidationError,
+        field_validator,
+        model_validator,
+    )
     from pycni.sdk.plugin import Plugin
     from pycni.sdk.state_file import StateFile
     from pycni.sdk.unix_socket import listening
@@ -92,6 +102,10 @@ _HOMES = {
     "pycni.sdk.link_plugin": ("LinkPlugin", "MasterLinkPlugin", "LinkSettings", "MacConf", "MasterConf"),
     "pycni.sdk.delegate": ("Delegate",),
     "pycni.sdk.lease": ("Lease",),
+    "pycni.sdk.models": (
+        *("AfterValidator", "BeforeValidator", "ConfigDict", "Field", "PlainValidator", "ValidationError"),
+        *("field_validator", "model_validator"),
+    ),
     "pycni.sdk.plugin": ("Plugin",),
     "pycni.sdk.state_file": ("StateFile",),
     "pycni.sdk.unix_socket": ("listening",),
@@ -107,11 +121,14 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     "Address",
+    "AfterValidator",
     "Attachment",
+    "BeforeValidator",
     "BridgeIsolation",
     "Cidr",
     "CniError",
     "Code",
+    "ConfigDict",
     "ConfigError",
     "Datagram",
     "DatagramSocket",
@@ -119,6 +136,7 @@ __all__ = [
     "Device",
     "Dns",
     "DnsField",
+    "Field",
     "Firewall",
     "HostPorts",
     "Ifname",
@@ -141,6 +159,7 @@ __all__ = [
     "Network",
     "OptionalIfname",
     "Owner",
+    "PlainValidator",
     "Plugin",
     "PortMapping",
     "RateLimit",
@@ -152,7 +171,10 @@ __all__ = [
     "SourceRoute",
     "StateFile",
     "Tap",
+    "ValidationError",
+    "field_validator",
     "listening",
+    "model_validator",
     "probing",
     "yield_turn",
 ]

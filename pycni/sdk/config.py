@@ -11,7 +11,11 @@ from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
-from pydantic import (
+from pycni.protocol import address
+from pycni.protocol.errors import CniError, ConfigError
+from pycni.protocol.names import check_ifname
+from pycni.protocol.result import Dns, Route
+from pycni.sdk.models import (
     AfterValidator,
     BaseModel,
     ConfigDict,
@@ -19,13 +23,8 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     model_validator,
+    to_camel,
 )
-from pydantic.alias_generators import to_camel
-
-from pycni.protocol import address
-from pycni.protocol.errors import CniError, ConfigError
-from pycni.protocol.names import check_ifname
-from pycni.protocol.result import Dns, Route
 
 Address = Annotated[address.Address, PlainValidator(address.parse_ip)]
 Cidr = Annotated[address.Cidr, PlainValidator(address.parse_cidr)]
@@ -249,7 +248,7 @@ def _members(model: type[Model]) -> dict[str, tuple[str, type[Model] | None]]:
 
 
 @cache
-def _field(model: type[Model], name: str) -> TypeAdapter[Any]:
+def _field(model: type[Model], name: str) -> "TypeAdapter[Any]":
     """What validates one field by itself."""
     field = model.model_fields[name]
     annotation: Any = field.annotation

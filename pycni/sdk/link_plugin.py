@@ -4,13 +4,12 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from pydantic import Field
-
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Result
 from pycni.sdk.attachment import Attachment, Network
 from pycni.sdk.config import Mac, MacSource, NetConf, OptionalIfname
 from pycni.sdk.lease import Lease
+from pycni.sdk.models import Field
 from pycni.sdk.plugin import Plugin
 
 if TYPE_CHECKING:
