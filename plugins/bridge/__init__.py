@@ -1,1 +1,1 @@
-"""The CNI plugin bridge."""
+"""The bridge plugin."""

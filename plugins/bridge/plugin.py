@@ -1,7 +1,7 @@
-"""bridge: give a container an Ethernet port on a bridge of the host.
+"""bridge: connect a container to a Linux bridge on the host by a veth pair.
 
 container             host
-eth0 ── veth pair ── veth3f9c… ── cni0 ── (routing, masquerade) ── the world
+eth0 ── veth pair ── veth3f9c… ── cni0 ── routing, masquerade ── uplink
 """
 
 from typing import Self
@@ -26,14 +26,14 @@ from pycni.sdk import (
 from .vlans import VlanRange
 
 
-class Args(Model):
-    """Metadata of the configuration."""
+class BridgeArgs(Model):
+    """The `args` object of the configuration."""
 
     cni: MacSource = MacSource()
 
 
 class BridgeConfig(NetConf):
-    """The options of bridge; README.md explains them."""
+    """Configuration of bridge. README.md describes the options."""
 
     bridge: Ifname = "cni0"
     mtu: int = Field(0, ge=0, le=65535)
@@ -51,7 +51,7 @@ class BridgeConfig(NetConf):
     mac_spoof_check: bool = Field(False, alias="macspoofchk")
     enable_dad: bool = Field(False, alias="enabledad")
     disable_container_interface: bool = False
-    args: Args = Args()
+    args: BridgeArgs = BridgeArgs()
     runtime_config: MacSource = MacSource()
 
     @field_validator("vlan")
@@ -72,39 +72,39 @@ class BridgeConfig(NetConf):
         return self
 
     @property
-    def gateway(self) -> bool:
-        """Whether the bridge is the containers' gateway."""
+    def acts_as_gateway(self) -> bool:
+        """Return whether the bridge holds the gateway address of the containers."""
         return self.is_gateway or self.is_default_gateway
 
     @property
     def filters_vlans(self) -> bool:
-        """Whether the bridge tells VLANs apart; a vlanTrunk does it even when it is empty."""
+        """Return whether VLAN filtering is on. As in Go, an empty `vlanTrunk` turns it on too."""
         return bool(self.vlan) or self.vlan_trunk is not None
 
     @property
     def trunk(self) -> tuple[int, ...]:
-        """The tagged VLANs of the port."""
+        """Return the VLAN ids that the port carries tagged, in ascending order."""
         return tuple(sorted(set().union(*(part.ids for part in self.vlan_trunk or ()))))
 
     def mac(self, cni_args: dict[str, str]) -> str:
-        """The MAC of the container's end; empty if nobody asks for one."""
+        """Return the MAC address requested for the container interface, or "" if none is requested."""
         return self.runtime_config.mac or self.args.cni.mac or MacSource.in_args(cni_args)
 
     def complete(self, lease: Lease) -> Lease:
-        """What the configuration adds to the addresses that IPAM handed out."""
-        if self.gateway:
+        """Return the IPAM result with the gateways and default routes that the options ask for."""
+        if self.acts_as_gateway:
             lease = lease.with_gateways()
         return lease.with_default_routes() if self.is_default_gateway else lease
 
 
 class Bridge(Plugin[BridgeConfig]):
-    """The plugin; its methods tell in which order things happen."""
+    """The bridge plugin."""
 
     config = BridgeConfig
     cni_args = ("MAC",)
 
     def add(self, cni: Attachment[BridgeConfig]) -> Result:
-        """Plug the container into the bridge and give it its addresses."""
+        """Create the bridge if it is missing, attach the container by a veth pair, and configure the addresses."""
         conf, host, container = cni.config, cni.host, cni.container
         mac = conf.mac(cni.args)
         bridge = host.ensure_bridge(
@@ -123,38 +123,39 @@ class Bridge(Plugin[BridgeConfig]):
             port.set_port_vlans(untagged=conf.vlan or 1, tagged=conf.trunk, keep_default=conf.preserve_default_vlan)
         if conf.mac_spoof_check:
             host.create_spoof_check(port, eth.mac, cni.owner)
-        lease = conf.complete(cni.ipam.add())  # only now: a DHCP client needs the link
-        made, holder = [bridge, port, eth], None
-        if lease.ips and conf.gateway:
-            holder = self._holder(cni, bridge)
-            made += [holder] if conf.vlan else []
-            self._become_gateway(cni, holder, lease)
+        lease = conf.complete(cni.ipam.add())  # after the veth pair: the DHCP client sends over it
+        interfaces, gateway_link = [bridge, port, eth], None
+        if lease.ips and conf.acts_as_gateway:
+            gateway_link = self._ensure_gateway_link(cni, bridge)
+            interfaces += [gateway_link] if conf.vlan else []
+            self._ensure_gateway(cni, gateway_link, lease)
         if lease.ips and conf.ip_masq:
             host.create_masquerade(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
         if not conf.disable_container_interface:
             container.configure(eth, lease.cidrs, lease.resolved_routes(), dad=conf.enable_dad)
-            # A frame sent before the port forwards is lost.
-            host.wait_for_carrier(port, *([holder] if holder else []))
-            if holder:
-                host.wait_until_reachable(holder, lease.gateways)
+            # The bridge drops frames until the port is in state forwarding.
+            host.wait_for_carrier(port, *([gateway_link] if gateway_link else []))
+            if gateway_link:
+                host.wait_until_reachable(gateway_link, lease.gateways)
             container.wait_until_reachable(eth, lease.cidrs)
             container.announce(eth)
-        return cni.result(*made, lease=lease, on=eth)
+        return cni.result(*interfaces, lease=lease, on=eth)
 
-    def _holder(self, cni: Attachment[BridgeConfig], bridge: Link) -> Link:
-        """What has the gateway's addresses: the bridge, or a link in the VLAN of the port."""
+    def _ensure_gateway_link(self, cni: Attachment[BridgeConfig], bridge: Link) -> Link:
+        """Return the link that holds the gateway addresses: the bridge, or with `vlan` the link `<bridge>.<vlan>`."""
         conf = cni.config
         if not conf.vlan:
             return bridge
         return cni.host.ensure_vlan_gateway(bridge, conf.vlan, keep_default=conf.preserve_default_vlan)
 
-    def _become_gateway(self, cni: Attachment[BridgeConfig], holder: Link, lease: Lease) -> None:
+    def _ensure_gateway(self, cni: Attachment[BridgeConfig], gateway_link: Link, lease: Lease) -> None:
+        """Configure the gateway addresses and enable IP forwarding."""
         for gateway in lease.gateways:
-            cni.host.ensure_address(holder, gateway, force=cni.config.force_address)
+            cni.host.ensure_address(gateway_link, gateway, force=cni.config.force_address)
         cni.host.ensure_forwarding(lease.cidrs)
 
     def check(self, cni: Attachment[BridgeConfig]) -> None:
-        """See that everything is as ADD left it."""
+        """Raise CniError if the bridge, the veth pair, its port settings or the firewall state differ from ADD's."""
         conf, host = cni.config, cni.host
         cni.ipam.check()
         cni.expect_prev_result()
@@ -164,7 +165,7 @@ class Bridge(Plugin[BridgeConfig]):
             bridge.expect(promisc=True)
         eth = cni.container.link(cni.ifname)
         eth.expect(kind="veth")
-        if not conf.disable_container_interface:  # else whoever wants it may set it up
+        if not conf.disable_container_interface:  # otherwise the workload decides whether it is up
             eth.expect(up=True)
         port = host.peer_of(eth)
         port.expect(master=bridge.index, up=True, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
@@ -172,23 +173,23 @@ class Bridge(Plugin[BridgeConfig]):
             port.expect_port_vlans({conf.vlan or 1, *conf.trunk})
         if conf.mac_spoof_check:
             host.expect_spoof_check(port, eth.mac, cni.owner)
-        if conf.gateway:
-            holder = host.link(f"{bridge}.{conf.vlan}") if conf.vlan else bridge
+        if conf.acts_as_gateway:
+            gateway_link = host.link(f"{bridge}.{conf.vlan}") if conf.vlan else bridge
             for gateway in Lease(tuple(cni.prev_ips)).gateways:
-                host.expect_address(holder, gateway)
+                host.expect_address(gateway_link, gateway)
         if conf.ip_masq and cni.prev_ips:
             cidrs = [ip.address for ip in cni.prev_ips]
             host.expect_masquerade(cidrs, cni.owner, backend=conf.ip_masq_backend)
 
     def delete(self, cni: Attachment[BridgeConfig]) -> None:
-        """Remove the cable and what the firewall knows of it; the bridge stays for the others."""
+        """Remove the veth pair, spoof check, masquerading and addresses. The bridge is shared and stays."""
         cni.delete_veth()
         cni.host.delete_spoof_check(cni.owner)
         cni.delete_masquerade()
         cni.ipam.delete()
 
     def status(self, cni: Network[BridgeConfig]) -> None:
-        """Ready if IPAM is, and the firewall if it is needed."""
+        """Raise CniError if IPAM, or a firewall backend that the options need, is not available."""
         if cni.config.ip_masq:
             cni.host.expect_masquerading(cni.config.ip_masq_backend)
         if cni.config.mac_spoof_check:

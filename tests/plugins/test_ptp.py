@@ -170,7 +170,7 @@ def test_cni_args_are_none_of_its_business(container: Container) -> None:
         ({"ipam": {}}, r"ipam\.type is missing"),
         ({"ipMasqBackend": "ebpf"}, 'ipMasqBackend: unknown ipmasq backend "ebpf"'),
         ({"mtu": "1500"}, 'mtu: .*integer, not "1500"'),
-        ({"ipam": static({"address": "10.1.0.2/32"})}, "IPAM gave no gateway for 10.1.0.2/32"),
+        ({"ipam": static({"address": "10.1.0.2/32"})}, "IPAM returned no gateway for 10.1.0.2/32"),
         ({"ipam": static({"address": "10.1.0.1/24"})}, "the gateway of 10.1.0.1/24 would be 10.1.0.1"),
     ],
 )
