@@ -1,1 +1,1 @@
-"""The plugin bandwidth."""
+"""The bandwidth plugin."""

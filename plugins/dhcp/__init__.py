@@ -1,1 +1,1 @@
-"""The CNI plugin dhcp."""
+"""The dhcp plugin."""

@@ -1,1 +1,1 @@
-"""The CNI plugin dummy."""
+"""The dummy plugin."""

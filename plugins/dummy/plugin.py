@@ -1,4 +1,4 @@
-"""dummy: give a container a link that leads nowhere, to hold addresses.
+"""dummy: give a container a dummy interface, which holds addresses and drops all frames.
 
 container
 eth0 (dummy)
@@ -8,18 +8,18 @@ from pycni.sdk import Attachment, Link, LinkPlugin, NetConf
 
 
 class DummyConfig(NetConf):
-    """The options of dummy: none of its own."""
+    """Configuration of dummy. It has no options beyond `ipam` and `dns`."""
 
     needs_addresses = "dummy interface requires an IPAM configuration"
 
 
 class Dummy(LinkPlugin[DummyConfig]):
-    """The plugin: a link without any other end."""
+    """The dummy plugin."""
 
     config = DummyConfig
     kind = "dummy"
     on_lan = False
 
     def create_link(self, cni: Attachment[DummyConfig]) -> Link:
-        """Make it."""
+        """Create the dummy interface in the container."""
         return cni.container.create_link(cni.ifname, self.kind, cni.owner)

@@ -1,1 +1,1 @@
-"""The CNI plugin firewall."""
+"""The firewall plugin."""

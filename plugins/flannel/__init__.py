@@ -1,1 +1,1 @@
-"""The plugin flannel."""
+"""The flannel plugin."""

@@ -1,1 +1,1 @@
-"""The plugin host-device."""
+"""The host-device plugin."""

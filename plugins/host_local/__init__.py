@@ -1,1 +1,1 @@
-"""The CNI plugin host-local."""
+"""The host-local plugin."""

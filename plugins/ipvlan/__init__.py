@@ -1,1 +1,1 @@
-"""The CNI plugin ipvlan."""
+"""The ipvlan plugin."""

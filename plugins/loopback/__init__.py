@@ -1,1 +1,1 @@
-"""The CNI plugin loopback."""
+"""The loopback plugin."""

@@ -1,4 +1,4 @@
-"""loopback: set the container's own `lo` up."""
+"""loopback: set the loopback interface of the container up."""
 
 from pycni.sdk import Attachment, CniError, Interface, IpConfig, NetConf, Plugin, Result
 
@@ -6,15 +6,15 @@ _LO, _NO_MAC = "lo", "00:00:00:00:00:00"
 
 
 class Loopback(Plugin[NetConf]):
-    """It knows no options, and works on `lo` whatever CNI_IFNAME says."""
+    """The loopback plugin. It has no options and always uses `lo`, whatever CNI_IFNAME is."""
 
     def add(self, cni: Attachment[NetConf]) -> Result:
-        """Set `lo` up and report the addresses that the kernel gave it."""
+        """Set `lo` up and return its addresses, or in a chain the prevResult."""
         lo = cni.container.link(_LO)
         lo.set(up=True)
         addresses = cni.container.addresses(lo)
-        if strangers := [address for address in addresses if not address.ip.is_loopback]:
-            raise CniError(f'loopback interface found with non-loopback address "{strangers[0]}"')
+        if foreign := [address for address in addresses if not address.ip.is_loopback]:
+            raise CniError(f'loopback interface found with non-loopback address "{foreign[0]}"')
         if cni.prev_result is not None:
             return cni.prev_result
         first = {address.version: address for address in reversed(addresses)}
@@ -22,7 +22,7 @@ class Loopback(Plugin[NetConf]):
         return Result((Interface(_LO, _NO_MAC, sandbox=cni.request.netns),), ips)
 
     def check(self, cni: Attachment[NetConf]) -> None:
-        """See that `lo` is up."""
+        """Raise CniError if `lo` is down."""
         if not cni.container.link(_LO).state.up:
             raise CniError("loopback interface is down")
 

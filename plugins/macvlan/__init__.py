@@ -1,1 +1,1 @@
-"""The CNI plugin macvlan."""
+"""The macvlan plugin."""

@@ -1,7 +1,7 @@
-"""macvlan: give a container a link of its own on the network of one of the host's, with a hardware address of its own.
+"""macvlan: give a container an interface with its own MAC address on the network of a host interface, the master.
 
 container            host
-eth0 ─── macvlan ─── eth1 ── the LAN
+eth0 ─── macvlan ─── eth1 ── LAN
 """
 
 from typing import Literal
@@ -10,23 +10,23 @@ from pycni.sdk import Attachment, Field, LinkSettings, MacConf, MasterConf, Mast
 
 
 class MacvlanConfig(MasterConf, MacConf):
-    """The options of macvlan; README.md explains them."""
+    """Configuration of macvlan. README.md describes the options."""
 
     mode: Literal["", "bridge", "private", "vepa", "passthru"] = ""
     broadcast_queue: int = Field(0, alias="bcqueuelen", ge=0, lt=1 << 32)
 
 
 class Macvlan(MasterLinkPlugin[MacvlanConfig]):
-    """The plugin: a link on a master, in one of four modes."""
+    """The macvlan plugin."""
 
     config = MacvlanConfig
     cni_args = ("MAC",)
     kind = "macvlan"
 
     def settings(self, conf: MacvlanConfig) -> LinkSettings:
-        """Who of those on the same master hear each other, and how many broadcasts may wait for them."""
+        """Return the mode, and the length of the broadcast queue if it is configured."""
         return {"mode": conf.mode or "bridge", "broadcast_queue": conf.broadcast_queue or None}
 
     def mac(self, cni: Attachment[MacvlanConfig]) -> str:
-        """Chosen by the kernel unless it is asked for: at random, or with passthru the master's."""
+        """Return the requested MAC address, or "" to let the kernel choose: random, or the master's with passthru."""
         return cni.config.asked_mac(cni.args)

@@ -1,1 +1,1 @@
-"""The plugin portmap."""
+"""The portmap plugin."""

@@ -1,1 +1,1 @@
-"""The plugin sbr."""
+"""The sbr plugin."""

@@ -1,1 +1,1 @@
-"""The CNI plugin static."""
+"""The static plugin."""

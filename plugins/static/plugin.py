@@ -1,6 +1,6 @@
-"""static: the addresses that the configuration, or the call, names.
+"""static: return the addresses given in the configuration or by the runtime.
 
-Nothing is remembered, and nobody is asked whether an address is free.
+The plugin keeps no state and does not test whether an address is in use.
 """
 
 from collections.abc import Iterator
@@ -27,68 +27,70 @@ from pycni.sdk import (
 
 
 class AddressConfig(Model):
-    """An address with its prefix length, and its gateway if it has one."""
+    """An entry of `addresses`: an address with its prefix length, and an optional gateway."""
 
     address: str = ""
     gateway: str = ""
 
 
 class StaticIpam(Ipam):
-    """The section `ipam`."""
+    """The `ipam` object of the configuration."""
 
     addresses: tuple[AddressConfig, ...] = ()
     routes: tuple[RouteField, ...] = ()
     dns: DnsField = Dns()
 
 
-class Ips(Model):
-    """Where addresses may be asked for: runtimeConfig and args.cni."""
+class RequestedIps(Model):
+    """Addresses requested by the runtime, in `runtimeConfig` or `args.cni`."""
 
     ips: tuple[str, ...] = ()
 
 
-class Args(Model):
-    """Metadata of the configuration."""
+class StaticArgs(Model):
+    """The `args` object of the configuration."""
 
-    cni: Ips = Ips()
+    cni: RequestedIps = RequestedIps()
 
 
 class StaticConfig(NetConf):
-    """The options of static; README.md explains them."""
+    """Configuration of static. README.md describes the options."""
 
     ipam: StaticIpam = StaticIpam()
-    args: Args = Args()
-    runtime_config: Ips = Ips()
+    args: StaticArgs = StaticArgs()
+    runtime_config: RequestedIps = RequestedIps()
 
     @property
     def has_ipam(self) -> bool:
-        """Whether there is a section `ipam`, be it empty."""
+        """Return whether the configuration has an `ipam` object, which may be empty."""
         return "ipam" in self.model_fields_set
 
     def addresses(self, cni_args: dict[str, str]) -> tuple[IpConfig, ...]:
-        """The addresses with their gateways: those of runtimeConfig, else of args.cni, else all others together.
+        """Return the addresses of runtimeConfig, else of args.cni, else those of the configuration and CNI_ARGS.
 
-        A GATEWAY in CNI_ARGS becomes the gateway of every address in whose subnet it lies. Raises CniError.
+        A GATEWAY in CNI_ARGS becomes the gateway of every address in whose subnet it is. Raise CniError if an address
+        cannot be parsed, or if there are more than the version supports.
         """
         if not self.has_ipam:
-            raise ConfigError("IPAM config missing 'ipam' key", details="static needs ipam with addresses")
-        if asked := self.runtime_config.ips or self.args.cni.ips:
-            addresses = [_parse_asked(text) for text in asked]
+            raise ConfigError("IPAM config missing 'ipam' key", details="add an ipam object with addresses")
+        if requested := self.runtime_config.ips or self.args.cni.ips:
+            addresses = [_parse_requested(text) for text in requested]
         else:
-            addresses = [*self._configured, *map(_parse_arg, _items(cni_args.get("IP", "")))]
+            addresses = [*self._configured, *map(_parse_cni_arg, _items(cni_args.get("IP", "")))]
         for gateway in map(_parse_gateway, _items(cni_args.get("GATEWAY", ""))):
-            addresses = [replace(ip, gateway=gateway) if _reaches(ip, gateway) else ip for ip in addresses]
+            addresses = [replace(ip, gateway=gateway) if _in_subnet_of(ip, gateway) else ip for ip in addresses]
         families = [ip.address.version for ip in addresses]
         if len(families) != len(set(families)) and not version.at_least(self.cni_version, "0.3.0"):
             raise ConfigError(
                 f"CNI version {self.cni_version or version.DEFAULT} does not support more than 1 address per family",
-                details=f"there are {len(families)} addresses: set cniVersion to 0.3.0 or newer",
+                details=f"{len(families)} addresses are configured: set cniVersion to 0.3.0 or newer",
             )
         return tuple(addresses)
 
     def complaints(self) -> Iterator[str]:
-        """Every address that is none; if they all are, what is wrong with them together."""
-        found = [f"ipam.addresses[{i}]: {error}" for i, error in enumerate(map(_refusal, self.ipam.addresses)) if error]
+        """Yield an error for each invalid address, or if there is none, for all of them together."""
+        errors = enumerate(map(_address_error, self.ipam.addresses))
+        found = [f"ipam.addresses[{i}]: {error}" for i, error in errors if error]
         yield from found
         if not found:
             try:
@@ -98,51 +100,51 @@ class StaticConfig(NetConf):
 
     @property
     def _configured(self) -> list[IpConfig]:
-        return [_parse_configured(i, written) for i, written in enumerate(self.ipam.addresses)]
+        return [_parse_configured(i, entry) for i, entry in enumerate(self.ipam.addresses)]
 
 
 class Static(Plugin[StaticConfig]):
-    """The plugin; it changes nothing anywhere."""
+    """The static plugin. It changes nothing."""
 
     config = StaticConfig
     cni_args = ("IP", "GATEWAY")
 
     def add(self, cni: Attachment[StaticConfig]) -> Result:
-        """Answer the addresses, routes and resolver settings."""
+        """Return the addresses, routes and DNS settings."""
         ipam = cni.config.ipam
         return Result(ips=cni.config.addresses(cni.args), routes=ipam.routes, dns=ipam.dns)
 
     def check(self, cni: Attachment[StaticConfig]) -> None:
-        """See that the interface got every address, with its gateway where one was named."""
-        got = ", ".join(str(ip.address) for ip in cni.required_prev_result.ips) or "no addresses"
+        """Raise CniError unless prevResult has every address, with its gateway if one is configured."""
+        present = ", ".join(str(ip.address) for ip in cni.required_prev_result.ips) or "no addresses"
         addresses = cni.config.addresses(cni.args)
         gateways = {ip.address: ip.gateway for ip in cni.prev_ips}
         for ip in addresses:
             if ip.address not in gateways:
-                problem = f"prevResult lacks {ip.address}: it has {got}"
+                problem = f"prevResult does not contain {ip.address}; it contains {present}"
             elif ip.gateway not in (None, gateways[ip.address]):
-                problem = f"its gateway is {gateways[ip.address] or 'missing'} and should be {ip.gateway}"
+                problem = f"the gateway in prevResult is {gateways[ip.address] or 'missing'}, expected {ip.gateway}"
             else:
                 continue
             raise CniError(f"static: Failed to match addr {ip.address.ip} on interface {cni.ifname}", details=problem)
 
     def delete(self, cni: Attachment[StaticConfig]) -> None:
-        """Nothing was kept, nothing is removed."""
+        """Do nothing: ADD keeps no state."""
 
     def status(self, cni: Network[StaticConfig]) -> None:
-        """Ready if the addresses can be understood."""
+        """Raise CniError if an address cannot be parsed."""
         if cni.config.has_ipam:
             cni.config.addresses({})
 
     def gc(self, cni: Network[StaticConfig]) -> None:
-        """Nothing was kept, nothing is stale."""
+        """Do nothing: ADD keeps no state."""
 
 
-def _refusal(written: AddressConfig) -> str:
+def _address_error(entry: AddressConfig) -> str:
     try:
-        parse_cidr(written.address)
-        if written.gateway:
-            parse_ip(written.gateway)
+        parse_cidr(entry.address)
+        if entry.gateway:
+            parse_ip(entry.gateway)
     except ValueError as error:
         return str(error)
     return ""
@@ -152,41 +154,41 @@ def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",")] if text else []
 
 
-def _reaches(ip: IpConfig, gateway: Address) -> bool:
+def _in_subnet_of(ip: IpConfig, gateway: Address) -> bool:
     return gateway.version == ip.address.version and gateway in ip.address.network
 
 
-def _parse_configured(i: int, written: AddressConfig) -> IpConfig:
+def _parse_configured(i: int, entry: AddressConfig) -> IpConfig:
     try:
-        address = parse_cidr(written.address)
+        address = parse_cidr(entry.address)
     except ValueError:
         raise ConfigError(
-            f"the 'address' field is expected to be in CIDR notation, got: '{written.address}'",
-            details=f"ipam.addresses[{i}].address is an address with a prefix length, such as 10.1.0.5/24",
+            f"the 'address' field is expected to be in CIDR notation, got: '{entry.address}'",
+            details=f"set ipam.addresses[{i}].address to an address with a prefix length, such as 10.1.0.5/24",
         ) from None
     try:
-        return IpConfig(address, parse_ip(written.gateway) if written.gateway else None)
+        return IpConfig(address, parse_ip(entry.gateway) if entry.gateway else None)
     except ValueError as error:
         raise ConfigError(f"failed to load netconf: ipam.addresses[{i}].gateway: {error}") from None
 
 
-def _parse_asked(text: str) -> IpConfig:
+def _parse_requested(text: str) -> IpConfig:
     try:
         return IpConfig(parse_cidr(text))
     except ValueError:
         raise ConfigError(
             f"an entry in the 'ips' field is NOT in CIDR notation, got: '{text}'",
-            details="each entry of runtimeConfig.ips and args.cni.ips has a prefix length, such as 10.1.0.5/24",
+            details="entries of runtimeConfig.ips and args.cni.ips need a prefix length, such as 10.1.0.5/24",
         ) from None
 
 
-def _parse_arg(text: str) -> IpConfig:
+def _parse_cni_arg(text: str) -> IpConfig:
     try:
         return IpConfig(parse_cidr(text))
     except ValueError:
         raise CniError(
             f"the 'ip' field is expected to be in CIDR notation, got: '{text}'",
-            details="IP in CNI_ARGS is a list of addresses with prefix lengths: 10.1.0.5/24,fd00::5/64",
+            details="IP in CNI_ARGS is a comma-separated list of addresses with prefix lengths: 10.1.0.5/24,fd00::5/64",
         ) from None
 
 
@@ -195,5 +197,6 @@ def _parse_gateway(text: str) -> Address:
         return parse_ip(text)
     except ValueError:
         raise CniError(
-            f"invalid gateway address: {text}", details="GATEWAY in CNI_ARGS is a list of addresses: 10.1.0.1,fd00::1"
+            f"invalid gateway address: {text}",
+            details="GATEWAY in CNI_ARGS is a comma-separated list of addresses: 10.1.0.1,fd00::1",
         ) from None

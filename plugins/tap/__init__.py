@@ -1,1 +1,1 @@
-"""The CNI plugin tap."""
+"""The tap plugin."""

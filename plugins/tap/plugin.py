@@ -1,4 +1,4 @@
-"""tap: give a container a link whose frames a process in it reads and writes, such as a virtual machine's.
+"""tap: give a container a tap device, whose frames a process such as QEMU reads and writes.
 
 container
 eth0 (tap) ── /dev/net/tun ── qemu
@@ -6,29 +6,29 @@ eth0 (tap) ── /dev/net/tun ── qemu
 
 from pycni.sdk import Attachment, Field, Link, LinkPlugin, LinkSettings, MacConf, Network, OptionalIfname, Tap
 
-_NOBODY = 0xFFFFFFFF  # no user and no group, for the kernel
+_INVALID_ID = 0xFFFFFFFF  # the kernel's value for no user and no group
 
 
 class TapConfig(MacConf):
-    """The options of tap; README.md explains them."""
+    """Configuration of tap. README.md describes the options."""
 
     multi_queue: bool = False
     mtu: int = Field(0, ge=0, lt=1 << 31)
-    owner: int | None = Field(None, ge=0, lt=_NOBODY)
-    group: int | None = Field(None, ge=0, lt=_NOBODY)
+    owner: int | None = Field(None, ge=0, lt=_INVALID_ID)
+    group: int | None = Field(None, ge=0, lt=_INVALID_ID)
     selinux_context: str = ""
     bridge: OptionalIfname = ""
 
 
 class TapPlugin(LinkPlugin[TapConfig]):
-    """The plugin: a tap that stays whether or not somebody opens it, in a bridge of the container if one is named."""
+    """The tap plugin. The tap is persistent, and a port of a bridge in the container if `bridge` is set."""
 
     config = TapConfig
     cni_args = ("MAC",)
     kind = "tun"
 
     def create_link(self, cni: Attachment[TapConfig]) -> Link:
-        """Make it, and plug it into the bridge."""
+        """Create the tap, and make it a port of the bridge. Raise CniError if the bridge is missing."""
         conf, container = cni.config, cni.container
         bridge = container.link(conf.bridge) if conf.bridge else None
         tap = Tap(conf.owner, conf.group, conf.multi_queue, conf.selinux_context)
@@ -38,7 +38,7 @@ class TapPlugin(LinkPlugin[TapConfig]):
         return link
 
     def expected(self, cni: Attachment[TapConfig]) -> LinkSettings:
-        """Who may open it, and how; its MTU, and its bridge."""
+        """Return the owner, group and number of queues, and the MTU and bridge if they are configured."""
         conf = cni.config
         return {
             "user": conf.owner,
@@ -49,6 +49,6 @@ class TapPlugin(LinkPlugin[TapConfig]):
         }
 
     def status(self, cni: Network[TapConfig]) -> None:
-        """Ready if IPAM is, and taps can be made."""
+        """Raise CniError if IPAM is not available or taps cannot be created."""
         cni.ipam.status()
         cni.host.expect_taps()

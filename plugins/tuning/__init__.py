@@ -1,1 +1,1 @@
-"""The plugin tuning."""
+"""The tuning plugin."""

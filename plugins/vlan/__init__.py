@@ -1,1 +1,1 @@
-"""The CNI plugin vlan."""
+"""The vlan plugin."""

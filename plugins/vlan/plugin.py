@@ -1,7 +1,7 @@
-"""vlan: give a container the frames of one VLAN (IEEE 802.1Q) that pass a link of the host.
+"""vlan: give a container an IEEE 802.1Q VLAN interface on a host interface, the master.
 
 container            host
-eth0 ── VLAN 100 ─── eth1 ── the trunk
+eth0 ── VLAN 100 ─── eth1 ── trunk
 """
 
 from collections.abc import Iterator
@@ -12,38 +12,38 @@ _NO_MASTER = '"master" field is required. It specifies the host interface name t
 
 
 class VlanConfig(MasterConf):
-    """The options of vlan; README.md explains them."""
+    """Configuration of vlan. README.md describes the options."""
 
-    needs_addresses = "a vlan link gets its addresses from IPAM"
+    needs_addresses = "a vlan interface gets its addresses from IPAM"
 
     vlan: int = Field(0, alias="vlanId")
 
     @field_validator("vlan")
     @classmethod
-    def _vlan_exists(cls, vlan: int) -> int:
+    def _vlan_id_is_valid(cls, vlan: int) -> int:
         if not 0 <= vlan <= 4094:
             raise ValueError(f"invalid VLAN ID {vlan} (must be between 0 and 4094)")
         return vlan
 
     def complaints(self) -> Iterator[str]:
-        """Only ADD and CHECK need a master."""
+        """Yield the error for a missing `master`: DEL accepts it, ADD and CHECK do not."""
         if not self.master:
             yield f"master: {_NO_MASTER}"
 
 
 class Vlan(MasterLinkPlugin[VlanConfig]):
-    """The plugin: a link on a master, for one VLAN."""
+    """The vlan plugin."""
 
     config = VlanConfig
     kind = "vlan"
     needs_master_up = True
 
     def settings(self, conf: VlanConfig) -> LinkSettings:
-        """Its VLAN."""
+        """Return the VLAN id."""
         return {"vlan": conf.vlan}
 
     def master_name(self, cni: Attachment[VlanConfig]) -> str:
-        """It must be named: a VLAN is not something that the link of the default route just has."""
+        """Return `master`. Raise ConfigError if it is missing: there is no default, unlike macvlan and ipvlan."""
         if not cni.config.master:
             raise ConfigError(_NO_MASTER)
         return cni.config.master

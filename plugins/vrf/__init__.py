@@ -1,1 +1,1 @@
-"""The plugin vrf."""
+"""The vrf plugin."""

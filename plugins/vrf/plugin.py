@@ -1,4 +1,4 @@
-"""vrf: an interface of a container is routed by a table of its own, with all others of the same VRF.
+"""vrf: put an interface of the container into a VRF, whose members share a routing table of their own.
 
 container
 net1 ──┐
@@ -12,43 +12,43 @@ from dataclasses import replace
 
 from pycni.sdk import Attachment, ConfigError, Field, Lease, NetConf, Network, OptionalIfname, Plugin, Result
 
-_NAMELESS = "configuration is expected to have a valid vrf name"
+_NO_NAME = "configuration is expected to have a valid vrf name"
 
 
 class VrfConfig(NetConf):
-    """The options of vrf; README.md explains them."""
+    """Configuration of vrf. README.md describes the options."""
 
     vrfname: OptionalIfname = ""
     table: int = Field(0, ge=0, lt=1 << 32)
 
     @property
     def required_name(self) -> str:
-        """The name of the VRF, which STATUS can do without. Raises ConfigError."""
+        """Return `vrfname`. Raise ConfigError if it is missing; not a validator, because STATUS works without it."""
         if not self.vrfname:
-            raise ConfigError(_NAMELESS, details='"vrfname" is missing')
+            raise ConfigError(_NO_NAME, details='"vrfname" is missing')
         return self.vrfname
 
     def complaints(self) -> Iterator[str]:
-        """That there is no name."""
+        """Yield the error for a missing `vrfname`."""
         if not self.vrfname:
-            yield f"vrfname: {_NAMELESS}"
+            yield f"vrfname: {_NO_NAME}"
 
 
 class Vrf(Plugin[VrfConfig]):
-    """The plugin; it belongs after the one that made the interface."""
+    """The vrf plugin. It follows the plugin that creates the interface."""
 
     config = VrfConfig
-    versions = Plugin.versions[3:]  # from 0.3.1 on, as the Go plugin
+    versions = Plugin.versions[3:]  # 0.3.1 and newer, as the Go plugin
 
     def add(self, cni: Attachment[VrfConfig]) -> Result:
-        """Put the interface into the VRF, which is made if it is missing, and wait until it can be used again."""
+        """Create the VRF if it is missing, add the interface, and wait until the interface is usable again."""
         name, container, result = cni.config.required_name, cni.container, cni.required_prev_result
         eth = container.link(cni.ifname)
-        works = eth.state.operstate == "UP"
+        was_up = eth.state.operstate == "UP"  # the kernel sets the interface down and up when it enters a VRF
         with container.locked("choosing a routing table"):
             vrf = container.ensure_vrf(name, cni.config.table or None)
             container.join_vrf(eth, vrf)
-        if works:
+        if was_up:
             container.wait_until_reachable(eth, [ip.address for ip in cni.prev_ips])
             port = cni.host.find_peer_of(eth)
             if port is not None:
@@ -56,7 +56,7 @@ class Vrf(Plugin[VrfConfig]):
         return result
 
     def check(self, cni: Attachment[VrfConfig]) -> None:
-        """See that the interface is in the VRF, with its addresses, and its routes in the VRF's table."""
+        """Raise CniError unless the interface is in the VRF with its addresses, and its routes in the VRF's table."""
         conf, container, result = cni.config, cni.container, cni.required_prev_result
         vrf, eth = container.link(conf.required_name), container.link(cni.ifname)
         vrf.expect(kind="vrf", up=True)
@@ -70,9 +70,9 @@ class Vrf(Plugin[VrfConfig]):
             container.expect_route(eth, replace(route, table=table))
 
     def delete(self, cni: Attachment[VrfConfig]) -> None:
-        """Take the interface out of the VRF, which goes with its last member."""
+        """Remove the interface from the VRF, and delete the VRF with its last member."""
         cni.container.leave_vrf(cni.find_own_link(), cni.config.vrfname)
 
     def status(self, cni: Network[VrfConfig]) -> None:
-        """Ready if the kernel has VRFs."""
+        """Raise CniError if the kernel does not support VRFs."""
         cni.host.expect_kind("vrf")

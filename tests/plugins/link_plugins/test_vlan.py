@@ -62,7 +62,7 @@ def test_a_vlan_of_a_master_belongs_to_one_container(attachment: Attached, conta
         ({"vlanId": -1}, "invalid VLAN ID -1"),
         ({"vlanId": "100"}, 'vlanId: .*integer, not "100"'),
         ({"master": ""}, '"master" field is required'),
-        ({"ipam": {}}, "ipam.type is missing: a vlan link gets its addresses from IPAM"),
+        ({"ipam": {}}, "ipam.type is missing: a vlan interface gets its addresses from IPAM"),
     ],
 )
 def test_a_wrong_configuration_is_named(container: Container, config: dict[str, Any], message: str) -> None:

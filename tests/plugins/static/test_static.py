@@ -163,19 +163,19 @@ def test_check_accepts_what_add_answered_and_gateways_that_others_added(static: 
         (
             [{"address": "10.10.0.1/24", "gateway": "10.10.0.1"}, {"address": "fd00::5/64"}],
             "10.10.0.1",
-            "its gateway is 10.10.0.1 and should be 10.10.0.254",
+            "the gateway in prevResult is 10.10.0.1, expected 10.10.0.254",
         ),
         (
             [{"address": "10.10.0.1/24"}, {"address": "fd00::5/64"}],
             "10.10.0.1",
-            "its gateway is missing and should be 10.10.0.254",
+            "the gateway in prevResult is missing, expected 10.10.0.254",
         ),
         (
             [{"address": "10.10.0.1/24", "gateway": "10.10.0.254"}],
             "fd00::5",
-            "prevResult lacks fd00::5/64: it has 10.10.0.1/24",
+            "prevResult does not contain fd00::5/64; it contains 10.10.0.1/24",
         ),
-        ([], "10.10.0.1", "prevResult lacks 10.10.0.1/24: it has no addresses"),
+        ([], "10.10.0.1", "prevResult does not contain 10.10.0.1/24; it contains no addresses"),
     ],
 )
 def test_r36_check_notices_absent_addresses_and_other_gateways(
