@@ -94,7 +94,7 @@ class Bandwidth(Plugin[BandwidthConfig]):
 
     def delete(self, cni: Attachment[BandwidthConfig]) -> None:
         """Remove the limits from the host's end of the cable, if that is still there, and the ifb."""
-        host, eth = cni.host, cni.find_own_link()
+        host, eth = cni.host, cni.find_owned_link()
         port = host.find_peer_of(eth) if eth is not None else None
         if port is not None:
             host.delete_shaping(port)

@@ -88,7 +88,7 @@ class BridgeConfig(NetConf):
 
     def mac(self, cni_args: dict[str, str]) -> str:
         """Return the MAC address requested for the container interface, or "" if none is requested."""
-        return self.runtime_config.mac or self.args.cni.mac or MacSource.in_args(cni_args)
+        return self.runtime_config.mac or self.args.cni.mac or MacSource.from_cni_args(cni_args)
 
     def complete(self, lease: Lease) -> Lease:
         """Return the IPAM result with the gateways and default routes that the options ask for."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pycni.sdk import CniError, listening
+from pycni.sdk import CniError, unix_listener
 
 from .config import SOCKET
 from .conversation import is_served
@@ -114,7 +114,7 @@ def _place(path: Path, patience: float = 0.0) -> Iterator[socket.socket | None]:
         elif is_served(str(path)):
             yield None
         else:
-            with listening(path) as listener:
+            with unix_listener(path) as listener:
                 yield listener
 
 

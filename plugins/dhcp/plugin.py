@@ -84,20 +84,20 @@ class Dhcp(Plugin[DhcpConfig]):
             raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE, details=error.details) from None
 
     @classmethod
-    def resident(cls, run: Path) -> AbstractContextManager[None]:
+    def background_service(cls, run: Path) -> AbstractContextManager[None]:
         """The keeper, in the server's process, unless another one is at work."""
         from .daemon import resident
 
         return resident(run / "cni" / "dhcp.sock")
 
     @classmethod
-    def command(cls, words: Sequence[str]) -> int | None:
+    def run_command(cls, arguments: Sequence[str]) -> int | None:
         """Be the keeper, as the Go plugin is when it is started as `dhcp daemon`."""
-        if list(words[:1]) != ["daemon"]:
+        if list(arguments[:1]) != ["daemon"]:
             return None
         from .daemon import main
 
-        return main(words[1:])
+        return main(arguments[1:])
 
 
 def _ask(cni: Network[DhcpConfig], request: Document) -> Document:

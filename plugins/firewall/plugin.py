@@ -119,7 +119,7 @@ class Firewall(Plugin[FirewallConfig]):
     def gc(self, cni: Network[FirewallConfig]) -> None:
         """Remove what attachments that are gone have in any firewall."""
         cni.host.delete_forward_rules(cni.stale, cni.config.firewall)
-        cni.host.delete_unregistered_forward_rules(cni.abandoned)
+        cni.host.delete_unregistered_forward_rules(cni.unused_addresses)
         cni.host.delete_isolation(cni.stale)
 
 

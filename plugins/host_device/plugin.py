@@ -68,7 +68,7 @@ class HostDevice(Plugin[HostDeviceConfig]):
     def gc(self, cni: Network[HostDeviceConfig]) -> None:
         """Bring home the devices of attachments that are not valid any more, wherever they are."""
         stale = cni.stale
-        cni.ipam.gc_by_link()
+        cni.ipam.gc_before_links()
         for file, remembered in memory.all_in(cni.config.data_dir):
             if stale.owns(remembered.owner):
                 cni.journal.attempt(f"bring {remembered.name} home", partial(_bring_home, cni, remembered, file))
@@ -104,7 +104,7 @@ def _who_has(cni: Network[HostDeviceConfig], selector: Selector) -> str:
 def _bring_home(cni: Network[HostDeviceConfig], remembered: Memory, file: StateFile) -> None:
     """From the container's namespace, or from where the kernel has put it when that was gone."""
     host, home = cni.host, remembered.home
-    there = cni.find_namespace(remembered.cookie, cni.request.netns_place, remembered.netns)
+    there = cni.find_namespace(remembered.cookie, cni.request.netns_path, remembered.netns)
     lent = there.find_lent(home, remembered.ifname) if there is not None else None
     if lent is not None:
         host.bring_home(lent, home)
@@ -116,10 +116,10 @@ def _bring_home(cni: Network[HostDeviceConfig], remembered: Memory, file: StateF
 
 def _bring_home_by_alias(cni: Attachment[HostDeviceConfig]) -> None:
     """What has no file here: the Go plugin remembers nothing but the old name, as the alias."""
-    conf, eth = cni.config, cni.find_own_link()
+    conf, eth = cni.config, cni.find_owned_link()
     if eth is None or not SavedLink.is_known_to(eth):
         return
-    is_it = cni.is_reported or eth.state.alias == conf.device or eth.mac == conf.hwaddr
+    is_it = cni.is_in_prev_result or eth.state.alias == conf.device or eth.mac == conf.hwaddr
     if is_it and not _is_anothers(cni):
         cni.host.bring_home(eth, SavedLink(eth.state.alias))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from pycni.protocol.address import Address, Cidr, cidr, parse_cidr, parse_ip
+from pycni.protocol.address import Address, Cidr, parse_cidr, parse_ip, to_cidr
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Range:
 
     def cidr(self, address: Address) -> Cidr:
         """The address with the prefix length of the subnet, as a result has it."""
-        return cidr(address, self.prefix_length)
+        return to_cidr(address, self.prefix_length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ class Ipvlan(MasterLinkPlugin[IpvlanConfig]):
 
     config = IpvlanConfig
     kind = "ipvlan"
-    fits_master = False  # a larger MTU works between containers, and in mode l3 the host fragments
+    mtu_limited_by_master = False  # a larger MTU works between containers, and in mode l3 the host fragments
 
-    def settings(self, conf: IpvlanConfig) -> LinkSettings:
+    def link_settings(self, conf: IpvlanConfig) -> LinkSettings:
         """Return the mode."""
         return {"mode": conf.mode or "l2"}
 
@@ -47,4 +47,4 @@ class Ipvlan(MasterLinkPlugin[IpvlanConfig]):
             return cni.ipam.add()
         if cni.prev_result is None or not cni.prev_result.ips:
             raise ConfigError("ipam.type is missing: an ipvlan interface needs addresses from IPAM or from prevResult")
-        return Lease.of(cni.prev_result)
+        return Lease.from_result(cni.prev_result)

@@ -23,10 +23,10 @@ class Macvlan(MasterLinkPlugin[MacvlanConfig]):
     cni_args = ("MAC",)
     kind = "macvlan"
 
-    def settings(self, conf: MacvlanConfig) -> LinkSettings:
+    def link_settings(self, conf: MacvlanConfig) -> LinkSettings:
         """Return the mode, and the length of the broadcast queue if it is configured."""
         return {"mode": conf.mode or "bridge", "broadcast_queue": conf.broadcast_queue or None}
 
     def mac(self, cni: Attachment[MacvlanConfig]) -> str:
         """Return the requested MAC address, or "" to let the kernel choose: random, or the master's with passthru."""
-        return cni.config.asked_mac(cni.args)
+        return cni.config.requested_mac(cni.args)

@@ -160,4 +160,4 @@ class Portmap(Plugin[PortmapConfig]):
     def gc(self, cni: Network[PortmapConfig]) -> None:
         """Take back the ports of all attachments that are not valid any more."""
         cni.host.delete_host_ports(cni.stale)
-        cni.host.delete_unregistered_host_ports(cni.abandoned)
+        cni.host.delete_unregistered_host_ports(cni.unused_addresses)

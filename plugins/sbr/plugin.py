@@ -105,7 +105,7 @@ class Sbr(Plugin[SbrConfig]):
     def delete(self, cni: Attachment[SbrConfig]) -> None:
         """Delete the rules. The kernel deletes the routes with the interface."""
         container = cni.container
-        eth = cni.find_own_link()
+        eth = cni.find_owned_link()
         if eth is None and container.find_link(cni.ifname) is not None:
             return  # the path belongs to another container now, which may have the same addresses
         present = container.addresses(eth) if eth else []

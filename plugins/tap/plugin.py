@@ -32,12 +32,12 @@ class TapPlugin(LinkPlugin[TapConfig]):
         conf, container = cni.config, cni.container
         bridge = container.link(conf.bridge) if conf.bridge else None
         tap = Tap(conf.owner, conf.group, conf.multi_queue, conf.selinux_context)
-        link = container.create_tap(cni.ifname, cni.owner, tap, mtu=conf.mtu, mac=conf.asked_mac(cni.args))
+        link = container.create_tap(cni.ifname, cni.owner, tap, mtu=conf.mtu, mac=conf.requested_mac(cni.args))
         if bridge is not None:
             link.plug_into(bridge, hairpin=False, isolated=False)
         return link
 
-    def expected(self, cni: Attachment[TapConfig]) -> LinkSettings:
+    def expected_settings(self, cni: Attachment[TapConfig]) -> LinkSettings:
         """Return the owner, group and number of queues, and the MTU and bridge if they are configured."""
         conf = cni.config
         return {

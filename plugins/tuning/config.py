@@ -43,7 +43,7 @@ class TuningConfig(Settings, NetConf):
     def wanted(self, cni_args: dict[str, str]) -> Settings:
         """What counts: args.cni, else runtimeConfig, else CNI_ARGS, else the configuration itself."""
         asked = self.args.cni
-        other_macs = self.runtime_config.mac or MacSource.in_args(cni_args) or None
+        other_macs = self.runtime_config.mac or MacSource.from_cni_args(cni_args) or None
         return Settings(
             sysctl={**(self.sysctl or {}), **(asked.sysctl or {})},
             mac=_first(asked.mac, other_macs, self.mac),

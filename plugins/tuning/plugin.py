@@ -57,7 +57,7 @@ class Tuning(Plugin[TuningConfig]):
         former = file.find()
         if former is None:
             return
-        eth = cni.find_own_link()
+        eth = cni.find_owned_link()
         if eth is not None:
             try:
                 eth.ensure(**former.settings)
@@ -69,7 +69,7 @@ class Tuning(Plugin[TuningConfig]):
         """Remove the backups of attachments that are not valid any more."""
         stale = cni.stale
         for path, former in backup.all_in(cni.config.data_dir):
-            if stale.owns(former.owner) or (not former.owner and cni.is_abandoned(path.stem)):
+            if stale.owns(former.owner) or (not former.owner and cni.is_unused_interface(path.stem)):
                 cni.journal.attempt(f"remove {path}", path.unlink)
 
     def status(self, cni: Network[TuningConfig]) -> None:

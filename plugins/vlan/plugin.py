@@ -36,9 +36,9 @@ class Vlan(MasterLinkPlugin[VlanConfig]):
 
     config = VlanConfig
     kind = "vlan"
-    needs_master_up = True
+    requires_master_up = True
 
-    def settings(self, conf: VlanConfig) -> LinkSettings:
+    def link_settings(self, conf: VlanConfig) -> LinkSettings:
         """Return the VLAN id."""
         return {"vlan": conf.vlan}
 

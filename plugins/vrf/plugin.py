@@ -71,7 +71,7 @@ class Vrf(Plugin[VrfConfig]):
 
     def delete(self, cni: Attachment[VrfConfig]) -> None:
         """Remove the interface from the VRF, and delete the VRF with its last member."""
-        cni.container.leave_vrf(cni.find_own_link(), cni.config.vrfname)
+        cni.container.leave_vrf(cni.find_owned_link(), cni.config.vrfname)
 
     def status(self, cni: Network[VrfConfig]) -> None:
         """Raise CniError if the kernel does not support VRFs."""

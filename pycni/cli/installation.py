@@ -18,7 +18,7 @@ import pycni.server
 from pycni.cli import files
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
-from pycni.sdk.stub import Stub, compiled
+from pycni.sdk.stub import Stub, configure_launcher
 
 STATE = Path("/var/lib/pycni")
 SOCKET = Path("/run/pycni/pycni.sock")
@@ -61,7 +61,9 @@ def install(
                 _make_room(directory / launcher.type, state)
             files.place(scripts / launcher.type, partial(_write, text=launcher.script()))
         if scripts != directory:
-            binary = compiled(_COMPILED.read_bytes(), socket=str(socket), oneshot_directory=str(scripts.resolve()))
+            binary = configure_launcher(
+                _COMPILED.read_bytes(), socket=str(socket), oneshot_directory=str(scripts.resolve())
+            )
             _place_under_all_names([directory / launcher.type for launcher in chosen], binary, state)
     return [directory / launcher.type for launcher in chosen]
 

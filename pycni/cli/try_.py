@@ -91,7 +91,7 @@ class _Life:
     def _check(self) -> None:
         from pycni.protocol import version
 
-        if self.network.disable_check or not version.at_least(self.network.cni_version, version.SINCE["CHECK"]):
+        if self.network.disable_check or not version.at_least(self.network.cni_version, version.INTRODUCED_IN["CHECK"]):
             return
         with self._verb("CHECK"):
             self.runtime.check_network_list(self.network, self.parameters)

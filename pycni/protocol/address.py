@@ -28,7 +28,7 @@ def parse_cidr(text: object) -> Cidr:
 
 # The same few come again and again, within a call and from one to the next.
 @lru_cache(_REMEMBERED)
-def cidr(address: Address, prefix_length: int) -> Cidr:
+def to_cidr(address: Address, prefix_length: int) -> Cidr:
     """The address with a prefix length. Raises ValueError if that is none."""
     interface = IPv4Interface if address.version == 4 else IPv6Interface
     return interface((int(address), prefix_length))

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pycni.protocol import go_json, version
 from pycni.protocol.legacy import LegacyResult
-from pycni.protocol.result import Document, Result, is_modern
+from pycni.protocol.result import Document, Result, is_v1
 
 _FAMILIES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))
 
@@ -31,7 +31,7 @@ class VersionedResult:
         family, own = _family(cni_version), _version_in(document) or cni_version or version.DEFAULT
         if own not in family:
             raise ValueError(f'result type supports [{" ".join(family)}] but unmarshalled CNIVersion is "{own}"')
-        return cls._read(_integral(document), own)
+        return cls._read(_restore_integers(document), own)
 
     @classmethod
     def _read(cls, document: Mapping[str, Any], cni_version: str) -> Self:
@@ -43,7 +43,7 @@ class VersionedResult:
     def result(self) -> Result:
         """The result in the one shape that pycni works with."""
         content = self.content.upgrade() if isinstance(self.content, LegacyResult) else self.content
-        return content.forgetting_slots()
+        return content.without_declared_versions()
 
     def to_document(self, target: str) -> Document:
         """As JSON of version `target`. Raises ValueError if that cannot say it (P-300 to P-308)."""
@@ -56,12 +56,12 @@ class VersionedResult:
                 content = LegacyResult.downgrade(content)
         elif isinstance(content, LegacyResult):
             content = content.upgrade()
-        if isinstance(content, Result) and is_modern(target):
-            content = content.forgetting_slots()
+        if isinstance(content, Result) and is_v1(target):
+            content = content.without_declared_versions()
         return content.to_document(target)
 
 
-def of_plugin(stdout: bytes | str, cni_version: str) -> VersionedResult:
+def parse_plugin_result(stdout: bytes | str, cni_version: str) -> VersionedResult:
     """The result that a plugin printed when asked in `cni_version` (P-452). Raises ValueError."""
     try:
         document = go_json.loads(stdout)
@@ -80,33 +80,33 @@ def of_plugin(stdout: bytes | str, cni_version: str) -> VersionedResult:
     return VersionedResult.parse(document)
 
 
-def document_of(result: Result, cni_version: str) -> Document:
+def encode_result(result: Result, cni_version: str) -> Document:
     """A result that pycni made, as JSON of `cni_version`. Raises ValueError if that cannot say it."""
     return VersionedResult(version.NEWEST, result).to_document(cni_version)
 
 
-def as_answered(result: Result, cni_version: str) -> VersionedResult:
+def to_versioned(result: Result, cni_version: str) -> VersionedResult:
     """The same as whoever reads that document has it. Raises ValueError if it cannot say it."""
-    if is_modern(cni_version) and cni_version in version.ALL and result.is_in_shape:
+    if is_v1(cni_version) and cni_version in version.ALL and result.has_address_types:
         return VersionedResult(cni_version, result)
-    return VersionedResult.parse(document_of(result, cni_version))
+    return VersionedResult.parse(encode_result(result, cni_version))
 
 
-def _integral(value: Any) -> Any:
+def _restore_integers(value: Any) -> Any:
     """The same with 1 for 1.0: what comes by way of Go's runtime has been through floating point (P-246)."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
-        return [item if isinstance(item, str) else _integral(item) for item in value]
+        return [item if isinstance(item, str) else _restore_integers(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: item if isinstance(item, str) else _integral(item) for key, item in value.items()}
+        return {key: item if isinstance(item, str) else _restore_integers(item) for key, item in value.items()}
     return value
 
 
 def _version_in(document: object) -> str:
     if not isinstance(document, Mapping):
         raise ValueError(f"a result is an object, not {go_json.dumps_compact(document)[:40]}")
-    cni_version = go_json.fold(document, ("cniVersion",)).get("cniVersion", "")
+    cni_version = go_json.select_members(document, ("cniVersion",)).get("cniVersion", "")
     if not isinstance(cni_version, str):
         raise ValueError(f"cniVersion is a string, not {go_json.dumps_compact(cni_version)}")
     return cni_version

@@ -37,8 +37,8 @@ class CniError(Exception):
         self.code = int(code)
         self.msg = msg
         self.details = details
-        self.verbatim = False  # whether it is another plugin's, which travels on unchanged
-        self.undone = False  # whether that plugin has taken back all that it did
+        self.forward_unchanged = False  # whether it is another plugin's, which travels on unchanged
+        self.rolled_back = False  # whether that plugin has taken back all that it did
 
     def __str__(self) -> str:
         return f"{self.msg}; {self.details}" if self.details else self.msg
@@ -47,7 +47,7 @@ class CniError(Exception):
     def from_exception(cls, error: BaseException) -> "CniError":
         """The CNI error inside an exception, or one made of it; notes become details."""
         notes = "; ".join(getattr(error, "__notes__", ()))
-        if isinstance(error, CniError) and error.verbatim:
+        if isinstance(error, CniError) and error.forward_unchanged:
             return error
         if isinstance(error, CniError):
             details = "; ".join(filter(None, (error.details, notes)))
@@ -61,14 +61,14 @@ class CniError(Exception):
 
         Raises ValueError when a field has the wrong type.
         """
-        fields = go_json.fold(document, ("code", "msg", "details"))
+        fields = go_json.select_members(document, ("code", "msg", "details"))
         code, msg, details = fields.get("code", 0), fields.get("msg", ""), fields.get("details", "")
         if isinstance(code, bool) or not isinstance(code, int) or code < 0:
             raise ValueError(f"the code of an error object is a natural number, not {code!r}")
         if not isinstance(msg, str) or not isinstance(details, str):
             raise ValueError("msg and details of an error object are strings")
         error = cls(msg, code=code, details=details)
-        error.verbatim = True
+        error.forward_unchanged = True
         return error
 
     def to_json(self, cni_version: str = "") -> str:

@@ -53,7 +53,7 @@ def _without_lone_surrogates(value: Any) -> Any:
     return value
 
 
-def fold(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def select_members(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The members called `names` in any letter case (the last one wins); null members count as absent."""
     known = _spellings(tuple(names))
     result: dict[str, Any] = {}

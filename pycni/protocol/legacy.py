@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pycni.protocol.address import Address, Cidr
-from pycni.protocol.fields import Fields
-from pycni.protocol.result import Dns, Document, IpConfig, Result, Route, without_none
+from pycni.protocol.json_object import JsonObject
+from pycni.protocol.result import Dns, Document, IpConfig, Result, Route, drop_none
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class LegacyIpConfig:
     """`ip4` or `ip6`: an address, its gateway, its routes."""
 
     ip: Cidr
@@ -18,15 +18,15 @@ class Slot:
     routes: tuple[Route, ...] = ()
 
     @classmethod
-    def parse(cls, fields: Fields | None) -> Self | None:
-        """Read one slot."""
+    def parse(cls, fields: JsonObject | None) -> Self | None:
+        """Read one config."""
         if fields is None:
             return None
         return cls(ip=fields.cidr("ip"), gateway=fields.address("gateway"), routes=Route.parse_list(fields))
 
     def to_document(self) -> Document:
         """As JSON."""
-        return without_none(
+        return drop_none(
             {
                 "ip": str(self.ip),
                 "gateway": None if self.gateway is None else str(self.gateway),
@@ -39,48 +39,48 @@ class Slot:
 class LegacyResult:
     """What ADD answered before 0.3.0."""
 
-    ip4: Slot | None = None
-    ip6: Slot | None = None
+    ip4: LegacyIpConfig | None = None
+    ip6: LegacyIpConfig | None = None
     dns: Dns = field(default_factory=Dns)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
         """Read a document of version 0.1.0 or 0.2.0. Raises ValueError."""
-        fields = Fields(document, ("ip4", "ip6", "dns"))
+        fields = JsonObject(document, ("ip4", "ip6", "dns"))
         names = ("ip", "gateway", "routes")
         return cls(
-            ip4=Slot.parse(fields.object("ip4", names)),
-            ip6=Slot.parse(fields.object("ip6", names)),
+            ip4=LegacyIpConfig.parse(fields.object("ip4", names)),
+            ip6=LegacyIpConfig.parse(fields.object("ip6", names)),
             dns=Dns.parse(fields),
         )
 
     @classmethod
     def downgrade(cls, result: Result) -> Self:
         """The first address of each family with the routes of that family (P-307, P-308). Raises ValueError."""
-        slots = {}
+        configs = {}
         for version in ("4", "6"):
             first = next((ip for ip in result.ips if ip.version == version), None)
             if first is not None:
                 routes = tuple(
                     Route(route.dst, route.gw) for route in result.routes if str(route.dst.version) == version
                 )
-                slots[version] = Slot(first.address, first.gateway, routes)
-        if not slots:
+                configs[version] = LegacyIpConfig(first.address, first.gateway, routes)
+        if not configs:
             raise ValueError("cannot convert: no valid IP addresses")
-        return cls(slots.get("4"), slots.get("6"), result.dns)
+        return cls(configs.get("4"), configs.get("6"), result.dns)
 
     def upgrade(self) -> Result:
-        """The newer shape; the slot, not the address, says which family an address belongs to (P-302)."""
-        slots = [(version, slot) for version, slot in (("4", self.ip4), ("6", self.ip6)) if slot]
+        """The newer shape; the config, not the address, says which family an address belongs to (P-302)."""
+        configs = [(version, config) for version, config in (("4", self.ip4), ("6", self.ip6)) if config]
         return Result(
-            ips=tuple(IpConfig(slot.ip, slot.gateway, slot=version) for version, slot in slots),
-            routes=tuple(route for _, slot in slots for route in slot.routes),
+            ips=tuple(IpConfig(config.ip, config.gateway, declared_version=version) for version, config in configs),
+            routes=tuple(route for _, config in configs for route in config.routes),
             dns=self.dns,
         )
 
     def to_document(self, cni_version: str) -> Document:
         """As JSON of version 0.1.0 or 0.2.0."""
-        return without_none(
+        return drop_none(
             {
                 "cniVersion": cni_version,
                 "ip4": self.ip4 and self.ip4.to_document(),

@@ -8,7 +8,7 @@ from pycni.protocol.errors import CniError, Code
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _IFNAMSIZ = 16
 # What Unicode calls white space. str.isspace() would add U+001C to U+001F, which the kernel and Go let pass.
-_WHITE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+_WHITESPACE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
 def check_container_id(text: str) -> None:
@@ -36,7 +36,7 @@ def check_ifname(text: str) -> None:
         msg, details = "interface name is too long", "interface name should be less than 16 characters"
     elif text in {".", ".."}:
         msg = "interface name is . or .."
-    elif "/" in text or ":" in text or _WHITE.search(text):
+    elif "/" in text or ":" in text or _WHITESPACE.search(text):
         msg = "interface name contains / or : or whitespace characters"
     if msg:
         raise CniError(msg, code=Code.INVALID_ENVIRONMENT, details=details)

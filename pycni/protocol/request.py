@@ -51,17 +51,17 @@ class Request:
     config: dict[str, Any]
     stdin: bytes = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
-    netns_descriptor: int | None = None  # the namespace itself, where the caller has opened it for us
-    host_descriptor: int | None = None  # that of the caller, where it has opened it
+    netns_fd: int | None = None  # the namespace itself, where the caller has opened it for us
+    host_fd: int | None = None  # that of the caller, where it has opened it
 
-    def asking(self, command: str) -> Self:
+    def with_command(self, command: str) -> Self:
         """The same call with another verb."""
         return replace(self, command=command, env={**self.env, "CNI_COMMAND": command})
 
     @property
-    def netns_place(self) -> str:
+    def netns_path(self) -> str:
         """Where the container's namespace is to be found: its path, or our descriptor of it."""
-        return self.netns if self.netns_descriptor is None else f"/proc/self/fd/{self.netns_descriptor}"
+        return self.netns if self.netns_fd is None else f"/proc/self/fd/{self.netns_fd}"
 
     @classmethod
     def read(cls, env: Mapping[str, str], stdin: bytes, *, netns: int | None = None, host: int | None = None) -> Self:
@@ -72,10 +72,10 @@ class Request:
         """
         check_environment(env)
         config = decode_config(stdin)
-        known = go_json.fold(config, ("name", "cniVersion"))
+        known = go_json.select_members(config, ("name", "cniVersion"))
         network = known.get("name", "")
         if not isinstance(network, str):
-            raise undecodable(f"name is a string, not {go_json.dumps_compact(network)}")
+            raise decoding_error(f"name is a string, not {go_json.dumps_compact(network)}")
         names.check_network_name(network)
         command = env["CNI_COMMAND"]
         if command not in VERBS:
@@ -100,8 +100,8 @@ class Request:
             config=config,
             stdin=stdin,
             env=env,
-            netns_descriptor=netns,
-            host_descriptor=host,
+            netns_fd=netns,
+            host_fd=host,
         )
 
 
@@ -110,14 +110,14 @@ def decode_config(stdin: bytes) -> dict[str, Any]:
     try:
         config = go_json.loads(stdin)
     except ValueError as error:
-        raise undecodable(str(error) if stdin.strip() else "stdin is empty") from None
+        raise decoding_error(str(error) if stdin.strip() else "stdin is empty") from None
     if config is None:
         return {}
     if not isinstance(config, dict):
-        raise undecodable(f"a JSON object is wanted, not {go_json.dumps_compact(config)[:40]}")
+        raise decoding_error(f"a JSON object is wanted, not {go_json.dumps_compact(config)[:40]}")
     return config
 
 
-def undecodable(cause: str) -> CniError:
+def decoding_error(cause: str) -> CniError:
     """The error for a configuration that cannot be read."""
     return CniError(f"error unmarshall network config: {cause}", code=Code.DECODING_FAILURE)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from pycni.protocol.address import Address, Cidr, parse_ip
-from pycni.protocol.fields import Fields
+from pycni.protocol.json_object import JsonObject
 
 _RESULT = ("interfaces", "ips", "routes", "dns", "ntp")
 _ROUTE = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
@@ -33,24 +33,24 @@ class Interface:
     pci_id: str = ""
 
     @classmethod
-    def parse(cls, fields: Fields, *, modern: bool) -> Self:
+    def parse(cls, fields: JsonObject, *, v1: bool) -> Self:
         """Read the members of one interface; mtu, socketPath and pciID exist in 1.x alone."""
-        basic = cls(name=fields.text("name"), mac=fields.text("mac"), sandbox=fields.text("sandbox"))
-        if not modern:
+        basic = cls(name=fields.string("name"), mac=fields.string("mac"), sandbox=fields.string("sandbox"))
+        if not v1:
             return basic
         return replace(
             basic,
             mtu=fields.integer("mtu") or 0,
-            socket_path=fields.text("socketPath"),
-            pci_id=fields.text("pciID"),
+            socket_path=fields.string("socketPath"),
+            pci_id=fields.string("pciID"),
         )
 
-    def to_document(self, *, modern: bool) -> Document:
+    def to_document(self, *, v1: bool) -> Document:
         """As JSON; mtu, socketPath and pciID exist in 1.x alone."""
         document: Document = {"name": self.name, "mac": self.mac or None, "sandbox": self.sandbox or None}
-        if modern:
+        if v1:
             document |= {"mtu": self.mtu or None, "socketPath": self.socket_path or None, "pciID": self.pci_id or None}
-        return without_none(document, in_order=modern)
+        return drop_none(document, sort_keys=v1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,33 +60,33 @@ class IpConfig:
     address: Cidr
     gateway: Address | None = None
     interface: int | None = None
-    slot: str | None = None  # what 0.3.0 to 0.4.0 wrote as version; None: as the address says
+    declared_version: str | None = None  # what 0.3.0 to 0.4.0 wrote as version; None: as the address says
 
     @classmethod
-    def parse(cls, fields: Fields, *, modern: bool) -> Self:
+    def parse(cls, fields: JsonObject, *, v1: bool) -> Self:
         """Read one entry of ips."""
         return cls(
             address=fields.cidr("address"),
             gateway=fields.address("gateway"),
             interface=fields.integer("interface"),
-            slot=None if modern else fields.text("version"),
+            declared_version=None if v1 else fields.string("version"),
         )
 
     @property
     def version(self) -> str:
         """Its family as 0.3.0 to 0.4.0 write it: "4" or "6" (or what an old plugin wrote there)."""
-        return str(self.address.version) if self.slot is None else self.slot
+        return str(self.address.version) if self.declared_version is None else self.declared_version
 
-    def to_document(self, *, modern: bool) -> Document:
+    def to_document(self, *, v1: bool) -> Document:
         """As JSON; `version` exists before 1.0.0 alone."""
-        return without_none(
+        return drop_none(
             {
-                "version": None if modern else self.version,
+                "version": None if v1 else self.version,
                 "interface": self.interface,
                 "address": str(self.address),
                 "gateway": None if self.gateway is None else str(self.gateway),
             },
-            in_order=modern,
+            sort_keys=v1,
         )
 
 
@@ -103,7 +103,7 @@ class Route:
     scope: int | None = None
 
     @classmethod
-    def parse(cls, fields: Fields) -> Self:
+    def parse(cls, fields: JsonObject) -> Self:
         """Read one route."""
         return cls(
             dst=fields.cidr("dst"),
@@ -116,18 +116,18 @@ class Route:
         )
 
     @classmethod
-    def parse_list(cls, fields: Fields) -> tuple[Self, ...]:
+    def parse_list(cls, fields: JsonObject) -> tuple[Self, ...]:
         """Read the member `routes`."""
         return tuple(cls.parse(item) for item in fields.objects("routes", _ROUTE))
 
     @classmethod
     def from_document(cls, document: object) -> Self:
         """Read one route that stands in a configuration. Raises ValueError."""
-        return cls.parse(Fields(document, _ROUTE, "a route"))
+        return cls.parse(JsonObject(document, _ROUTE, "a route"))
 
-    def to_document(self, *, modern: bool = False) -> Document:
+    def to_document(self, *, v1: bool = False) -> Document:
         """As JSON."""
-        return without_none(
+        return drop_none(
             {
                 "dst": str(self.dst),
                 "gw": None if self.gw is None else str(self.gw),
@@ -137,7 +137,7 @@ class Route:
                 "table": self.table,
                 "scope": self.scope,
             },
-            in_order=modern,
+            sort_keys=v1,
         )
 
 
@@ -151,7 +151,7 @@ class Dns:
     options: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, parent: Fields) -> Self:
+    def parse(cls, parent: JsonObject) -> Self:
         """Read the member `dns`."""
         fields = parent.object("dns", _DNS)
         return cls() if fields is None else cls._read(fields)
@@ -159,30 +159,30 @@ class Dns:
     @classmethod
     def from_document(cls, document: object) -> Self:
         """Read the dns of a configuration. Raises ValueError."""
-        return cls._read(Fields(document, _DNS, "dns"))
+        return cls._read(JsonObject(document, _DNS, "dns"))
 
     @classmethod
-    def _read(cls, fields: Fields) -> Self:
+    def _read(cls, fields: JsonObject) -> Self:
         return cls(
-            nameservers=fields.texts("nameservers"),
-            domain=fields.text("domain"),
-            search=fields.texts("search"),
-            options=fields.texts("options"),
+            nameservers=fields.strings("nameservers"),
+            domain=fields.string("domain"),
+            search=fields.strings("search"),
+            options=fields.strings("options"),
         )
 
     def __bool__(self) -> bool:
         return bool(self.nameservers or self.domain or self.search or self.options)
 
-    def to_document(self, *, modern: bool = False) -> Document:
+    def to_document(self, *, v1: bool = False) -> Document:
         """As JSON."""
-        return without_none(
+        return drop_none(
             {
                 "nameservers": list(self.nameservers) or None,
                 "domain": self.domain or None,
                 "search": list(self.search) or None,
                 "options": list(self.options) or None,
             },
-            in_order=modern,
+            sort_keys=v1,
         )
 
 
@@ -202,11 +202,11 @@ class Result:
     @classmethod
     def parse(cls, document: Mapping[str, Any], cni_version: str) -> Self:
         """Read a document of version 0.3.0 or newer. Raises ValueError."""
-        modern = is_modern(cni_version)
-        fields = Fields(document, _RESULT)
+        v1 = is_v1(cni_version)
+        fields = JsonObject(document, _RESULT)
         return cls(
-            interfaces=tuple(Interface.parse(item, modern=modern) for item in fields.objects("interfaces", _INTERFACE)),
-            ips=tuple(IpConfig.parse(item, modern=modern) for item in fields.objects("ips", _IP)),
+            interfaces=tuple(Interface.parse(item, v1=v1) for item in fields.objects("interfaces", _INTERFACE)),
+            ips=tuple(IpConfig.parse(item, v1=v1) for item in fields.objects("ips", _IP)),
             routes=Route.parse_list(fields),
             dns=Dns.parse(fields),
             ntp=fields.extension("ntp", _addresses) or (),
@@ -214,43 +214,43 @@ class Result:
 
     def to_document(self, cni_version: str) -> Document:
         """As JSON of version 0.3.0 or newer: 1.x with sorted keys and without an empty dns, older in field order."""
-        modern = is_modern(cni_version)
-        return without_none(
+        v1 = is_v1(cni_version)
+        return drop_none(
             {
                 "cniVersion": cni_version,
-                "interfaces": [item.to_document(modern=modern) for item in self.interfaces] or None,
-                "ips": [item.to_document(modern=modern) for item in self.ips] or None,
-                "routes": [route.to_document(modern=modern) for route in self.routes] or None,
-                "dns": self.dns.to_document(modern=modern) if self.dns or not modern else None,
+                "interfaces": [item.to_document(v1=v1) for item in self.interfaces] or None,
+                "ips": [item.to_document(v1=v1) for item in self.ips] or None,
+                "routes": [route.to_document(v1=v1) for route in self.routes] or None,
+                "dns": self.dns.to_document(v1=v1) if self.dns or not v1 else None,
                 "ntp": [str(server) for server in self.ntp] or None,
             },
-            in_order=modern,
+            sort_keys=v1,
         )
 
     @property
-    def is_in_shape(self) -> bool:
+    def has_address_types(self) -> bool:
         """Whether addresses and routes are of the types that they should be: an author may have written texts."""
         cidrs = [ip.address for ip in self.ips] + [route.dst for route in self.routes]
         gateways = [ip.gateway for ip in self.ips] + [route.gw for route in self.routes]
         return all(isinstance(cidr, Cidr) for cidr in cidrs) and all(isinstance(gw, Address | None) for gw in gateways)
 
-    def forgetting_slots(self) -> Self:
+    def without_declared_versions(self) -> Self:
         """The same with every address's family told by the address, as 1.x has it."""
-        if all(ip.slot is None for ip in self.ips):
+        if all(ip.declared_version is None for ip in self.ips):
             return self
-        return replace(self, ips=tuple(replace(ip, slot=None) for ip in self.ips))
+        return replace(self, ips=tuple(replace(ip, declared_version=None) for ip in self.ips))
 
 
 def _addresses(value: Any) -> tuple[Address, ...]:
     return tuple(map(parse_ip, value)) if isinstance(value, list) else ()
 
 
-def is_modern(cni_version: str) -> bool:
+def is_v1(cni_version: str) -> bool:
     """Whether the version is of the 1.x family."""
     return cni_version.startswith("1.")
 
 
-def without_none(document: Document, *, in_order: bool = False) -> Document:
+def drop_none(document: Document, *, sort_keys: bool = False) -> Document:
     """The members that have a value, if wanted in the order of their names."""
-    keys = sorted(document) if in_order else document
+    keys = sorted(document) if sort_keys else document
     return {key: value for key in keys if (value := document[key]) is not None}

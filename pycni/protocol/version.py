@@ -8,7 +8,7 @@ from pycni.protocol.errors import CniError, Code
 ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 DEFAULT = "0.1.0"  # what a configuration without cniVersion means
 NEWEST = ALL[-1]
-SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+INTRODUCED_IN = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _MAX = 2**63 - 1
 
@@ -34,8 +34,8 @@ def at_least(text: str, minimum: str) -> bool:
 def require(command: str, cni_version: str, supported: tuple[str, ...]) -> None:
     """Refuse a verb that the configuration's version or the plugin's versions do not allow (P-090)."""
     try:
-        if command in SINCE:
-            if not at_least(cni_version, SINCE[command]):
+        if command in INTRODUCED_IN:
+            if not at_least(cni_version, INTRODUCED_IN[command]):
                 raise _incompatible(f"config version does not allow {command}", cni_version, supported)
             if not any(at_least(version, cni_version) for version in supported):
                 raise _incompatible(f"plugin version does not allow {command}", cni_version, supported)
@@ -52,7 +52,7 @@ def _incompatible(msg: str, cni_version: str, supported: tuple[str, ...]) -> Cni
     )
 
 
-def reply(supported: tuple[str, ...]) -> str:
+def encode_reply(supported: tuple[str, ...]) -> str:
     """What VERSION prints: one line of JSON."""
     return go_json.dumps_compact({"cniVersion": NEWEST, "supportedVersions": list(supported)}) + "\n"
 
@@ -63,7 +63,7 @@ def decode_reply(text: bytes | str) -> tuple[str, ...]:
         document = go_json.loads(text)
         if not isinstance(document, dict):
             raise ValueError("not an object")
-        fields = go_json.fold(document, ("cniVersion", "supportedVersions"))
+        fields = go_json.select_members(document, ("cniVersion", "supportedVersions"))
         cni_version, supported = fields.get("cniVersion", ""), fields.get("supportedVersions", [])
         if not isinstance(cni_version, str) or not _is_list_of_texts(supported):
             raise ValueError("cniVersion is a string, supportedVersions a list of strings")

@@ -174,7 +174,7 @@ def _parse(file: Path) -> CachedAttachment:
     document = go_json.loads(file.read_bytes())
     if not isinstance(document, dict):
         raise ValueError("is no object")
-    known = go_json.fold(document, _KEYS)
+    known = go_json.select_members(document, _KEYS)
     if known.get("kind") != _KIND:
         raise ValueError(f"has wrong kind: {known.get('kind', '')}")
     result, args, capability_args = known.get("result"), known.get("cniArgs", []), known.get("capabilityArgs", {})
@@ -204,7 +204,7 @@ def _legacy(file: Path, network: str, parameters: RuntimeConf) -> CachedAttachme
         return None
     except ValueError as error:
         raise UnreadableEntryError(f"{file}: {error}") from None
-    if not isinstance(document, dict) or go_json.fold(document, ("kind",)):
+    if not isinstance(document, dict) or go_json.select_members(document, ("kind",)):
         raise UnreadableEntryError(f"{file} is no cache entry")
     return CachedAttachment(network, parameters, result=document, file=file)
 

@@ -35,13 +35,13 @@ class PluginConfig:
         for problem in problems.of_plugin(document):
             raise ConfigError(f"error parsing configuration: {problem}")
         assert isinstance(document, Mapping)
-        known = go_json.fold(document, ("type", "name", "cniVersion", "capabilities", "ipam"))
+        known = go_json.select_members(document, ("type", "name", "cniVersion", "capabilities", "ipam"))
         return cls(
             type=known["type"],
             name=known.get("name", ""),
             cni_version=known.get("cniVersion", ""),
             capabilities=frozenset(name for name, wanted in known.get("capabilities", {}).items() if wanted),
-            ipam=go_json.fold(known.get("ipam", {}), ("type",)).get("type", ""),
+            ipam=go_json.select_members(known.get("ipam", {}), ("type",)).get("type", ""),
             document=document,
             raw=go_json.dumps_compact(document, sort_keys=True).encode(),
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pycni.protocol import go_json, version
-from pycni.protocol.conversion import VersionedResult, of_plugin
+from pycni.protocol.conversion import VersionedResult, parse_plugin_result
 from pycni.protocol.errors import CniError
 from pycni.runtime.configuration import NetworkConfig, PluginConfig
 from pycni.runtime.parameters import RuntimeConf
@@ -61,7 +61,7 @@ class Plugins:
         document = None if prev_result is None else prev_result.to_document(prev_result.cni_version)
         stdout = self.attached("ADD", network, plugin, parameters, document)
         try:
-            return of_plugin(stdout, network.cni_version)
+            return parse_plugin_result(stdout, network.cni_version)
         except ValueError as error:
             raise CniError(str(error), details=f"this is what {plugin.type} answered to ADD") from None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pycni.protocol import go_json, version
-from pycni.protocol.fields import Fields
+from pycni.protocol.json_object import JsonObject
 from pycni.protocol.result import Dns
 
 SWITCHES = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
@@ -35,7 +35,7 @@ def of_plugin(document: object) -> Iterator[Problem]:
     if not isinstance(document, Mapping):
         yield Problem("", f"a plugin is an object, not {_short(document)}")
         return
-    known = go_json.fold(document, _PLUGIN_KEYS)
+    known = go_json.select_members(document, _PLUGIN_KEYS)
     for key in ("cniVersion", "name", "type"):
         if not isinstance(known.get(key, ""), str):
             yield Problem(key, f"a string is wanted, not {_short(known[key])}")
@@ -45,10 +45,10 @@ def of_plugin(document: object) -> Iterator[Problem]:
     ipam = known.get("ipam", {})
     if not isinstance(ipam, Mapping):
         yield Problem("ipam", f"an object is wanted, not {_short(ipam)}")
-    elif not isinstance(go_json.fold(ipam, ("type",)).get("type", ""), str):
+    elif not isinstance(go_json.select_members(ipam, ("type",)).get("type", ""), str):
         yield Problem("ipam.type", "a string is wanted")
     try:
-        Dns.parse(Fields(document, ("dns",)))
+        Dns.parse(JsonObject(document, ("dns",)))
     except ValueError as error:
         yield Problem("", str(error))
     if not isinstance(known.get("prevResult", {}), Mapping):

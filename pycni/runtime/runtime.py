@@ -87,7 +87,7 @@ class Runtime:
             raise CniError(
                 f'configuration version "{network.cni_version}" does not support the CHECK command',
                 code=Code.INCOMPATIBLE_VERSION,
-                details=f"CHECK exists since {version.SINCE['CHECK']}",
+                details=f"CHECK exists since {version.INTRODUCED_IN['CHECK']}",
             )
         if network.disable_check:
             return
@@ -251,6 +251,6 @@ class Runtime:
 def _allows(what: str, network: NetworkConfig) -> bool:
     """Whether the list's version has this verb. Raises CniError for a version that is none."""
     try:
-        return version.at_least(network.cni_version, version.SINCE.get(what, "0.4.0"))
+        return version.at_least(network.cni_version, version.INTRODUCED_IN.get(what, "0.4.0"))
     except ValueError as error:
         raise CniError(str(error), code=Code.DECODING_FAILURE, details=f'cniVersion of "{network.name}"') from None

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     )
     from pycni.sdk.plugin import Plugin
     from pycni.sdk.state_file import StateFile
-    from pycni.sdk.unix_socket import listening
+    from pycni.sdk.unix_socket import unix_listener
 
 # Loaded when they are asked for: a runtime that only starts executables never needs pydantic, and plugins without
 # links never need pyroute2.
@@ -108,7 +108,7 @@ _HOMES = {
     ),
     "pycni.sdk.plugin": ("Plugin",),
     "pycni.sdk.state_file": ("StateFile",),
-    "pycni.sdk.unix_socket": ("listening",),
+    "pycni.sdk.unix_socket": ("unix_listener",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -173,8 +173,8 @@ __all__ = [
     "Tap",
     "ValidationError",
     "field_validator",
-    "listening",
     "model_validator",
     "probing",
+    "unix_listener",
     "yield_turn",
 ]

@@ -29,7 +29,7 @@ class AddressUsage:
 
     attachments: frozenset[Owner] = frozenset()
     subnets: frozenset[tuple[str, IPv4Network | IPv6Network]] = frozenset()
-    held: frozenset[Address] = frozenset()
+    used: frozenset[Address] = frozenset()
 
     @classmethod
     def read(cls, state: Path | None = None) -> Self:
@@ -46,21 +46,21 @@ class AddressUsage:
         return cls(
             frozenset(owner for owner, _ in entries),
             frozenset((owner.network, cidr.network) for owner, cidrs in entries for cidr in cidrs),
-            frozenset(cidr.ip for _, cidrs in entries for cidr in cidrs) | frozenset(_held(state / "networks")),
+            frozenset(cidr.ip for _, cidrs in entries for cidr in cidrs) | frozenset(_reserved(state / "networks")),
         )
 
-    def abandoned(self, ips: Iterable[Address], stale: Stale) -> list[Address]:
+    def unused_addresses(self, ips: Iterable[Address], stale: Stale) -> list[Address]:
         """Those of the network that nobody has."""
         subnets = [subnet for network, subnet in self.subnets if network == stale.network]
         ours = [ip for ip in ips if any(ip in subnet for subnet in subnets)]
-        return [ip for ip in ours if ip not in self.held] if self._are_of(stale) else []
+        return [ip for ip in ours if ip not in self.used] if self._covers(stale) else []
 
-    def is_abandoned(self, interface: str, stale: Stale) -> bool:
+    def is_unused_interface(self, interface: str, stale: Stale) -> bool:
         """Whether no network has this interface of a container, `ID_IFNAME`, any more."""
         is_there = any(interface == f"{owner.container_id}_{owner.ifname}" for owner in self.attachments)
-        return not is_there and self._are_of(stale)
+        return not is_there and self._covers(stale)
 
-    def _are_of(self, stale: Stale) -> bool:
+    def _covers(self, stale: Stale) -> bool:
         """Whether the runtime that says what is valid is one of those that write here."""
         return bool(stale.valid) and self.attachments.issuperset(stale.valid)
 
@@ -70,7 +70,7 @@ def _cached(results: Path) -> Iterator[tuple[Owner, list[Cidr]]]:
     for file in results.iterdir() if results.exists() else ():
         try:
             document = go_json.loads(file.read_bytes())
-            known = go_json.fold(document, ("networkName", "containerId", "ifName", "result"))
+            known = go_json.select_members(document, ("networkName", "containerId", "ifName", "result"))
             owner = Owner(*(known.get(key, "") for key in ("networkName", "containerId", "ifName")))
             yield owner, _addresses(known.get("result"))
         except FileNotFoundError:
@@ -83,7 +83,7 @@ def _addresses(result: Mapping[str, Any] | None) -> list[Cidr]:
     return [ip.address for ip in VersionedResult.parse(result).result.ips] if result else []
 
 
-def _held(networks: Path) -> Iterator[Address]:
+def _reserved(networks: Path) -> Iterator[Address]:
     """The addresses that files of host-local are named after."""
     for file in networks.glob("*/*"):
         with suppress(ValueError):

@@ -52,7 +52,7 @@ class Network(Generic[C]):
         """The namespace of the host, as the runtime sees it."""
         from pycni.kernel.namespace import Namespace  # loads pyroute2, which IPAM plugins never need
 
-        host = Namespace.own(self.journal, self.request.host_descriptor)
+        host = Namespace.own(self.journal, self.request.host_fd)
         host.still = self.request.command == "CHECK"
         self._opened.append(host)
         return host
@@ -95,16 +95,16 @@ class Network(Generic[C]):
             raise ConfigError(f"{_VALID} is missing: without it nothing is known to be stale")
         return Stale(self.name, self.valid_attachments)
 
-    def abandoned(self, ips: Iterable[Address]) -> list[Address]:
+    def unused_addresses(self, ips: Iterable[Address]) -> list[Address]:
         """Of addresses in rules that do not tell whose they are, those that were the network's and are nobody's now."""
-        return self._claims.abandoned(ips, self.stale)
+        return self._address_usage.unused_addresses(ips, self.stale)
 
-    def is_abandoned(self, interface: str) -> bool:
+    def is_unused_interface(self, interface: str) -> bool:
         """Whether no network of any runtime's has this interface of a container, `ID_IFNAME`, any more."""
-        return self._claims.is_abandoned(interface, self.stale)
+        return self._address_usage.is_unused_interface(interface, self.stale)
 
     @cached_property
-    def _claims(self) -> "AddressUsage":
+    def _address_usage(self) -> "AddressUsage":
         from pycni.sdk.address_usage import AddressUsage  # GC alone needs it
 
         return AddressUsage.read()
@@ -152,7 +152,7 @@ class Attachment(Network[C]):
         from pycni.kernel.namespace import Namespace, NoNamespace
 
         try:
-            container = Namespace(self.request.netns, self.journal, self.request.netns_descriptor)
+            container = Namespace(self.request.netns, self.journal, self.request.netns_fd)
         except CniError:
             if self.request.command == "DEL":
                 return NoNamespace()  # type: ignore[return-value] # it has what DEL needs
@@ -167,7 +167,7 @@ class Attachment(Network[C]):
 
         Raises CniError, code 8, if there is none. It loads no netlink.
         """
-        netns = NetnsHandle(self.request.netns, self.journal, self.request.netns_descriptor)
+        netns = NetnsHandle(self.request.netns, self.journal, self.request.netns_fd)
         try:
             return netns.cookie
         finally:
@@ -179,7 +179,7 @@ class Attachment(Network[C]):
 
         Raises CniError, code 6, if it cannot be read; for DEL that counts as not given.
         """
-        document = go_json.fold(self.request.config, ("prevResult",)).get("prevResult")
+        document = go_json.select_members(self.request.config, ("prevResult",)).get("prevResult")
         if document is None:
             return None
         try:
@@ -233,10 +233,10 @@ class Attachment(Network[C]):
         The path of the namespace may lead to another container by now. So the host's end goes first, which carries
         this attachment's name; the container's end is taken only if nobody else's label hangs on its cable.
         """
-        self.ipam.delete_by_link()
+        self.ipam.delete_before_link()
         if self.host.find_link(self.host_ifname) is not None:
             self.host.delete_link(self.host_ifname)
-        elif self.find_own_link() is not None:
+        elif self.find_owned_link() is not None:
             self.container.delete_link(self.ifname)
 
     def delete_link(self) -> None:
@@ -248,11 +248,11 @@ class Attachment(Network[C]):
         link = self.container.find_link(self.ifname)
         if link is None:  # an ADD may have been killed before it had given the link its name
             self.container.delete_link(self.host_ifname)
-        elif self.owner.owns(link.state.alias) or (self.is_reported and not is_label(link.state.alias)):
+        elif self.owner.owns(link.state.alias) or (self.is_in_prev_result and not is_label(link.state.alias)):
             self.container.delete_link(self.ifname)
 
     @property
-    def is_reported(self) -> bool:
+    def is_in_prev_result(self) -> bool:
         """Whether the previous result has this very interface."""
         result = self.prev_result or Result()
         return any(interface.name == self.ifname and interface.sandbox for interface in result.interfaces)
@@ -267,7 +267,7 @@ class Attachment(Network[C]):
         kept = [] if known else self.container.all_addresses()
         self.host.delete_masquerade(self.owner, known or None, kept=kept)
 
-    def find_own_link(self) -> "Link | None":
+    def find_owned_link(self) -> "Link | None":
         """The container's interface, for DEL; None if it is gone, or if somebody else's label hangs on its cable."""
         link = self.container.find_link(self.ifname)
         peer = self.host.find_peer_of(link) if link is not None else None
@@ -321,7 +321,7 @@ def _same_path(one: str, other: str) -> bool:
 def _owner(network: str, entry: object) -> Owner:
     if not isinstance(entry, dict):
         raise TypeError("an entry is an object")
-    fields = go_json.fold(entry, ("containerID", "ifname"))
+    fields = go_json.select_members(entry, ("containerID", "ifname"))
     container_id, ifname = fields.get("containerID", ""), fields.get("ifname", "")
     if not isinstance(container_id, str) or not isinstance(ifname, str):
         raise TypeError("containerID and ifname are strings")

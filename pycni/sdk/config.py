@@ -152,7 +152,7 @@ class MacSource(Model):
     mac: Mac = ""
 
     @classmethod
-    def in_args(cls, cni_args: Mapping[str, str]) -> str:
+    def from_cni_args(cls, cni_args: Mapping[str, str]) -> str:
         """The MAC that CNI_ARGS asks for; empty if it asks for none. Raises ConfigError."""
         asked = cni_args.get("MAC", "")
         return cls.read({"mac": asked}).mac if asked else ""

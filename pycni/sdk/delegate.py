@@ -21,7 +21,7 @@ class Delegate:
         self._plugin = str(document.get("type", ""))
         passed = {key: value for key, value in request.config.items() if key in _PASSED}
         stdin = go_json.dumps_compact({**document, **passed}).encode()
-        opened = {"netns": request.netns_descriptor, "host": request.host_descriptor}
+        opened = {"netns": request.netns_fd, "host": request.host_fd}
         self._request = Request.read(request.env, stdin, **opened)
         self._invoke = invoke
         self._journal = journal
@@ -50,7 +50,7 @@ class Delegate:
         try:
             answer = self._run("ADD")
         except (CniError, ValueError) as error:
-            if not (isinstance(error, CniError) and error.undone):
+            if not (isinstance(error, CniError) and error.rolled_back):
                 self._clean_up_after(error)
             raise
         return answer.result if answer else Result()
@@ -63,4 +63,4 @@ class Delegate:
             error.add_note(f"DEL of {self._plugin} failed too: {second}")
 
     def _run(self, command: str) -> VersionedResult | None:
-        return self._invoke(self._plugin, self._request.asking(command))
+        return self._invoke(self._plugin, self._request.with_command(command))

@@ -30,25 +30,25 @@ _LEVEL = "1.9.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What the caller gets: stdout, and 0 or 1 as exit status; `stderr` only from a call without CNI_COMMAND.
 
-    `account` is a line about the call for whoever keeps a log, to be written when the caller has its answer.
+    `log_line` is a line about the call for whoever keeps a log, to be written when the caller has its answer.
     """
 
     stdout: str = ""
     status: int = 0
     stderr: str = ""
-    account: str = ""
+    log_line: str = ""
 
 
-def about(plugin: str, versions: tuple[str, ...]) -> str:
+def describe_plugin(plugin: str, versions: tuple[str, ...]) -> str:
     """What a plugin says of itself when it is started by hand."""
     name = f"CNI {plugin} plugin v{_LEVEL}+pycni.{__version__}"
     return f"{name}\nCNI protocol versions supported: {', '.join(versions)}\n"
 
 
-def answer(
+def handle_call(
     name: str,
     plugin: type[Plugin[Any]],
     env: Mapping[str, str],
@@ -57,44 +57,44 @@ def answer(
     *,
     netns: int | None = None,
     host: int | None = None,
-) -> Answer:
-    """Answer one call of the plugin `name`. Nothing but an Answer comes out, whatever goes in.
+) -> Response:
+    """Answer one call of the plugin `name`. Nothing but a Response comes out, whatever goes in.
 
     `netns` and `host` are descriptors of the namespace that CNI_NETNS names and of the caller's own, if the caller has
     opened them.
     """
     command, cni_version = env.get("CNI_COMMAND", ""), ""
     if not command:
-        return Answer(stderr=about(name, plugin.versions))
-    account = _Account(name, command, env.get("CNI_CONTAINERID", ""))
+        return Response(stderr=describe_plugin(name, plugin.versions))
+    call_log = _CallLog(name, command, env.get("CNI_CONTAINERID", ""))
     try:
-        with account:
+        with call_log:
             if command == "VERSION":
-                stdout = version.reply(plugin.versions)
+                stdout = version.encode_reply(plugin.versions)
             else:
                 request = Request.read(env, stdin, netns=netns, host=host)
                 cni_version = request.cni_version if request.cni_version in version.ALL else ""
-                document = _run(plugin, request, invoke, conversion.document_of)
+                document = _run(plugin, request, invoke, conversion.encode_result)
                 stdout = "" if document is None else go_json.dumps_indented(document)
     except CniError as failure:
-        return Answer(failure.to_json(cni_version or version.NEWEST), 1, account=str(account))
-    return Answer(stdout, account=str(account))
+        return Response(failure.to_json(cni_version or version.NEWEST), 1, log_line=str(call_log))
+    return Response(stdout, log_line=str(call_log))
 
 
-def perform(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> VersionedResult | None:
+def call_in_process(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> VersionedResult | None:
     """The same for another plugin of this process, which has read the request: what ADD answers.
 
     Raises CniError, and nothing else.
     """
-    account = _Account(name, request.command, request.container_id)
+    call_log = _CallLog(name, request.command, request.container_id)
     try:
-        with account:
-            return _run(plugin, request, invoke, conversion.as_answered)
+        with call_log:
+            return _run(plugin, request, invoke, conversion.to_versioned)
     finally:
-        log.debug("%s", account)
+        log.debug("%s", call_log)
 
 
-class _Account:
+class _CallLog:
     """The time that a call takes, and its end; every failure leaves as a CniError. This is the one place for both."""
 
     __slots__ = ("_began", "_ended", "_outcome", "_who")
@@ -122,13 +122,13 @@ class _Account:
             raise failure from None
 
 
-def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: Callable[[Result, str], T]) -> T | None:
-    """Do what the request asks; returns what ADD answers, `written` in the version that was asked for.
+def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, encode: Callable[[Result, str], T]) -> T | None:
+    """Do what the request asks; returns what ADD answers, encoded in the version that was asked for.
 
     Raises CniError, and whatever plugins raise.
     """
     version.require(request.command, request.cni_version, plugin.versions)
-    place = request.netns if request.netns_descriptor is None else request.netns_descriptor
+    place = request.netns if request.netns_fd is None else request.netns_fd
     if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(place):
         raise CniError(
             "plugin's netns and netns from CNI_NETNS should not be the same",
@@ -138,7 +138,7 @@ def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: C
     if request.command in ("GC", "STATUS"):
         _run_on_network(plugin, request, invoke)
         return None
-    return _run_on_attachment(plugin, request, invoke, written)
+    return _run_on_attachment(plugin, request, invoke, encode)
 
 
 def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> None:
@@ -155,7 +155,7 @@ def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke)
 
 
 def _run_on_attachment(
-    plugin: type[Plugin[Any]], request: Request, invoke: Invoke, written: Callable[[Result, str], T]
+    plugin: type[Plugin[Any]], request: Request, invoke: Invoke, encode: Callable[[Result, str], T]
 ) -> T | None:
     deleting = request.command == "DEL"
     config = _config(plugin, request, leniently=deleting)
@@ -168,7 +168,7 @@ def _run_on_attachment(
     with Attachment(config, request, journal, invoke, known) as cni, journal:
         match request.command:
             case "ADD":
-                return written(plugin().add(cni), request.cni_version)  # what cannot be said is undone too
+                return encode(plugin().add(cni), request.cni_version)  # what cannot be said is undone too
             case "CHECK":
                 plugin().check(cni)
             case _:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pycni.protocol import go_json
-from pycni.protocol.conversion import VersionedResult, of_plugin
+from pycni.protocol.conversion import VersionedResult, parse_plugin_result
 from pycni.protocol.errors import CniError
 from pycni.protocol.request import Request
 from pycni.sdk import registry
-from pycni.sdk.dispatch import answer, perform
+from pycni.sdk.dispatch import call_in_process, handle_call
 from pycni.sdk.execute import execute, find_executable
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.stub import Stub
@@ -23,11 +23,11 @@ def invoke(name: str, request: Request) -> VersionedResult | None:
     executable, plugin = _find(name, request.path)
     if plugin is None:
         stdout = execute(executable, request.env, request.stdin)
-        return of_plugin(stdout, request.cni_version) if request.command == "ADD" else None
+        return parse_plugin_result(stdout, request.cni_version) if request.command == "ADD" else None
     try:
-        return perform(name, plugin, request, invoke)
+        return call_in_process(name, plugin, request, invoke)
     except CniError as error:
-        error.verbatim = error.undone = True  # by its journal
+        error.forward_unchanged = error.rolled_back = True  # by its journal
         raise
 
 
@@ -37,9 +37,9 @@ def call(name: str, env: Mapping[str, str], stdin: bytes) -> bytes:
     executable, plugin = _find(name, tuple(path.split(":")) if path else ())
     if plugin is None:
         return execute(executable, env, stdin)
-    reply = answer(name, plugin, env, stdin, invoke)
+    reply = handle_call(name, plugin, env, stdin, invoke)
     sys.stderr.write(reply.stderr)
-    log.info("%s", reply.account)
+    log.info("%s", reply.log_line)
     if reply.status != 0:
         raise CniError.from_json(go_json.loads(reply.stdout))
     return reply.stdout.encode()

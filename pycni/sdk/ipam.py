@@ -47,7 +47,7 @@ class IpamDelegate:
             self._deleted = True
             self._journal.attempt(f"give the addresses back to {self._plugin}", self._release)
 
-    def delete_by_link(self) -> None:
+    def delete_before_link(self) -> None:
         """Give them back now if the link, which goes next, is needed for that."""
         if self.uses_link:
             self.delete()
@@ -63,7 +63,7 @@ class IpamDelegate:
             self._collected = True
             self._journal.attempt(f"let {self._plugin} collect garbage", lambda: self._run("GC"))
 
-    def gc_by_link(self) -> None:
+    def gc_before_links(self) -> None:
         """Have it do so now if the links, which go next, are needed for that."""
         if self.uses_link:
             self.gc()
@@ -71,11 +71,11 @@ class IpamDelegate:
     def _ask(self) -> Lease:
         try:
             answer = self._run("ADD")
-            lease = Lease.of(answer.result) if answer else Lease()
+            lease = Lease.from_result(answer.result) if answer else Lease()
             if not lease.ips:
                 raise CniError("IPAM plugin returned missing IP config", details=f"{self._plugin} gave no address")
         except (CniError, ValueError) as error:
-            if isinstance(error, CniError) and error.undone:
+            if isinstance(error, CniError) and error.rolled_back:
                 raise  # a DEL would free what an earlier ADD of this attachment holds
             # Whatever it may have reserved before it failed is given back (SPEC section 4).
             try:
@@ -89,4 +89,4 @@ class IpamDelegate:
         self._run("DEL")
 
     def _run(self, command: str) -> VersionedResult | None:
-        return self._invoke(self._plugin, self._request.asking(command))
+        return self._invoke(self._plugin, self._request.with_command(command))

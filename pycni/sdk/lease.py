@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from pycni.protocol.address import Address, Cidr, cidr, parse_cidr
+from pycni.protocol.address import Address, Cidr, parse_cidr, to_cidr
 from pycni.protocol.result import Dns, IpConfig, Result, Route
 
 _LINK_SCOPE = 253
@@ -20,7 +20,7 @@ class Lease:
     ntp: tuple[Address, ...] = ()
 
     @classmethod
-    def of(cls, result: Result) -> Self:
+    def from_result(cls, result: Result) -> Self:
         """The lease in what an IPAM plugin answered."""
         return cls(result.ips, result.routes, result.dns, result.ntp)
 
@@ -32,7 +32,7 @@ class Lease:
     @property
     def gateways(self) -> list[Cidr]:
         """Each gateway once, with the prefix length of the addresses it serves."""
-        cidrs = (cidr(ip.gateway, ip.address.network.prefixlen) for ip in self.ips if ip.gateway)
+        cidrs = (to_cidr(ip.gateway, ip.address.network.prefixlen) for ip in self.ips if ip.gateway)
         return list(dict.fromkeys(cidrs))
 
     def gateway(self, version: int) -> Address | None:

@@ -33,7 +33,7 @@ class LinkPlugin(Plugin[C]):
         """Its addresses and routes."""
         return cni.ipam.add()
 
-    def expected(self, cni: Attachment[C]) -> LinkSettings:  # noqa: ARG002
+    def expected_settings(self, cni: Attachment[C]) -> LinkSettings:  # noqa: ARG002
         """What CHECK wants of the link beyond its kind (see LinkState); None is whatever it is."""
         return {}
 
@@ -49,7 +49,7 @@ class LinkPlugin(Plugin[C]):
         """See that the link, its addresses and its routes are as ADD left them."""
         cni.ipam.check()
         link = cni.container.link(cni.ifname)
-        link.expect(kind=self.kind, up=True, **_given(self.expected(cni)))
+        link.expect(kind=self.kind, up=True, **_without_none(self.expected_settings(cni)))
         cni.expect_prev_result()
 
     def delete(self, cni: Attachment[C]) -> None:
@@ -73,9 +73,9 @@ class MacConf(NetConf):
     mac: Mac = ""
     runtime_config: MacSource = MacSource()
 
-    def asked_mac(self, cni_args: Mapping[str, str]) -> str:
+    def requested_mac(self, cni_args: Mapping[str, str]) -> str:
         """The MAC that is asked for; empty if nobody does."""
-        return self.runtime_config.mac or MacSource.in_args(cni_args) or self.mac
+        return self.runtime_config.mac or MacSource.from_cni_args(cni_args) or self.mac
 
 
 class MasterConf(NetConf):
@@ -92,11 +92,11 @@ M = TypeVar("M", bound=MasterConf)
 class MasterLinkPlugin(LinkPlugin[M]):
     """Makes a link that stands on another one, its master: of the host, or with linkInContainer of the container."""
 
-    needs_master_up: ClassVar[bool] = False  # else the kernel refuses to set it up
-    fits_master: ClassVar[bool] = True  # its frames pass the master whole
+    requires_master_up: ClassVar[bool] = False  # else the kernel refuses to set it up
+    mtu_limited_by_master: ClassVar[bool] = True  # its frames pass the master whole
 
     @abstractmethod
-    def settings(self, conf: M) -> LinkSettings:
+    def link_settings(self, conf: M) -> LinkSettings:
         """What the link has that only its kind has; None leaves it to the kernel."""
 
     def mac(self, cni: Attachment[M]) -> str:  # noqa: ARG002
@@ -110,11 +110,11 @@ class MasterLinkPlugin(LinkPlugin[M]):
     def create_link(self, cni: Attachment[M]) -> "Link":
         """Make the link on its master."""
         conf, master = cni.config, self._master(cni)
-        if self.fits_master and conf.mtu > (most := master.state.mtu):
+        if self.mtu_limited_by_master and conf.mtu > (most := master.state.mtu):
             raise CniError(
                 f"invalid MTU {conf.mtu}, must be [0, master MTU({most})]", details=f"the master is {master}"
             )
-        if self.needs_master_up and not master.state.up:
+        if self.requires_master_up and not master.state.up:
             raise CniError(f'master "{master}" is down', details=f"set it up: ip link set {master} up")
         return cni.container.create_link(
             cni.ifname,
@@ -123,12 +123,12 @@ class MasterLinkPlugin(LinkPlugin[M]):
             master=master,
             mtu=conf.mtu,
             mac=self.mac(cni),
-            settings=_given(self.settings(conf)),
+            settings=_without_none(self.link_settings(conf)),
         )
 
-    def expected(self, cni: Attachment[M]) -> LinkSettings:
+    def expected_settings(self, cni: Attachment[M]) -> LinkSettings:
         """Its settings, and its MTU if it is configured."""
-        return {**self.settings(cni.config), "mtu": cni.config.mtu or None}
+        return {**self.link_settings(cni.config), "mtu": cni.config.mtu or None}
 
     def check(self, cni: Attachment[M]) -> None:
         """See that all is as ADD left it; if the master is named, that it is still that one."""
@@ -149,5 +149,5 @@ class MasterLinkPlugin(LinkPlugin[M]):
         raise CniError("no default route interface found", details=f"{where} has no default route: name a master")
 
 
-def _given(settings: LinkSettings) -> LinkSettings:
+def _without_none(settings: LinkSettings) -> LinkSettings:
     return {key: value for key, value in settings.items() if value is not None}

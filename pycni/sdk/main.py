@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from pycni.protocol import version
 from pycni.protocol.errors import CniError, Code
-from pycni.sdk.dispatch import Answer, answer
+from pycni.sdk.dispatch import Response, handle_call
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
 from pycni.sdk.registry import load_class
@@ -28,30 +28,30 @@ def main(name: str, plugin: type[Plugin[Any]]) -> NoReturn:
     _answer_and_exit(name, lambda: plugin, dict(os.environ))
 
 
-def main_of_entry(name: str, entry: str, env: dict[str, str], words: Sequence[str] = ()) -> NoReturn:
+def main_of_entry(name: str, entry: str, env: dict[str, str], arguments: Sequence[str] = ()) -> NoReturn:
     """The same for a plugin that `module:Class` names, with the environment of the call.
 
-    `words` stand behind the name of an executable that is started by hand.
+    `arguments` stand behind the name of an executable that is started by hand.
     """
-    if words and (status := load_class(entry, f'plugin "{name}"').command(words)) is not None:
+    if arguments and (status := load_class(entry, f'plugin "{name}"').run_command(arguments)) is not None:
         sys.exit(status)
     _answer_and_exit(name, lambda: load_class(entry, f'plugin "{name}"'), env)
 
 
 def _answer_and_exit(name: str, load: Callable[[], type[Plugin[Any]]], env: dict[str, str]) -> NoReturn:
-    stdout = guard_stdout()
+    stdout = redirect_stdout()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        reply = answer(name, load(), env, read_stdin(), invoke)
+        reply = handle_call(name, load(), env, read_stdin(), invoke)
     except CniError as error:
-        reply = Answer(error.to_json(version.NEWEST), 1)
+        reply = Response(error.to_json(version.NEWEST), 1)
     except (TerminatedBySignal, KeyboardInterrupt):
         ended = CniError("the call was ended by a signal and undone", code=Code.TRY_AGAIN_LATER)
-        reply = Answer(ended.to_json(version.NEWEST), 1)
-    finish(reply, stdout)
+        reply = Response(ended.to_json(version.NEWEST), 1)
+    write_and_exit(reply, stdout)
 
 
-def guard_stdout() -> int:
+def redirect_stdout() -> int:
     """Send whatever the plugin prints to stderr; returns the descriptor for the answer itself."""
     try:
         stdout = os.dup(1)
@@ -76,7 +76,7 @@ def read_stdin() -> bytes:
     return b"".join(chunks)
 
 
-def finish(reply: Answer, stdout: int) -> NoReturn:
+def write_and_exit(reply: Response, stdout: int) -> NoReturn:
     """Print the answer and exit with its status."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()  # what the plugin printed, on its way to stderr

@@ -43,12 +43,12 @@ class Plugin(ABC, Generic[C]):
     def gc(self, cni: Network[C]) -> None:
         """Remove what belongs to no valid attachment of the network (SPEC section 2, GC)."""
         stale = cni.stale
-        cni.ipam.gc_by_link()
+        cni.ipam.gc_before_links()
         cni.host.delete_stale(stale)
         cni.ipam.gc()
 
     @classmethod
-    def resident(cls, run: Path) -> AbstractContextManager[None]:  # noqa: ARG003 - for those that have one
+    def background_service(cls, run: Path) -> AbstractContextManager[None]:  # noqa: ARG003 - for those that have one
         """What of the plugin lives on between calls, if anything does: the server enters it and leaves it when it ends.
 
         `run` is /run, or the directory that stands in for it. It must not delay the server.
@@ -56,7 +56,7 @@ class Plugin(ABC, Generic[C]):
         return nullcontext()
 
     @classmethod
-    def command(cls, words: Sequence[str]) -> int | None:  # noqa: ARG003 - for those that know one
+    def run_command(cls, arguments: Sequence[str]) -> int | None:  # noqa: ARG003 - for those that know one
         """Do what the executable was started for by hand, with these words behind its name; its exit status.
 
         None if the plugin does not know them.

@@ -34,13 +34,13 @@ class Stub:
     def read(cls, executable: str) -> "Stub | None":
         """The launcher at this path, or None if it is some other program."""
         try:
-            directory, launcher = _looked_at(executable, *_state(executable))
+            directory, launcher = _read_cached(executable, *_file_identity(executable))
         except OSError:
             return None
         return cls.read(f"{directory}/{os.path.basename(executable)}") if directory else launcher  # noqa: PTH119
 
     @classmethod
-    def of_script(cls, head: bytes) -> "Stub | None":
+    def from_script(cls, head: bytes) -> "Stub | None":
         """The launcher that begins so, or None if it is some other program."""
         _, _, rest = head.partition(b"\n")
         line, _, _ = rest.partition(b"\n")
@@ -62,7 +62,7 @@ class Stub:
         return f"""#!/bin/sh
 {_MARK}{json.dumps(asdict(self))}
 ''':'
-[ "$CNI_COMMAND" = VERSION ] && {{ printf %s {shlex.quote(version.reply(self.versions))}; exit; }}
+[ "$CNI_COMMAND" = VERSION ] && {{ printf %s {shlex.quote(version.encode_reply(self.versions))}; exit; }}
 [ -d /dev/stdin ] && exec </dev/null
 exec {shlex.quote(self.interpreter)} {options} "$0" "$@"
 '''
@@ -72,7 +72,7 @@ main({self.type!r}, {self.entry!r})
 """
 
 
-def compiled(binary: bytes, *, socket: str, oneshot_directory: str) -> bytes:
+def configure_launcher(binary: bytes, *, socket: str, oneshot_directory: str) -> bytes:
     """The compiled launcher with these places in it. Raises ValueError for a place that is too long."""
     for name, room, value in ((_SOCKET, 256, socket), (_ONESHOT, 1024, oneshot_directory)):
         setting = name + os.fsencode(value) + b"\0"
@@ -83,14 +83,14 @@ def compiled(binary: bytes, *, socket: str, oneshot_directory: str) -> bytes:
     return binary
 
 
-def _state(executable: str) -> tuple[int, int, int, int]:
+def _file_identity(executable: str) -> tuple[int, int, int, int]:
     """What another program in its place would not have too. Raises OSError."""
     status = os.stat(executable)  # noqa: PTH116 - pathlib would cost more than the call
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 @lru_cache(maxsize=64)
-def _looked_at(executable: str, *_state: int) -> tuple[str, Stub | None]:
+def _read_cached(executable: str, *_identity: int) -> tuple[str, Stub | None]:
     """Where a compiled launcher finds the scripts, or the launcher that a script is; neither if it is another program.
 
     Raises OSError.
@@ -98,6 +98,6 @@ def _looked_at(executable: str, *_state: int) -> tuple[str, Stub | None]:
     with open(executable, "rb") as file:  # noqa: PTH123 - pathlib would cost more than the call
         head = file.read(_READ)
         if not head.startswith(_ELF):
-            return "", Stub.of_script(head)
+            return "", Stub.from_script(head)
         _, found, rest = (head + file.read(_BINARY_MAX)).partition(_ONESHOT)
     return os.fsdecode(rest.partition(b"\0")[0]) if found else "", None

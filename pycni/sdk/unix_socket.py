@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
+def unix_listener(path: Path) -> Iterator[socket.socket]:
     """A listening socket at the path, for root alone; it takes the place of one that nobody listens at any more."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -20,13 +20,13 @@ def listening(path: Path) -> Iterator[socket.socket]:
         temporary.replace(path)  # whoever waits at the old one is served there to the end
         inode = path.stat().st_ino
         yield listener
-        withdraw(path, inode)
+        remove_socket(path, inode)
     finally:
         listener.close()
         temporary.unlink(missing_ok=True)
 
 
-def withdraw(path: Path, inode: int) -> None:
+def remove_socket(path: Path, inode: int) -> None:
     """Remove the socket with this inode from the path, unless another one has taken its place."""
     with suppress(FileNotFoundError):
         if path.stat().st_ino == inode:

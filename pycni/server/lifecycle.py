@@ -135,7 +135,7 @@ def _house(plugins: Mapping[str, type[Plugin[Any]]], residents: ExitStack, run: 
     """
     for name, plugin in plugins.items():
         try:
-            residents.enter_context(plugin.resident(run))
+            residents.enter_context(plugin.background_service(run))
         except Exception:
             log.exception("the resident part of %s does not start", name)
 
@@ -150,9 +150,9 @@ def _listening(path: Path) -> Iterator[socket.socket]:
             listener.set_inheritable(False)
             yield listener
         if inode := os.environ.get(_MADE):
-            unix_socket.withdraw(path, int(inode))
+            unix_socket.remove_socket(path, int(inode))
         return
-    with unix_socket.listening(path) as listener:
+    with unix_socket.unix_listener(path) as listener:
         os.environ[_MADE] = str(path.stat().st_ino)
         yield listener
 

@@ -19,7 +19,7 @@ from typing import Any
 from pycni.kernel.netns import handle_cache
 from pycni.kernel.netns.handle import OWN, move_thread_to
 from pycni.kernel.scheduling import set_background_runner, set_yield_hook
-from pycni.sdk.dispatch import Answer, answer
+from pycni.sdk.dispatch import Response, handle_call
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
 from pycni.server import wire
@@ -180,10 +180,10 @@ class Server:
                 wire.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
         except OSError as error:
             log.warning("%s %s: the launcher went away: %s", call.type, call.env.get("CNI_COMMAND"), error)
-        if reply is not None and reply.account:  # nobody waits for that
-            log.info("%s", reply.account)
+        if reply is not None and reply.log_line:  # nobody waits for that
+            log.info("%s", reply.log_line)
 
-    def _reply(self, connection: socket.socket, call: Call) -> Answer | None:
+    def _reply(self, connection: socket.socket, call: Call) -> Response | None:
         """The answer; None if nothing is done, because this is not its server or the launcher has changed its mind."""
         plugin = self._plugins.get(call.type)
         if self._stopping or plugin is None or not _can_serve(connection, call) or not wire.agreed(connection):
@@ -209,12 +209,12 @@ class _YieldedTurn:
         self._server.turns.come_back()
 
 
-def _answer(plugin: type[Plugin[Any]], call: Call) -> Answer:
+def _answer(plugin: type[Plugin[Any]], call: Call) -> Response:
     """The answer, with what the plugin and its delegates have said on the way before its own stderr."""
     move_thread_to(call.host)
     token = _said.set(io.StringIO())
     try:
-        reply = answer(call.type, plugin, call.env, call.stdin, invoke, netns=call.container, host=call.host)
+        reply = handle_call(call.type, plugin, call.env, call.stdin, invoke, netns=call.container, host=call.host)
         said = _said.get()
         return replace(reply, stderr=said.getvalue() + reply.stderr) if said else reply
     finally:

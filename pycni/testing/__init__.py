@@ -13,16 +13,16 @@ Everything happens in namespaces of the test's own, so it needs root, or `unshar
 from pycni.testing.lifecycle import check_lifecycle, fail_at_every_change, kill_at_every_change
 from pycni.testing.plugin_runner import PluginRunner
 from pycni.testing.topology import Container, Host, wait_for
-from pycni.testing.traffic import asked, serving
+from pycni.testing.traffic import query_whoami, run_whoami
 
 __all__ = [
     "Container",
     "Host",
     "PluginRunner",
-    "asked",
     "check_lifecycle",
     "fail_at_every_change",
     "kill_at_every_change",
-    "serving",
+    "query_whoami",
+    "run_whoami",
     "wait_for",
 ]

@@ -7,7 +7,7 @@ import pytest
 
 from pycni.kernel.journal import Journal
 from pycni.kernel.netns.handle import OWN, NetnsHandle
-from pycni.testing import calls
+from pycni.testing import transport
 from pycni.testing.topology import Container, Host
 
 
@@ -48,7 +48,7 @@ def containers(host: Host) -> Iterator[list[Container]]:
 @pytest.fixture
 def through_server() -> Iterator[None]:
     """The test's runtimes call plugins through a resident server, by the launcher, instead of directly."""
-    if not calls.LAUNCHER.exists():
+    if not transport.LAUNCHER.exists():
         pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
-    with calls.served():
+    with transport.through_server():
         yield

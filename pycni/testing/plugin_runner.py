@@ -6,8 +6,8 @@ from typing import Any
 
 from pycni.kernel.owner import Owner
 from pycni.protocol.errors import CniError
-from pycni.sdk.dispatch import Answer
-from pycni.testing import calls
+from pycni.sdk.dispatch import Response
+from pycni.testing import transport
 from pycni.testing.topology import Container
 
 
@@ -75,7 +75,7 @@ class PluginRunner:
     def _previous(self) -> dict[str, Any]:
         return {} if self.result is None else {"prevResult": self.result}
 
-    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Answer:
+    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Response:
         env = {
             **os.environ,
             "CNI_COMMAND": command,
@@ -86,7 +86,7 @@ class PluginRunner:
             "CNI_PATH": str(self.container.host.state / "bin"),
         }
         stdin = json.dumps({**self.config, **(extra or {})}).encode()
-        reply = calls.call(self.plugin, env, stdin)
+        reply = transport.call(self.plugin, env, stdin)
         if reply.status:
             raise CniError.from_json(json.loads(reply.stdout))
         return reply

@@ -7,7 +7,7 @@ from typing import Any
 
 from pycni.testing.topology import Host, Netns
 
-_QUESTIONS = {
+_COMMANDS = {
     "addresses": "ip -j -d addr show",
     "routes -4": "ip -j -4 route show table all",
     "routes -6": "ip -j -6 route show table all",
@@ -19,15 +19,15 @@ _QUESTIONS = {
     "tables -4": "cat /proc/thread-self/net/ip_tables_names || :",
     "tables -6": "cat /proc/thread-self/net/ip6_tables_names || :",
 }
-_NEXT = "-- next answer --"
+_SEPARATOR = "-- next output --"
 _COUNTERS = re.compile(r"counter packets \d+ bytes \d+ | \[\d+:\d+\]$")
 
 
 def of_namespace(netns: Netns) -> set[str]:
     """Its links, addresses, routes, rules, queueing disciplines, nftables and (legacy) iptables."""
-    answers = _answers(netns)
+    outputs = _outputs(netns)
     lines = set()
-    for link in _parsed(answers["addresses"]):
+    for link in _parsed(outputs["addresses"]):
         addresses = link.pop("addr_info", [])
         kept = {"ifname", "address", "ifalias", "master"}
         kind = link.get("linkinfo", {}).get("info_kind", "")
@@ -39,22 +39,22 @@ def of_namespace(netns: Netns) -> set[str]:
             if address.get("local") and address.get("scope") not in ("link", "host")  # those are the kernel's
         }
     for family in ("-4", "-6"):
-        for route in _parsed(answers[f"routes {family}"]):
+        for route in _parsed(outputs[f"routes {family}"]):
             if route.get("protocol") != "kernel":
                 lines.add(f"route {family} {json.dumps(route, sort_keys=True)}")
-        lines |= {f"rule {family} {json.dumps(r, sort_keys=True)}" for r in _parsed(answers[f"rules {family}"])}
-    lines |= {f"qdisc {json.dumps(q, sort_keys=True)}" for q in _parsed(answers["qdiscs"]) if q["handle"] != "0:"}
-    return lines | _nftables(answers["nftables"]) | _legacy_iptables(netns, answers)
+        lines |= {f"rule {family} {json.dumps(r, sort_keys=True)}" for r in _parsed(outputs[f"rules {family}"])}
+    lines |= {f"qdisc {json.dumps(q, sort_keys=True)}" for q in _parsed(outputs["qdiscs"]) if q["handle"] != "0:"}
+    return lines | _nftables(outputs["nftables"]) | _legacy_iptables(netns, outputs)
 
 
-def _answers(netns: Netns) -> dict[str, str]:
+def _outputs(netns: Netns) -> dict[str, str]:
     """What is said to each question, all asked by one shell: where processes are slow, half as many."""
-    said = netns.run(f" && echo '{_NEXT}' && ".join(_QUESTIONS.values()))
-    return dict(zip(_QUESTIONS, said.split(f"{_NEXT}\n"), strict=True))
+    said = netns.run(f" && echo '{_SEPARATOR}' && ".join(_COMMANDS.values()))
+    return dict(zip(_COMMANDS, said.split(f"{_SEPARATOR}\n"), strict=True))
 
 
-def _parsed(answer: str) -> Any:
-    return json.loads(answer or "[]")
+def _parsed(output: str) -> Any:
+    return json.loads(output or "[]")
 
 
 def of_host(host: Host) -> set[str]:
@@ -75,10 +75,10 @@ def _nftables(ruleset: str) -> set[str]:
     return {line for line in lines if not line.endswith(("}", " "))}
 
 
-def _legacy_iptables(netns: Netns, answers: dict[str, str]) -> set[str]:
+def _legacy_iptables(netns: Netns, outputs: dict[str, str]) -> set[str]:
     """What the legacy variant has in the tables that are in use; the other one's rules are in nftables."""
     lines = set()
-    for family, tables in (("ip", answers["tables -4"]), ("ip6", answers["tables -6"])):
+    for family, tables in (("ip", outputs["tables -4"]), ("ip6", outputs["tables -6"])):
         for table in tables.split():
             listing = netns.run(f"{family}tables-legacy-save -t {table}")
             lines |= {

@@ -18,7 +18,7 @@ def _socket(netns: Netns, protocol: str, address: str) -> socket.socket:
         return socket.socket(family, _KINDS[protocol])
 
 
-class Service:
+class WhoamiService:
     """A service on a port of a namespace; it answers with its name and the address it was asked from."""
 
     def __init__(self, netns: Netns, port: int, name: str, protocol: str, address: str) -> None:
@@ -63,18 +63,18 @@ class Service:
 
 
 @contextmanager
-def serving(
+def run_whoami(
     netns: Netns, port: int, name: str = "it", *, protocol: str = "tcp", address: str = ""
-) -> Iterator[Service]:
+) -> Iterator[WhoamiService]:
     """A service for as long as the block lasts: of IPv4 unless the address is one of IPv6, such as "::"."""
-    service = Service(netns, port, name, protocol, address)
+    service = WhoamiService(netns, port, name, protocol, address)
     try:
         yield service
     finally:
         service.close()
 
 
-def asked(
+def query_whoami(
     netns: Netns,
     address: str,
     port: int,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.sdk.dispatch import Answer
-from pycni.testing import Container, Host, PluginRunner, calls, wait_for
+from pycni.sdk.dispatch import Response
+from pycni.testing import Container, Host, PluginRunner, transport, wait_for
 
 CALL_PLUGINS = {"host", "host_local", "static"}  # tests with one of these fixtures
 
@@ -78,7 +78,7 @@ class GoRuntime(PluginRunner):
 
     plugins: GoPlugins
 
-    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Answer:
+    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Response:
         env = {
             **os.environ,
             "CNI_COMMAND": command,
@@ -101,7 +101,7 @@ class GoRuntime(PluginRunner):
         )
         if done.returncode:
             raise CniError.from_json(json.loads(done.stdout))
-        return Answer(done.stdout.decode())
+        return Response(done.stdout.decode())
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ class IpamCaller:
         return json.loads(stdout) if stdout else None
 
     def answer(self, env: dict[str, str], stdin: bytes) -> tuple[str, int]:
-        reply = calls.call(self.plugin, env, stdin)
+        reply = transport.call(self.plugin, env, stdin)
         return reply.stdout, reply.status
 
 

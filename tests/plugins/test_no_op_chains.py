@@ -10,11 +10,11 @@ SCRIPT = """
 import sys
 from pycni.sdk import registry
 from pycni.sdk.invoke import invoke
-from pycni.sdk.dispatch import answer
+from pycni.sdk.dispatch import handle_call
 
 name, stdin = sys.argv[1:]
 env = dict(CNI_COMMAND="ADD", CNI_CONTAINERID="c1", CNI_NETNS="/run/netns/none", CNI_IFNAME="eth0", CNI_PATH="/none")
-reply = answer(name, registry.load(name), env, stdin.encode(), invoke)
+reply = handle_call(name, registry.load(name), env, stdin.encode(), invoke)
 print(reply.stdout, reply.status, "pyroute2" in sys.modules)
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, PluginRunner, asked, serving, wait_for
+from pycni.testing import Container, Host, PluginRunner, query_whoami, run_whoami, wait_for
 
 WEB = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
 DNS = {"hostPort": 5353, "containerPort": 53, "protocol": "udp"}
@@ -40,8 +40,8 @@ def web(containers: list[Container]) -> Iterator[Container]:
     """The container that serves; 80 by tcp and 53 by udp, in both families."""
     with ExitStack() as services:
         for address in ("", "::"):
-            services.enter_context(serving(containers[0], 80, "web", address=address))
-            services.enter_context(serving(containers[0], 53, "dns", protocol="udp", address=address))
+            services.enter_context(run_whoami(containers[0], 80, "web", address=address))
+            services.enter_context(run_whoami(containers[0], 53, "dns", protocol="udp", address=address))
         yield containers[0]
 
 
@@ -67,31 +67,31 @@ def world(containers: list[Container]) -> Container:
 @by_backend
 def test_the_world_reaches_a_published_port_as_itself(web: Container, world: Container, backend: str) -> None:
     published(web, WEB, DNS, backend=backend)
-    assert asked(world, "192.0.2.1", 8080) == "web 192.0.2.2"
-    assert asked(world, "2001:db8::1", 8080) == "web 2001:db8::2"
-    assert asked(world, "192.0.2.1", 5353, protocol="udp") == "dns 192.0.2.2"
-    assert asked(world, "2001:db8::1", 5353, protocol="udp") == "dns 2001:db8::2"
-    assert asked(world, "192.0.2.1", 80) == ""
-    assert asked(world, "192.0.2.1", 5353) == ""  # that is a port of udp alone
+    assert query_whoami(world, "192.0.2.1", 8080) == "web 192.0.2.2"
+    assert query_whoami(world, "2001:db8::1", 8080) == "web 2001:db8::2"
+    assert query_whoami(world, "192.0.2.1", 5353, protocol="udp") == "dns 192.0.2.2"
+    assert query_whoami(world, "2001:db8::1", 5353, protocol="udp") == "dns 2001:db8::2"
+    assert query_whoami(world, "192.0.2.1", 80) == ""
+    assert query_whoami(world, "192.0.2.1", 5353) == ""  # that is a port of udp alone
 
 
 @by_backend
 def test_nobody_reaches_it_after_del(web: Container, world: Container, backend: str) -> None:
     runtime = published(web, WEB, backend=backend)
     runtime.delete()
-    assert asked(world, "192.0.2.1", 8080) == ""
-    assert asked(world, "2001:db8::1", 8080) == ""
-    assert asked(world, "10.1.0.2", 80) == "web 192.0.2.2"
+    assert query_whoami(world, "192.0.2.1", 8080) == ""
+    assert query_whoami(world, "2001:db8::1", 8080) == ""
+    assert query_whoami(world, "10.1.0.2", 80) == "web 192.0.2.2"
 
 
 @by_backend
 def test_the_host_reaches_it_by_every_address_of_its_own(web: Container, world: Container, backend: str) -> None:
     published(web, WEB, backend=backend)
     host = web.host
-    assert asked(host, "192.0.2.1", 8080) == "web 192.0.2.1"
-    assert asked(host, "10.1.0.1", 8080) == "web 10.1.0.1"
-    assert asked(host, "127.0.0.1", 8080) == "web 10.1.0.1"
-    assert asked(host, "2001:db8::1", 8080) == "web 2001:db8::1"
+    assert query_whoami(host, "192.0.2.1", 8080) == "web 192.0.2.1"
+    assert query_whoami(host, "10.1.0.1", 8080) == "web 10.1.0.1"
+    assert query_whoami(host, "127.0.0.1", 8080) == "web 10.1.0.1"
+    assert query_whoami(host, "2001:db8::1", 8080) == "web 2001:db8::1"
 
 
 def test_localhost_by_ipv6_is_refused_at_once_and_not_led_astray(web: Container, host: Host) -> None:
@@ -110,10 +110,10 @@ def test_hairpin_the_container_and_its_neighbours_reach_it_by_the_host(
     bridged(neighbour, 3)
     for address, gateway in (("192.0.2.1", "10.1.0.1"), ("2001:db8::1", "fd00:1::1")):
         for client in (web, neighbour):
-            assert asked(client, address, 8080) == f"web {gateway}"
-            assert asked(client, address, 5353, protocol="udp") == f"dns {gateway}"
+            assert query_whoami(client, address, 8080) == f"web {gateway}"
+            assert query_whoami(client, address, 5353, protocol="udp") == f"dns {gateway}"
     # Who asks the container itself is not masqueraded.
-    assert asked(neighbour, "10.1.0.2", 80) == "web 10.1.0.3"
+    assert query_whoami(neighbour, "10.1.0.2", 80) == "web 10.1.0.3"
 
 
 @by_backend
@@ -122,14 +122,14 @@ def test_cve_2025_67499_transit_to_the_same_port_is_not_translated(
 ) -> None:
     published(web, WEB, backend=backend)
     bridged(neighbour, 3)
-    with serving(neighbour, 8080, "other"), serving(neighbour, 8080, "other", address="::"):
-        assert asked(world, "10.1.0.3", 8080) == "other 192.0.2.2"
-        assert asked(world, "fd00:1::3", 8080) == "other 2001:db8::2"
-        assert asked(web.host, "10.1.0.3", 8080) == "other 10.1.0.1"
-    with serving(world, 8080, "world"), serving(world, 8080, "world", address="::"):
-        assert asked(web, "192.0.2.2", 8080) == "world 10.1.0.2"
-        assert asked(web.host, "192.0.2.2", 8080) == "world 192.0.2.1"
-        assert asked(web.host, "2001:db8::2", 8080) == "world 2001:db8::1"
+    with run_whoami(neighbour, 8080, "other"), run_whoami(neighbour, 8080, "other", address="::"):
+        assert query_whoami(world, "10.1.0.3", 8080) == "other 192.0.2.2"
+        assert query_whoami(world, "fd00:1::3", 8080) == "other 2001:db8::2"
+        assert query_whoami(web.host, "10.1.0.3", 8080) == "other 10.1.0.1"
+    with run_whoami(world, 8080, "world"), run_whoami(world, 8080, "world", address="::"):
+        assert query_whoami(web, "192.0.2.2", 8080) == "world 10.1.0.2"
+        assert query_whoami(web.host, "192.0.2.2", 8080) == "world 192.0.2.1"
+        assert query_whoami(web.host, "2001:db8::2", 8080) == "world 2001:db8::1"
 
 
 @by_backend
@@ -146,9 +146,9 @@ def test_the_address_of_a_service_is_not_translated(
         " ip daddr 10.96.0.1 tcp dport 8080 dnat to 10.1.0.2:80; }\n"
         "chain out { type nat hook output priority -90; ip daddr 10.96.0.1 tcp dport 8080 dnat to 10.1.0.3:80; }\n }'"
     )
-    with serving(neighbour, 80, "other"):
-        assert asked(world, "10.96.0.1", 8080) == "web 192.0.2.2"
-        assert asked(host, "10.96.0.1", 8080).startswith("other ")
+    with run_whoami(neighbour, 80, "other"):
+        assert query_whoami(world, "10.96.0.1", 8080) == "web 192.0.2.2"
+        assert query_whoami(host, "10.96.0.1", 8080).startswith("other ")
 
 
 @by_backend
@@ -160,22 +160,22 @@ def test_a_port_of_one_address_is_none_of_the_others(web: Container, world: Cont
         {**WEB, "hostPort": 8082, "hostIP": "127.0.0.1"},
         backend=backend,
     )
-    assert asked(world, "192.0.2.3", 8080) == "web 192.0.2.2"
-    assert asked(world, "192.0.2.1", 8080) == ""
-    assert asked(world, "2001:db8::1", 8080) == ""
-    assert asked(world, "2001:db8::1", 8081) == "web 2001:db8::2"
-    assert asked(world, "192.0.2.3", 8081) == ""
-    assert asked(web.host, "127.0.0.1", 8082) == "web 10.1.0.1"
-    assert asked(world, "192.0.2.1", 8082) == ""
+    assert query_whoami(world, "192.0.2.3", 8080) == "web 192.0.2.2"
+    assert query_whoami(world, "192.0.2.1", 8080) == ""
+    assert query_whoami(world, "2001:db8::1", 8080) == ""
+    assert query_whoami(world, "2001:db8::1", 8081) == "web 2001:db8::2"
+    assert query_whoami(world, "192.0.2.3", 8081) == ""
+    assert query_whoami(web.host, "127.0.0.1", 8082) == "web 10.1.0.1"
+    assert query_whoami(world, "192.0.2.1", 8082) == ""
 
 
 @by_backend
 def test_the_unspecified_address_is_every_address_of_its_family(web: Container, world: Container, backend: str) -> None:
     published(web, {**WEB, "hostIP": "0.0.0.0"}, {**WEB, "hostPort": 8081, "hostIP": "::"}, backend=backend)
-    assert asked(world, "192.0.2.1", 8080) == asked(world, "192.0.2.3", 8080) == "web 192.0.2.2"
-    assert asked(world, "2001:db8::1", 8080) == ""
-    assert asked(world, "2001:db8::1", 8081) == "web 2001:db8::2"
-    assert asked(world, "192.0.2.1", 8081) == ""
+    assert query_whoami(world, "192.0.2.1", 8080) == query_whoami(world, "192.0.2.3", 8080) == "web 192.0.2.2"
+    assert query_whoami(world, "2001:db8::1", 8080) == ""
+    assert query_whoami(world, "2001:db8::1", 8081) == "web 2001:db8::2"
+    assert query_whoami(world, "192.0.2.1", 8081) == ""
 
 
 @by_backend
@@ -184,8 +184,8 @@ def test_without_host_ip_every_address_of_both_families(
     web: Container, world: Container, backend: str, host_ip: str | None
 ) -> None:
     published(web, {**WEB, "hostIP": host_ip}, backend=backend)
-    assert asked(world, "192.0.2.3", 8080) == "web 192.0.2.2"
-    assert asked(world, "2001:db8::1", 8080) == "web 2001:db8::2"
+    assert query_whoami(world, "192.0.2.3", 8080) == "web 192.0.2.2"
+    assert query_whoami(world, "2001:db8::1", 8080) == "web 2001:db8::2"
 
 
 @by_backend
@@ -194,10 +194,10 @@ def test_without_snat_nobody_is_masqueraded(
 ) -> None:
     runtime = published(web, WEB, backend=backend, snat=False)
     bridged(neighbour, 3)
-    assert asked(world, "192.0.2.1", 8080) == "web 192.0.2.2"
+    assert query_whoami(world, "192.0.2.1", 8080) == "web 192.0.2.2"
     # The answer comes from a stranger, unless the kernel has bridged packets pass the firewall too (br_netfilter).
-    assert asked(neighbour, "192.0.2.1", 8080, seconds=0.3) in ("", "web 10.1.0.3")
-    assert asked(web.host, "127.0.0.1", 8080, seconds=0.3) == ""
+    assert query_whoami(neighbour, "192.0.2.1", 8080, seconds=0.3) in ("", "web 10.1.0.3")
+    assert query_whoami(web.host, "127.0.0.1", 8080, seconds=0.3) == ""
     assert web.host.run("cat /proc/sys/net/ipv4/conf/br0/route_localnet").strip() == "0"
     runtime.check()
 
@@ -205,12 +205,12 @@ def test_without_snat_nobody_is_masqueraded(
 @by_backend
 def test_masq_all_hides_whoever_asks(web: Container, world: Container, backend: str) -> None:
     runtime = published(web, WEB, DNS, backend=backend, masqAll=True)
-    assert asked(world, "192.0.2.1", 8080) == "web 10.1.0.1"
-    assert asked(world, "2001:db8::1", 8080) == "web fd00:1::1"
-    assert asked(world, "192.0.2.1", 5353, protocol="udp") == "dns 10.1.0.1"
-    assert asked(web.host, "127.0.0.1", 8080) == "web 10.1.0.1"
-    assert asked(web, "192.0.2.1", 8080) == "web 10.1.0.1"
-    assert asked(world, "10.1.0.2", 80) == "web 192.0.2.2"
+    assert query_whoami(world, "192.0.2.1", 8080) == "web 10.1.0.1"
+    assert query_whoami(world, "2001:db8::1", 8080) == "web fd00:1::1"
+    assert query_whoami(world, "192.0.2.1", 5353, protocol="udp") == "dns 10.1.0.1"
+    assert query_whoami(web.host, "127.0.0.1", 8080) == "web 10.1.0.1"
+    assert query_whoami(web, "192.0.2.1", 8080) == "web 10.1.0.1"
+    assert query_whoami(world, "10.1.0.2", 80) == "web 192.0.2.2"
     runtime.check()
 
 
@@ -218,7 +218,7 @@ def test_mark_masq_bit_is_the_bit_of_the_mark(web: Container, neighbour: Contain
     runtime = published(web, WEB, backend="iptables", markMasqBit=5)
     bridged(neighbour, 3)
     assert "--set-xmark 0x20/0x20" in web.host.run("iptables-save -t nat")
-    assert asked(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
+    assert query_whoami(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
     runtime.check()
 
 
@@ -231,8 +231,8 @@ def test_external_set_mark_chain_marks_in_our_place(web: Container, neighbour: C
     runtime = published(web, WEB, externalSetMarkChain="KUBE-MARK")
     bridged(neighbour, 3)
     assert "CNI-HOSTPORT-SETMARK" not in host.run("iptables-save -t nat")
-    assert asked(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
-    assert asked(neighbour, "2001:db8::1", 8080) == "web fd00:1::1"
+    assert query_whoami(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
+    assert query_whoami(neighbour, "2001:db8::1", 8080) == "web fd00:1::1"
     runtime.check()
 
 
@@ -262,12 +262,12 @@ def test_conditions_say_who_may(
         ("192.0.2.1", "192.0.2.2", "192.0.2.4"),
         ("2001:db8::1", "2001:db8::2", "2001:db8::4"),
     ):
-        assert asked(world, address, 8080, source=(banned, 0)) == ""
-        assert asked(world, address, 8080, source=(other, 0)) == f"web {other}"
-    assert asked(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
+        assert query_whoami(world, address, 8080, source=(banned, 0)) == ""
+        assert query_whoami(world, address, 8080, source=(other, 0)) == f"web {other}"
+    assert query_whoami(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
     runtime.check()
     runtime.delete()
-    assert asked(world, "192.0.2.1", 8080) == ""
+    assert query_whoami(world, "192.0.2.1", 8080) == ""
     assert "container-" not in web.host.run("nft list ruleset")
 
 
@@ -283,12 +283,12 @@ def test_what_comes_from_outside_as_or_to_localhost_is_dropped(
     neighbour.run(
         "ip route add 127.0.0.9 via 10.1.0.1 dev eth0 && ip route del local 127.0.0.0/8 dev lo table local", check=False
     )
-    with serving(host, 99, "private", protocol="udp", address="127.0.0.9"):
-        assert asked(host, "127.0.0.9", 99, protocol="udp").startswith("private")
-        assert asked(neighbour, "127.0.0.9", 99, protocol="udp", seconds=0.5) == ""
+    with run_whoami(host, 99, "private", protocol="udp", address="127.0.0.9"):
+        assert query_whoami(host, "127.0.0.9", 99, protocol="udp").startswith("private")
+        assert query_whoami(neighbour, "127.0.0.9", 99, protocol="udp", seconds=0.5) == ""
         # Without the guard it would be let in, so this test can fail.
         host.run("nft flush chain inet pycni martians" if backend == "nftables" else "iptables -t raw -F")
-        assert asked(neighbour, "127.0.0.9", 99, protocol="udp").startswith("private")
+        assert query_whoami(neighbour, "127.0.0.9", 99, protocol="udp").startswith("private")
 
 
 def test_route_localnet_and_its_guard_go_with_the_last_who_needs_them(containers: list[Container]) -> None:
@@ -345,15 +345,15 @@ def test_many_ports_are_published(web: Container, world: Container, backend: str
     """iptables takes 15 of them in a rule."""
     runtime = published(web, *({**WEB, "hostPort": 9000 + number} for number in range(40)), backend=backend)
     for port in (9000, 9014, 9015, 9039):
-        assert asked(world, "192.0.2.1", port) == "web 192.0.2.2"
+        assert query_whoami(world, "192.0.2.1", port) == "web 192.0.2.2"
     runtime.check()
     runtime.delete()
-    assert asked(world, "192.0.2.1", 9039) == ""
+    assert query_whoami(world, "192.0.2.1", 9039) == ""
 
 
 def test_containerd_writes_its_keys_in_capitals(web: Container, world: Container) -> None:
     published(web, {"HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": ""})
-    assert asked(world, "192.0.2.1", 8080) == "web 192.0.2.2"
+    assert query_whoami(world, "192.0.2.1", 8080) == "web 192.0.2.2"
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_the_first_address_of_each_family_of_this_interface_is_published(web: Co
     elsewhere = {"address": "10.9.9.9/24", "interface": 0}
     result["ips"] = [elsewhere, *result["ips"], {"address": "10.1.0.99/24", "interface": 2}]
     published(web, WEB, prevResult=result)
-    assert asked(world, "192.0.2.1", 8080) == "web 192.0.2.2"
+    assert query_whoami(world, "192.0.2.1", 8080) == "web 192.0.2.2"
 
 
 @pytest.mark.parametrize(

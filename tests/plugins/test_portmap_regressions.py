@@ -16,7 +16,7 @@ from pycni.kernel.journal import watching
 from pycni.kernel.netns import lock, sysctl
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.protocol.errors import CniError
-from pycni.testing import Container, Host, PluginRunner, asked, calls, serving, wait_for
+from pycni.testing import Container, Host, PluginRunner, query_whoami, run_whoami, transport, wait_for
 
 WEB = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
 DNS = {"hostPort": 5353, "containerPort": 53, "protocol": "udp"}
@@ -135,7 +135,11 @@ def test_r07_of_two_interfaces_on_one_network_each_keeps_its_ports(
     first.add()
     before = rules(host, container)
     if end == "a failed ADD":
-        with pytest.raises(CniError, match="injected"), watching(failing_at("forget UDP flows")), calls.anew():
+        with (
+            pytest.raises(CniError, match="injected"),
+            watching(failing_at("forget UDP flows")),
+            transport.restarting_server(),
+        ):
             second.add()
     else:
         second.add()
@@ -613,21 +617,21 @@ def test_a_udp_flow_that_began_before_is_no_black_hole_and_others_survive(
     (container, *_), host = containers, world.host
     host.run("nft 'table ip watch { chain flows { type filter hook prerouting priority 0; ct state new accept; }\n }'")
     client = {"protocol": "udp", "source": ("192.0.2.2", 4000)}
-    assert asked(world, "192.0.2.1", 5353, **client, seconds=0.1) == ""
-    asked(world, "192.0.2.1", 5354, **client, seconds=0.1)  # another port
-    asked(world, "192.0.2.1", 5353, source=("192.0.2.2", 4000), seconds=0.1)  # another protocol
-    asked(host, "198.51.100.7", 5353, protocol="udp", seconds=0.1)  # the same port of somebody else
+    assert query_whoami(world, "192.0.2.1", 5353, **client, seconds=0.1) == ""
+    query_whoami(world, "192.0.2.1", 5354, **client, seconds=0.1)  # another port
+    query_whoami(world, "192.0.2.1", 5353, source=("192.0.2.2", 4000), seconds=0.1)  # another protocol
+    query_whoami(host, "198.51.100.7", 5353, protocol="udp", seconds=0.1)  # the same port of somebody else
     before = flows(host)
     assert all(text in before for text in ("dport=5353", "dport=5354", "dst=198.51.100.7"))
     result = bridged(container, 2)
     runtime = PluginRunner(
         "portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=result, backend=backend
     )
-    with serving(container, 53, "dns", protocol="udp"):
+    with run_whoami(container, 53, "dns", protocol="udp"):
         runtime.add()
         assert "dst=192.0.2.1 sport=4000 dport=5354" in flows(host)
         assert "dst=198.51.100.7" in flows(host)
-        assert asked(world, "192.0.2.1", 5353, **client) == "dns 192.0.2.2"
+        assert query_whoami(world, "192.0.2.1", 5353, **client) == "dns 192.0.2.2"
 
 
 @by_backend
@@ -642,13 +646,13 @@ def test_a_udp_flow_follows_its_port_to_the_next_container(
         runtime = PluginRunner(
             "portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=made, backend=backend
         )
-        with serving(container, 53, name, protocol="udp"):
+        with run_whoami(container, 53, name, protocol="udp"):
             runtime.add()
-            assert asked(world, "192.0.2.1", 5353, **client) == f"{name} 192.0.2.2"
+            assert query_whoami(world, "192.0.2.1", 5353, **client) == f"{name} 192.0.2.2"
             without_mappings(runtime)
             runtime.delete()
             assert "dport=5353" not in flows(world.host)
-            assert asked(world, "192.0.2.1", 5353, **client, seconds=0.1) == ""
+            assert query_whoami(world, "192.0.2.1", 5353, **client, seconds=0.1) == ""
 
 
 def test_a_late_del_leaves_the_flows_of_the_ports_new_holder(containers: list[Container], world: Container) -> None:
@@ -657,9 +661,9 @@ def test_a_late_del_leaves_the_flows_of_the_ports_new_holder(containers: list[Co
     first.add()
     first.delete()
     made = bridged(new, 3)
-    with serving(new, 53, "new", protocol="udp"):
+    with run_whoami(new, 53, "new", protocol="udp"):
         PluginRunner("portmap", new, runtimeConfig={"portMappings": [DNS]}, prevResult=made).add()
-        assert asked(world, "192.0.2.1", 5353, protocol="udp") == "new 192.0.2.2"
+        assert query_whoami(world, "192.0.2.1", 5353, protocol="udp") == "new 192.0.2.2"
         first.delete()
         assert "dport=5353" in flows(world.host)
 
@@ -928,10 +932,10 @@ class TestBackToGo:
         mapped(old, WEB, by=go, backend=backend).delete()
         assert "10.1.0.2" in str(rules(old.host, old))
         made = bridged(new, 3)
-        with serving(new, 80, "new"):
+        with run_whoami(new, 80, "new"):
             go("portmap", new, runtimeConfig={"portMappings": [WEB]}, prevResult=made, backend=backend).add()
-            assert asked(world, "192.0.2.1", 8080) == "new 192.0.2.2"
-            assert asked(old.host, "127.0.0.1", 8080).startswith("new ")
+            assert query_whoami(world, "192.0.2.1", 8080) == "new 192.0.2.2"
+            assert query_whoami(old.host, "127.0.0.1", 8080).startswith("new ")
 
     @pytest.mark.parametrize("end", ["DEL", "GC"])
     def test_what_its_del_has_left_goes_with_ours(

@@ -9,7 +9,7 @@ from pycni_plugins.tuning import allowlist, sysctls
 
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
-from pycni.sdk.dispatch import answer
+from pycni.sdk.dispatch import handle_call
 from pycni.sdk.invoke import invoke
 from pycni.testing import Container, Host, PluginRunner
 
@@ -50,7 +50,7 @@ def add_raw(runtime: PluginRunner, document: str) -> None:
         "CNI_IFNAME": runtime.ifname,
         "CNI_PATH": "/nowhere",
     }
-    reply = answer("tuning", registry.load("tuning"), env, document.encode(), invoke)
+    reply = handle_call("tuning", registry.load("tuning"), env, document.encode(), invoke)
     if reply.status:
         raise CniError.from_json(json.loads(reply.stdout))
 

@@ -8,7 +8,7 @@ import pytest
 
 from pycni.protocol import cni_args, go_json, names, request, version
 from pycni.protocol.address import parse_cidr
-from pycni.protocol.conversion import VersionedResult, document_of, of_plugin
+from pycni.protocol.conversion import VersionedResult, encode_result, parse_plugin_result
 from pycni.protocol.errors import CniError, Code
 from pycni.protocol.legacy import LegacyResult
 from pycni.protocol.result import Result
@@ -70,7 +70,7 @@ def test_versions_are_compared(row: dict[str, Any]) -> None:
 def test_the_version_of_a_configuration_is_read(row: dict[str, Any]) -> None:
     def cni_version() -> str:
         document = request.decode_config(row["in"]["input"].encode())
-        return go_json.fold(document, ("cniVersion",)).get("cniVersion") or version.DEFAULT
+        return go_json.select_members(document, ("cniVersion",)).get("cniVersion") or version.DEFAULT
 
     if "error" in row["out"]:
         with pytest.raises(CniError) as caught:
@@ -119,7 +119,7 @@ def test_addresses_are_read(row: dict[str, Any]) -> None:
 def previous_result(row: dict[str, Any]) -> VersionedResult | None:
     """What a plugin makes of the prevResult in its configuration, as the SDK reads it."""
     config = request.decode_config(row["in"]["input"].encode())
-    known = go_json.fold(config, ("cniVersion", "prevResult"))
+    known = go_json.select_members(config, ("cniVersion", "prevResult"))
     if "prevResult" not in known:
         return None
     return VersionedResult.parse_as(known["prevResult"], known.get("cniVersion", ""))
@@ -138,7 +138,7 @@ def test_a_previous_result_is_read(row: dict[str, Any]) -> None:
         return
     assert parsed.cni_version == expected["version"]
     assert go_json.dumps_compact(parsed.to_document(parsed.cni_version)) == expected["compact"]
-    assert go_json.dumps_compact(document_of(parsed.result, version.NEWEST)) == expected["as_current"]
+    assert go_json.dumps_compact(encode_result(parsed.result, version.NEWEST)) == expected["as_current"]
 
 
 def test_an_empty_version_in_a_previous_result_counts_as_absent() -> None:
@@ -157,9 +157,9 @@ def test_what_a_plugin_printed_is_read(row: dict[str, Any]) -> None:
     cni_version = json.loads(row["in"]["netconf"]).get("cniVersion", "")
     if "error" in row["out"]:
         with pytest.raises(ValueError, match=r"unsupported CNI result version|failed to unmarshal raw result"):
-            of_plugin(row["in"]["stdout"], cni_version)
+            parse_plugin_result(row["in"]["stdout"], cni_version)
         return
-    parsed = of_plugin(row["in"]["stdout"], cni_version)
+    parsed = parse_plugin_result(row["in"]["stdout"], cni_version)
     assert parsed.cni_version == row["out"]["version"]
     assert go_json.dumps_compact(parsed.to_document(parsed.cni_version)) == row["out"]["compact"]
 

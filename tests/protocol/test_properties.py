@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pycni.protocol import cni_args, go_json, version
 from pycni.protocol.address import parse_cidr, parse_ip
-from pycni.protocol.conversion import VersionedResult, document_of, of_plugin
+from pycni.protocol.conversion import VersionedResult, encode_result, parse_plugin_result
 from pycni.protocol.errors import CniError
 from pycni.protocol.request import VERBS, Request
 from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
@@ -94,7 +94,7 @@ def test_a_request_is_read_or_refused(env: dict[str, str], stdin: bytes) -> None
 @given(payloads, versions)
 def test_a_plugins_answer_is_a_result_or_refused(stdout: bytes, cni_version: str) -> None:
     try:
-        parsed = of_plugin(stdout, cni_version)
+        parsed = parse_plugin_result(stdout, cni_version)
     except ValueError as error:
         explained(error)
     else:
@@ -197,7 +197,7 @@ results = st.builds(
 
 
 def back_from(result: Result, cni_version: str) -> Result:
-    text = go_json.dumps_indented(document_of(result, cni_version))
+    text = go_json.dumps_indented(encode_result(result, cni_version))
     return VersionedResult.parse(json.loads(text.encode())).result
 
 
@@ -223,7 +223,7 @@ def test_what_others_mean_by_ntp_is_left_out_as_any_member_that_is_unknown(value
 def test_the_oldest_family_keeps_one_address_of_each_kind(result: Result, cni_version: str) -> None:
     if not result.ips:
         with pytest.raises(ValueError, match="no valid IP addresses"):
-            document_of(result, cni_version)
+            encode_result(result, cni_version)
         return
     families = {ip.address.version: ip for ip in reversed(result.ips)}
     kept = Result(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pycni.protocol import version
 from pycni.protocol.request import VERBS
 from pycni.sdk import Attachment, CniError, Interface, NetConf, Plugin, Result, registry
-from pycni.sdk.dispatch import answer
+from pycni.sdk.dispatch import handle_call
 from pycni.sdk.invoke import invoke
 from pycni.testing import Container, Host
 
@@ -57,7 +57,7 @@ def test_whatever_goes_in_a_cni_answer_comes_out(
     host: Host, tried: Callable[[str], None], plugin: str, env: dict[str, str], stdin: bytes
 ) -> None:
     tried("calls with any environment and configuration")
-    reply = answer(plugin, registry.load(plugin), env, stdin, invoke)
+    reply = handle_call(plugin, registry.load(plugin), env, stdin, invoke)
     assert reply.status in (0, 1)
     if reply.status == 1:
         error = json.loads(reply.stdout)
@@ -108,7 +108,7 @@ def call(command: str, **config: Any) -> tuple[int, Any]:
         "CNI_PATH": "/nowhere",
     }
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "n", **config}).encode()
-    reply = answer("odd", Odd, env, stdin, invoke)
+    reply = handle_call("odd", Odd, env, stdin, invoke)
     return reply.status, json.loads(reply.stdout or "null")
 
 
@@ -140,7 +140,7 @@ def test_delete_goes_on_and_reports_all_that_failed() -> None:
 
 
 def test_no_command_says_what_the_plugin_is() -> None:
-    reply = answer("odd", Odd, {}, b"", invoke)
+    reply = handle_call("odd", Odd, {}, b"", invoke)
     assert (reply.status, reply.stdout) == (0, "")
     first, second = reply.stderr.splitlines()
     # nerdctl reads all that follows "plugin " as a semantic version, which has to be 1.7.1 or more.
@@ -159,5 +159,5 @@ def test_the_own_namespace_is_allowed_on_request(container: Container) -> None:
         "CNI_PATH": "/nowhere",
     }
     stdin = b'{"cniVersion": "1.1.0", "name": "n"}'
-    assert answer("odd", Odd, env, stdin, invoke).status == 1
-    assert answer("odd", Odd, {**env, "CNI_NETNS_OVERRIDE": "true"}, stdin, invoke).status == 0
+    assert handle_call("odd", Odd, env, stdin, invoke).status == 1
+    assert handle_call("odd", Odd, {**env, "CNI_NETNS_OVERRIDE": "true"}, stdin, invoke).status == 0

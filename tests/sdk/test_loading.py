@@ -95,7 +95,7 @@ def test_version_starts_no_python(bin_directory: Path, tmp_path: Path, plugin: s
     executable.write_text(replace(launcher, interpreter="/nowhere/python3").script())
     executable.chmod(0o755)
     done = subprocess.run([executable], env={"CNI_COMMAND": "VERSION"}, capture_output=True, text=True, check=True)
-    assert done.stdout == version.reply(registry.load(plugin).versions)
+    assert done.stdout == version.encode_reply(registry.load(plugin).versions)
     assert subprocess.run([executable], env={}, capture_output=True, check=False).returncode != 0
 
 

@@ -116,7 +116,7 @@ def blocking() -> Iterator[type[Blocking]]:
 def test_a_plugin_that_waits_without_saying_so_does_not_stop_the_others(
     stage: Stage, pool: ThreadPoolExecutor, blocking: type[Blocking]
 ) -> None:
-    with unix_socket.listening(stage.socket) as listener:
+    with unix_socket.unix_listener(stage.socket) as listener:
         server = Server(listener, {"static": registry.load("static"), "bridge": blocking}, workers=2)
         server.start()
         waiting = pool.submit(stage.run, "ADD", plugin="bridge")
@@ -131,7 +131,7 @@ def test_a_plugin_that_waits_without_saying_so_does_not_stop_the_others(
 def test_servers_at_one_socket_answer_at_the_same_time(
     stage: Stage, pool: ThreadPoolExecutor, blocking: type[Blocking]
 ) -> None:
-    with unix_socket.listening(stage.socket) as listener:
+    with unix_socket.unix_listener(stage.socket) as listener:
         servers = [Server(listener, {"static": blocking}, workers=2) for _ in range(2)]
         for server in servers:
             server.start()

@@ -98,7 +98,7 @@ def slow_call(stage: Stage, host: Host, container: Container, tmp_path: Path) ->
 
 def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(stage: Stage, slow_call: SlowCall) -> None:
     plugins = {name: registry.load(name) for name in ("bridge", "static")}
-    with unix_socket.listening(stage.socket) as listener, ThreadPoolExecutor(1) as pool:
+    with unix_socket.unix_listener(stage.socket) as listener, ThreadPoolExecutor(1) as pool:
         server = Server(listener, plugins, workers=1)
         server.start()
         adding = pool.submit(slow_call.add)
@@ -112,7 +112,7 @@ def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(stage: Stage, sl
 
 def test_a_server_that_has_ended_leaves_nothing_open(stage: Stage) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with unix_socket.listening(stage.socket) as listener:
+    with unix_socket.unix_listener(stage.socket) as listener:
         server = Server(listener, {}, workers=2)
         server.start()
         assert server.drain(30)
@@ -353,13 +353,13 @@ def test_a_resident_part_that_does_not_start_harms_nobody(tmp_path: Path) -> Non
 
     class Broken:
         @classmethod
-        def resident(cls, _run: Path) -> Any:
+        def background_service(cls, _run: Path) -> Any:
             raise RuntimeError("out of order")
 
     class Sound:
         @classmethod
         @contextmanager
-        def resident(cls, run: Path) -> Any:
+        def background_service(cls, run: Path) -> Any:
             begun.append(run)
             yield
             begun.clear()

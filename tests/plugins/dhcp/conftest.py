@@ -17,8 +17,8 @@ import pytest
 
 from pycni.cli import installation
 from pycni.protocol.errors import CniError
-from pycni.sdk import listening, registry
-from pycni.sdk.dispatch import Answer
+from pycni.sdk import registry, unix_listener
+from pycni.sdk.dispatch import Response
 from pycni.server.server import Server
 from pycni.testing import Container, Host, PluginRunner, wait_for
 from pycni.testing.topology import Netns
@@ -268,7 +268,7 @@ class Installed(PluginRunner):
 
     directory: Path
 
-    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Answer:
+    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Response:
         env = {
             **os.environ,
             "CNI_COMMAND": command,
@@ -284,7 +284,7 @@ class Installed(PluginRunner):
         done = subprocess.run([executable], env=env, input=document, capture_output=True, check=False, timeout=60)
         if done.returncode:
             raise CniError.from_json(json.loads(done.stdout))
-        return Answer(done.stdout.decode())
+        return Response(done.stdout.decode())
 
 
 class Served:
@@ -308,7 +308,7 @@ class Served:
     def answered_here(self, *, workers: int) -> Iterator[None]:
         """The same by threads of the test, which do not start anew whatever another test does to the installation."""
         plugins = {name: registry.load(name) for name in ("bridge", "dhcp", "static")}
-        with listening(self.socket) as listener:
+        with unix_listener(self.socket) as listener:
             server = Server(listener, plugins, workers)
             server.start()
             try:

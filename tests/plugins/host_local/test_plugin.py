@@ -447,13 +447,13 @@ def test_r22_gc_frees_files_that_a_crash_left_empty_but_none_that_is_being_writt
 def test_no_verb_loads_pyroute2(data_dir: Path) -> None:
     script = f"""
 import json, sys
-from pycni.sdk.dispatch import answer
+from pycni.sdk.dispatch import handle_call
 from pycni_plugins.host_local.plugin import HostLocal
 config = {{"cniVersion": "1.1.0", "name": "n", "type": "x", "cni.dev/valid-attachments": [],
           "ipam": {{"type": "host-local", "subnet": "10.1.0.0/24", "dataDir": {str(data_dir)!r}}}}}
 env = {{"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/x", "CNI_PATH": "/x"}}
 for command in ("ADD", "CHECK", "STATUS", "DEL", "GC"):
-    reply = answer("host-local", HostLocal, env | {{"CNI_COMMAND": command}}, json.dumps(config).encode(), None)
+    reply = handle_call("host-local", HostLocal, env | {{"CNI_COMMAND": command}}, json.dumps(config).encode(), None)
     assert reply.status == 0, reply
 print("pyroute2" in sys.modules)
 """

@@ -228,14 +228,14 @@ def test_status_tells_of_a_wrong_configuration(static: Call) -> None:
 def test_no_verb_loads_pyroute2() -> None:
     script = """
 import json, sys
-from pycni.sdk.dispatch import answer
+from pycni.sdk.dispatch import handle_call
 from pycni_plugins.static.plugin import Static
 config = {"cniVersion": "1.1.0", "name": "n", "type": "x", "cni.dev/valid-attachments": [],
           "prevResult": {"ips": [{"address": "10.1.0.2/24"}]},
           "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}}
 env = {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/x", "CNI_PATH": "/x"}
 for command in ("ADD", "CHECK", "STATUS", "DEL", "GC"):
-    reply = answer("static", Static, env | {"CNI_COMMAND": command}, json.dumps(config).encode(), None)
+    reply = handle_call("static", Static, env | {"CNI_COMMAND": command}, json.dumps(config).encode(), None)
     assert reply.status == 0, reply
 print("pyroute2" in sys.modules)
 """

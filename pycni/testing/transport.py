@@ -11,49 +11,49 @@ from pathlib import Path
 
 import pycni.server
 from pycni.sdk import registry
-from pycni.sdk.dispatch import Answer, answer
+from pycni.sdk.dispatch import Response, handle_call
 from pycni.sdk.invoke import invoke
 from pycni.server.server import Server
 
 LAUNCHER = Path(pycni.server.__file__).with_name("launcher")
 _WORKERS, _QUEUE = 16, 1024  # as those of `pycni serve` together
-_PATIENCE = 30.0  # seconds for calls that are being answered
-_resident: "_Resident | None" = None
+_DRAIN_TIMEOUT = 30.0  # seconds for calls that are being answered
+_server: "_InProcessServer | None" = None
 
 
-def call(plugin: str, env: Mapping[str, str], stdin: bytes) -> Answer:
+def call(plugin: str, env: Mapping[str, str], stdin: bytes) -> Response:
     """One call of a registered plugin, by the way that is chosen: in this process unless `served`."""
-    if _resident is not None:
-        return _resident.call(plugin, env, stdin)
-    return answer(plugin, registry.load(plugin), env, stdin, invoke)
+    if _server is not None:
+        return _server.call(plugin, env, stdin)
+    return handle_call(plugin, registry.load(plugin), env, stdin, invoke)
 
 
 @contextmanager
-def served() -> Iterator[None]:
+def through_server() -> Iterator[None]:
     """Let calls go through a server, by the launcher that runtimes start, for as long as this lasts."""
-    global _resident  # noqa: PLW0603 - it is chosen for a whole test, not for each of its runtimes
+    global _server  # noqa: PLW0603 - it is chosen for a whole test, not for each of its runtimes
     with tempfile.TemporaryDirectory(prefix="pycni-") as directory:
-        _resident = _Resident(Path(directory))
+        _server = _InProcessServer(Path(directory))
         try:
             yield
         finally:
-            _resident.stop()
-            _resident = None
+            _server.stop()
+            _server = None
 
 
 @contextmanager
-def anew() -> Iterator[None]:
+def restarting_server() -> Iterator[None]:
     """Have the server start anew with the next call, in the context of that, and once more afterwards."""
-    if _resident is not None:
-        _resident.stop()
+    if _server is not None:
+        _server.stop()
     try:
         yield
     finally:
-        if _resident is not None:
-            _resident.stop()
+        if _server is not None:
+            _server.stop()
 
 
-class _Resident:
+class _InProcessServer:
     """A server in this process, which begins with the first call: so its own namespace is the test's host."""
 
     def __init__(self, directory: Path) -> None:
@@ -62,7 +62,7 @@ class _Resident:
         self._directory = directory
         self._starting = threading.Lock()
 
-    def call(self, plugin: str, env: Mapping[str, str], stdin: bytes) -> Answer:
+    def call(self, plugin: str, env: Mapping[str, str], stdin: bytes) -> Response:
         with self._starting:
             if self._server is None:
                 self._start()
@@ -71,7 +71,7 @@ class _Resident:
         done = subprocess.run(
             [plugin], executable=LAUNCHER, env={**env, **places}, input=stdin, capture_output=True, check=False
         )
-        return Answer(done.stdout.decode(), done.returncode, done.stderr.decode())
+        return Response(done.stdout.decode(), done.returncode, done.stderr.decode())
 
     def _start(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
@@ -87,7 +87,7 @@ class _Resident:
     def stop(self) -> None:
         if self._server is None or self._listener is None:
             return
-        ended = self._server.drain(_PATIENCE)
+        ended = self._server.drain(_DRAIN_TIMEOUT)
         self._listener.close()
         self._path().unlink()
         self._server = self._listener = None

@@ -9,16 +9,16 @@ from pycni.protocol.address import Address, Cidr, parse_cidr, parse_ip
 T = TypeVar("T")
 
 
-class Fields:
+class JsonObject:
     """The members of one object, keys in any letter case; null and absent are the same."""
 
     def __init__(self, document: object, names: Iterable[str], where: str = "") -> None:
         if not isinstance(document, Mapping):
             raise ValueError(f"{where or 'the document'} is an object, not {go_json.dumps_compact(document)[:40]}")
-        self._members = go_json.fold(document, names)
+        self._members = go_json.select_members(document, names)
         self._where = where
 
-    def text(self, name: str) -> str:
+    def string(self, name: str) -> str:
         """A string; empty if absent."""
         return self._typed(name, str, "a string") or ""
 
@@ -29,7 +29,7 @@ class Fields:
             raise self._wrong(name, "an integer of 64 bits")
         return value
 
-    def texts(self, name: str) -> tuple[str, ...]:
+    def strings(self, name: str) -> tuple[str, ...]:
         """A list of strings."""
         items = self._typed(name, list, "a list of strings") or []
         if not all(isinstance(item, str) for item in items):
@@ -48,12 +48,12 @@ class Fields:
 
     def address(self, name: str) -> Address | None:
         """An IP address; absent and the empty string are None."""
-        text = self.text(name)
+        text = self.string(name)
         return self._parsed(name, parse_ip, text) if text else None
 
     def cidr(self, name: str) -> Cidr:
         """An address with a prefix length, which must be there."""
-        return self._parsed(name, parse_cidr, self.text(name))
+        return self._parsed(name, parse_cidr, self.string(name))
 
     def extension(self, name: str, parse: Callable[[Any], T]) -> T | None:
         """A member of ours that others may use for something else: None also where it does not fit."""
