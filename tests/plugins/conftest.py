@@ -1,4 +1,4 @@
-"""What tests of plugins ask for: features of this kernel, and IPAM plugins, which are called without a container."""
+"""Fixtures for tests of plugins: kernel features, Go plugins, and IPAM plugins called without a container."""
 
 import json
 import os
@@ -19,41 +19,45 @@ CALL_PLUGINS = {"host", "host_local", "static"}  # tests with one of these fixtu
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that calls plugins passes in this process, as in the one-shot's, and through a resident server."""
-    alone = metafunc.definition.get_closest_marker("direct")
-    if CALL_PLUGINS & set(metafunc.fixturenames) and not alone:
-        ways = ["direct", pytest.param("served", marks=pytest.mark.exhaustive)]
-        metafunc.parametrize("way", ways, indirect=True)
+    """Run each test that calls plugins twice: in this process as a one-shot call, and through a resident server."""
+    only_direct = metafunc.definition.get_closest_marker("direct")
+    if CALL_PLUGINS & set(metafunc.fixturenames) and not only_direct:
+        modes = ["direct", pytest.param("served", marks=pytest.mark.exhaustive)]
+        metafunc.parametrize("call_mode", modes, indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def way(request: pytest.FixtureRequest) -> None:
-    """How the test's calls reach the plugins."""
+def call_mode(request: pytest.FixtureRequest) -> None:
+    """Select how the test calls plugins: "direct" in this process, or "served" through a server."""
     if getattr(request, "param", "direct") == "served":
         request.getfixturevalue("through_server")
 
 
 @dataclass(frozen=True, slots=True)
 class GoPlugins:
-    """A directory of the Go plugins, and the newest version of CNI that they know."""
+    """A directory with Go plugins, and the newest CNI version that they support."""
 
     name: str
     directory: Path
     cni_version: str
 
-    def speak(self, cni_version: str) -> str:
-        """What to speak with them where ours speak this."""
-        return min(cni_version, self.cni_version)  # all there are have numbers of one digit
+    def supported_version(self, cni_version: str) -> str:
+        """Return `cni_version`, or the newest version that these plugins support if that is lower."""
+        return min(cni_version, self.cni_version)  # comparing text works: every number of a CNI version has one digit
 
 
-# Those of the Debian that runs the tests, and those that scripts/setup has unpacked of a newer one's, if it could.
-DEBIANS = GoPlugins("go1.1", Path("/usr/lib/cni"), "1.0.0")
-NEWER = GoPlugins("go1.9", Path(sys.prefix) / "peers/usr/lib/cni", "1.1.0")
+# The plugins of the Debian release that runs the tests, and those of a newer release if scripts/setup could unpack
+# them.
+DEBIAN_PLUGINS = GoPlugins("go1.1", Path("/usr/lib/cni"), "1.0.0")
+NEWER_PLUGINS = GoPlugins("go1.9", Path(sys.prefix) / "peers/usr/lib/cni", "1.1.0")
 
 
-@pytest.fixture(params=[DEBIANS, *([NEWER] if NEWER.directory.is_dir() else [])], ids=lambda plugins: plugins.name)
+@pytest.fixture(
+    params=[DEBIAN_PLUGINS, *([NEWER_PLUGINS] if NEWER_PLUGINS.directory.is_dir() else [])],
+    ids=lambda plugins: plugins.name,
+)
 def go_plugins(request: pytest.FixtureRequest) -> GoPlugins:
-    """The Go plugins of one version and the other."""
+    """Return the Go plugins, each installed version in turn."""
     plugins: GoPlugins = request.param
     if not plugins.directory.is_dir():
         pytest.skip(f"{plugins.directory} is missing: apt-get install containernetworking-plugins")
@@ -61,20 +65,22 @@ def go_plugins(request: pytest.FixtureRequest) -> GoPlugins:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What old Go plugins do not know is not asked of them: skipped, it would look like something to be made up for."""
-    asked = [item for item in items if item.get_closest_marker("newer_go") and _go_plugins_of(item) == DEBIANS]
-    if asked:
-        config.hook.pytest_deselected(items=asked)
-        items[:] = [item for item in items if item not in asked]
+    """Deselect tests marked `newer_go` for the older Go plugins. A skip would count as a missing prerequisite."""
+    unsupported = [
+        item for item in items if item.get_closest_marker("newer_go") and _go_plugins_of(item) == DEBIAN_PLUGINS
+    ]
+    if unsupported:
+        config.hook.pytest_deselected(items=unsupported)
+        items[:] = [item for item in items if item not in unsupported]
 
 
 def _go_plugins_of(item: pytest.Item) -> GoPlugins:
-    plugins: GoPlugins = item.callspec.params["go_plugins"]  # type: ignore[attr-defined] # for a function's parameters
+    plugins: GoPlugins = item.callspec.params["go_plugins"]  # type: ignore[attr-defined] # set by parametrize
     return plugins
 
 
-class GoRuntime(PluginRunner):
-    """A runtime that starts the Go plugin of the same name."""
+class GoPluginRunner(PluginRunner):
+    """Runs the executable of the Go plugin with the same name."""
 
     plugins: GoPlugins
 
@@ -88,7 +94,7 @@ class GoRuntime(PluginRunner):
             "CNI_ARGS": self.cni_args,
             "CNI_PATH": str(self.plugins.directory),
         }
-        version = self.plugins.speak(self.config["cniVersion"])
+        version = self.plugins.supported_version(self.config["cniVersion"])
         document = {**self.config, **(extra or {}), "cniVersion": version}
         if document.get("prevResult"):
             document["prevResult"] = {**document["prevResult"], "cniVersion": version}
@@ -106,21 +112,21 @@ class GoRuntime(PluginRunner):
 
 @pytest.fixture
 def go(go_plugins: GoPlugins) -> type[PluginRunner]:
-    """The runtime that starts Go plugins."""
+    """Return the runner class for the Go plugins."""
 
-    class Chosen(GoRuntime):
+    class Runner(GoPluginRunner):
         plugins = go_plugins
 
-    return Chosen
+    return Runner
 
 
 class IpamCaller:
-    """Calls an IPAM plugin as a runtime does, for attachments of the network `mynet`."""
+    """Calls an IPAM plugin as a runtime does, for attachments of the network "mynet"."""
 
     def __init__(self, plugin: str, cni_version: str = "1.1.0", **ipam: Any) -> None:
         self.plugin = plugin
         self.cni_version = cni_version
-        self.ipam = {"type": plugin, **ipam}  # what every call has in its section ipam
+        self.ipam = {"type": plugin, **ipam}  # in the `ipam` section of every call
 
     def __call__(
         self,
@@ -132,7 +138,7 @@ class IpamCaller:
         ipam: dict[str, Any] | None = None,
         **config: Any,
     ) -> Any:
-        """What it answers, None for nothing. Raises CniError."""
+        """Return the result, None for empty output. Raise CniError if the plugin fails."""
         env = {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": container_id,
@@ -154,7 +160,7 @@ class IpamCaller:
 
 
 class GoIpamCaller(IpamCaller):
-    """The same for the Go plugin."""
+    """Calls the executable of the Go IPAM plugin."""
 
     plugins: GoPlugins
 
@@ -166,13 +172,13 @@ class GoIpamCaller(IpamCaller):
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """Where host-local has the stores of all networks."""
+    """host-local's data directory, which holds the stores of all networks."""
     return tmp_path / "networks"
 
 
 @pytest.fixture
 def store(data_dir: Path) -> Path:
-    """The directory with the allocations of the network `mynet`."""
+    """The directory with the reservations of the network "mynet"."""
     return data_dir / "mynet"
 
 
@@ -195,19 +201,23 @@ def static() -> Callable[..., Any]:
 
 @pytest.fixture
 def without_vlan_filtering(kernel_has: Callable[[str], bool]) -> None:
-    """The kernel lacks bridge VLAN filtering."""
+    """Skip the test if the kernel supports bridge VLAN filtering."""
     if kernel_has("bridge VLAN filtering"):
         pytest.skip("needs a kernel without bridge VLAN filtering")
 
 
 @pytest.fixture
 def outside(host: Host) -> Iterator[Container]:
-    """The world outside the host, 192.0.2.2 and 2001:db8::2; it has no route to anything behind the host."""
-    world = Container(host)
-    host.run(f"ip link add up0 type veth peer name eth0 netns {world.path}")
+    """A machine outside the host, 192.0.2.2 and 2001:db8::2, without routes to networks behind the host."""
+    machine = Container(host)
+    host.run(f"ip link add up0 type veth peer name eth0 netns {machine.path}")
     host.run("sysctl -q net.ipv6.conf.up0.accept_dad=0")
     host.run("ip addr add 192.0.2.1/30 dev up0 && ip addr add 2001:db8::1/126 dev up0 nodad && ip link set up0 up")
-    world.run("ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad && ip link set eth0 up")
-    wait_for(lambda: "state UP" in host.run("ip link show up0") and "state UP" in world.run("ip link show eth0"), "up0")
-    yield world
-    world.close()
+    machine.run(
+        "ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad && ip link set eth0 up"
+    )
+    wait_for(
+        lambda: "state UP" in host.run("ip link show up0") and "state UP" in machine.run("ip link show eth0"), "up0"
+    )
+    yield machine
+    machine.close()

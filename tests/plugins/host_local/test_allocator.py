@@ -1,4 +1,4 @@
-"""The decision which addresses an ADD gets (HL-18 to HL-24)."""
+"""Address allocation: which addresses an ADD gets (docs/reference/plugins.md#host-local)."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -16,13 +16,13 @@ V6 = RangeSet((Range.parse("fd00:1::/64"),))
 
 
 class Taken(dict[str, str]):
-    """Held addresses and their holders."""
+    """Reserved addresses and their holders, in place of the store."""
 
     def holder(self, address: str) -> str:
         return self[address]
 
 
-def given_addresses(
+def allocated(
     *sets: RangeSet,
     requested: str = "",
     held: str = "",
@@ -35,7 +35,7 @@ def given_addresses(
     return [str(choice.cidr) for choice in choices]
 
 
-def test_each_set_gives_one_address_with_the_prefix_and_gateway_of_its_range() -> None:
+def test_each_range_set_yields_one_address_with_prefix_and_gateway_of_its_range() -> None:
     v4 = RangeSet((Range.parse("10.1.0.0/30"), Range.parse("10.2.0.0/24", "10.2.0.9", "", "10.2.0.254")))
     choices = allocate(
         (v4, V6), Demand("c1"), taken=Taken({"10.1.0.2": "c0"}), last_reserved=[None, ip_address("fd00:1::7")]
@@ -46,30 +46,30 @@ def test_each_set_gives_one_address_with_the_prefix_and_gateway_of_its_range() -
     ]
 
 
-def test_wishes_are_met_by_the_first_set_they_lie_in() -> None:
-    assert given_addresses(V4, V6, requested="fd00:1::99") == ["10.1.0.2/29", "fd00:1::99/64"]
-    assert given_addresses(V4, V6, requested="fd00:1::99 10.1.0.5 10.1.0.5") == ["10.1.0.5/29", "fd00:1::99/64"]
+def test_requested_address_comes_from_the_first_range_set_that_contains_it() -> None:
+    assert allocated(V4, V6, requested="fd00:1::99") == ["10.1.0.2/29", "fd00:1::99/64"]
+    assert allocated(V4, V6, requested="fd00:1::99 10.1.0.5 10.1.0.5") == ["10.1.0.5/29", "fd00:1::99/64"]
 
 
-def refused(*sets: RangeSet, **arguments: object) -> CniError:
+def error_of(*sets: RangeSet, **arguments: object) -> CniError:
     with pytest.raises(CniError) as caught:
-        given_addresses(*sets, **arguments)
+        allocated(*sets, **arguments)
     return caught.value
 
 
-def test_a_wish_that_no_set_can_meet_is_refused() -> None:
-    error = refused(V4, V6, requested="10.9.0.1 10.1.0.3 10.1.0.4")
+def test_requested_address_outside_all_range_sets_is_refused() -> None:
+    error = error_of(V4, V6, requested="10.9.0.1 10.1.0.3 10.1.0.4")
     assert error.msg == "failed to allocate all requested IPs: 10.9.0.1 10.1.0.4"
     assert "10.1.0.1-10.1.0.6 and fd00:1::1-" in error.details
 
 
-def test_the_gateway_cannot_be_requested() -> None:
-    error = refused(V6, V4, requested="10.1.0.1")
+def test_gateway_address_cannot_be_requested() -> None:
+    error = error_of(V6, V4, requested="10.1.0.1")
     assert error.msg == "failed to allocate for range 1: requested ip 10.1.0.1 is subnet's gateway"
 
 
-def test_a_taken_wish_is_refused_with_the_name_of_its_holder() -> None:
-    error = refused(V4, requested="10.1.0.3", taken={"10.1.0.3": "container c7, interface eth0"})
+def test_requested_address_in_use_is_refused_and_the_error_names_its_holder() -> None:
+    error = error_of(V4, requested="10.1.0.3", taken={"10.1.0.3": "container c7, interface eth0"})
     assert error.msg == (
         "failed to allocate for range 0: requested IP address 10.1.0.3 is not available in range set 10.1.0.1-10.1.0.6"
     )
@@ -77,19 +77,19 @@ def test_a_taken_wish_is_refused_with_the_name_of_its_holder() -> None:
     assert error.code == Code.TRY_AGAIN_LATER
 
 
-def test_a_second_address_of_the_same_set_is_refused() -> None:
-    error = refused(V4, V6, held="fd00:1::4")
+def test_second_address_from_the_same_range_set_is_refused() -> None:
+    error = error_of(V4, V6, held="fd00:1::4")
     assert error.msg == (
         "failed to allocate for range 1: fd00:1::4 has been allocated to c1, duplicate allocation is not allowed"
     )
-    assert given_addresses(V4, held="10.7.0.1") == ["10.1.0.2/29"], "an address of another set does not count"
+    assert allocated(V4, held="10.7.0.1") == ["10.1.0.2/29"], "an address outside the range set does not count"
 
 
-def test_an_exhausted_set_says_how_many_addresses_it_has_and_what_to_do() -> None:
+def test_error_for_an_exhausted_range_set_gives_its_size_and_a_remedy() -> None:
     two = RangeSet(
         (Range.parse("10.1.0.0/29", "10.1.0.4", "10.1.0.5"), Range.parse("10.2.0.0/29", "10.2.0.2", "10.2.0.3"))
     )
-    error = refused(two, taken=dict.fromkeys(["10.1.0.4", "10.1.0.5", "10.2.0.2", "10.2.0.3"], ""))
+    error = error_of(two, taken=dict.fromkeys(["10.1.0.4", "10.1.0.5", "10.2.0.2", "10.2.0.3"], ""))
     assert error.msg == (
         "failed to allocate for range 0: no IP addresses available in range set: 10.1.0.4-10.1.0.5,10.2.0.2-10.2.0.3"
     )
@@ -99,8 +99,8 @@ def test_an_exhausted_set_says_how_many_addresses_it_has_and_what_to_do() -> Non
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["add", "delete"]), max_size=60), st.data())
-def test_an_address_is_never_handed_out_twice(events: list[str], data: st.DataObject) -> None:
-    """Containers come and go in any order; the pool gives what is free and refuses only when nothing is."""
+def test_no_address_is_allocated_twice(events: list[str], data: st.DataObject) -> None:
+    """Containers are added and deleted in any order. Allocation fails only when no address is free."""
     taken, last, serial = Taken(), None, 0
     for event in events:
         if event == "delete" and taken:

@@ -1,4 +1,4 @@
-"""The cache of owners never lies, whoever changes the store in whatever order."""
+"""The owner cache always matches the store, whoever changes the store and in whatever order."""
 
 import tempfile
 from pathlib import Path
@@ -18,20 +18,20 @@ ADDRESSES = st.sampled_from([address for address, _ in SET.candidates()])
 
 
 class SharedStore(RuleBasedStateMachine):
-    """We, and somebody who writes and removes files without telling anybody."""
+    """One store changed by pycni and by a program that does not update the owner cache."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = tempfile.TemporaryDirectory()
-        self.store = Store.ensure(self.home.name, "mynet")
+        self.directory = tempfile.TemporaryDirectory()
+        self.store = Store.ensure(self.directory.name, "mynet")
         self.path = Path(self.store.path)
 
     def teardown(self) -> None:
         self.store.__exit__()
-        self.home.cleanup()
+        self.directory.cleanup()
 
     @rule(holder=HOLDERS.filter(lambda holder: bool(holder.ifname)), address=ADDRESSES)
-    def we_reserve(self, holder: Holder, address: object) -> None:
+    def pycni_reserves(self, holder: Holder, address: object) -> None:
         with self.store.claim(holder) as claim, self.store.locked() as allocations:
             taken = (self.path / str(address)).exists()
             assert (str(address) in allocations) == taken
@@ -42,41 +42,43 @@ class SharedStore(RuleBasedStateMachine):
                 allocations.reserve([Choice(0, address, SET.ranges[0])], claim)
 
     @rule(holder=HOLDERS)
-    def we_release(self, holder: Holder) -> None:
-        expected = self.truth(holder) or self.truth(holder.legacy)
+    def pycni_releases(self, holder: Holder) -> None:
+        expected = self.addresses_in_files(holder) or self.addresses_in_files(holder.legacy)
         with self.store.locked() as allocations:
             assert set(allocations.release(holder)) == expected
 
     @rule(holder=HOLDERS, only=ADDRESSES)
-    def we_take_back(self, holder: Holder, only: object) -> None:
+    def pycni_releases_one_address(self, holder: Holder, only: object) -> None:
         with self.store.locked() as allocations:
             allocations.release(holder, only=[str(only)])
 
     @rule(valid=st.frozensets(HOLDERS))
-    def we_collect(self, valid: frozenset[Holder]) -> None:
+    def pycni_collects_garbage(self, valid: frozenset[Holder]) -> None:
         with self.store.locked() as allocations:
             allocations.collect(valid)
-        assert {holder for holder in self.all() if holder.ifname} <= valid
+        assert {holder for holder in self.holders_in_files() if holder.ifname} <= valid
 
     @rule(holder=HOLDERS, address=ADDRESSES)
-    def somebody_writes(self, holder: Holder, address: object) -> None:
+    def another_program_writes(self, holder: Holder, address: object) -> None:
         if not (self.path / str(address)).exists():
             (self.path / str(address)).write_bytes(holder.content)
 
     @rule(address=ADDRESSES)
-    def somebody_removes(self, address: object) -> None:
+    def another_program_removes(self, address: object) -> None:
         (self.path / str(address)).unlink(missing_ok=True)
 
     @invariant()
-    def what_we_believe_is_true(self) -> None:
+    def cached_owners_match_the_store(self) -> None:
         for holder in (Holder(id_, ifname) for id_ in ("c1", "c2") for ifname in ("eth0", "net1")):
             with self.store.locked() as allocations:
-                assert set(allocations.held_by(holder)) == self.truth(holder) | self.truth(holder.legacy)
+                assert set(allocations.held_by(holder)) == self.addresses_in_files(holder) | self.addresses_in_files(
+                    holder.legacy
+                )
 
-    def truth(self, holder: Holder) -> set[str]:
+    def addresses_in_files(self, holder: Holder) -> set[str]:
         return {file.name for file in self.path.glob("10.*") if file.read_bytes() == holder.content}
 
-    def all(self) -> set[Holder]:
+    def holders_in_files(self) -> set[Holder]:
         holders = (Holder.parse(file.read_bytes()) for file in self.path.glob("10.*"))
         return {holder for holder in holders if holder}
 

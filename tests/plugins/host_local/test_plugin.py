@@ -1,4 +1,4 @@
-"""host-local as a runtime sees it: every option, every verb, every error."""
+"""host-local as a runtime calls it: every option, verb and error."""
 
 import os
 import subprocess
@@ -20,18 +20,18 @@ def addresses(result: dict[str, Any]) -> list[str]:
     return [ip["address"] for ip in result["ips"]]
 
 
-def held(store: Path) -> dict[str, str]:
-    """The allocation files and what they say."""
+def reservations(store: Path) -> dict[str, str]:
+    """Return the allocation files by name, with their content."""
     return {file.name: file.read_bytes().decode() for file in store.iterdir() if not file.name.startswith("l")}
 
 
-def refused(call: Call, *arguments: str, **config: Any) -> CniError:
+def error_of(call: Call, *arguments: str, **config: Any) -> CniError:
     with pytest.raises(CniError) as caught:
         call(*arguments, **config)
     return caught.value
 
 
-def test_add_gives_an_address_of_every_set_with_gateways_routes_and_resolver(host_local: Call, tmp_path: Path) -> None:
+def test_add_returns_one_address_per_range_set_with_gateways_routes_and_dns(host_local: Call, tmp_path: Path) -> None:
     resolv_conf = tmp_path / "resolv.conf"
     resolv_conf.write_text("nameserver 10.0.0.53\nsearch a.b c.d\noptions ndots:2\n")
     route = {
@@ -69,7 +69,7 @@ def test_add_gives_an_address_of_every_set_with_gateways_routes_and_resolver(hos
         {"address": "10.2.0.2/29", "gateway": "10.2.0.6"},
         {"address": "10.2.0.3/29", "gateway": "10.2.0.6"},
     ]
-    full = refused(host_local, "ADD", "c4", ipam=ipam)
+    full = error_of(host_local, "ADD", "c4", ipam=ipam)
     assert full.msg == (
         "failed to allocate for range 0: no IP addresses available in range set: 10.1.0.4-10.1.0.5,10.2.0.2-10.2.0.3"
     )
@@ -77,7 +77,7 @@ def test_add_gives_an_address_of_every_set_with_gateways_routes_and_resolver(hos
     assert addresses(host_local("ADD", "c9", ipam=ipam)) == ["10.1.0.5/29", "fd00:1::6/64"]
 
 
-def test_the_store_looks_as_the_go_plugin_leaves_it(host_local: Call, store: Path) -> None:
+def test_store_has_the_same_files_and_modes_as_the_go_plugins(host_local: Call, store: Path) -> None:
     host_local("ADD", "c1", ipam=DUAL)
     host_local("ADD", "c2", ifname="net1", ipam=DUAL)
     files = {file.name: (file.read_bytes(), oct(file.stat().st_mode)) for file in store.iterdir()}
@@ -93,8 +93,8 @@ def test_the_store_looks_as_the_go_plugin_leaves_it(host_local: Call, store: Pat
     assert oct(store.stat().st_mode) == "0o40755"
 
 
-def test_requested_addresses_come_from_three_places(host_local: Call, store: Path) -> None:
-    """The story of Go's plugin: who asked for what, and what the next one gets (HL-07, HL-19)."""
+def test_addresses_can_be_requested_by_cni_args_args_and_runtime_config(host_local: Call, store: Path) -> None:
+    """Go: the same requests yield the same addresses, and so do the ADDs between them."""
 
     def add(container_id: str, cni_args: str = "", **config: Any) -> list[str]:
         return addresses(host_local("ADD", container_id, cni_args=cni_args, ipam=DUAL, **config))
@@ -107,10 +107,10 @@ def test_requested_addresses_come_from_three_places(host_local: Call, store: Pat
     assert add("c8", runtimeConfig=wanted) == ["10.1.0.101/24", "fd00:1::101/64"]
     assert add("c11", "IP=10.1.0.104", runtimeConfig={"ips": ["10.1.0.104"]}) == ["10.1.0.104/24", "fd00:1::102/64"]
     assert add("c13", "IgnoreUnknown=true;IP=10.1.0.120;FOO=1") == ["10.1.0.120/24", "fd00:1::103/64"]
-    before = held(store)
-    two = refused(host_local, "ADD", "c9", ipam=DUAL, runtimeConfig={"ips": ["10.1.0.102"]}, cni_args="IP=10.1.0.103")
+    before = reservations(store)
+    two = error_of(host_local, "ADD", "c9", ipam=DUAL, runtimeConfig={"ips": ["10.1.0.102"]}, cni_args="IP=10.1.0.103")
     assert two.msg == "failed to allocate all requested IPs: 10.1.0.103"
-    assert held(store) == before
+    assert reservations(store) == before
 
 
 @pytest.mark.parametrize(
@@ -127,19 +127,21 @@ def test_requested_addresses_come_from_three_places(host_local: Call, store: Pat
         ("IgnoreUnknown=1;", 'ARGS: invalid pair ""'),
     ],
 )
-def test_a_wrong_wish_is_refused_and_reserves_nothing(host_local: Call, store: Path, cni_args: str, msg: str) -> None:
-    assert refused(host_local, "ADD", ipam=DUAL, cni_args=cni_args).msg == msg
-    assert not store.exists() or held(store) == {}
+def test_invalid_requested_address_is_refused_and_reserves_nothing(
+    host_local: Call, store: Path, cni_args: str, msg: str
+) -> None:
+    assert error_of(host_local, "ADD", ipam=DUAL, cni_args=cni_args).msg == msg
+    assert not store.exists() or reservations(store) == {}
 
 
-def test_a_taken_wish_names_its_holder(host_local: Call) -> None:
+def test_error_for_a_requested_address_in_use_names_its_holder(host_local: Call) -> None:
     host_local("ADD", "c1", ipam=V4, cni_args="IP=10.1.0.9")
-    error = refused(host_local, "ADD", "c2", ipam=V4, cni_args="IP=10.1.0.9")
+    error = error_of(host_local, "ADD", "c2", ipam=V4, cni_args="IP=10.1.0.9")
     assert error.msg.endswith("requested IP address 10.1.0.9 is not available in range set 10.1.0.1-10.1.0.254")
     assert error.details == "it is held by container c1, interface eth0"
 
 
-def test_ip_ranges_of_the_runtime_come_first_then_the_single_range(host_local: Call, store: Path) -> None:
+def test_range_sets_are_ordered_runtime_config_then_single_range_then_ranges(host_local: Call, store: Path) -> None:
     ipam = {"subnet": "10.2.0.0/24", "rangeStart": "10.2.0.50", "ranges": [[{"subnet": "10.3.0.0/24"}]]}
     ranges = {"ipRanges": [[{"subnet": "10.7.0.0/24", "gateway": "10.7.0.254"}]]}
     result = host_local("ADD", ipam=ipam, runtimeConfig=ranges)
@@ -147,7 +149,7 @@ def test_ip_ranges_of_the_runtime_come_first_then_the_single_range(host_local: C
     assert [(store / f"last_reserved_ip.{i}").read_text() for i in range(3)] == ["10.7.0.1", "10.2.0.50", "10.3.0.2"]
 
 
-def test_keys_match_in_any_case_and_null_is_absent(host_local: Call) -> None:
+def test_keys_are_case_insensitive_and_null_means_absent(host_local: Call) -> None:
     assert addresses(host_local("ADD", ipam={"RANGES": [[{"SubNet": "10.1.0.0/24", "gateway": None}]]})) == [
         "10.1.0.2/24"
     ]
@@ -195,15 +197,15 @@ def test_keys_match_in_any_case_and_null_is_absent(host_local: Call) -> None:
         ),
     ],
 )
-def test_a_wrong_configuration_is_refused_before_anything_is_touched(
+def test_invalid_configuration_is_refused_before_anything_changes(
     host_local: Call, data_dir: Path, ipam: dict[str, Any], config: dict[str, Any], msg: str
 ) -> None:
-    error = refused(host_local, "ADD", ipam=ipam, **config)
+    error = error_of(host_local, "ADD", ipam=ipam, **config)
     assert (error.code, error.msg) == (7, msg)
     assert not data_dir.exists()
 
 
-def test_without_a_section_ipam_only_status_has_nothing_to_say(host_local: Call) -> None:
+def test_missing_ipam_section_is_accepted_by_status_and_refused_by_add(host_local: Call) -> None:
     def without_ipam(command: str) -> tuple[str, int]:
         env = {
             "CNI_COMMAND": command,
@@ -220,8 +222,8 @@ def test_without_a_section_ipam_only_status_has_nothing_to_say(host_local: Call)
     assert status == 1
 
 
-def test_an_unreadable_resolv_conf_is_an_error_before_anything_is_reserved(host_local: Call, data_dir: Path) -> None:
-    error = refused(host_local, "ADD", ipam={**V4, "resolvConf": "/nonexistent"})
+def test_unreadable_resolv_conf_is_an_error_before_anything_is_reserved(host_local: Call, data_dir: Path) -> None:
+    error = error_of(host_local, "ADD", ipam={**V4, "resolvConf": "/nonexistent"})
     assert error.msg == "open /nonexistent: no such file or directory"
     assert not data_dir.exists()
 
@@ -247,31 +249,33 @@ def test_an_unreadable_resolv_conf_is_an_error_before_anything_is_reserved(host_
         ),
     ],
 )
-def test_old_versions_get_their_own_shape(host_local: Call, cni_version: str, expected: dict[str, Any]) -> None:
+def test_results_of_older_cni_versions_have_their_own_format(
+    host_local: Call, cni_version: str, expected: dict[str, Any]
+) -> None:
     result = host_local("ADD", ipam=DUAL, cniVersion=cni_version)
     assert result == {"cniVersion": cni_version, "dns": {}, **expected}
 
 
-def test_a_store_that_cannot_be_is_named_with_its_cause(host_local: Call, data_dir: Path) -> None:
+def test_error_for_an_unusable_store_names_the_directory_and_the_cause(host_local: Call, data_dir: Path) -> None:
     data_dir.write_text("a file")
-    error = refused(host_local, "ADD", ipam=V4)
+    error = error_of(host_local, "ADD", ipam=V4)
     assert error.code == 5
     assert error.msg == f"host-local cannot use its store {data_dir}/mynet: Not a directory"
 
 
-def test_r21_a_failed_repeated_add_leaves_the_live_addresses_alone(host_local: Call, store: Path) -> None:
-    """In Go's plugin the roll-back of the second ADD frees what the first one reserved for the same interface."""
+def test_failed_repeated_add_keeps_the_addresses_of_the_first_add(host_local: Call, store: Path) -> None:
+    """Go: the rollback of the second ADD releases what the first ADD reserved for the same interface."""
     host_local("ADD", "c1", ipam=DUAL)
-    before = held(store)
-    error = refused(host_local, "ADD", "c1", ipam=DUAL, cni_args="IP=10.1.0.99")
+    before = reservations(store)
+    error = error_of(host_local, "ADD", "c1", ipam=DUAL, cni_args="IP=10.1.0.99")
     assert error.msg == (
         "failed to allocate for range 1: fd00:1::2 has been allocated to c1, duplicate allocation is not allowed"
     )
-    refused(host_local, "ADD", "c1", ipam=DUAL, cni_args="IP=10.9.9.9")
-    assert held(store) == before
+    error_of(host_local, "ADD", "c1", ipam=DUAL, cni_args="IP=10.9.9.9")
+    assert reservations(store) == before
 
 
-def test_r21_an_add_that_dies_while_taking_addresses_takes_none(
+def test_add_that_fails_between_two_reservations_reserves_nothing(
     host_local: Call, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host_local("ADD", "c1", ipam=DUAL)
@@ -284,24 +288,24 @@ def test_r21_an_add_that_dies_while_taking_addresses_takes_none(
         left.append(0)
 
     monkeypatch.setattr(os, "link", link_once)
-    assert "No space left on device" in refused(host_local, "ADD", "c2", ipam=DUAL).msg
+    assert "No space left on device" in error_of(host_local, "ADD", "c2", ipam=DUAL).msg
     monkeypatch.undo()
-    assert held(store) == {"10.1.0.2": "c1\r\neth0", "fd00:1::2": "c1\r\neth0"}
+    assert reservations(store) == {"10.1.0.2": "c1\r\neth0", "fd00:1::2": "c1\r\neth0"}
     assert addresses(host_local("ADD", "c2", ipam=DUAL)) == ["10.1.0.4/24", "fd00:1::3/64"]
 
 
-def test_del_frees_the_interface_and_nothing_else_and_twice_is_fine(host_local: Call, store: Path) -> None:
+def test_del_releases_only_the_addresses_of_its_interface_and_can_be_repeated(host_local: Call, store: Path) -> None:
     host_local("ADD", "c1", ipam=DUAL)
     host_local("ADD", "c1", ifname="net1", ipam=DUAL)
     host_local("ADD", "c2", ipam=DUAL)
     for _ in range(2):
         assert host_local("DEL", "c1", ipam=DUAL) is None
-        assert set(held(store).values()) == {"c1\r\nnet1", "c2\r\neth0"}
+        assert set(reservations(store).values()) == {"c1\r\nnet1", "c2\r\neth0"}
     assert (store / "lock").exists()
     assert (store / "last_reserved_ip.0").read_text() == "10.1.0.4"
 
 
-def test_del_without_a_store_makes_none(host_local: Call, data_dir: Path) -> None:
+def test_del_succeeds_without_a_store_and_creates_none(host_local: Call, data_dir: Path) -> None:
     host_local("DEL", ipam=V4)
     assert not data_dir.exists()
     data_dir.write_text("a file")
@@ -319,93 +323,95 @@ def test_del_without_a_store_makes_none(host_local: Call, data_dir: Path) -> Non
         ({**V4, "routes": [{"dst": "x"}], "resolvConf": "/nonexistent"}, {}, ""),
     ],
 )
-def test_r05_a_configuration_that_has_become_invalid_does_not_block_del(
+def test_del_succeeds_with_an_invalid_configuration(
     host_local: Call, store: Path, ipam: dict[str, Any], config: dict[str, Any], cni_args: str
 ) -> None:
     host_local("ADD", ipam=V4)
     host_local("DEL", ipam=ipam, cni_args=cni_args, **config)
-    assert held(store) == {}
+    assert reservations(store) == {}
 
 
-def test_del_frees_what_an_old_plugin_noted_only_if_there_is_nothing_newer(host_local: Call, store: Path) -> None:
-    """HL-37: files of plugins before 0.8 hold the container id alone."""
+def test_del_releases_files_without_an_interface_name_only_if_no_others_match(host_local: Call, store: Path) -> None:
+    """Plugins before 0.8 write the container ID alone."""
     host_local("ADD", "c1", ipam=V4)
     (store / "10.1.0.77").write_text("c1\n")
     host_local("DEL", "c1", ipam=V4)
-    assert held(store) == {"10.1.0.77": "c1\n"}
+    assert reservations(store) == {"10.1.0.77": "c1\n"}
     host_local("DEL", "c1", ipam=V4)
-    assert held(store) == {}
+    assert reservations(store) == {}
 
 
-def test_check_finds_the_addresses_of_add(host_local: Call) -> None:
+def test_check_succeeds_after_add(host_local: Call) -> None:
     result = host_local("ADD", ipam=DUAL)
     assert host_local("CHECK", ipam=DUAL, prevResult=result) is None
     assert host_local("CHECK", ipam=DUAL) is None
 
 
-def test_check_after_del_finds_nothing(host_local: Call) -> None:
+def test_check_fails_after_del(host_local: Call) -> None:
     msg = "host-local: Failed to find address added by container c1"
-    assert refused(host_local, "CHECK", ipam=DUAL).msg == msg
+    assert error_of(host_local, "CHECK", ipam=DUAL).msg == msg
     host_local("ADD", ipam=DUAL)
     host_local("DEL", ipam=DUAL)
-    assert refused(host_local, "CHECK", ipam=DUAL).msg == msg
+    assert error_of(host_local, "CHECK", ipam=DUAL).msg == msg
 
 
-def test_check_notices_an_address_that_was_freed_or_given_away(host_local: Call, store: Path) -> None:
-    """Go's plugin is content with any address of the container."""
+def test_check_fails_if_an_address_was_released_or_reserved_for_another_container(
+    host_local: Call, store: Path
+) -> None:
+    """Go: CHECK accepts any address that is reserved for the container."""
     result = host_local("ADD", ipam=DUAL)
     (store / "10.1.0.2").unlink()
-    error = refused(host_local, "CHECK", ipam=DUAL, prevResult=result)
+    error = error_of(host_local, "CHECK", ipam=DUAL, prevResult=result)
     assert error.msg == "10.1.0.2 of eth0 is not reserved for container c1"
     assert error.details.startswith("nobody holds 10.1.0.2")
     (store / "10.1.0.2").write_bytes(b"c2\r\neth0")
-    assert refused(host_local, "CHECK", ipam=DUAL, prevResult=result).details == (
+    assert error_of(host_local, "CHECK", ipam=DUAL, prevResult=result).details == (
         "10.1.0.2 is held by container c2, interface eth0"
     )
 
 
-def test_check_leaves_addresses_of_others_to_others(host_local: Call) -> None:
+def test_check_ignores_addresses_outside_its_ranges(host_local: Call) -> None:
     result = host_local("ADD", ipam=V4)
     result["ips"] += [{"address": "192.168.7.7/24"}]
     host_local("CHECK", ipam=V4, prevResult=result)
 
 
-def test_status_is_ready_while_every_set_has_a_free_address(host_local: Call, data_dir: Path) -> None:
+def test_status_fails_with_code_50_when_a_range_set_has_no_free_address(host_local: Call, data_dir: Path) -> None:
     ipam = {"ranges": [[{"subnet": "10.1.0.0/30"}], [{"subnet": "fd00:1::/64"}]]}
     assert host_local("STATUS", ipam=ipam) is None
-    assert not data_dir.exists(), "STATUS makes nothing"
+    assert not data_dir.exists(), "STATUS creates nothing"
     host_local("ADD", ipam=ipam)
-    error = refused(host_local, "STATUS", ipam=ipam)
+    error = error_of(host_local, "STATUS", ipam=ipam)
     assert error.code == 50
     assert error.msg == "range set 0 is full: no IP addresses available in range set: 10.1.0.1-10.1.0.2"
     host_local("DEL", ipam=ipam)
     assert host_local("STATUS", ipam=ipam) is None
 
 
-def test_status_tells_of_a_store_that_cannot_be_written(host_local: Call, data_dir: Path) -> None:
+def test_status_fails_if_the_store_cannot_be_written(host_local: Call, data_dir: Path) -> None:
     data_dir.write_text("a file")
-    error = refused(host_local, "STATUS", ipam=V4)
+    error = error_of(host_local, "STATUS", ipam=V4)
     assert (error.code, error.details) == (50, f"{data_dir} is no directory")
 
 
-def test_status_tells_of_a_wrong_configuration(host_local: Call) -> None:
-    assert refused(host_local, "STATUS", ipam={"subnet": "10.1.0.0/31"}).code == 7
+def test_status_fails_with_an_invalid_configuration(host_local: Call) -> None:
+    assert error_of(host_local, "STATUS", ipam={"subnet": "10.1.0.0/31"}).code == 7
 
 
-def valid(*pairs: tuple[str, str]) -> dict[str, Any]:
+def valid_attachments(*pairs: tuple[str, str]) -> dict[str, Any]:
     return {"cni.dev/valid-attachments": [{"containerID": id_, "ifname": ifname} for id_, ifname in pairs]}
 
 
-def test_gc_frees_what_no_valid_attachment_holds(host_local: Call, store: Path) -> None:
-    """R-01: after a reboot, Go's plugin keeps the addresses of all containers of the former life."""
+def test_gc_releases_addresses_without_a_valid_attachment(host_local: Call, store: Path) -> None:
+    """containernetworking/plugins#252: addresses stay reserved after a reboot."""
     for container_id, ifname in (("c1", "eth0"), ("c1", "net1"), ("c2", "eth0"), ("c3", "eth0")):
         host_local("ADD", container_id, ifname=ifname, ipam=DUAL)
-    (store / "10.1.0.70").write_text("c3")  # of an old plugin, valid while the container has any attachment
+    (store / "10.1.0.70").write_text("c3")  # without an interface name: valid while the container has any attachment
     (store / "10.1.0.71").write_text("c4")
     (store / "10.1.0.72").write_text("for the printer on the second floor")
     (store / "notes").write_text("c4")
-    assert host_local("GC", ipam=DUAL, **valid(("c1", "net1"), ("c3", "eth0"), ("c9", "eth0"))) is None
-    assert held(store) == {
+    assert host_local("GC", ipam=DUAL, **valid_attachments(("c1", "net1"), ("c3", "eth0"), ("c9", "eth0"))) is None
+    assert reservations(store) == {
         "10.1.0.3": "c1\r\nnet1",
         "fd00:1::3": "c1\r\nnet1",
         "10.1.0.5": "c3\r\neth0",
@@ -414,34 +420,35 @@ def test_gc_frees_what_no_valid_attachment_holds(host_local: Call, store: Path) 
         "10.1.0.72": "for the printer on the second floor",
         "notes": "c4",
     }
-    host_local("GC", ipam=DUAL, **valid())
-    assert set(held(store)) == {"10.1.0.72", "notes"}
+    host_local("GC", ipam=DUAL, **valid_attachments())
+    assert set(reservations(store)) == {"10.1.0.72", "notes"}
 
 
-def test_gc_without_a_list_frees_nothing_and_without_a_store_makes_none(host_local: Call, data_dir: Path) -> None:
-    host_local("GC", ipam=V4, **valid())
+def test_gc_without_valid_attachments_key_releases_nothing_and_creates_no_store(
+    host_local: Call, data_dir: Path
+) -> None:
+    host_local("GC", ipam=V4, **valid_attachments())
     assert not data_dir.exists()
     host_local("ADD", ipam=V4)
     host_local("GC", ipam=V4)
-    assert set(held(data_dir / "mynet")) == {"10.1.0.2"}
+    assert set(reservations(data_dir / "mynet")) == {"10.1.0.2"}
 
 
-def test_gc_works_on_a_configuration_that_has_become_invalid(host_local: Call, store: Path) -> None:
+def test_gc_succeeds_with_an_invalid_configuration(host_local: Call, store: Path) -> None:
     host_local("ADD", ipam=V4)
-    host_local("GC", ipam={"subnet": "10.1.0.0/31"}, **valid())
-    assert held(store) == {}
+    host_local("GC", ipam={"subnet": "10.1.0.0/31"}, **valid_attachments())
+    assert reservations(store) == {}
 
 
-def test_r22_gc_frees_files_that_a_crash_left_empty_but_none_that_is_being_written(
-    host_local: Call, store: Path
-) -> None:
+def test_gc_removes_old_empty_files_and_keeps_new_ones(host_local: Call, store: Path) -> None:
+    """A crash of the Go plugin leaves an empty file. A new empty file may be about to be written."""
     host_local("ADD", ipam=V4)
     for name, age in (("10.1.0.50", 3600), ("10.1.0.51", 0)):
         (store / name).touch()
         now = (store / name).stat().st_mtime
         os.utime(store / name, (now - age, now - age))
-    host_local("GC", ipam=V4, **valid(("c1", "eth0")))
-    assert set(held(store)) == {"10.1.0.2", "10.1.0.51"}
+    host_local("GC", ipam=V4, **valid_attachments(("c1", "eth0")))
+    assert set(reservations(store)) == {"10.1.0.2", "10.1.0.51"}
 
 
 def test_no_verb_loads_pyroute2(data_dir: Path) -> None:
@@ -462,15 +469,15 @@ print("pyroute2" in sys.modules)
     )
 
 
-def test_a_flat_list_of_ranges_is_a_set_for_each(host_local: Call) -> None:
-    """containerd sends ipRanges so, with the names of Go's fields (CLIENTS 1)."""
+def test_each_range_of_a_flat_list_is_a_range_set(host_local: Call) -> None:
+    """containerd sends ipRanges as a flat list, with the field names of the Go structure."""
     ranges = [{"Subnet": "10.7.0.0/24", "RangeStart": "", "Gateway": ""}, {"Subnet": "fd00:7::/64"}]
     result = host_local("ADD", ipam={}, runtimeConfig={"ipRanges": ranges})
     assert addresses(result) == ["10.7.0.2/24", "fd00:7::2/64"]
 
 
-def test_ranges_that_are_none_are_refused(host_local: Call) -> None:
-    error = refused(host_local, "ADD", ipam={}, runtimeConfig={"ipRanges": "10.7.0.0/24"})
+def test_ip_ranges_of_a_wrong_type_are_refused(host_local: Call) -> None:
+    error = error_of(host_local, "ADD", ipam={}, runtimeConfig={"ipRanges": "10.7.0.0/24"})
     assert error.code == 7
     assert "runtimeConfig.ipRanges" in error.msg
-    assert refused(host_local, "ADD", ipam={}, runtimeConfig={"ipRanges": [7]}).code == 7
+    assert error_of(host_local, "ADD", ipam={}, runtimeConfig={"ipRanges": [7]}).code == 7

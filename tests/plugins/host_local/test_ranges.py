@@ -1,4 +1,4 @@
-"""Ranges: what a configuration may say (HL-08 to HL-17) and the order in which addresses come (HL-22)."""
+"""Ranges: validation, defaults, and the order of allocation (docs/reference/plugins.md#host-local)."""
 
 from ipaddress import ip_address
 from itertools import islice
@@ -13,7 +13,7 @@ def pool(*ranges: tuple[str, ...]) -> RangeSet:
     return RangeSet(tuple(Range.parse(*range_) for range_ in ranges))
 
 
-def order(set_: RangeSet, after: str | None = None) -> list[str]:
+def allocation_order(set_: RangeSet, after: str | None = None) -> list[str]:
     return [str(address) for address, _ in set_.candidates(after=ip_address(after) if after else None)]
 
 
@@ -30,7 +30,7 @@ def order(set_: RangeSet, after: str | None = None) -> list[str]:
         (("10.1.0.0/024", "", "::ffff:10.1.0.9"), "10.1.0.1", "10.1.0.9", "10.1.0.1"),
     ],
 )
-def test_what_is_not_given_gets_its_default(given: tuple[str, ...], start: str, end: str, gateway: str) -> None:
+def test_omitted_members_get_their_defaults(given: tuple[str, ...], start: str, end: str, gateway: str) -> None:
     range_ = Range.parse(*given)
     assert (str(range_.start), str(range_.end), str(range_.gateway)) == (start, end, gateway)
 
@@ -65,13 +65,13 @@ def test_what_is_not_given_gets_its_default(given: tuple[str, ...], start: str, 
         ),
     ],
 )
-def test_a_wrong_range_is_refused_by_name_with_the_remedy(given: tuple[str, ...], message: str) -> None:
+def test_error_for_an_invalid_range_names_it_and_gives_a_remedy(given: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
         Range.parse(*given)
     assert str(caught.value) == message
 
 
-def test_a_set_has_ranges_of_one_family_that_do_not_overlap() -> None:
+def test_range_set_accepts_only_disjoint_ranges_of_one_family() -> None:
     with pytest.raises(ValueError, match="empty range set"):
         pool()
     with pytest.raises(ValueError, match="mixed address families"):
@@ -81,7 +81,7 @@ def test_a_set_has_ranges_of_one_family_that_do_not_overlap() -> None:
     assert pool(("10.1.0.0/24", "", "10.1.0.9"), ("10.1.0.0/24", "10.1.0.10")).size == 8 + 245
 
 
-def test_sets_share_no_address() -> None:
+def test_range_sets_that_overlap_are_refused() -> None:
     with pytest.raises(ValueError, match="no IP ranges specified"):
         check_sets([])
     apart, inside = pool(("10.2.0.0/24",)), pool(("10.1.0.128/25",))
@@ -90,7 +90,8 @@ def test_sets_share_no_address() -> None:
     check_sets([apart, inside, pool(("fd00::/64",))])
 
 
-def test_old_versions_can_say_one_address_per_family() -> None:
+def test_two_range_sets_of_one_family_are_detected() -> None:
+    """CNI 0.2.0 and older return at most one address per family."""
     assert has_two_of_a_family([pool(("10.1.0.0/24",)), pool(("10.2.0.0/24",))])
     assert not has_two_of_a_family([pool(("10.1.0.0/24",)), pool(("fd00::/64",))])
 
@@ -109,21 +110,21 @@ def test_old_versions_can_say_one_address_per_family() -> None:
         (pool(("10.1.0.0/30",), ("10.1.0.8/30",)), "10.1.0.2", "10 2"),
     ],
 )
-def test_addresses_come_in_turn_from_the_one_behind_the_last_reserved(
+def test_candidates_start_after_the_last_reserved_address_and_wrap_around(
     set_: RangeSet, after: str | None, expected: str
 ) -> None:
-    assert order(set_, after) == [f"10.1.0.{host}" for host in expected.split()]
+    assert allocation_order(set_, after) == [f"10.1.0.{host}" for host in expected.split()]
 
 
-def test_a_64_is_walked_without_being_built() -> None:
+def test_candidates_of_a_64_bit_prefix_are_generated_lazily() -> None:
     set_ = pool(("fd00::/64",))
     assert [str(a) for a, _ in islice(set_.candidates(after=ip_address("fd00::ff")), 2)] == ["fd00::100", "fd00::101"]
-    assert set_.size == 2**64 - 2  # without the network's own address and the gateway
+    assert set_.size == 2**64 - 2  # without the network address and the gateway
 
 
 @st.composite
 def small_pools(draw: st.DrawFn) -> RangeSet:
-    """One to four pieces of 10.1.0.0/24, gateways anywhere in it."""
+    """Draw a range set of one to four ranges of 10.1.0.0/24, each with a gateway anywhere in it."""
     cuts = sorted(draw(st.sets(st.integers(0, 255), min_size=2, max_size=8)))
     bounds = list(zip(cuts[::2], cuts[1::2], strict=False))
     ranges = [
@@ -135,10 +136,10 @@ def small_pools(draw: st.DrawFn) -> RangeSet:
 
 @settings(deadline=None)
 @given(small_pools(), st.integers(0, 255))
-def test_each_allocatable_address_comes_exactly_once_wherever_the_walk_starts(set_: RangeSet, last: int) -> None:
+def test_every_allocatable_address_is_a_candidate_exactly_once(set_: RangeSet, last: int) -> None:
     after = ip_address(f"10.1.0.{last}")
-    walk = list(set_.candidates(after=after))
-    addresses = [address for address, _ in walk]
+    candidates = list(set_.candidates(after=after))
+    addresses = [address for address, _ in candidates]
     expected = {
         address
         for range_ in set_.ranges
@@ -147,6 +148,6 @@ def test_each_allocatable_address_comes_exactly_once_wherever_the_walk_starts(se
     }
     assert len(addresses) == len(expected) == set_.size
     assert set(addresses) == expected
-    assert all(address in range_ and range_ in set_.ranges for address, range_ in walk)
+    assert all(address in range_ and range_ in set_.ranges for address, range_ in candidates)
     if after in expected:
-        assert addresses[-1] == after, "the last reserved address is the last resort"
+        assert addresses[-1] == after, "the last reserved address is the last candidate"

@@ -1,4 +1,4 @@
-"""resolv.conf as host-local reads it (HL-06)."""
+"""Parsing of resolv.conf (docs/reference/plugins.md#host-local)."""
 
 import pytest
 from pycni_plugins.host_local import resolvconf
@@ -18,5 +18,5 @@ from pycni.protocol.result import Dns
         ("nameserver\nsearch\nsortlist 1.2.3.4\nbroken\n", Dns()),
     ],
 )
-def test_what_a_resolv_conf_says(text: str, dns: Dns) -> None:
+def test_resolv_conf_is_parsed(text: str, dns: Dns) -> None:
     assert resolvconf.parse(text) == dns

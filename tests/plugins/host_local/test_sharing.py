@@ -1,4 +1,4 @@
-"""Go's host-local and ours on one live store, in both directions."""
+"""The Go plugin and pycni's host-local use one store at the same time."""
 
 import os
 import random
@@ -23,24 +23,28 @@ def addresses(result: dict[str, Any]) -> list[str]:
     return [ip["address"] for ip in result["ips"]]
 
 
-def held(store: Path) -> dict[str, str]:
+def reservations(store: Path) -> dict[str, str]:
     return {file.name: file.read_bytes().decode() for file in store.iterdir() if not file.name.startswith("l")}
 
 
-def test_they_take_turns_in_handing_out(host_local: Call, go_host_local: Call, store: Path) -> None:
+def test_both_plugins_continue_from_the_last_reserved_address(
+    host_local: Call, go_host_local: Call, store: Path
+) -> None:
     first, second = host_local, go_host_local
     for i in range(2, 12):
         assert addresses(first("ADD", f"c{i}", ipam=DUAL)) == [f"10.1.0.{i}/24", f"fd00:1::{i:x}/64"]
         first, second = second, first
-    assert len(held(store)) == 20
+    assert len(reservations(store)) == 20
 
 
 @pytest.mark.usefixtures("go_plugins")
 @pytest.mark.parametrize("adder", ["host_local", "go_host_local"])
-def test_each_knows_what_the_other_gave(adder: str, request: pytest.FixtureRequest, store: Path) -> None:
-    adds = request.getfixturevalue(adder)
+def test_each_plugin_respects_the_reservations_of_the_other(
+    adder: str, request: pytest.FixtureRequest, store: Path
+) -> None:
+    adding = request.getfixturevalue(adder)
     other = request.getfixturevalue({"host_local": "go_host_local", "go_host_local": "host_local"}[adder])
-    result = adds("ADD", "c1", ipam=DUAL)
+    result = adding("ADD", "c1", ipam=DUAL)
     other("ADD", "c2", ipam=DUAL)
     other("CHECK", "c1", ipam=DUAL, cniVersion="1.0.0", prevResult={**result, "cniVersion": "1.0.0"})
     with pytest.raises(CniError, match=r"10\.1\.0\.2 has been allocated to c1, duplicate allocation is not allowed"):
@@ -48,30 +52,34 @@ def test_each_knows_what_the_other_gave(adder: str, request: pytest.FixtureReque
     with pytest.raises(CniError, match=r"requested IP address 10\.1\.0\.2 is not available"):
         other("ADD", "c3", ipam=DUAL, cni_args="IP=10.1.0.2")
     other("DEL", "c1", ipam=DUAL)
-    assert set(held(store).values()) == {"c2\r\neth0"}
+    assert set(reservations(store).values()) == {"c2\r\neth0"}
     with pytest.raises(CniError, match="Failed to find address added by container c1"):
-        adds("CHECK", "c1", ipam=DUAL, cniVersion="1.0.0", prevResult={**result, "cniVersion": "1.0.0"})
-    assert addresses(adds("ADD", "c1", ipam=DUAL)) == ["10.1.0.4/24", "fd00:1::4/64"]
+        adding("CHECK", "c1", ipam=DUAL, cniVersion="1.0.0", prevResult={**result, "cniVersion": "1.0.0"})
+    assert addresses(adding("ADD", "c1", ipam=DUAL)) == ["10.1.0.4/24", "fd00:1::4/64"]
 
 
-def test_neither_sees_the_cache_of_the_other(host_local: Call, go_host_local: Call, data_dir: Path) -> None:
+def test_stale_owner_cache_is_detected_after_a_del_by_the_go_plugin(
+    host_local: Call, go_host_local: Call, data_dir: Path
+) -> None:
     host_local("ADD", "c1", ipam=DUAL)
     cache = data_dir / ".mynet.owners"
     before = {link.name: os.readlink(link) for link in cache.iterdir() if link.is_symlink()}  # noqa: PTH115
     assert before == {"c1:eth0": "10.1.0.2,fd00:1::2"}
     go_host_local("DEL", "c1", ipam=DUAL)
-    assert {link.name for link in cache.iterdir()} == {"c1:eth0", "seal"}, "out of step, and that is noticed"
+    assert {link.name for link in cache.iterdir()} == {"c1:eth0", "seal"}, "the cache is out of date"
     host_local("ADD", "c1", ipam=DUAL)
     assert {os.readlink(link) for link in cache.iterdir() if link.is_symlink()} == {"10.1.0.3,fd00:1::3"}  # noqa: PTH115
 
 
-def test_both_at_once_give_every_container_its_own(host_local: Call, go_host_local: Call, store: Path) -> None:
+def test_concurrent_adds_by_both_plugins_reserve_distinct_addresses(
+    host_local: Call, go_host_local: Call, store: Path
+) -> None:
     failures: list[BaseException] = []
 
     def add(call: Call, container_id: str) -> None:
         try:
             call("ADD", container_id, ipam=DUAL)
-        except BaseException as error:  # noqa: BLE001 - a thread's failure is looked at by the test
+        except BaseException as error:  # noqa: BLE001 - the test looks at the failure of a thread
             failures.append(error)
 
     calls = [(host_local if i % 2 else go_host_local, f"c{i}") for i in range(32)]
@@ -81,11 +89,11 @@ def test_both_at_once_give_every_container_its_own(host_local: Call, go_host_loc
     for thread in threads:
         thread.join()
     assert failures == []
-    assert sorted(held(store).values()) == sorted(2 * [f"c{i}\r\neth0" for i in range(32)])
+    assert sorted(reservations(store).values()) == sorted(2 * [f"c{i}\r\neth0" for i in range(32)])
     for call, container_id in calls:
         other = go_host_local if call is host_local else host_local
         other("DEL", container_id, ipam=DUAL)
-    assert held(store) == {}
+    assert reservations(store) == {}
 
 
 RANGES: dict[str, list[dict[str, str]]] = {
@@ -107,37 +115,40 @@ EVERYDAY = ("gateway inside", "three of one subnet", "IPv6")
 @pytest.mark.parametrize(
     "name", [name if name in EVERYDAY else pytest.param(name, marks=pytest.mark.exhaustive) for name in RANGES]
 )
-def test_whatever_comes_and_goes_they_give_the_same(
+def test_random_sequences_of_calls_have_the_same_effect_with_both_plugins(
     name: str, host_local: Call, go_host_local: Call, data_dir: Path
 ) -> None:
-    """Two stores, the same sixty events: results, refusals and files are alike."""
+    """Send the same sixty ADDs and DELs to both plugins, each with its own store.
+
+    Results, errors and files are the same.
+    """
     events = random.Random(name)
     ranges = [Range.parse(r["subnet"], r.get("rangeStart", ""), r.get("rangeEnd", "")) for r in RANGES[name]]
-    wishes = [str(end) for range_ in ranges for end in (range_.start, range_.end)]
+    requestable = [str(end) for range_ in ranges for end in (range_.start, range_.end)]
     for _ in range(60):
         command = events.choice(["ADD", "ADD", "ADD", "DEL"])
         container_id, ifname = f"c{events.randrange(5)}", events.choice(["eth0", "eth0", "net1"])
-        cni_args = f"IP={events.choice(wishes)}" if command == "ADD" and events.random() < 0.2 else ""
+        cni_args = f"IP={events.choice(requestable)}" if command == "ADD" and events.random() < 0.2 else ""
         outcomes = []
-        for call, home in ((host_local, "ours"), (go_host_local, "gos")):
-            ipam = {"ranges": [RANGES[name]], "dataDir": str(data_dir / home)}
+        for call, directory in ((host_local, "ours"), (go_host_local, "gos")):
+            ipam = {"ranges": [RANGES[name]], "dataDir": str(data_dir / directory)}
             try:
-                answer = call(command, container_id, ifname=ifname, cni_args=cni_args, ipam=ipam, cniVersion="1.0.0")
-                outcomes.append(answer and answer["ips"])
+                result = call(command, container_id, ifname=ifname, cni_args=cni_args, ipam=ipam, cniVersion="1.0.0")
+                outcomes.append(result and result["ips"])
             except CniError as error:
                 outcomes.append(error.msg)
         assert outcomes[0] == outcomes[1], (command, container_id, ifname, cni_args)
         ours, gos = (
-            {file.name: file.read_bytes() for file in home.iterdir()} if home.exists() else {}
-            for home in (data_dir / "ours" / "mynet", data_dir / "gos" / "mynet")
+            {file.name: file.read_bytes() for file in directory.iterdir()} if directory.exists() else {}
+            for directory in (data_dir / "ours" / "mynet", data_dir / "gos" / "mynet")
         )
-        assert ours == gos or not ours  # a DEL of ours makes no store
+        assert ours == gos or not ours  # DEL by pycni creates no store
 
 
-def test_each_waits_for_the_lock_of_the_other(host_local: Call, go_host_local: Call, store: Path) -> None:
-    """Go's plugin has the lock while it cannot go on: a named pipe in the store stops its reading."""
+def test_each_plugin_waits_for_the_lock_of_the_other(host_local: Call, go_host_local: Call, store: Path) -> None:
+    """A named pipe in the store blocks the Go plugin while it holds the lock."""
     host_local("ADD", "c1", ipam=DUAL)
-    os.mkfifo(store / "lazy")
+    os.mkfifo(store / "pipe")
     waiting = threading.Thread(target=go_host_local, args=("ADD", "c2"), kwargs={"ipam": DUAL})
     waiting.start()
     wait_for(lambda: _is_locked(store / "lock"), "Go's plugin has the lock")
@@ -146,8 +157,8 @@ def test_each_waits_for_the_lock_of_the_other(host_local: Call, go_host_local: C
         pytest.raises(CniError, match=r"held by process \d+ \(host-local\)"),
     ):
         ours.locked(patience=0).__enter__()
-    with open(store / "lazy", "w"):  # noqa: PTH123 - it reads from the pipe as soon as there is a writer
-        (store / "lazy").unlink()  # once per range set
+    with open(store / "pipe", "w"):  # noqa: PTH123 - it reads from the pipe as soon as there is a writer
+        (store / "pipe").unlink()  # once per range set
     waiting.join()
     assert not _is_locked(store / "lock")
 

@@ -1,4 +1,4 @@
-"""The store on a real directory: crashes, locks, the cost of a large one, and many callers at once."""
+"""The store on a real directory: crashes, locks, reads per call, and concurrent callers."""
 
 import errno
 import fcntl
@@ -31,7 +31,7 @@ sys.addaudithook(_watch_opens)
 
 @contextmanager
 def opened() -> Iterator[list[str]]:
-    """The files that are opened meanwhile."""
+    """Yield the list of files that are opened inside the block."""
     global _opened  # noqa: PLW0603 - an audit hook cannot be removed
     _opened = []
     try:
@@ -45,14 +45,14 @@ def allocation_files(paths: list[str]) -> list[str]:
 
 
 def fill(store: Path, number: int) -> None:
-    """As Go's plugin would after that many ADDs."""
+    """Write the files that the Go plugin leaves after this number of ADDs."""
     store.mkdir(parents=True, exist_ok=True)
     for i in range(number):
         (store / f"10.1.{2 + i // 250}.{1 + i % 250}").write_bytes(f"go{i}\r\neth0".encode())
 
 
 def in_a_process(work: Callable[[], None]) -> int:
-    """The exit status of a child that does the work."""
+    """Run `work` in a child process and return its exit status."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -72,21 +72,21 @@ def in_a_process(work: Callable[[], None]) -> int:
         (b"c1\n", Holder("c1")),
         (b"", None),
         (b"c1\r\n", Holder("c1")),
-        (b"\r\neth0", Holder("eth0")),  # as Go reads it: without white space around it
+        (b"\r\neth0", Holder("eth0")),  # Go strips white space first
         (b"c1\neth0", None),
         (b"the printer", None),
         (b"\xff\xfe\r\neth0", None),
     ],
 )
-def test_who_an_allocation_file_says_holds_the_address(content: bytes, holder: Holder | None) -> None:
+def test_holder_is_parsed_from_the_content_of_an_allocation_file(content: bytes, holder: Holder | None) -> None:
     assert Holder.parse(content) == holder
 
 
 @pytest.mark.direct
-def test_r22_a_crash_leaves_a_whole_file_or_none(
+def test_crash_during_add_leaves_a_complete_file_or_none(
     host_local: Call, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Go's plugin creates the file first and fills it then: a crash in between loses the address for good."""
+    """Go: the file is created first and written afterwards. A crash in between loses the address permanently."""
     host_local("ADD", "c1", ipam=V4)
     for dies_in in ("write", "link"):
         monkeypatch.setattr(os, dies_in, lambda *_, **__: os._exit(9))
@@ -96,15 +96,13 @@ def test_r22_a_crash_leaves_a_whole_file_or_none(
     assert host_local("ADD", "c2", ipam=V4)["ips"][0]["address"] == "10.1.0.3/16"
 
 
-def test_r22_what_a_crash_left_empty_is_free_before_anybody_hears_that_nothing_is(
-    host_local: Call, store: Path
-) -> None:
+def test_old_empty_file_is_reused_when_no_other_address_is_free(host_local: Call, store: Path) -> None:
     full = {"subnet": "10.1.0.0/29"}
     for i in range(4):
         host_local("ADD", f"c{i}", ipam=full)
     (store / "10.1.0.6").touch()
     with pytest.raises(CniError, match="no IP addresses available"):
-        host_local("ADD", "c5", ipam=full)  # it may be one that is about to be filled
+        host_local("ADD", "c5", ipam=full)  # a new empty file may be about to be written
     with pytest.raises(CniError, match="no IP addresses available"):
         host_local("STATUS", ipam=full)
     long_ago = (store / "10.1.0.6").stat().st_mtime - 3600
@@ -113,15 +111,15 @@ def test_r22_what_a_crash_left_empty_is_free_before_anybody_hears_that_nothing_i
     assert host_local("ADD", "c5", ipam=full)["ips"][0]["address"] == "10.1.0.6/29"
 
 
-def test_a_filesystem_without_unnamed_files_is_served_too(
+def test_add_works_on_a_file_system_without_o_tmpfile(
     host_local: Call, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_open = os.open
+    os_open = os.open
 
     def open_named_files(path: str, flags: int, *arguments: Any, **options: Any) -> int:
         if flags & os.O_TMPFILE == os.O_TMPFILE:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        return really_open(path, flags, *arguments, **options)
+        return os_open(path, flags, *arguments, **options)
 
     monkeypatch.setattr(os, "open", open_named_files)
     host_local("ADD", "c1", ipam=V4)
@@ -129,7 +127,7 @@ def test_a_filesystem_without_unnamed_files_is_served_too(
     assert oct((store / "10.1.0.2").stat().st_mode) == "0o100600"
 
 
-def test_a_lock_that_is_never_released_is_an_error_that_says_who_waits_for_whom(store: Path) -> None:
+def test_lock_timeout_error_names_the_lock_and_the_process_that_holds_it(store: Path) -> None:
     store.mkdir(parents=True)
     with open(store / "lock", "w") as lock, Store(str(store.parent), "mynet") as waiting:  # noqa: PTH123
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -143,7 +141,7 @@ def test_a_lock_that_is_never_released_is_an_error_that_says_who_waits_for_whom(
             pass
 
 
-def test_threads_of_one_process_wait_for_each_other(store: Path) -> None:
+def test_threads_of_one_process_exclude_each_other(store: Path) -> None:
     store.mkdir(parents=True)
     inside: list[int] = []
 
@@ -151,7 +149,7 @@ def test_threads_of_one_process_wait_for_each_other(store: Path) -> None:
         with Store(str(store.parent), "mynet") as one, one.locked():
             inside.append(number)
             for _ in range(50):
-                os.sched_yield()  # whoever can come in does
+                os.sched_yield()  # gives the other threads a chance to enter
             together = len(inside)
             inside.remove(number)
             return together
@@ -164,7 +162,7 @@ def test_threads_of_one_process_wait_for_each_other(store: Path) -> None:
         assert caught.value.code == 11
 
 
-def test_the_lock_is_free_after_a_failure(store: Path) -> None:
+def test_lock_is_released_after_an_exception(store: Path) -> None:
     store.mkdir(parents=True)
     with Store(str(store.parent), "mynet") as one, Store(str(store.parent), "mynet") as other:
         with pytest.raises(ZeroDivisionError), one.locked():
@@ -173,29 +171,29 @@ def test_the_lock_is_free_after_a_failure(store: Path) -> None:
             pass
 
 
-def test_r23_no_verb_but_gc_reads_the_files_of_others(host_local: Call, store: Path) -> None:
-    """Go's plugin opens every file of the store, once or twice per ADD and DEL."""
+def test_only_gc_reads_the_files_of_other_containers(host_local: Call, store: Path) -> None:
+    """Go: every ADD and DEL opens each file of the store once or twice."""
     fill(store, 500)
-    host_local("ADD", "c0", ipam=V4)  # the first call after somebody else's change reads everything, once
+    host_local("ADD", "c0", ipam=V4)  # the first call after a change by another program reads everything once
     with opened() as during_add:
         result = host_local("ADD", "c1", ipam=V4)
     assert allocation_files(during_add) == []
     with opened() as during_check:
         host_local("CHECK", "c1", ipam=V4, prevResult=result)
     assert allocation_files(during_check) == ["10.1.0.3"]
-    with opened() as during_a_repeated_add, pytest.raises(CniError, match="duplicate allocation"):
+    with opened() as during_repeated_add, pytest.raises(CniError, match="duplicate allocation"):
         host_local("ADD", "c1", ipam=V4)
-    assert set(allocation_files(during_a_repeated_add)) == {"10.1.0.3"}
+    assert set(allocation_files(during_repeated_add)) == {"10.1.0.3"}
     with opened() as during_del:
         host_local("DEL", "c1", ipam=V4)
     assert allocation_files(during_del) == ["10.1.0.3"]
-    with opened() as during_a_second_del:
+    with opened() as during_second_del:
         host_local("DEL", "c1", ipam=V4)
-    assert allocation_files(during_a_second_del) == []
+    assert allocation_files(during_second_del) == []
     assert not (store / "10.1.0.3").exists()
 
 
-def test_r23_what_somebody_else_changed_is_read_once(host_local: Call, store: Path) -> None:
+def test_changes_by_another_program_are_read_once(host_local: Call, store: Path) -> None:
     host_local("ADD", "c0", ipam=V4)
     fill(store, 100)
     with opened() as first:
@@ -208,8 +206,11 @@ def test_r23_what_somebody_else_changed_is_read_once(host_local: Call, store: Pa
     assert not (store / "10.1.2.8").exists()
 
 
-def test_a_change_right_behind_ours_is_noticed(host_local: Call, store: Path) -> None:
-    """The kernel's clock for files may stand still for milliseconds; the seal tells the changes apart all the same."""
+def test_change_immediately_after_an_own_change_is_detected(host_local: Call, store: Path) -> None:
+    """The kernel's clock for file times advances in steps of milliseconds.
+
+    The seal file distinguishes changes within one step.
+    """
     for i in range(100):
         host_local("ADD", f"c{i}", ipam=V4)
         (store / f"10.1.9.{i}").write_bytes(f"go{i}\r\neth0".encode())
@@ -217,9 +218,7 @@ def test_a_change_right_behind_ours_is_noticed(host_local: Call, store: Path) ->
         assert not (store / f"10.1.9.{i}").exists()
 
 
-def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
-    host_local: Call, data_dir: Path, store: Path
-) -> None:
+def test_calls_work_without_a_writable_owner_cache(host_local: Call, data_dir: Path, store: Path) -> None:
     data_dir.mkdir()
     (data_dir / ".mynet.owners").write_text("in the way")
     host_local("ADD", "c1", ipam=V4)
@@ -230,7 +229,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
     assert not (store / "10.1.0.2").exists()
 
 
-def test_a_cache_of_nonsense_is_not_believed(host_local: Call, data_dir: Path, store: Path) -> None:
+def test_invalid_owner_cache_entry_is_ignored_and_removed(host_local: Call, data_dir: Path, store: Path) -> None:
     host_local("ADD", "c1", ipam=V4)
     link = data_dir / ".mynet.owners" / "c1:eth0"
     assert os.readlink(link) == "10.1.0.2"  # noqa: PTH115
@@ -241,7 +240,7 @@ def test_a_cache_of_nonsense_is_not_believed(host_local: Call, data_dir: Path, s
     assert list((data_dir / ".mynet.owners").iterdir()) == [data_dir / ".mynet.owners" / "seal"]
 
 
-def test_ids_longer_than_file_names_are_cached_too(host_local: Call, store: Path) -> None:
+def test_owners_with_ids_longer_than_file_names_are_cached(host_local: Call, store: Path) -> None:
     host_local("ADD", "c" * 400, ipam=V4)
     with opened() as files:
         host_local("DEL", "c" * 400, ipam=V4)
@@ -249,7 +248,7 @@ def test_ids_longer_than_file_names_are_cached_too(host_local: Call, store: Path
     assert not (store / "10.1.0.2").exists()
 
 
-def test_foreign_files_make_their_address_unavailable(host_local: Call, store: Path) -> None:
+def test_address_is_unavailable_if_any_other_file_has_its_name(host_local: Call, store: Path) -> None:
     store.mkdir(parents=True)
     (store / "10.1.0.2").write_text("the printer")
     (store / "10.1.0.3").symlink_to("/nonexistent")
@@ -263,19 +262,19 @@ def test_foreign_files_make_their_address_unavailable(host_local: Call, store: P
 
 
 @pytest.mark.parametrize("note", ["", "bogus", "10.9.0.1", "fd00::1"])
-def test_a_last_reserved_address_that_makes_no_sense_is_passed_over(host_local: Call, store: Path, note: str) -> None:
+def test_invalid_last_reserved_address_is_ignored(host_local: Call, store: Path, note: str) -> None:
     store.mkdir(parents=True)
     (store / "last_reserved_ip.0").write_text(note)
     assert host_local("ADD", ipam=V4)["ips"][0]["address"] == "10.1.0.2/16"
 
 
-def test_a_shorter_address_replaces_a_longer_one_as_the_last_reserved(host_local: Call, store: Path) -> None:
+def test_shorter_last_reserved_address_overwrites_a_longer_one_completely(host_local: Call, store: Path) -> None:
     host_local("ADD", "c1", ipam=V4, cni_args="IP=10.1.200.200")
     host_local("ADD", "c2", ipam=V4, cni_args="IP=10.1.0.9")
     assert (store / "last_reserved_ip.0").read_text() == "10.1.0.9"
 
 
-def test_32_processes_at_once_get_32_addresses(host_local: Call, store: Path) -> None:
+def test_32_concurrent_processes_get_32_addresses(host_local: Call, store: Path) -> None:
     start, go = os.pipe()
     children = []
     for i in range(32):

@@ -1,4 +1,4 @@
-"""static: where addresses and gateways come from, and what CHECK sees."""
+"""static: the sources of addresses and gateways, and what CHECK compares."""
 
 import subprocess
 import sys
@@ -20,16 +20,16 @@ TWO = {
 }
 
 
-def given(result: dict[str, Any]) -> list[str]:
-    """Addresses, each with its gateway behind an arrow."""
+def allocated(result: dict[str, Any]) -> list[str]:
+    """Return the addresses of a result, each followed by " > " and its gateway if it has one."""
     return [" > ".join(filter(None, (ip["address"], ip.get("gateway")))) for ip in result.get("ips", [])]
 
 
-def test_it_leaves_nothing_behind(container: Container) -> None:
+def test_add_check_and_del_leave_nothing_behind(container: Container) -> None:
     check_lifecycle(PluginRunner("static", container, ipam={"type": "static", **TWO}))
 
 
-def test_add_answers_what_the_configuration_says(static: Call) -> None:
+def test_add_returns_the_addresses_routes_and_dns_of_the_configuration(static: Call) -> None:
     assert static("ADD", ipam=TWO) == {
         "cniVersion": "1.1.0",
         "ips": [{"address": "10.10.0.1/24", "gateway": "10.10.0.254"}, {"address": "fd00::5/64"}],
@@ -38,7 +38,7 @@ def test_add_answers_what_the_configuration_says(static: Call) -> None:
     }
 
 
-def test_without_addresses_the_result_is_empty(static: Call) -> None:
+def test_result_is_empty_without_addresses(static: Call) -> None:
     assert static("ADD") == {"cniVersion": "1.1.0"}
 
 
@@ -65,19 +65,19 @@ def test_without_addresses_the_result_is_empty(static: Call) -> None:
         ("IgnoreUnknown=1;K8S_POD_NAME=p", {}, ["10.10.0.1/24 > 10.10.0.254", "fd00::5/64"]),
     ],
 )
-def test_addresses_come_from_four_places(
+def test_addresses_come_from_the_configuration_cni_args_args_or_runtime_config(
     static: Call, cni_args: str, config: dict[str, Any], expected: list[str]
 ) -> None:
-    assert given(static("ADD", ipam=TWO, cni_args=cni_args, **config)) == expected
+    assert allocated(static("ADD", ipam=TWO, cni_args=cni_args, **config)) == expected
 
 
-def test_r36_a_gateway_in_cni_args_reaches_every_address_in_whose_subnet_it_lies(static: Call) -> None:
-    """In Go's plugin it reaches only those that CNI_ARGS names too."""
+def test_gateway_in_cni_args_applies_to_every_address_of_its_subnet(static: Call) -> None:
+    """Go: it applies only to addresses that CNI_ARGS also names."""
     result = static("ADD", ipam=TWO, cni_args="GATEWAY=10.10.0.200,fd00::1,192.168.0.1")
-    assert given(result) == ["10.10.0.1/24 > 10.10.0.200", "fd00::5/64 > fd00::1"]
-    asked = {"ips": ["10.30.0.5/24"]}
-    result = static("ADD", ipam=TWO, cni_args="GATEWAY=10.30.0.1", runtimeConfig=asked)
-    assert given(result) == ["10.30.0.5/24 > 10.30.0.1"]
+    assert allocated(result) == ["10.10.0.1/24 > 10.10.0.200", "fd00::5/64 > fd00::1"]
+    runtime_config = {"ips": ["10.30.0.5/24"]}
+    result = static("ADD", ipam=TWO, cni_args="GATEWAY=10.30.0.1", runtimeConfig=runtime_config)
+    assert allocated(result) == ["10.30.0.5/24 > 10.30.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_r36_a_gateway_in_cni_args_reaches_every_address_in_whose_subnet_it_lies
         ),
     ],
 )
-def test_what_cannot_be_understood_is_refused(
+def test_invalid_addresses_and_gateways_are_refused(
     static: Call, ipam: dict[str, Any], cni_args: str, config: dict[str, Any], code: int, msg: str
 ) -> None:
     with pytest.raises(CniError) as caught:
@@ -145,12 +145,15 @@ def test_what_cannot_be_understood_is_refused(
     assert (caught.value.code, caught.value.msg) == (code, msg)
 
 
-def test_two_addresses_of_a_family_need_a_newer_version(static: Call) -> None:
+def test_two_addresses_of_a_family_are_accepted_since_0_3_0(static: Call) -> None:
     addresses = [{"address": "10.10.0.1/24"}, {"address": "10.10.0.2/24"}]
-    assert given(static("ADD", ipam={"addresses": addresses}, cniVersion="0.3.0")) == ["10.10.0.1/24", "10.10.0.2/24"]
+    assert allocated(static("ADD", ipam={"addresses": addresses}, cniVersion="0.3.0")) == [
+        "10.10.0.1/24",
+        "10.10.0.2/24",
+    ]
 
 
-def test_check_accepts_what_add_answered_and_gateways_that_others_added(static: Call) -> None:
+def test_check_accepts_the_result_of_add_and_gateways_added_by_other_plugins(static: Call) -> None:
     result = static("ADD", ipam=TWO)
     static("CHECK", ipam=TWO, prevResult=result)
     result["ips"][1]["gateway"] = "fd00::1"
@@ -178,17 +181,17 @@ def test_check_accepts_what_add_answered_and_gateways_that_others_added(static: 
         ([], "10.10.0.1", "prevResult does not contain 10.10.0.1/24; it contains no addresses"),
     ],
 )
-def test_r36_check_notices_absent_addresses_and_other_gateways(
+def test_check_fails_if_an_address_is_missing_or_its_gateway_differs(
     static: Call, ips: list[dict[str, str]], address: str, details: str
 ) -> None:
-    """Go's plugin takes an address that is not there for one that is right."""
+    """Go: CHECK accepts a missing address."""
     with pytest.raises(CniError) as caught:
         static("CHECK", ipam=TWO, prevResult={"cniVersion": "1.1.0", "ips": ips})
     assert caught.value.msg == f"static: Failed to match addr {address} on interface eth0"
     assert caught.value.details == details
 
 
-def test_check_needs_the_previous_result(static: Call) -> None:
+def test_check_requires_prev_result(static: Call) -> None:
     with pytest.raises(CniError, match="Required prevResult missing"):
         static("CHECK", ipam=TWO)
 
@@ -214,12 +217,12 @@ def test_del_and_gc_always_succeed(static: Call, ipam: dict[str, Any]) -> None:
         ([{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}, {"address": "fd00::2/64"}], []),
     ],
 )
-def test_validate_names_every_wrong_address(addresses: list[dict[str, str]], complaints: list[str]) -> None:
+def test_validate_reports_every_invalid_address(addresses: list[dict[str, str]], complaints: list[str]) -> None:
     config = StaticConfig.read({"cniVersion": "0.2.0", "ipam": {"type": "static", "addresses": addresses}})
     assert [complaint.partition(";")[0] for complaint in config.complaints()] == complaints
 
 
-def test_status_tells_of_a_wrong_configuration(static: Call) -> None:
+def test_status_fails_with_an_invalid_configuration(static: Call) -> None:
     assert static("STATUS", ipam=TWO) is None
     with pytest.raises(CniError, match="CIDR notation"):
         static("STATUS", ipam={"addresses": [{"address": "bogus"}]})
