@@ -79,10 +79,10 @@ def _go_plugins_of(item: pytest.Item) -> GoPlugins:
     return plugins
 
 
-class GoPluginRunner(PluginRunner):
-    """Runs the executable of the Go plugin with the same name."""
+class ExecutableRunner(PluginRunner):
+    """Runs the executable of the plugin in a directory."""
 
-    plugins: GoPlugins
+    directory: Path
 
     def _call(self, command: str, extra: dict[str, Any] | None = None) -> Response:
         env = {
@@ -92,22 +92,31 @@ class GoPluginRunner(PluginRunner):
             "CNI_NETNS": self.netns,
             "CNI_IFNAME": self.ifname,
             "CNI_ARGS": self.cni_args,
-            "CNI_PATH": str(self.plugins.directory),
+            "CNI_PATH": str(self.directory),
+            "PYCNI_ONESHOT_DIR": "/nowhere",  # an executable of pycni fails if its server does not answer
         }
-        version = self.plugins.supported_version(self.config["cniVersion"])
-        document = {**self.config, **(extra or {}), "cniVersion": version}
-        if document.get("prevResult"):
-            document["prevResult"] = {**document["prevResult"], "cniVersion": version}
-        done = subprocess.run(
-            [self.plugins.directory / self.plugin],
-            env=env,
-            input=json.dumps(document).encode(),
-            capture_output=True,
-            check=False,
-        )
+        document = json.dumps(self._document({**self.config, **(extra or {})})).encode()
+        executable = self.directory / self.plugin
+        done = subprocess.run([executable], env=env, input=document, capture_output=True, check=False, timeout=60)
         if done.returncode:
             raise CniError.from_json(json.loads(done.stdout))
         return Response(done.stdout.decode())
+
+    def _document(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return what the executable reads from stdin."""
+        return document
+
+
+class GoPluginRunner(ExecutableRunner):
+    """Runs the Go plugin of the same name, with the newest CNI version that it supports."""
+
+    plugins: GoPlugins
+
+    def _document(self, document: dict[str, Any]) -> dict[str, Any]:
+        version = self.plugins.supported_version(document["cniVersion"])
+        if document.get("prevResult"):
+            document["prevResult"] = {**document["prevResult"], "cniVersion": version}
+        return {**document, "cniVersion": version}
 
 
 @pytest.fixture
@@ -115,6 +124,7 @@ def go(go_plugins: GoPlugins) -> type[PluginRunner]:
     """Return the runner class for the Go plugins."""
 
     class Runner(GoPluginRunner):
+        directory = go_plugins.directory
         plugins = go_plugins
 
     return Runner

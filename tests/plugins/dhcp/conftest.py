@@ -1,4 +1,4 @@
-"""A network with a DHCP server on it: Debian's dnsmasq, or ISC's dhcpd, which can grant leases of a few seconds."""
+"""A network with a DHCP server: dnsmasq, or ISC dhcpd, which can grant leases of a few seconds."""
 
 import json
 import os
@@ -16,19 +16,18 @@ from typing import Any
 import pytest
 
 from pycni.cli import installation
-from pycni.protocol.errors import CniError
 from pycni.sdk import registry, unix_listener
-from pycni.sdk.dispatch import Response
 from pycni.server.server import Server
 from pycni.testing import Container, Host, PluginRunner, wait_for
 from pycni.testing.topology import Netns
+from tests.plugins.conftest import ExecutableRunner
 
 BRIDGE = "lan0"
 SUBNET = "10.55.0"
 
 
 class Process:
-    """A process of a test with a log."""
+    """A process started by a test, with its output in a log file."""
 
     def __init__(self, netns: Netns | None, log: Path, *command: object) -> None:
         self.log = log
@@ -45,7 +44,7 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it, unless it has ended; its exit status."""
+        """Send the signal unless the process has ended, wait for it, and return its exit status."""
         if self._process.poll() is None:
             self._process.send_signal(number)
         return self._process.wait(20)
@@ -59,7 +58,7 @@ def _inside(netns: Netns | None) -> Any:
 
 
 class Frame:
-    """An Ethernet frame with IPv4 and UDP in it."""
+    """An Ethernet frame with an IPv4 packet. `kind` and `options` are set for messages to a DHCP server."""
 
     def __init__(self, data: bytes) -> None:
         self.mac = data[:6].hex(":")
@@ -69,11 +68,11 @@ class Frame:
         self.options = {}
         if self.port == 67:
             with suppress(ValueError):
-                self.kind, self.options = _told(payload)
+                self.kind, self.options = _kind_and_options(payload)
 
 
-def _told(payload: bytes) -> tuple[int, dict[int, bytes]]:
-    """Kind and options of a client's message, read from the end of the cookie on."""
+def _kind_and_options(payload: bytes) -> tuple[int, dict[int, bytes]]:
+    """Return the message type and the options of a client's message, parsed from the magic cookie on."""
     options, position = {}, payload.index(b"\x63\x82\x53\x63") + 4
     while payload[position] != 255:
         length = payload[position + 1]
@@ -83,7 +82,7 @@ def _told(payload: bytes) -> tuple[int, dict[int, bytes]]:
 
 
 class Lan:
-    """A bridge of the host, and a router behind it with the DHCP server of the test."""
+    """A bridge on the host, and a router on it that runs the DHCP server of the test."""
 
     def __init__(self, host: Host, directory: Path) -> None:
         self.host, self.directory = host, directory
@@ -97,11 +96,11 @@ class Lan:
         wait_for(lambda: "forwarding" in host.run("bridge link show dev srv0"), "srv0 forwards")
 
     def isc(self, *options: str, seconds: int = 600, pool: str = f"{SUBNET}.100 {SUBNET}.150") -> Process:
-        """(Re)start ISC's dhcpd with leases of so many seconds, and further lines of its subnet's declaration."""
-        # From another place, since profiles of AppArmor for the path of Debian's know only its own files.
+        """Start or restart ISC dhcpd with leases of `seconds` and further lines for the declaration of its subnet."""
+        # Run a copy: AppArmor profiles for Debian's path allow only Debian's own configuration and lease files.
         program = self.directory / "dhcpd"
         if not program.exists():
-            shutil.copy2(_found("dhcpd"), program)
+            shutil.copy2(_path_of("dhcpd"), program)
         conf, leases = self.directory / "dhcpd.conf", self.directory / "dhcpd.leases"
         leases.touch()
         lines = [
@@ -121,8 +120,8 @@ class Lan:
         )
 
     def dnsmasq(self, *options: str, pool: str = f"{SUBNET}.100,{SUBNET}.150") -> Process:
-        """(Re)start dnsmasq, whose leases last two minutes or longer."""
-        program = _found("dnsmasq")
+        """Start or restart dnsmasq, whose leases last at least two minutes."""
+        program = _path_of("dnsmasq")
         return self._serve(
             "DHCP, IP range",
             *(program, "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces"),
@@ -151,24 +150,24 @@ class Lan:
 
     @contextmanager
     def overheard(self) -> Iterator[Callable[[], list[Frame]]]:
-        """The frames to DHCP servers that have reached the router since."""
+        """Yield a function that returns the frames to DHCP servers that reached the router inside the block."""
         with self.router.netns.entered():
-            ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
-        ear.bind(("eth0", 0x0800))
-        ear.setblocking(False)
+            sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+        sniffer.bind(("eth0", 0x0800))
+        sniffer.setblocking(False)
         frames: list[Frame] = []
 
-        def heard() -> list[Frame]:
+        def received() -> list[Frame]:
             with suppress(BlockingIOError):
                 while True:
-                    frames.append(Frame(ear.recv(1 << 16)))
+                    frames.append(Frame(sniffer.recv(1 << 16)))
             return [frame for frame in frames if frame.port == 67]
 
-        with ear:
-            yield heard
+        with sniffer:
+            yield received
 
     def said(self) -> str:
-        """What the server has logged since it was started."""
+        """Return the log of the server since its start."""
         assert self.server is not None
         return self.server.said()
 
@@ -182,7 +181,7 @@ class Lan:
         self.router.close()
 
 
-def _found(program: str) -> str:
+def _path_of(program: str) -> str:
     path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if path is None:
         pytest.skip(f"{program} is missing: scripts/setup test installs it")
@@ -191,6 +190,7 @@ def _found(program: str) -> str:
 
 @pytest.fixture
 def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
+    """A bridged network with a router, without a running DHCP server."""
     directory = tmp_path / "lan"
     directory.mkdir()
     made = Lan(host, directory)
@@ -198,8 +198,8 @@ def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
     made.close()
 
 
-def records_in(leases: Path) -> list[dict[str, Any]]:
-    """What a keeper has written down, but for what goes just now."""
+def lease_records(leases: Path) -> list[dict[str, Any]]:
+    """Return the content of the lease files, without files that disappear while they are read."""
     found = []
     for path in sorted(leases.glob("*.json")):
         with suppress(FileNotFoundError):
@@ -207,20 +207,20 @@ def records_in(leases: Path) -> list[dict[str, Any]]:
     return found
 
 
-class Keeper:
-    """A keeper of the test's own: `pycni dhcp-daemon` at a socket of the test."""
+class LeaseDaemon:
+    """`pycni dhcp-daemon` at a socket of the test."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = directory / "cni" / "dhcp.sock"
         self.leases = directory / "cni" / "dhcp.leases"
-        self._log = directory / "keeper.log"
+        self._log = directory / "lease-daemon.log"
         self._process: Process | None = None
 
     def start(self, *flags: str) -> Process:
-        """Start it, and wait until it listens."""
+        """Start the daemon and wait until it listens."""
         command = [sys.executable, "-m", "pycni", "dhcp-daemon", "-socketpath", self.socket, "-lookevery", "100ms"]
         self._process = Process(None, self._log, *command, *flags)
-        wait_for(lambda: self.is_listening() or not self.is_running(), "the keeper", seconds=20)
+        wait_for(lambda: self.is_listening() or not self.is_running(), "the lease daemon", seconds=20)
         assert self.is_running(), self.said()
         return self._process
 
@@ -244,51 +244,28 @@ class Keeper:
         return self._log.read_text() if self._log.exists() else ""
 
     def records(self) -> list[dict[str, Any]]:
-        """What it remembers."""
-        return records_in(self.leases)
+        """Return the daemon's lease files."""
+        return lease_records(self.leases)
 
 
 @pytest.fixture
-def no_keeper(host: Host, tmp_path: Path) -> Iterator[Keeper]:
-    """A keeper that is not started yet."""
-    made = Keeper(tmp_path / "run")
+def stopped_daemon(host: Host, tmp_path: Path) -> Iterator[LeaseDaemon]:
+    """A lease daemon that is not started."""
+    made = LeaseDaemon(tmp_path / "run")
     (tmp_path / "run").mkdir()
     yield made
     made.stop()
 
 
 @pytest.fixture
-def keeper(no_keeper: Keeper) -> Keeper:
-    no_keeper.start()
-    return no_keeper
+def lease_daemon(stopped_daemon: LeaseDaemon) -> LeaseDaemon:
+    """A running lease daemon."""
+    stopped_daemon.start()
+    return stopped_daemon
 
 
-class Installed(PluginRunner):
-    """A runtime that starts the executables of a plugin directory."""
-
-    directory: Path
-
-    def _call(self, command: str, extra: dict[str, Any] | None = None) -> Response:
-        env = {
-            **os.environ,
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": self.container.id,
-            "CNI_NETNS": self.netns,
-            "CNI_IFNAME": self.ifname,
-            "CNI_PATH": str(self.directory),
-            # Whatever the server does not answer fails.
-            "PYCNI_ONESHOT_DIR": "/nowhere",
-        }
-        document = json.dumps({**self.config, **(extra or {})}).encode()
-        executable = self.directory / self.plugin
-        done = subprocess.run([executable], env=env, input=document, capture_output=True, check=False, timeout=60)
-        if done.returncode:
-            raise CniError.from_json(json.loads(done.stdout))
-        return Response(done.stdout.decode())
-
-
-class Served:
-    """A resident server of the test's own, which keeps the leases, and a plugin directory whose calls it answers."""
+class ResidentServer:
+    """A resident server of the test, which maintains the leases, and the plugin directory that it serves."""
 
     def __init__(self, directory: Path) -> None:
         self.run, self.bin = directory / "run", directory / "bin"
@@ -305,8 +282,8 @@ class Served:
         wait_for(lambda: ready in self.said(), "the server", seconds=30)
 
     @contextmanager
-    def answered_here(self, *, workers: int) -> Iterator[None]:
-        """The same by threads of the test, which do not start anew whatever another test does to the installation."""
+    def serving_here(self, *, workers: int) -> Iterator[None]:
+        """Serve the same socket with threads of the test process, which installations by other tests do not restart."""
         plugins = {name: registry.load(name) for name in ("bridge", "dhcp", "static")}
         with unix_listener(self.socket) as listener:
             server = Server(listener, plugins, workers)
@@ -329,43 +306,44 @@ class Served:
     def said(self) -> str:
         return self.log.read_text()
 
-    def attachment(self, plugin: str, container: Container, **config: Any) -> Installed:
-        made = Installed(plugin, container, **config)
+    def attachment(self, plugin: str, container: Container, **config: Any) -> ExecutableRunner:
+        made = ExecutableRunner(plugin, container, **config)
         made.directory = self.bin
         return made
 
-    def bridged(self, container: Container) -> Installed:
+    def bridge_attachment(self, container: Container) -> ExecutableRunner:
         ipam = {"type": "dhcp", "daemonSocketPath": str(self.run / "cni" / "dhcp.sock")}
         return self.attachment("bridge", container, bridge=BRIDGE, ipam=ipam)
 
     def records(self) -> list[dict[str, Any]]:
-        return records_in(self.run / "cni" / "dhcp.leases")
+        return lease_records(self.run / "cni" / "dhcp.leases")
 
 
 @pytest.fixture
-def served(tmp_path: Path, host: Host) -> Iterator[Served]:
+def server(tmp_path: Path, host: Host) -> Iterator[ResidentServer]:
+    """A resident server that is not started."""
     if not installation.has_compiled_launcher():
         pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
-    made = Served(tmp_path)
+    made = ResidentServer(tmp_path)
     yield made
     made.stop()
 
 
-BridgeOf = Callable[..., PluginRunner]
+CreateBridgeRunner = Callable[..., PluginRunner]
 
 
 @pytest.fixture
-def bridge(container: Container, no_keeper: Keeper) -> BridgeOf:
-    """Makes an attachment of the container, or another one, to the bridge; keyword arguments are options of dhcp."""
+def bridge(container: Container, stopped_daemon: LeaseDaemon) -> CreateBridgeRunner:
+    """Return a function that creates a runner of bridge; its keyword arguments are options of dhcp."""
 
     def make(*, to: Container | None = None, bridge: dict[str, Any] | None = None, **ipam: Any) -> PluginRunner:
-        section = {"type": "dhcp", "daemonSocketPath": str(no_keeper.socket), **ipam}
+        section = {"type": "dhcp", "daemonSocketPath": str(stopped_daemon.socket), **ipam}
         return PluginRunner("bridge", to or container, bridge=BRIDGE, ipam=section, **(bridge or {}))
 
     return make
 
 
-def address_of(container: Container, ifname: str = "eth0") -> list[str]:
-    """The IPv4 addresses of the interface."""
+def addresses_of(container: Container, ifname: str = "eth0") -> list[str]:
+    """Return the IPv4 addresses of the interface."""
     (link,) = container.json(f"ip -j -4 addr show dev {ifname}") or [{"addr_info": []}]
     return [f"{one['local']}/{one['prefixlen']}" for one in link.get("addr_info", [])]

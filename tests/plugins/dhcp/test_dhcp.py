@@ -1,4 +1,4 @@
-"""dhcp: what real servers grant, and every option."""
+"""dhcp: leases from real servers, and every option."""
 
 import base64
 import json
@@ -14,14 +14,14 @@ from pycni_plugins.dhcp.config import DhcpConfig
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, PluginRunner, wait_for
 
-from .conftest import BRIDGE, BridgeOf, Keeper, Lan, address_of
+from .conftest import BRIDGE, CreateBridgeRunner, Lan, LeaseDaemon, addresses_of
 
-# Option 121 as dhcpd writes it: 10.99.0.0/16 by 10.55.0.2, 10.98.1.0/24 on the link, the default by 10.55.0.3.
+# Option 121 as dhcpd writes it: 10.99.0.0/16 via 10.55.0.2, 10.98.1.0/24 on-link, the default route via 10.55.0.3.
 CLASSLESS = "option classless 16,10,99,10,55,0,2, 24,10,98,1,0,0,0,0, 0,10,55,0,3;"
 
 
-def test_a_container_gets_uses_and_returns_an_address(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_lease_is_acquired_used_and_released(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc()
     runtime = bridge()
@@ -29,20 +29,20 @@ def test_a_container_gets_uses_and_returns_an_address(
     (ip,) = result["ips"]
     assert ip == {"address": ip["address"], "gateway": "10.55.0.1", "interface": 2}
     assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.55.0.1"}]
-    assert address_of(container) == [ip["address"]]
+    assert addresses_of(container) == [ip["address"]]
     assert container.pings("10.55.0.1")
     runtime.check()
     runtime.delete()
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
     wait_for(lambda: f"DHCPRELEASE of {ip['address'].partition('/')[0]}" in lan.said(), "the release")
 
 
-def test_the_example_of_the_readme(lan: Lan, keeper: Keeper, container: Container) -> None:
+def test_example_of_the_readme(lan: Lan, lease_daemon: LeaseDaemon, container: Container) -> None:
     text = (Path(__file__).parents[3] / "plugins" / "dhcp" / "README.md").read_text()
     document = json.loads(text.partition("```json")[2].partition("```")[0])
     lan.isc("option interface-mtu 1400;", CLASSLESS)
     plugin = document.pop("type")
-    document["ipam"]["daemonSocketPath"] = str(keeper.socket)
+    document["ipam"]["daemonSocketPath"] = str(lease_daemon.socket)
     runtime = PluginRunner(plugin, container, **document)
     assert [route["dst"] for route in runtime.add()["routes"]] == ["10.99.0.0/16", "10.98.1.0/24", "0.0.0.0/0"]
     runtime.check()
@@ -50,31 +50,31 @@ def test_the_example_of_the_readme(lan: Lan, keeper: Keeper, container: Containe
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
 
 
-def test_a_container_gets_an_address_of_dnsmasq(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_lease_is_acquired_from_dnsmasq_and_released(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.dnsmasq()
     runtime = bridge()
     address = runtime.add()["ips"][0]["address"]
-    assert address_of(container) == [address]
+    assert addresses_of(container) == [address]
     runtime.delete()
     wait_for(lambda: f"DHCPRELEASE(eth0) {address.partition('/')[0]}" in lan.said(), "the release")
 
 
-def test_the_server_is_told_who_asks_as_by_the_go_plugin(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_client_id_is_the_same_as_the_go_plugins(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.dnsmasq()
     bridge().add()
     client_id = b"\0" + f"{container.id}/test/eth0".encode()
     leases = (lan.directory / "dnsmasq.leases").read_text()
     assert leases.split()[-1] == client_id.hex(":")
-    (record,) = keeper.records()
+    (record,) = lease_daemon.records()
     assert record["client"]["containerId"] == container.id
 
 
-def test_r37_resolver_settings_and_time_servers_go_into_the_result(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_dns_and_ntp_servers_of_the_lease_are_in_the_result(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.dnsmasq(
         *("--dhcp-option=6,10.55.0.53,10.55.0.54", "--dhcp-option=15,example.org"),
@@ -93,7 +93,9 @@ def test_r37_resolver_settings_and_time_servers_go_into_the_result(
     }
 
 
-def test_only_what_is_requested_is_asked_for(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_skip_default_requests_only_the_named_options(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
     lan.dnsmasq("--dhcp-option=6,10.55.0.53")
     result = bridge(request=[{"skipDefault": True, "option": "subnet-mask"}]).add()
     assert "dns" not in result or not result["dns"]
@@ -101,8 +103,10 @@ def test_only_what_is_requested_is_asked_for(lan: Lan, keeper: Keeper, bridge: B
     assert "requested options: 1:netmask\n" in lan.said()
 
 
-def test_a_list_of_requests_is_never_empty(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
-    """Such a one is malformed; as with the Go plugin, others stand in for it."""
+def test_default_options_are_requested_if_none_is_named(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
+    """An empty parameter request list is malformed. The Go plugin also requests defaults in this case."""
     lan.dnsmasq("--dhcp-option=6,10.55.0.53")
     result = bridge(request=[{"skipDefault": True}]).add()
     assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.55.0.1"}]
@@ -110,7 +114,9 @@ def test_a_list_of_requests_is_never_empty(lan: Lan, keeper: Keeper, bridge: Bri
     assert "requested options: 1:netmask, 3:router, 15:domain-name, 6:dns-server\n" in lan.said()
 
 
-def test_requested_options_come_first_by_name_or_number(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_requested_options_come_first_and_may_be_names_or_numbers(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
     lan.dnsmasq()
     bridge(request=[{"option": "121"}, {"option": "interface-mtu"}, {"option": "routers"}]).add()
     lines = ", ".join(re.findall(r"requested options: (.*)", lan.said())).split(", ")
@@ -118,8 +124,8 @@ def test_requested_options_come_first_by_name_or_number(lan: Lan, keeper: Keeper
     assert numbers == [121, 26, 3, 1, 6, 15, 119, 42]
 
 
-def test_the_mtu_of_the_server_is_the_interfaces(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_requested_mtu_of_the_lease_is_set_on_the_interface(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc("option interface-mtu 1380;")
     result = bridge(request=[{"option": "interface-mtu"}]).add()
@@ -127,16 +133,16 @@ def test_the_mtu_of_the_server_is_the_interfaces(
     assert [interface.get("mtu") for interface in result["interfaces"]] == [None, None, 1380]
 
 
-def test_an_mtu_that_is_not_asked_for_changes_nothing(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_mtu_that_was_not_requested_is_ignored(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc("option interface-mtu 1380;")
     bridge().add()
     assert "mtu 1500 " in container.run("ip link show eth0")
 
 
-def test_classless_routes_stand_in_for_all_others(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_classless_routes_replace_all_other_routes(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc(CLASSLESS, "option static-routes 10.97.0.0 10.55.0.4;")
     runtime = bridge(request=[{"option": "121"}, {"option": "33"}], priority=50)
@@ -154,7 +160,7 @@ def test_classless_routes_stand_in_for_all_others(
     runtime.check()
 
 
-def test_static_routes_have_the_masks_of_their_classes(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_static_routes_have_classful_masks(lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
     lan.isc("option static-routes 10.0.0.0 10.55.0.2, 172.16.0.0 10.55.0.3, 192.168.7.0 10.55.0.4;")
     assert bridge(request=[{"option": "static-routes"}]).add()["routes"] == [
         {"dst": "10.0.0.0/8", "gw": "10.55.0.2"},
@@ -164,7 +170,9 @@ def test_static_routes_have_the_masks_of_their_classes(lan: Lan, keeper: Keeper,
     ]
 
 
-def test_what_is_provided_reaches_the_server(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_provided_options_are_sent_to_the_server(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
     lan.dnsmasq()
     runtime = bridge(
         provide=[
@@ -183,34 +191,38 @@ def test_what_is_provided_reaches_the_server(lan: Lan, keeper: Keeper, bridge: B
 
 
 @pytest.mark.parametrize(
-    ("cni_args", "told"),
+    ("cni_args", "provided"),
     [({"K": "arg"}, {12: b"arg", 77: b"arg"}), ({}, {12: b"value"}), ({"K": ""}, {}), ({"k": "arg"}, {12: b"value"})],
 )
-def test_an_argument_of_the_call_counts_before_the_value(cni_args: dict[str, str], told: dict[int, bytes]) -> None:
+def test_value_from_cni_args_takes_precedence_over_the_configured_value(
+    cni_args: dict[str, str], provided: dict[int, bytes]
+) -> None:
     provide = [{"option": "host-name", "value": "value", "fromArg": "K"}, {"option": "77", "fromArg": "K"}]
-    assert DhcpConfig.read({"ipam": {"type": "dhcp", "provide": provide}}).provided(cni_args) == told
+    assert DhcpConfig.read({"ipam": {"type": "dhcp", "provide": provide}}).provided(cni_args) == provided
 
 
-def test_a_client_id_may_be_provided(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_client_id_can_be_provided(lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
     lan.dnsmasq()
     runtime = bridge(provide=[{"option": "dhcp-client-identifier", "value": "my-client"}])
     runtime.add()
     assert (lan.directory / "dnsmasq.leases").read_text().split()[-1] == b"my-client".hex(":")
     runtime.delete()
-    wait_for(lambda: not (lan.directory / "dnsmasq.leases").read_text(), "the release, under the same id")
+    wait_for(lambda: not (lan.directory / "dnsmasq.leases").read_text(), "the release with the same client ID")
 
 
-def test_an_address_and_a_time_may_be_wished_for(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
-    """Go: options are texts, whatever they mean."""
+def test_address_and_lease_time_can_be_requested(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
+    """Go: the value of each option is sent as text, whatever its type."""
     lan.dnsmasq()
-    wishes = [
+    requested = [
         {"option": "dhcp-requested-address", "fromArg": "IP"},
         {"option": "dhcp-lease-time", "value": "150"},
     ]
-    runtime = bridge(provide=wishes, request=[{"option": "51"}])
+    runtime = bridge(provide=requested, request=[{"option": "51"}])
     runtime.cni_args = "IgnoreUnknown=1;IP=10.55.0.142"
     assert runtime.add()["ips"][0]["address"] == "10.55.0.142/24"
-    (record,) = keeper.records()
+    (record,) = lease_daemon.records()
     assert base64.b64decode(record["lease"]["options"]["51"]) in ((120).to_bytes(4, "big"), (150).to_bytes(4, "big"))
 
 
@@ -227,8 +239,8 @@ def test_an_address_and_a_time_may_be_wished_for(lan: Lan, keeper: Keeper, bridg
         ({"priority": -1}, "priority"),
     ],
 )
-def test_a_wrong_configuration_is_refused_by_name(
-    bridge: BridgeOf, host: Any, ipam: dict[str, Any], complaint: str
+def test_error_for_an_invalid_configuration_names_the_option(
+    bridge: CreateBridgeRunner, host: Any, ipam: dict[str, Any], complaint: str
 ) -> None:
     host.run("ip link add lan0 type bridge")
     runtime = bridge(**ipam)
@@ -239,7 +251,7 @@ def test_a_wrong_configuration_is_refused_by_name(
     runtime.delete()
 
 
-def test_validate_names_every_wrong_option() -> None:
+def test_validate_reports_every_invalid_option() -> None:
     config = DhcpConfig.read(
         {
             "ipam": {
@@ -253,7 +265,9 @@ def test_validate_names_every_wrong_option() -> None:
     assert places == ["ipam.request[0].option", "ipam.provide[0].option", "ipam.provide[1].value"]
 
 
-def test_check_finds_what_is_wrong(lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container) -> None:
+def test_check_fails_with_a_wrong_address_without_the_daemon_and_without_a_lease(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
+) -> None:
     lan.isc()
     runtime = bridge()
     result = runtime.add()
@@ -264,18 +278,18 @@ def test_check_finds_what_is_wrong(lan: Lan, keeper: Keeper, bridge: BridgeOf, c
     with pytest.raises(CniError, match="eth0 has a DHCP lease of 10.55.0.1"):
         runtime.check()
     runtime.result = result
-    keeper.stop()
+    lease_daemon.stop()
     with pytest.raises(CniError, match="error dialing DHCP daemon"):
         runtime.check()
-    for path in keeper.leases.glob("*.json"):
+    for path in lease_daemon.leases.glob("*.json"):
         path.unlink()
-    keeper.start()
+    lease_daemon.start()
     with pytest.raises(CniError, match=f"no DHCP lease for eth0 of container {container.id}"):
         runtime.check()
 
 
-def test_check_notices_that_the_lease_is_for_another_namespace(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, containers: list[Container]
+def test_check_fails_if_the_lease_is_for_another_namespace(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, containers: list[Container]
 ) -> None:
     lan.isc()
     runtime = bridge(to=containers[0])
@@ -287,47 +301,49 @@ def test_check_notices_that_the_lease_is_for_another_namespace(
         other.check()
 
 
-def test_status_says_that_no_keeper_runs(no_keeper: Keeper, bridge: BridgeOf) -> None:
+def test_status_fails_with_code_50_without_a_daemon(stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
     runtime = bridge()
     with pytest.raises(CniError, match="error dialing DHCP daemon") as unready:
         runtime.status()
     assert unready.value.code == 50
     assert "pycni serve" in unready.value.details
-    no_keeper.start()
+    stopped_daemon.start()
     runtime.status()
 
 
-def test_gc_gives_back_what_is_not_valid(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, containers: list[Container]
+def test_gc_releases_leases_without_a_valid_attachment(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, containers: list[Container]
 ) -> None:
     lan.isc()
-    stale, valid, foreign = (bridge(to=container) for container in containers)
-    foreign.config["name"] = "other"
-    for runtime in (stale, valid, foreign):
+    stale, valid, other_network = (bridge(to=container) for container in containers)
+    other_network.config["name"] = "other"
+    for runtime in (stale, valid, other_network):
         runtime.add()
     address = stale.result["ips"][0]["address"].partition("/")[0]
     stale.gc(valid)
-    assert sorted(record["client"]["containerId"] for record in keeper.records()) == sorted(
-        runtime.container.id for runtime in (valid, foreign)
+    assert sorted(record["client"]["containerId"] for record in lease_daemon.records()) == sorted(
+        runtime.container.id for runtime in (valid, other_network)
     )
     wait_for(lambda: f"DHCPRELEASE of {address}" in lan.said(), "the release")
 
 
-def test_the_same_add_again_has_the_same_lease(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_repeated_add_reuses_the_lease(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
-    """Go: a repeated ADD reuses the lease (DH-31)."""
+    """Go: it does the same."""
     lan.isc()
     runtime = bridge()
     first = runtime.add()
-    alone = PluginRunner("dhcp", container, ipam=runtime.config["ipam"])
-    again = alone.add()
-    assert again["ips"][0]["address"] == first["ips"][0]["address"]
+    repeated = PluginRunner("dhcp", container, ipam=runtime.config["ipam"])
+    result = repeated.add()
+    assert result["ips"][0]["address"] == first["ips"][0]["address"]
     assert lan.said().count("DHCPDISCOVER") <= 2
-    assert len(keeper.records()) == 1
+    assert len(lease_daemon.records()) == 1
 
 
-def test_many_containers_at_once(lan: Lan, keeper: Keeper, bridge: BridgeOf, host: Any) -> None:
+def test_concurrent_adds_get_distinct_addresses(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, host: Any
+) -> None:
     lan.isc()
     made = [Container(host) for _ in range(12)]
     runtimes = [bridge(to=one) for one in made]
@@ -342,16 +358,18 @@ def test_many_containers_at_once(lan: Lan, keeper: Keeper, bridge: BridgeOf, hos
     for runtime in runtimes:
         runtime.check()
         runtime.delete()
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
     for one in made:
         one.close()
 
 
-def test_a_macvlan_gets_an_address_too(lan: Lan, keeper: Keeper, host: Any, container: Container) -> None:
+def test_lease_is_acquired_for_an_existing_macvlan_link(
+    lan: Lan, lease_daemon: LeaseDaemon, host: Any, container: Container
+) -> None:
     lan.isc()
     host.run(f"ip link add link {BRIDGE} name mv0 type macvlan mode bridge")
     host.run(f"ip link set mv0 netns {container.path} name eth0")
-    runtime = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
+    runtime = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)})
     address = runtime.add()["ips"][0]["address"]
     runtime.check()
     container.run(f"ip addr add {address} dev eth0")
@@ -360,67 +378,75 @@ def test_a_macvlan_gets_an_address_too(lan: Lan, keeper: Keeper, host: Any, cont
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
 
 
-def test_macvlan_gets_announces_and_returns_a_lease(lan: Lan, keeper: Keeper, container: Container) -> None:
+def test_macvlan_acquires_announces_and_releases_a_lease(
+    lan: Lan, lease_daemon: LeaseDaemon, container: Container
+) -> None:
     lan.isc()
-    ipam = {"type": "dhcp", "daemonSocketPath": str(keeper.socket)}
+    ipam = {"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)}
     runtime = PluginRunner("macvlan", container, master=BRIDGE, ipam=ipam)
     with lan.router.netns.entered():
-        heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
-    with heard:
-        heard.settimeout(0.05)
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
+    with sniffer:
+        sniffer.settimeout(0.05)
         address = runtime.add()["ips"][0]["address"].partition("/")[0]
 
         def announced() -> bool:
             try:
-                frame = heard.recv(2048)
+                frame = sniffer.recv(2048)
             except TimeoutError:
                 return False
             return frame[28:32] == frame[38:42] == socket.inet_aton(address)
 
-        wait_for(announced, "a gratuitous ARP")
+        wait_for(announced, "the gratuitous ARP")
     assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
     assert container.pings("10.55.0.1")
     runtime.check()
     runtime.delete()
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
     wait_for(lambda: f"DHCPRELEASE of {address}" in lan.said(), "the release")
 
 
-def test_an_add_without_a_server_says_so(lan: Lan, no_keeper: Keeper, bridge: BridgeOf) -> None:
-    no_keeper.start("-timeout=300ms", "-resendtimeout", "500ms")
+def test_add_fails_if_no_server_answers(lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
+    stopped_daemon.start("-timeout=300ms", "-resendtimeout", "500ms")
     runtime = bridge()
     with pytest.raises(CniError, match="no more tries: no DHCP lease for eth0 within 0.5 s: no server has answered"):
         runtime.add()
-    assert no_keeper.records() == []
+    assert stopped_daemon.records() == []
     runtime.delete()
 
 
-def test_a_lease_without_a_mask_is_none(lan: Lan, no_keeper: Keeper, bridge: BridgeOf) -> None:
-    no_keeper.start("-timeout=1s", "-resendtimeout", "1s")
+def test_add_fails_if_the_lease_has_no_subnet_mask(
+    lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
+    stopped_daemon.start("-timeout=1s", "-resendtimeout", "1s")
     lan.dnsmasq("--dhcp-option=1")
     with pytest.raises(CniError, match="DHCP option Subnet Mask not found in DHCPACK"):
         bridge().add()
 
 
 @pytest.mark.direct
-def test_a_path_that_is_relative_to_the_caller_is_none_for_the_keeper(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container, monkeypatch: pytest.MonkeyPatch
+def test_relative_netns_path_is_resolved_before_it_is_sent_to_the_daemon(
+    lan: Lan,
+    lease_daemon: LeaseDaemon,
+    bridge: CreateBridgeRunner,
+    container: Container,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It has a directory of its own (DH-05)."""
+    """The daemon's working directory differs from the caller's."""
     lan.isc()
     runtime = bridge()
     monkeypatch.chdir("/proc")
     runtime.netns = container.path.removeprefix("/proc/")
     assert not runtime.netns.startswith("/")
     runtime.add()
-    (record,) = keeper.records()
+    (record,) = lease_daemon.records()
     assert record["client"]["netns"] == container.path
     runtime.delete()
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
 
 
-def test_the_interface_is_not_there(lan: Lan, keeper: Keeper, container: Container) -> None:
-    runtime = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)})
+def test_add_fails_if_the_interface_does_not_exist(lan: Lan, lease_daemon: LeaseDaemon, container: Container) -> None:
+    runtime = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)})
     with pytest.raises(CniError, match='link "eth0" not found'):
         runtime.add()
     runtime.delete()

@@ -1,4 +1,4 @@
-"""A lease's times, and what it says of those who hold it."""
+"""Lease times and client IDs."""
 
 from ipaddress import IPv4Address, IPv4Network
 
@@ -12,7 +12,7 @@ MASK, SERVER = IPv4Address("255.255.255.0").packed, IPv4Address("10.55.0.1").pac
 
 
 def lease(**seconds: int) -> Lease:
-    """A lease obtained at 1000, with these times."""
+    """Return a lease with these times, obtained at time 1000."""
     codes = {"duration": 51, "renew": 58, "rebind": 59}
     times = {codes[name]: value.to_bytes(4, "big") for name, value in seconds.items()}
     ack = Message(Kind.ACK, 1, MAC, yours=IPv4Address("10.55.0.7"), options={1: MASK, 54: SERVER, **times})
@@ -31,7 +31,7 @@ def lease(**seconds: int) -> Lease:
         ({"duration": 0xFFFFFFFF}, float("inf"), float("inf"), float("inf")),
     ],
 )
-def test_when_it_is_renewed_rebound_and_over(seconds: dict[str, int], renew: float, rebind: float, end: float) -> None:
+def test_renewal_rebinding_and_expiry_times(seconds: dict[str, int], renew: float, rebind: float, end: float) -> None:
     made = lease(**seconds)
     assert [made.renew_at - 1000, made.rebind_at - 1000, made.expires_at - 1000] == [renew, rebind, end]
 
@@ -39,28 +39,28 @@ def test_when_it_is_renewed_rebound_and_over(seconds: dict[str, int], renew: flo
 @pytest.mark.parametrize(
     "options", [{1: MASK}, {54: SERVER}, {54: SERVER, 1: b"\xff\x00\xff\x00"}, {54: SERVER, 1: b""}]
 )
-def test_what_lacks_a_server_or_a_mask_is_no_lease(options: dict[int, bytes]) -> None:
+def test_ack_without_a_server_or_a_valid_mask_is_refused(options: dict[int, bytes]) -> None:
     with pytest.raises(ValueError, match=r"not found in DHCPACK|mask"):
         Lease.of(Message(Kind.ACK, 1, MAC, yours=IPv4Address("10.55.0.7"), options=options), MAC, 0.0)
 
 
 @pytest.mark.parametrize(("address", "mask"), [("0.0.0.0", 24), ("127.0.0.5", 8), ("224.0.0.9", 24), ("10.1.0.2", 0)])
-def test_an_address_that_no_host_can_have_is_refused(address: str, mask: int) -> None:
+def test_ack_with_an_address_unusable_for_hosts_is_refused(address: str, mask: int) -> None:
     netmask = IPv4Network(f"0.0.0.0/{mask}").netmask.packed
     ack = Message(Kind.ACK, 1, MAC, yours=IPv4Address(address), options={1: netmask, 54: SERVER})
     with pytest.raises(ValueError, match="is no address of a host"):
         Lease.of(ack, MAC, 0.0)
 
 
-def test_a_wish_for_an_address_is_no_part_of_a_renewal() -> None:
-    wishing = client("net").model_copy(update={"provided": {50: b"wish", 12: b"web-0"}})
-    assert wishing.message(Kind.DISCOVER, 1, MAC).options[50] == b"wish"
-    renewal = wishing.message(Kind.REQUEST, 1, MAC, client=IPv4Address("10.55.0.7"))
+def test_renewal_does_not_contain_the_requested_address() -> None:
+    requesting = client("net").model_copy(update={"provided": {50: b"addr", 12: b"web-0"}})
+    assert requesting.message(Kind.DISCOVER, 1, MAC).options[50] == b"addr"
+    renewal = requesting.message(Kind.REQUEST, 1, MAC, client=IPv4Address("10.55.0.7"))
     assert 50 not in renewal.options
     assert renewal.options[12] == b"web-0"
 
 
-def test_it_is_remembered_as_it_was() -> None:
+def test_lease_is_unchanged_after_a_round_trip_through_json() -> None:
     made = lease(duration=80)
     assert Lease.model_validate_json(made.model_dump_json(by_alias=True)) == made
     assert str(made.cidr) == "10.55.0.7/24"
@@ -70,8 +70,8 @@ def client(network: str, container_id: str = "c1", ifname: str = "eth0") -> Clie
     return Client(network=network, container_id=container_id, ifname=ifname, netns="/n", requested=(), provided={})
 
 
-def test_long_client_ids_are_no_ones_else() -> None:
-    """Go: cut to 254 bytes, so that two interfaces of a container could be one client (DH-21)."""
+def test_long_client_ids_stay_distinct() -> None:
+    """Go: client IDs are cut to 254 bytes, so two interfaces of a container can have the same one."""
     assert client("net").id == b"\0c1/net/eth0"
     long = [client("n" * 300, ifname=ifname).id for ifname in ("eth0", "eth1")]
     assert long[0] != long[1]

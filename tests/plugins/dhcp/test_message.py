@@ -1,4 +1,4 @@
-"""DHCP on the wire: held against pyroute2, which writes and reads the plain cases, and what only real life brings."""
+"""The DHCP wire format: compared with pyroute2 for simple messages, and malformed or unusual messages."""
 
 from ipaddress import IPv4Address, ip_interface
 
@@ -17,13 +17,13 @@ COOKIE = b"\x63\x82\x53\x63"
 
 
 def reply(raw_options: bytes, *, server_name: bytes = b"", file: bytes = b"") -> bytes:
-    """A server's message with these bytes where options stand."""
+    """Return a server's message with these bytes as its options."""
     fixed = bytes([2, 1, 6, 0]) + (77).to_bytes(4, "big") + bytes(8) + IPv4Address("10.55.0.100").packed + bytes(8)
     hardware = bytes.fromhex(MAC.replace(":", "")).ljust(16, b"\0")
     return fixed + hardware + server_name.ljust(64, b"\0") + file.ljust(128, b"\0") + COOKIE + raw_options
 
 
-def test_pyroute2_reads_what_we_write() -> None:
+def test_pyroute2_decodes_encoded_messages() -> None:
     wanted, most = IPv4Address("10.55.0.7").packed, (1500).to_bytes(2, "big")
     message = Message(
         Kind.REQUEST,
@@ -46,7 +46,7 @@ def test_pyroute2_reads_what_we_write() -> None:
     }
 
 
-def test_we_read_what_pyroute2_writes() -> None:
+def test_messages_encoded_by_pyroute2_are_decoded() -> None:
     written = dhcp4msg(
         {
             "op": 2,
@@ -68,16 +68,16 @@ def test_we_read_what_pyroute2_writes() -> None:
     assert options.seconds(message.options[51]) == 3600
 
 
-def test_a_long_option_travels_in_parts() -> None:
-    """RFC 3396; pyroute2 keeps the last part alone."""
+def test_long_option_is_split_and_joined() -> None:
+    """RFC 3396. pyroute2 returns only the last part."""
     parts = b"\x35\x01\x05" + b"\x79\x03abc" + b"\x06\x04\x0a\x00\x00\x01" + b"\x79\x03def" + b"\xff"
     assert Message.decode(reply(parts)).options[121] == b"abcdef"
     long = Message(Kind.DISCOVER, 1, MAC, options={77: bytes(600)})
     assert long.encode().count(bytes([77, 255])) == 2
 
 
-def test_options_may_go_on_in_the_fields_for_names() -> None:
-    """RFC 2132 section 9.3: option overload; first the file, then the server's name."""
+def test_options_continue_in_the_file_and_sname_fields() -> None:
+    """RFC 2132 section 9.3, option overload: `file` comes before `sname`."""
     data = reply(
         b"\x35\x01\x05\x34\x01\x03\x79\x01a\xff", file=b"\x79\x01b\xff", server_name=b"\x79\x01c\x0f\x03org\xff"
     )
@@ -90,18 +90,18 @@ def test_options_may_go_on_in_the_fields_for_names() -> None:
     "data",
     [b"", bytes(240), reply(b"\xff"), reply(b"\x35\x01\x63\xff"), reply(b"\x35\x02\x05\x05\xff"), reply(b"")[:239]],
 )
-def test_what_is_no_servers_message_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_a_server_message_are_refused(data: bytes) -> None:
     with pytest.raises(MessageError):
         Message.decode(data)
 
 
-def test_an_option_that_is_cut_off_ends_the_message_only() -> None:
+def test_truncated_option_is_ignored_and_the_options_before_it_are_kept() -> None:
     message = Message.decode(reply(b"\x35\x01\x05\x03\x04\x0a\x37\x00\x01\x0f\x20org"))
     assert message.options == {3: IPv4Address("10.55.0.1").packed}
 
 
 @given(st.binary(max_size=700), st.binary(max_size=64), st.binary(max_size=128))
-def test_no_bytes_do_harm(raw: bytes, server_name: bytes, file: bytes) -> None:
+def test_arbitrary_bytes_raise_nothing_but_message_error(raw: bytes, server_name: bytes, file: bytes) -> None:
     for data in (raw, reply(b"\x35\x01\x05" + raw, server_name=server_name, file=file)):
         try:
             message = Message.decode(data)
@@ -116,17 +116,17 @@ def test_no_bytes_do_harm(raw: bytes, server_name: bytes, file: bytes) -> None:
 
 
 @given(st.dictionaries(st.integers(1, 254).filter(lambda code: code not in (52, 53)), st.binary(max_size=600)))
-def test_options_come_back_as_they_were_written(written: dict[int, bytes]) -> None:
+def test_options_are_unchanged_after_encoding_and_decoding(written: dict[int, bytes]) -> None:
     data = bytearray(Message(Kind.ACK, 1, MAC, options=written).encode())
     data[0] = 2
     assert Message.decode(bytes(data)).options == written
 
 
-def test_search_lists_are_compressed() -> None:
+def test_compressed_search_lists_are_decoded() -> None:
     """The example of RFC 3397: eng.apple.com., marketing.apple.com."""
     data = b"\x03eng\x05apple\x03com\x00\x09marketing\xc0\x04"
     assert options.names(data) == ["eng.apple.com", "marketing.apple.com"]
-    assert options.names(b"\x03eng\xc0\x00") == []  # a name that never ends
+    assert options.names(b"\x03eng\xc0\x00") == []  # a pointer to the start of the same name
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_classless_routes(data: list[int], routes: list[tuple[str, str, int | No
 @pytest.mark.parametrize(
     ("name", "code"), [("routers", 3), ("dhcp-client-identifier", 61), ("121", 121), ("user-class", 77), ("254", 254)]
 )
-def test_options_have_names_and_numbers(name: str, code: int) -> None:
+def test_option_codes_are_found_by_name_or_number(name: str, code: int) -> None:
     assert options.number(name) == code
 
 
 @pytest.mark.parametrize("name", ["", "0", "255", "-1", "1.5", "٣", "Routers"])
-def test_what_is_no_option(name: str) -> None:
+def test_unknown_options_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is no DHCP option"):
         options.number(name)
 
@@ -170,11 +170,11 @@ def test_what_is_no_option(name: str) -> None:
         (b"org\nnameserver 6.6.6.6", ""),
     ],
 )
-def test_a_domain_that_could_do_harm_in_a_resolv_conf_is_none(data: bytes, name: str) -> None:
+def test_domains_unsafe_in_resolv_conf_are_dropped(data: bytes, name: str) -> None:
     assert options.domain(data) == name
     label = data.rstrip(b".\0")
     assert options.names(bytes([len(label)]) + label + b"\0") == ([name] if name else [])
 
 
-def test_what_servers_say_is_fit_to_be_shown() -> None:
+def test_unprintable_characters_in_texts_of_servers_are_replaced() -> None:
     assert options.text(b"no\x1b[2Jlease\xff\0") == "no\ufffd[2Jlease\ufffd"

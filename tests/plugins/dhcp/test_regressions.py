@@ -1,5 +1,6 @@
-"""dhcp: where the Go plugin and its daemon go wrong, and what happens to leases in the long run."""
+"""dhcp: faults of the Go plugin and its daemon, and leases over time (docs/reference/plugins.md#dhcp)."""
 
+import json
 import os
 import signal
 import socket
@@ -17,17 +18,17 @@ from pycni.cli import installation
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner, wait_for
 
-from .conftest import BRIDGE, SUBNET, BridgeOf, Keeper, Lan, Process, address_of
+from .conftest import BRIDGE, SUBNET, CreateBridgeRunner, Lan, LeaseDaemon, Process, addresses_of
 
 if TYPE_CHECKING:
     from tests.plugins.conftest import GoPlugins
 
-PATIENCE = 40  # seconds, for slow machines
-SHORT = 8  # seconds that a lease lasts: renewed after 4, rebound after 7
+TIMEOUT = 40  # seconds, for slow machines
+LEASE_SECONDS = 8  # renewed after 4, rebound after 7
 
 
-def lease_of(keeper: Keeper) -> dict[str, Any]:
-    (record,) = keeper.records()
+def lease_of(lease_daemon: LeaseDaemon) -> dict[str, Any]:
+    (record,) = lease_daemon.records()
     return dict(record["lease"], withdrawn=record["withdrawn"])
 
 
@@ -35,14 +36,14 @@ def ip_of(result: dict[str, Any]) -> str:
     return str(result["ips"][0]["address"])
 
 
-# The first ADD (R-26)
+# The first ADD
 
 
-def test_the_first_packet_on_a_new_bridge_port_is_not_lost_for_ten_seconds(
-    lan: Lan, no_keeper: Keeper, bridge: BridgeOf, containers: list[Container]
+def test_add_on_a_new_bridge_port_gets_a_lease_within_five_seconds(
+    lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner, containers: list[Container]
 ) -> None:
-    """Go: DISCOVER left before the port forwarded, and the next one came ten seconds later (R-26)."""
-    no_keeper.start("-timeout=5s", "-resendtimeout=5s")
+    """Go: DISCOVER is sent before the port forwards, and sent again ten seconds later."""
+    stopped_daemon.start("-timeout=5s", "-resendtimeout=5s")
     lan.isc()
     for container in containers:
         bridge(to=container).add()
@@ -52,18 +53,22 @@ def test_the_first_packet_on_a_new_bridge_port_is_not_lost_for_ten_seconds(
 
 
 @pytest.fixture
-def stranger(lan: Lan, containers: list[Container]) -> Container:
-    """Somebody on the network who has an address of the server's pool, without having asked."""
+def conflicting_container(lan: Lan, containers: list[Container]) -> Container:
+    """A container that uses an address of the server's pool without a lease."""
     ipam = {"type": "static", "addresses": [{"address": f"{SUBNET}.100/24"}]}
     PluginRunner("bridge", containers[1], bridge=BRIDGE, ipam=ipam).add()
     return containers[1]
 
 
-def test_an_address_that_somebody_has_already_is_declined(
-    lan: Lan, no_keeper: Keeper, bridge: BridgeOf, container: Container, stranger: Container
+def test_address_in_use_is_declined_and_another_one_acquired(
+    lan: Lan,
+    stopped_daemon: LeaseDaemon,
+    bridge: CreateBridgeRunner,
+    container: Container,
+    conflicting_container: Container,
 ) -> None:
-    """Go: both had it (RFC 2131 section 3.1, step 5)."""
-    no_keeper.start("-resendmax=100ms")
+    """RFC 2131 section 3.1, step 5. Go: both containers use the address."""
+    stopped_daemon.start("-resendmax=100ms")
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
     runtime = bridge(declineConflicts=True, provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
     with lan.overheard() as frames:
@@ -75,32 +80,32 @@ def test_an_address_that_somebody_has_already_is_declined(
     assert container.pings(f"{SUBNET}.100")
 
 
-def test_where_there_is_no_other_address_the_holder_is_named(
-    lan: Lan, no_keeper: Keeper, bridge: BridgeOf, stranger: Container
+def test_error_names_the_mac_address_that_uses_the_only_address(
+    lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner, conflicting_container: Container
 ) -> None:
-    no_keeper.start("-timeout=2s", "-resendtimeout=200ms")
+    stopped_daemon.start("-timeout=2s", "-resendtimeout=200ms")
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.100")
-    (link,) = stranger.json("ip -j link show eth0")
+    (link,) = conflicting_container.json("ip -j link show eth0")
     with pytest.raises(CniError, match=f"no more tries: .*{link['address']} has {SUBNET}.100 already"):
         bridge(declineConflicts=True).add()
-    assert no_keeper.records() == []
+    assert stopped_daemon.records() == []
 
 
-def test_nothing_is_declined_unless_that_is_asked_for(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, stranger: Container
+def test_conflicting_address_is_accepted_without_decline_conflicts(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, conflicting_container: Container
 ) -> None:
-    """There are routers that answer for every address."""
+    """Some routers answer ARP requests for every address."""
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
-    asking = bridge(provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
-    assert ip_of(asking.add()) == f"{SUBNET}.100/24"
+    runtime = bridge(provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
+    assert ip_of(runtime.add()) == f"{SUBNET}.100/24"
     assert "DHCPDECLINE" not in lan.said()
 
 
-# CHECK and restarts (R-24)
+# CHECK and restarts
 
 
-def test_check_asks_no_server(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
-    """Go: CHECK was an ADD, and acquired a lease when the daemon had forgotten its own (R-24)."""
+def test_check_sends_nothing_to_the_server(lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
+    """Go: CHECK is an ADD, and acquires a lease if the daemon has none."""
     lan.isc()
     runtime = bridge()
     runtime.add()
@@ -111,41 +116,41 @@ def test_check_asks_no_server(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> Non
         PluginRunner("dhcp", runtime.container, ipam=runtime.config["ipam"]).check()
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
     assert lan.said().count("DHCP") == before + 1
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
 
 
 @pytest.mark.parametrize("end", [pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive), signal.SIGKILL])
-def test_leases_survive_a_restart_of_the_keeper(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container, end: signal.Signals
+def test_leases_survive_a_restart_of_the_daemon(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container, end: signal.Signals
 ) -> None:
-    """Go: a new daemon knew no lease, renewed none and released none (R-24, #235, #767)."""
-    lan.isc(seconds=SHORT)
+    """containernetworking/plugins#235 and #767: a restarted daemon knows no lease, renews none and releases none."""
+    lan.isc(seconds=LEASE_SECONDS)
     runtime = bridge()
     address = ip_of(runtime.add())
-    keeper.stop(end)
-    keeper.start()
+    lease_daemon.stop(end)
+    lease_daemon.start()
     runtime.check()
-    obtained = lease_of(keeper)["obtained"]
-    wait_for(lambda: lease_of(keeper)["obtained"] > obtained, "the renewal", seconds=PATIENCE)
-    assert address_of(container) == [address]
+    obtained = lease_of(lease_daemon)["obtained"]
+    wait_for(lambda: lease_of(lease_daemon)["obtained"] > obtained, "the renewal", seconds=TIMEOUT)
+    assert addresses_of(container) == [address]
     runtime.check()
     runtime.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
 
 
-def test_a_lease_that_ends_while_no_keeper_runs_is_asked_for_again(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_lease_that_expires_without_a_daemon_is_acquired_again(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc(seconds=2)
     runtime = bridge()
     address = ip_of(runtime.add())
-    keeper.stop()
+    lease_daemon.stop()
     end = lan.said()
-    wait_for(lambda: _boot_time() > _expiry(keeper), "the end of the lease", seconds=PATIENCE)
+    wait_for(lambda: _boot_time() > _expiry(lease_daemon), "the end of the lease", seconds=TIMEOUT)
     lan.isc(seconds=600)
-    keeper.start()
-    wait_for(lambda: not lease_of(keeper)["withdrawn"] and "DHCPACK" in lan.said(), "a lease", seconds=PATIENCE)
-    wait_for(lambda: address_of(container) == [address], "the address")
+    lease_daemon.start()
+    wait_for(lambda: not lease_of(lease_daemon)["withdrawn"] and "DHCPACK" in lan.said(), "a lease", seconds=TIMEOUT)
+    wait_for(lambda: addresses_of(container) == [address], "the address")
     assert "DHCPDISCOVER" in lan.said(), end
 
 
@@ -153,85 +158,91 @@ def _boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _expiry(keeper: Keeper) -> float:
-    return float(lease_of(keeper)["obtained"]) + 2
+def _expiry(lease_daemon: LeaseDaemon) -> float:
+    return float(lease_of(lease_daemon)["obtained"]) + 2
 
 
-def test_del_succeeds_without_a_keeper_and_still_releases(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
-    """Go: DEL failed when the daemon was not there (R-24)."""
+def test_del_without_a_daemon_releases_the_lease(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
+    """Go: DEL fails without the daemon."""
     lan.isc()
     runtime = bridge()
     runtime.add()
-    keeper.stop(signal.SIGKILL)
+    lease_daemon.stop(signal.SIGKILL)
     runtime.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
     runtime.delete()
 
 
-def test_gc_works_without_a_keeper(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_gc_without_a_daemon_releases_the_lease(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
     lan.isc()
     runtime = bridge()
     runtime.add()
-    keeper.stop(signal.SIGKILL)
+    lease_daemon.stop(signal.SIGKILL)
     runtime.gc()
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
 
 
-def test_gc_goes_on_with_the_next_lease_when_one_cannot_be_forgotten(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, containers: list[Container]
+def test_gc_continues_after_a_lease_that_cannot_be_removed(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, containers: list[Container]
 ) -> None:
     lan.isc()
     runtimes = [bridge(to=container) for container in containers]
     for runtime in runtimes:
         runtime.add()
-    stuck = keeper.leases / f"{runtimes[0].owner.key}.json"
+    stuck = lease_daemon.leases / f"{runtimes[0].owner.key}.json"
     stuck.unlink()
     stuck.mkdir()
     with pytest.raises(CniError, match="cannot remove the DHCP lease .*is a directory"):
         runtimes[0].gc()
-    assert list(keeper.leases.glob("*.json")) == [stuck]
+    assert list(lease_daemon.leases.glob("*.json")) == [stuck]
     wait_for(lambda: lan.said().count("DHCPRELEASE") == 3, "the releases")
     stuck.rmdir()
 
 
-def test_del_is_told_of_a_keeper_that_does_not_listen(lan: Lan, keeper: Keeper, bridge: BridgeOf) -> None:
+def test_del_fails_with_code_11_if_the_daemon_runs_but_does_not_listen(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
+) -> None:
     lan.isc()
     runtime = bridge()
     runtime.add()
-    hidden = keeper.socket.rename(keeper.socket.with_name("hidden"))
+    hidden = lease_daemon.socket.rename(lease_daemon.socket.with_name("hidden"))
     with pytest.raises(CniError, match="does not listen") as failed:
         runtime.delete()
     assert failed.value.code == 11
-    hidden.rename(keeper.socket)
+    hidden.rename(lease_daemon.socket)
     runtime.delete()
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
 
 
-# The daemon (R-25)
+# The daemon
 
 
-def test_servers_broadcast_their_answers_where_the_flag_says_so(
-    lan: Lan, no_keeper: Keeper, bridge: BridgeOf, containers: list[Container]
+def test_broadcast_flag_makes_servers_broadcast_their_answers(
+    lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner, containers: list[Container]
 ) -> None:
-    """Go: -broadcast changed nothing (R-25)."""
+    """Go: -broadcast has no effect."""
     lan.dnsmasq()
-    no_keeper.start()
+    stopped_daemon.start()
     bridge(to=containers[0]).add()
     assert "broadcast response" not in lan.said()
-    no_keeper.restart("-broadcast=true")
+    stopped_daemon.restart("-broadcast=true")
     bridge(to=containers[1]).add()
     assert "broadcast response" in lan.said()
 
 
-def test_a_socket_that_a_dead_daemon_left_is_no_obstacle(no_keeper: Keeper, bridge: BridgeOf) -> None:
-    """Go: bind: address already in use (R-25)."""
-    no_keeper.socket.parent.mkdir()
+def test_daemon_starts_if_a_stale_socket_exists(stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
+    """Go: "bind: address already in use"."""
+    stopped_daemon.socket.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(no_keeper.socket))
-    no_keeper.start()
-    wait_for(lambda: _is_ready(bridge()), "the keeper")
+        dead.bind(str(stopped_daemon.socket))
+    stopped_daemon.start()
+    wait_for(lambda: _is_ready(bridge()), "the lease daemon")
 
 
 def _is_ready(runtime: PluginRunner) -> bool:
@@ -242,8 +253,8 @@ def _is_ready(runtime: PluginRunner) -> bool:
     return True
 
 
-def test_two_keepers_do_not_keep_the_same_leases(keeper: Keeper, tmp_path: Path) -> None:
-    second = [sys.executable, "-m", "pycni", "dhcp-daemon", "-socketpath", keeper.socket]
+def test_second_daemon_on_the_same_socket_exits_with_an_error(lease_daemon: LeaseDaemon, tmp_path: Path) -> None:
+    second = [sys.executable, "-m", "pycni", "dhcp-daemon", "-socketpath", lease_daemon.socket]
     done = subprocess.run(second, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert "another keeper of DHCP leases listens" in done.stderr
@@ -251,10 +262,10 @@ def test_two_keepers_do_not_keep_the_same_leases(keeper: Keeper, tmp_path: Path)
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("script", [False, True])
-def test_the_executable_is_the_daemon_as_in_the_units_of_go(
-    no_keeper: Keeper, bridge: BridgeOf, tmp_path: Path, *, script: bool
+def test_dhcp_executable_runs_the_daemon(
+    stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner, tmp_path: Path, *, script: bool
 ) -> None:
-    """cni-dhcp.service starts /opt/cni/bin/dhcp daemon."""
+    """Go's cni-dhcp.service runs `/opt/cni/bin/dhcp daemon`."""
     if not script and not installation.has_compiled_launcher():
         pytest.skip("needs the compiled launcher")
     directory, pidfile = tmp_path / "bin", tmp_path / "pid"
@@ -263,21 +274,21 @@ def test_the_executable_is_the_daemon_as_in_the_units_of_go(
     flags = ["-hostprefix", prefix, "--socketpath=/cni/dhcp.sock", "-pidfile", pidfile, "-timeout", "1m0.5s"]
     process = Process(None, tmp_path / "log", directory / "dhcp", "daemon", *flags)
     try:
-        wait_for(lambda: _is_ready(bridge()), f"the daemon: {process.said()}", seconds=PATIENCE)
+        wait_for(lambda: _is_ready(bridge()), f"the daemon: {process.said()}", seconds=TIMEOUT)
         assert int(pidfile.read_text()) == process.pid
         assert pidfile.stat().st_mode & 0o777 == 0o644
     finally:
         assert process.stop() == 0
     assert not pidfile.exists()
-    assert not no_keeper.socket.exists()
+    assert not stopped_daemon.socket.exists()
 
 
-def test_a_keeper_in_a_container_finds_namespaces_below_the_hosts_root(
-    lan: Lan, no_keeper: Keeper, bridge: BridgeOf, container: Container, tmp_path: Path
+def test_host_prefix_is_prepended_to_the_netns_path(
+    lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container, tmp_path: Path
 ) -> None:
     lan.isc()
     root = tmp_path / "run"
-    no_keeper.start("-hostprefix", str(root), "-socketpath", "/cni/dhcp.sock")
+    stopped_daemon.start("-hostprefix", str(root), "-socketpath", "/cni/dhcp.sock")
     runtime = bridge()
     with pytest.raises(CniError, match=f'failed to open netns "{root}{container.path}"'):
         runtime.add()
@@ -288,59 +299,61 @@ def test_a_keeper_in_a_container_finds_namespaces_below_the_hosts_root(
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("script", [False, True])
-def test_other_words_behind_its_name_are_no_command(tmp_path: Path, *, script: bool) -> None:
+def test_executables_run_no_daemon_for_other_arguments(tmp_path: Path, *, script: bool) -> None:
     installation.install(tmp_path / "bin", ["dhcp", "static"], tmp_path / "install", python=script)
-    for words in ([tmp_path / "bin" / "dhcp", "fly"], [tmp_path / "bin" / "static", "daemon"]):
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    for command in ([tmp_path / "bin" / "dhcp", "fly"], [tmp_path / "bin" / "static", "daemon"]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
         assert (done.returncode, done.stdout) == (0, "")
-        assert done.stderr.startswith(f"CNI {words[0].name} plugin v1.9.")
+        assert done.stderr.startswith(f"CNI {command[0].name} plugin v1.9.")
 
 
 @pytest.mark.parametrize(
     "flags", [["-timeout", "10"], ["-pidfile", "relative"], ["-nonsense"], ["-broadcast=maybe"], ["-resendmax=1x"]]
 )
-def test_a_flag_that_is_none_is_refused_by_name(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+def test_error_for_an_invalid_flag_names_it(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         daemon.main(flags)
     assert ended.value.code == 2
     assert flags[0].partition("=")[0] in capsys.readouterr().err
 
 
-def test_a_socket_of_systemd_is_taken_over(no_keeper: Keeper, bridge: BridgeOf, tmp_path: Path) -> None:
-    no_keeper.socket.parent.mkdir()
+def test_daemon_listens_on_a_socket_passed_by_systemd(
+    stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner, tmp_path: Path
+) -> None:
+    stopped_daemon.socket.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(no_keeper.socket))
+        listener.bind(str(stopped_daemon.socket))
         listener.listen()
         script = (
             "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
             "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '1'};"
             "os.execv(sys.executable, [sys.executable, '-m', 'pycni', 'dhcp-daemon', '-socketpath', sys.argv[2]])"
         )
-        command = [sys.executable, "-c", script, str(listener.fileno()), str(no_keeper.socket)]
+        command = [sys.executable, "-c", script, str(listener.fileno()), str(stopped_daemon.socket)]
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(command, pass_fds=[listener.fileno()], stderr=log)
     try:
-        wait_for(lambda: _is_ready(bridge()), "the daemon", seconds=PATIENCE)
+        wait_for(lambda: _is_ready(bridge()), "the daemon", seconds=TIMEOUT)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-    assert no_keeper.socket.exists(), "the socket is systemd's"
+    assert stopped_daemon.socket.exists(), "the socket belongs to systemd"
 
 
-# The life of a lease (R-27)
+# Renewal and expiry
 
 
-def test_a_lease_is_renewed_and_released_by_unicast(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_renewal_and_release_are_unicast(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
-    """Go: both were broadcast, which some servers and most switches with DHCP snooping drop (DH-25, OKEP-6224)."""
-    lan.isc(seconds=SHORT)
+    """Go: both are broadcast. Some servers and most switches with DHCP snooping drop them."""
+    lan.isc(seconds=LEASE_SECONDS)
     runtime = bridge()
     address = ip_of(runtime.add())
-    obtained = lease_of(keeper)["obtained"]
+    obtained = lease_of(lease_daemon)["obtained"]
     with lan.overheard() as frames:
-        wait_for(lambda: lease_of(keeper)["obtained"] > obtained, "the renewal", seconds=PATIENCE)
-        assert address_of(container) == [address]
+        wait_for(lambda: lease_of(lease_daemon)["obtained"] > obtained, "the renewal", seconds=TIMEOUT)
+        assert addresses_of(container) == [address]
         runtime.check()
         runtime.delete()
         wait_for(lambda: len(frames()) == 2, "a request and the release")
@@ -358,8 +371,8 @@ def test_a_lease_is_renewed_and_released_by_unicast(
 
 
 @pytest.mark.exhaustive
-def test_when_its_server_answers_no_more_any_server_may_renew(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_lease_is_rebound_by_another_server(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     timers = ("--dhcp-option=58,2", "--dhcp-option=59,4")
     lan.dnsmasq(*timers)
@@ -368,26 +381,26 @@ def test_when_its_server_answers_no_more_any_server_may_renew(
     lan.stop_server()
     lan.router.run(f"ip addr del {SUBNET}.1/24 dev eth0 && ip addr add {SUBNET}.2/24 dev eth0")
     lan.dnsmasq(*timers)
-    wait_for(lambda: lease_of(keeper)["server"] == f"{SUBNET}.2", "the rebinding", seconds=PATIENCE)
-    assert address_of(container) == [address]
-    assert "no server answers about" in keeper.said()
-    assert not lease_of(keeper)["withdrawn"]
+    wait_for(lambda: lease_of(lease_daemon)["server"] == f"{SUBNET}.2", "the rebinding", seconds=TIMEOUT)
+    assert addresses_of(container) == [address]
+    assert "no server answers about" in lease_daemon.said()
+    assert not lease_of(lease_daemon)["withdrawn"]
 
 
-def test_an_address_that_the_server_takes_back_is_changed_on_the_interface(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_address_is_replaced_on_the_interface_if_the_server_assigns_another(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
-    """Go: the lease changed, and the interface kept the old address (R-27)."""
-    lan.isc(seconds=SHORT)
+    """Go: the lease changes, and the interface keeps the old address."""
+    lan.isc(seconds=LEASE_SECONDS)
     runtime = bridge()
     old = ip_of(runtime.add())
     container.run(f"ip route add 10.66.0.0/16 via {SUBNET}.9 dev eth0")
     container.run(f"ip route add 10.67.0.0/16 via {SUBNET}.9 dev eth0 table 77 metric 5 mtu 1300")
     (lan.directory / "dhcpd.leases").write_text("")
-    lan.isc(seconds=SHORT, pool=f"{SUBNET}.200 {SUBNET}.210")
-    wait_for(lambda: address_of(container) not in ([old], []), "another address", seconds=PATIENCE)
-    new = address_of(container)[0].partition("/")[0]
-    wait_for(lambda: lease_of(keeper)["address"] == new, "the lease of it")
+    lan.isc(seconds=LEASE_SECONDS, pool=f"{SUBNET}.200 {SUBNET}.210")
+    wait_for(lambda: addresses_of(container) not in ([old], []), "another address", seconds=TIMEOUT)
+    new = addresses_of(container)[0].partition("/")[0]
+    wait_for(lambda: lease_of(lease_daemon)["address"] == new, "the lease of the new address")
     assert container.pings(f"{SUBNET}.1")
     routes = container.run("ip route show dev eth0")
     assert f"default via {SUBNET}.1" in routes
@@ -398,49 +411,49 @@ def test_an_address_that_the_server_takes_back_is_changed_on_the_interface(
 
 
 @pytest.mark.exhaustive
-def test_another_router_at_a_renewal_is_the_default_gateway(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_default_route_follows_the_router_of_a_renewed_lease(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
-    lan.isc(seconds=SHORT)
+    lan.isc(seconds=LEASE_SECONDS)
     address = ip_of(bridge().add())
-    lan.isc(f"option routers {SUBNET}.3;", seconds=SHORT)
-    wait_for(lambda: f"default via {SUBNET}.3" in container.run("ip route"), "the router", seconds=PATIENCE)
+    lan.isc(f"option routers {SUBNET}.3;", seconds=LEASE_SECONDS)
+    wait_for(lambda: f"default via {SUBNET}.3" in container.run("ip route"), "the router", seconds=TIMEOUT)
     assert f"default via {SUBNET}.1" not in container.run("ip route")
-    assert address_of(container) == [address]
+    assert addresses_of(container) == [address]
 
 
-def test_an_address_that_nobody_renews_is_withdrawn_and_comes_back(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_address_is_removed_when_its_lease_expires_and_restored_with_a_new_lease(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
-    """Go: the interface was set down, for good (R-27)."""
+    """Go: the interface is set down permanently."""
     lan.isc(seconds=4)
     runtime = bridge()
     address = ip_of(runtime.add())
     lan.stop_server()
-    wait_for(lambda: lease_of(keeper)["withdrawn"], "the end of the lease", seconds=PATIENCE)
-    assert address_of(container) == []
+    wait_for(lambda: lease_of(lease_daemon)["withdrawn"], "the end of the lease", seconds=TIMEOUT)
+    assert addresses_of(container) == []
     assert "state UP" in container.run("ip link show eth0")
     with pytest.raises(CniError, match="has ended"):
         PluginRunner("dhcp", container, ipam=runtime.config["ipam"]).check()
     lan.isc(seconds=600)
-    wait_for(lambda: address_of(container) == [address], "the address", seconds=PATIENCE)
-    wait_for(lambda: not lease_of(keeper)["withdrawn"], "the lease")
+    wait_for(lambda: addresses_of(container) == [address], "the address", seconds=TIMEOUT)
+    wait_for(lambda: not lease_of(lease_daemon)["withdrawn"], "the lease")
     assert f"default via {SUBNET}.1" in container.run("ip route")
     runtime.check()
 
 
-# The end of the link (R-28, R-29)
+# Deleted links and namespaces
 
 
-def test_a_link_that_goes_ends_its_lease_and_the_next_add_does_not_hang(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_lease_ends_with_its_link_and_the_next_add_gets_a_new_one(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
-    """Go: the lease stayed in the table without anybody to keep it, and ADD waited for that for ever (R-28)."""
+    """Go: the lease stays in the table without a maintainer, and the next ADD waits for it forever."""
     lan.isc()
     runtime = bridge()
     runtime.add()
     container.run("ip link del eth0")
-    wait_for(lambda: keeper.records() == [], "the end of the lease")
+    wait_for(lambda: lease_daemon.records() == [], "the end of the lease")
     with pytest.raises(CniError, match="no DHCP lease for eth0"):
         runtime.check()
     runtime.add()
@@ -451,48 +464,50 @@ def test_a_link_that_goes_ends_its_lease_and_the_next_add_does_not_hang(
     runtime.delete()
 
 
-def test_an_interface_of_the_same_name_is_not_the_one_that_was_bound(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_lease_ends_if_another_interface_takes_the_name(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc()
     bridge().add()
     container.run("ip link del eth0 && ip link add eth0 type veth peer name eth1 && ip link set eth0 up")
-    wait_for(lambda: keeper.records() == [], "the end of the lease")
+    wait_for(lambda: lease_daemon.records() == [], "the end of the lease")
 
 
-def test_a_path_that_leads_to_another_namespace_by_now_is_not_the_leases(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, containers: list[Container]
+def test_lease_ends_if_the_netns_path_refers_to_another_namespace(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, containers: list[Container]
 ) -> None:
     lan.isc()
     first, other, _ = containers
     bridge(to=first).add()
     other.run("ip link add eth0 type veth peer name eth1 && ip addr add 10.9.0.1/24 dev eth0 && ip link set eth0 up")
     os.dup2(other.netns.fd, first.netns.fd)
-    wait_for(lambda: keeper.records() == [], "the end of the lease")
-    assert address_of(other) == ["10.9.0.1/24"]
-    assert "is another namespace by now" in keeper.said()
+    wait_for(lambda: lease_daemon.records() == [], "the end of the lease")
+    assert addresses_of(other) == ["10.9.0.1/24"]
+    assert "is another namespace by now" in lease_daemon.said()
 
 
-def test_a_keeper_holds_no_namespace_alive(lan: Lan, keeper: Keeper, bridge: BridgeOf, host: Host) -> None:
-    """Go: an open namespace and a thread for each lease (DH-35): what died without DEL never went away."""
+def test_daemon_does_not_keep_namespaces_open(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, host: Host
+) -> None:
+    """Go: the daemon keeps a thread and an open namespace per lease. A namespace deleted without DEL is never freed."""
     lan.isc()
     container = Container(host)
     bridge(to=container).add()
     veth = bridge(to=container).owner.host_ifname
     container.close()
     wait_for(lambda: veth not in host.run("ip link"), "the end of the namespace")
-    wait_for(lambda: keeper.records() == [], "the end of the lease")
+    wait_for(lambda: lease_daemon.records() == [], "the end of the lease")
 
 
-def test_del_of_a_bridge_releases_before_the_link_goes(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_bridge_del_releases_the_lease_before_it_deletes_the_link(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
-    """Go: the link went first, so no server ever heard of the end (R-29); it was an Ethernet broadcast besides."""
+    """Go: the link is deleted first, so the server never receives the release."""
     lan.isc()
     runtime = bridge()
     runtime.add()
     (server,) = lan.router.json("ip -j link show eth0")
-    record = lease_of(keeper)
+    record = lease_of(lease_daemon)
     assert record["serverMac"] == server["address"]
     runtime.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
@@ -500,25 +515,25 @@ def test_del_of_a_bridge_releases_before_the_link_goes(
     assert "binding state free" in leases.rpartition("lease ")[2]
 
 
-# Calls that end early
+# Interrupted calls
 
 
-def test_del_ends_an_add_that_waits_for_a_server(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container, host: Host
+def test_del_ends_a_concurrent_add_that_waits_for_a_server(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container, host: Host
 ) -> None:
     runtime = bridge()
     with ThreadPoolExecutor(1) as pool:
         adding = pool.submit(lambda: (host.netns.enter_permanently(), runtime.add()))
-        wait_for(lambda: "acquiring a lease" in keeper.said(), "the ADD")
+        wait_for(lambda: "acquiring a lease" in lease_daemon.said(), "the ADD")
         PluginRunner("dhcp", container, ipam=runtime.config["ipam"]).delete()
         with pytest.raises(CniError, match="was ended by its DEL") as ended:
             adding.result(20)
     assert ended.value.code == 11
-    assert keeper.records() == []
+    assert lease_daemon.records() == []
 
 
-def test_nothing_is_acquired_for_a_caller_that_was_killed(
-    lan: Lan, keeper: Keeper, bridge: BridgeOf, container: Container
+def test_no_lease_is_acquired_for_a_killed_caller(
+    lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     runtime = bridge()
     pid = os.fork()
@@ -527,51 +542,55 @@ def test_nothing_is_acquired_for_a_caller_that_was_killed(
             runtime.add()
         finally:
             os._exit(1)
-    wait_for(lambda: "acquiring a lease" in keeper.said(), "the ADD")
+    wait_for(lambda: "acquiring a lease" in lease_daemon.said(), "the ADD")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait_for(lambda: "nobody waits for a lease any more" in keeper.said(), "the keeper")
-    assert keeper.records() == []
+    wait_for(lambda: "nobody waits for a lease any more" in lease_daemon.said(), "the lease daemon")
+    assert lease_daemon.records() == []
     lan.isc()
     runtime.delete()
     runtime.add()
 
 
-# Bad input (R-30), and strangers
+# Invalid input and other programs
 
 
-def test_a_missing_ipam_section_is_an_error_with_a_name(container: Container, keeper: Keeper) -> None:
-    """Go: panic, exit status 2 (R-30)."""
+def test_missing_ipam_section_is_an_error(container: Container, lease_daemon: LeaseDaemon) -> None:
+    """Go: panic, exit status 2."""
     with pytest.raises(CniError, match="missing 'ipam' key") as refused:
         PluginRunner("dhcp", container).add()
     assert refused.value.code == 7
 
 
-def test_a_record_that_cannot_be_read_harms_nobody(lan: Lan, no_keeper: Keeper, bridge: BridgeOf) -> None:
-    no_keeper.leases.mkdir(parents=True)
-    (no_keeper.leases / "broken.json").write_text("{")
-    no_keeper.start()
+def test_unreadable_lease_file_is_ignored(lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
+    stopped_daemon.leases.mkdir(parents=True)
+    (stopped_daemon.leases / "broken.json").write_text("{")
+    stopped_daemon.start()
     lan.isc()
     runtime = bridge()
     runtime.add()
     runtime.delete()
-    assert "broken.json cannot be understood" in no_keeper.said()
+    assert "broken.json cannot be understood" in stopped_daemon.said()
 
 
 @pytest.mark.parametrize(
-    "nonsense", [b"hello\n", b"pycni-dhcp/1 {\n", b'pycni-dhcp/1 {"do": "fly"}\n', b"\0" * 100 + b"\n"]
+    "request_bytes", [b"hello\n", b"pycni-dhcp/1 {\n", b'pycni-dhcp/1 {"do": "fly"}\n', b"\0" * 100 + b"\n"]
 )
-def test_nonsense_at_the_socket_harms_nobody(keeper: Keeper, bridge: BridgeOf, nonsense: bytes) -> None:
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.settimeout(10)
-        stranger.connect(str(keeper.socket))
-        stranger.sendall(nonsense)
-        answer = stranger.makefile("rb").read()
+def test_invalid_requests_on_the_socket_are_ignored(
+    lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, request_bytes: bytes
+) -> None:
+    with socket.socket(socket.AF_UNIX) as conflicting_container:
+        conflicting_container.settimeout(10)
+        conflicting_container.connect(str(lease_daemon.socket))
+        conflicting_container.sendall(request_bytes)
+        answer = conflicting_container.makefile("rb").read()
     assert answer == b"" or b"cannot fly" in answer
     bridge().status()
 
 
-def test_the_go_plugin_is_told_whom_it_speaks_to(keeper: Keeper, go_plugins: "GoPlugins", container: Container) -> None:
+def test_go_plugin_gets_an_error_that_names_the_pycni_daemon(
+    lease_daemon: LeaseDaemon, go_plugins: "GoPlugins", container: Container
+) -> None:
     env = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": "c1",
@@ -579,23 +598,22 @@ def test_the_go_plugin_is_told_whom_it_speaks_to(keeper: Keeper, go_plugins: "Go
         "CNI_NETNS": container.path,
         "CNI_PATH": "/nowhere",
     }
-    config = (
-        f'{{"cniVersion":"1.0.0","name":"n","type":"x","ipam":{{"type":"dhcp","daemonSocketPath":"{keeper.socket}"}}}}'
-    )
+    ipam = {"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)}
+    config = json.dumps({"cniVersion": "1.0.0", "name": "n", "type": "x", "ipam": ipam})
     dhcp = go_plugins.directory / "dhcp"
     done = subprocess.run([dhcp], env=env, input=config, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert "this is the DHCP keeper of pycni" in done.stdout
 
 
-def test_a_go_daemon_at_the_socket_is_named(
-    no_keeper: Keeper, go_plugins: "GoPlugins", bridge: BridgeOf, tmp_path: Path
+def test_error_names_a_go_daemon_on_the_socket(
+    stopped_daemon: LeaseDaemon, go_plugins: "GoPlugins", bridge: CreateBridgeRunner, tmp_path: Path
 ) -> None:
     process = Process(
-        None, tmp_path / "go.log", go_plugins.directory / "dhcp", "daemon", "-socketpath", no_keeper.socket
+        None, tmp_path / "go.log", go_plugins.directory / "dhcp", "daemon", "-socketpath", stopped_daemon.socket
     )
     try:
-        wait_for(no_keeper.socket.exists, "the Go daemon")
+        wait_for(stopped_daemon.socket.exists, "the Go daemon")
         with pytest.raises(CniError, match="is no DHCP keeper of pycni") as refused:
             bridge().status()
         assert "stop a Go `dhcp daemon`" in refused.value.details

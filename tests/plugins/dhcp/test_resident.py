@@ -1,4 +1,4 @@
-"""dhcp: the resident server keeps the leases, and answers everybody else while somebody waits for one."""
+"""dhcp: the resident server maintains leases, and answers other calls while ADDs wait for a lease."""
 
 import signal
 from collections.abc import Callable
@@ -11,114 +11,116 @@ import pytest
 from pycni.kernel.scheduling import poll_with_backoff
 from pycni.testing import Container, Host, wait_for
 
-from .conftest import BRIDGE, BridgeOf, Keeper, Lan, Served, address_of
+from .conftest import BRIDGE, CreateBridgeRunner, Lan, LeaseDaemon, ResidentServer, addresses_of
 
-SECONDS = 8
-THREADS = 3  # of a server with one worker: the first, the keeper's, the worker's
-ENDS = [pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive), signal.SIGKILL]
+LEASE_SECONDS = 8
+THREADS = 3  # of a server with one worker: the main thread, the lease daemon's, the worker's
+SIGNALS = [pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive), signal.SIGKILL]
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_a_lease_is_got_kept_and_returned_over_a_restart_of_the_server(
-    lan: Lan, served: Served, container: Container, end: signal.Signals
+@pytest.mark.parametrize("end", SIGNALS)
+def test_lease_is_renewed_and_released_after_a_restart_of_the_server(
+    lan: Lan, server: ResidentServer, container: Container, end: signal.Signals
 ) -> None:
-    lan.isc(seconds=SECONDS)
-    served.start()
-    runtime = served.bridged(container)
+    lan.isc(seconds=LEASE_SECONDS)
+    server.start()
+    runtime = server.bridge_attachment(container)
     address = runtime.add()["ips"][0]["address"]
-    served.stop(end)
-    served.start()
-    (record,) = served.records()
-    wait_for(lambda: served.records()[0]["lease"]["obtained"] > record["lease"]["obtained"], "the renewal", seconds=30)
-    assert address_of(container) == [address]
+    server.stop(end)
+    server.start()
+    (record,) = server.records()
+    wait_for(lambda: server.records()[0]["lease"]["obtained"] > record["lease"]["obtained"], "the renewal", seconds=30)
+    assert addresses_of(container) == [address]
     assert container.pings("10.55.0.1")
     runtime.check()
     runtime.delete()
-    assert served.records() == []
+    assert server.records() == []
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
 
 
-def test_no_call_loads_a_module(
+def test_calls_import_no_module(
     lan: Lan,
-    served: Served,
+    server: ResidentServer,
     container: Container,
     audited: Callable[[Path], Callable[[], list[str]]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The other plugins: tests/server/test_preloading.py."""
-    lan.isc(seconds=SECONDS)
+    """tests/server/test_preloading.py does the same for the other plugins."""
+    lan.isc(seconds=LEASE_SECONDS)
     loaded = audited(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    served.start()
-    runtime = served.bridged(container)
+    server.start()
+    runtime = server.bridge_attachment(container)
     runtime.status()
     runtime.add()
     runtime.check()
     runtime.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
     runtime.gc()
-    served.stop()
+    server.stop()
     assert loaded() == []
 
 
-def test_who_waits_for_a_lease_stands_in_nobodys_way(
-    lan: Lan, served: Served, keeper: Keeper, containers: list[Container], host: Host
+def test_calls_that_wait_for_a_lease_do_not_block_other_calls(
+    lan: Lan, server: ResidentServer, lease_daemon: LeaseDaemon, containers: list[Container], host: Host
 ) -> None:
-    """With one worker, three ADDs wait for a DHCP server that is not there: others are answered meanwhile."""
-    waiting = [served.bridged(container) for container in containers]
-    quick = served.attachment("static", containers[0], ipam={"addresses": [{"address": "10.1.0.2/24"}]})
+    """With one worker, three ADDs wait for a DHCP server that does not run yet. The server answers other calls."""
+    waiting = [server.bridge_attachment(container) for container in containers]
+    quick = server.attachment("static", containers[0], ipam={"addresses": [{"address": "10.1.0.2/24"}]})
 
-    with served.answered_here(workers=1), ThreadPoolExecutor(len(waiting)) as pool:
+    with server.serving_here(workers=1), ThreadPoolExecutor(len(waiting)) as pool:
         adding = [pool.submit(lambda r=runtime: (host.netns.enter_permanently(), r.add())) for runtime in waiting]
         for number in range(1, len(waiting) + 1):
-            wait_for(lambda n=number: keeper.said().count("acquiring a lease") >= n, "the ADDs", seconds=30)
+            wait_for(lambda n=number: lease_daemon.said().count("acquiring a lease") >= n, "the ADDs", seconds=30)
         assert quick.add()["ips"][0]["address"] == "10.1.0.2/24"
         assert not any(one.done() for one in adding)
         lan.isc()
         assert len({one.result(60)[1]["ips"][0]["address"] for one in adding}) == len(waiting)
-        for _ in range(5):  # those who stood in have gone, the one worker has not
+        for _ in range(5):  # the replacement threads have ended, the worker has not
             quick.add()
         for runtime in waiting:
             runtime.delete()
 
 
 @pytest.mark.exhaustive
-def test_the_server_takes_over_when_the_daemon_ends(
-    lan: Lan, served: Served, bridge: BridgeOf, no_keeper: Keeper, container: Container
+def test_server_takes_over_the_leases_when_the_daemon_stops(
+    lan: Lan, server: ResidentServer, bridge: CreateBridgeRunner, stopped_daemon: LeaseDaemon, container: Container
 ) -> None:
-    assert no_keeper.socket == served.run / "cni" / "dhcp.sock"
+    assert stopped_daemon.socket == server.run / "cni" / "dhcp.sock"
     lan.isc()
-    no_keeper.start()
-    served.start()
-    assert "another keeper of DHCP leases listens" in served.said()
-    runtime = served.bridged(container)
+    stopped_daemon.start()
+    server.start()
+    assert "another keeper of DHCP leases listens" in server.said()
+    runtime = server.bridge_attachment(container)
     runtime.add()
-    no_keeper.stop()
-    wait_for(lambda: "keeping DHCP leases at" in served.said(), "the server's keeper", seconds=20)
+    stopped_daemon.stop()
+    wait_for(lambda: "keeping DHCP leases at" in server.said(), "the server's lease daemon", seconds=20)
     runtime.check()
     runtime.delete()
-    assert served.records() == []
+    assert server.records() == []
 
 
-def test_nothing_grows_with_the_number_of_leases(lan: Lan, served: Served, containers: list[Container]) -> None:
-    """Go: a thread and an open namespace for each lease, and memory for each look at it (DH-35, R-50)."""
+def test_threads_and_descriptors_do_not_grow_with_the_number_of_leases(
+    lan: Lan, server: ResidentServer, containers: list[Container]
+) -> None:
+    """Go: a thread and an open namespace per lease, and memory for each look at a link."""
     lan.isc()
-    served.start("--workers", "1", "--processes", "1")
-    runtimes = [served.bridged(container) for container in containers]
+    server.start("--workers", "1", "--processes", "1")
+    runtimes = [server.bridge_attachment(container) for container in containers]
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
-    quick = served.attachment("bridge", containers[0], ifname="eth1", bridge=BRIDGE, ipam=ipam)
+    quick = server.attachment("bridge", containers[0], ifname="eth1", bridge=BRIDGE, ipam=ipam)
 
     def opened() -> tuple[int, int]:
-        process = Path(f"/proc/{served.pid}")
+        process = Path(f"/proc/{server.pid}")
         return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
     def use() -> tuple[int, int]:
-        quick.add()  # has the worker open all that it keeps open, be it the first one or one that stood in
+        quick.add()  # makes the worker, the first one or its replacement, open the sockets that it caches
         quick.delete()
-        return min(opened() for _ in poll_with_backoff(0.1))  # until the kernel has done with what is deleted
+        return min(opened() for _ in poll_with_backoff(0.1))  # the kernel deletes asynchronously
 
-    def live() -> None:
+    def cycle() -> None:
         for runtime in runtimes:
             runtime.add()
         for runtime in runtimes:
@@ -126,14 +128,14 @@ def test_nothing_grows_with_the_number_of_leases(lan: Lan, served: Served, conta
             runtime.delete()
 
     for _ in range(3):
-        live()
-    wait_for(lambda: use()[1] == THREADS, "those who stood in have gone")
+        cycle()
+    wait_for(lambda: use()[1] == THREADS, "the end of the replacement threads")
     before = min(use() for _ in range(5))
     for runtime in runtimes:
         runtime.add()
-    wait_for(lambda: max(map(sub, use(), before)) <= 0, f"what there was without leases: {before}")
+    wait_for(lambda: max(map(sub, use(), before)) <= 0, f"no more than without leases: {before}")
     for runtime in runtimes:
         runtime.delete()
     for _ in range(3):
-        live()
-    wait_for(lambda: max(map(sub, use(), before)) <= 0, f"what there was before: {before}")
+        cycle()
+    wait_for(lambda: max(map(sub, use(), before)) <= 0, f"no more than before: {before}")

@@ -1,4 +1,4 @@
-"""dhcp beside the Go plugins: the same results, and each one's bridge with the other one's dhcp."""
+"""dhcp with the Go plugins: same results, and each implementation's bridge with the other's dhcp."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from pycni.cli import installation
 from pycni.testing import Container, PluginRunner, wait_for
 
-from .conftest import BRIDGE, Keeper, Lan, Process
+from .conftest import BRIDGE, Lan, LeaseDaemon, Process
 
 if TYPE_CHECKING:
     from tests.plugins.conftest import GoPlugins
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.exhaustive
 
 @pytest.fixture
 def go_daemon(go_plugins: "GoPlugins", tmp_path: Path) -> Iterator[Path]:
-    """The socket of a Go daemon."""
+    """The socket of a running Go daemon."""
     socket = tmp_path / "go" / "dhcp.sock"
     daemon = Process(None, tmp_path / "go.log", go_plugins.directory / "dhcp", "daemon", "-socketpath", socket)
     wait_for(socket.exists, "the Go daemon")
@@ -30,8 +30,8 @@ def go_daemon(go_plugins: "GoPlugins", tmp_path: Path) -> Iterator[Path]:
     daemon.stop()
 
 
-def chosen(directory: Path, go_plugins: "GoPlugins", *, ours: str) -> Path:
-    """A plugin directory in which one plugin is ours and the others are Go's."""
+def mixed_directory(directory: Path, go_plugins: "GoPlugins", *, ours: str) -> Path:
+    """Create a plugin directory with the plugin `ours` of pycni and the other one of Go."""
     installation.install(directory, [ours], directory.with_name("state"), python=True)
     for plugin in {"bridge", "dhcp"} - {ours}:
         (directory / plugin).symlink_to(go_plugins.directory / plugin)
@@ -39,7 +39,7 @@ def chosen(directory: Path, go_plugins: "GoPlugins", *, ours: str) -> Path:
 
 
 def call(directory: Path, socket: Path, container: Container, command: str, **extra: Any) -> Any:
-    """One call of the bridge in the directory; what it answers."""
+    """Call the bridge plugin in the directory and return its result."""
     ipam = {"type": "dhcp", "daemonSocketPath": str(socket)}
     config = {"cniVersion": "1.0.0", "name": "test", "type": "bridge", "bridge": BRIDGE, "ipam": ipam, **extra}
     env = {
@@ -63,38 +63,38 @@ def call(directory: Path, socket: Path, container: Container, command: str, **ex
     return json.loads(done.stdout) if done.stdout else None
 
 
-def what_dhcp_says(result: dict[str, Any]) -> tuple[Any, Any]:
+def ipam_part(result: dict[str, Any]) -> tuple[Any, Any]:
     return result["ips"], result["routes"]
 
 
-def test_the_result_is_the_same(
-    lan: Lan, keeper: Keeper, go_plugins: "GoPlugins", go_daemon: Path, container: Container
+def test_result_is_the_same_as_the_go_plugins(
+    lan: Lan, lease_daemon: LeaseDaemon, go_plugins: "GoPlugins", go_daemon: Path, container: Container
 ) -> None:
     lan.isc()
     theirs = call(go_plugins.directory, go_daemon, container, "ADD")
     call(go_plugins.directory, go_daemon, container, "DEL", prevResult=theirs)
     runtime = PluginRunner(
-        "bridge", container, bridge=BRIDGE, ipam={"type": "dhcp", "daemonSocketPath": str(keeper.socket)}
+        "bridge", container, bridge=BRIDGE, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)}
     )
-    assert what_dhcp_says(runtime.add()) == what_dhcp_says(theirs)
+    assert ipam_part(runtime.add()) == ipam_part(theirs)
 
 
-def test_gos_bridge_with_our_dhcp(
-    lan: Lan, keeper: Keeper, go_plugins: "GoPlugins", container: Container, tmp_path: Path
+def test_go_bridge_works_with_pycni_dhcp(
+    lan: Lan, lease_daemon: LeaseDaemon, go_plugins: "GoPlugins", container: Container, tmp_path: Path
 ) -> None:
     lan.isc()
-    directory = chosen(tmp_path / "bin", go_plugins, ours="dhcp")
-    result = call(directory, keeper.socket, container, "ADD")
-    call(directory, keeper.socket, container, "CHECK", prevResult=result)
-    call(directory, keeper.socket, container, "DEL", prevResult=result)
-    assert keeper.records() == []
+    directory = mixed_directory(tmp_path / "bin", go_plugins, ours="dhcp")
+    result = call(directory, lease_daemon.socket, container, "ADD")
+    call(directory, lease_daemon.socket, container, "CHECK", prevResult=result)
+    call(directory, lease_daemon.socket, container, "DEL", prevResult=result)
+    assert lease_daemon.records() == []
 
 
-def test_our_bridge_lets_gos_dhcp_release_too(
+def test_pycni_bridge_del_releases_a_lease_of_go_dhcp(
     lan: Lan, go_plugins: "GoPlugins", go_daemon: Path, container: Container, tmp_path: Path
 ) -> None:
     lan.isc()
-    directory = chosen(tmp_path / "bin", go_plugins, ours="bridge")
+    directory = mixed_directory(tmp_path / "bin", go_plugins, ours="bridge")
     result = call(directory, go_daemon, container, "ADD")
     call(directory, go_daemon, container, "DEL", prevResult=result)
     wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
