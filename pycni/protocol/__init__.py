@@ -1,5 +1,4 @@
-"""The CNI specification as frozen values: no files, no processes, no kernel, the standard library alone.
+"""The data types and rules of the CNI specification, without access to files, processes or the kernel.
 
-Every module is about one noun of the specification; import what you need from it. (This file imports nothing:
-VERSION must not pay for the rest.)
+Uses the standard library only. This file imports nothing, so that a call which needs one module does not load all.
 """

@@ -1,4 +1,7 @@
-"""IP addresses and CIDR texts as CNI documents write them (P-283, P-284)."""
+"""Parse IP addresses and addresses with a prefix length, as strictly as the Go library.
+
+See docs/reference/protocol.md#addresses.
+"""
 
 import re
 from functools import lru_cache
@@ -6,35 +9,40 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from socket import AF_INET, inet_pton
 
 Address = IPv4Address | IPv6Address
-Cidr = IPv4Interface | IPv6Interface  # an address and a prefix length; host bits are kept
+Cidr = IPv4Interface | IPv6Interface  # an address with a prefix length; host bits may be set
 
-_REMEMBERED = 128
+_CACHE_SIZE = 128  # the same few addresses occur many times within a call and between calls
 _PREFIX = re.compile(r"[0-9]{1,9}")
 
 
 def parse_ip(text: object) -> Address:
-    """The address; an IPv4-mapped IPv6 address is its IPv4 one. Raises ValueError."""
+    """Return the IP address in `text`. An IPv4-mapped IPv6 address becomes an IPv4 address.
+
+    Raises ValueError if `text` is not an address, has leading zeros in an IPv4 octet, or has a zone ("fe80::1%eth0").
+    """
     if not isinstance(text, str):
         raise ValueError(f"invalid IP address: {text}")
     return _parse_ip(text)
 
 
 def parse_cidr(text: object) -> Cidr:
-    """The address with its prefix length, host bits kept. Raises ValueError."""
+    """Return the address and prefix length in `text`, such as "10.1.0.2/24". Host bits are kept.
+
+    Raises ValueError if the prefix length is missing or too large, or if the address is invalid (see parse_ip).
+    """
     if not isinstance(text, str):
         raise ValueError(f"invalid CIDR address: {text}")
     return _parse_cidr(text)
 
 
-# The same few come again and again, within a call and from one to the next.
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def to_cidr(address: Address, prefix_length: int) -> Cidr:
-    """The address with a prefix length. Raises ValueError if that is none."""
+    """Return `address` with a prefix length in bits. Raises ValueError if the length does not fit the family."""
     interface = IPv4Interface if address.version == 4 else IPv6Interface
     return interface((int(address), prefix_length))
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _parse_ip(text: str) -> Address:
     try:
         if "%" in text or not text.isascii():
@@ -45,7 +53,7 @@ def _parse_ip(text: str) -> Address:
     return address if address.version == 4 else address.ipv4_mapped or address
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _parse_cidr(text: str) -> Cidr:
     try:
         ip_text, slash, prefix_text = text.partition("/")

@@ -1,4 +1,7 @@
-"""Results as documents of any version: which family a text belongs to, and the way from one to another (P-300)."""
+"""Read, convert and write results of every version of the specification.
+
+Versions that share a format form a family. See docs/reference/protocol.md#result-formats.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,21 +16,28 @@ _FAMILIES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0")
 
 @dataclass(frozen=True, slots=True)
 class VersionedResult:
-    """A result in the version in which it was written."""
+    """A result together with the version of the document that it was read from."""
 
     cni_version: str
     content: Result | LegacyResult
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
-        """Read a result by the cniVersion it carries; none means 0.1.0 (P-281). Raises ValueError."""
+        """Parse a result in the format of its own cniVersion; without one it is 0.1.0.
+
+        Raises ValueError if the document is not a result of that version.
+        """
         cni_version = _version_in(document) or version.DEFAULT
         _family(cni_version)
         return cls._read(document, cni_version)
 
     @classmethod
     def parse_as(cls, document: Mapping[str, Any], cni_version: str) -> Self:
-        """Read a result that answers a configuration of `cni_version` (P-206, P-207). Raises ValueError."""
+        """Parse a prevResult found in a configuration of version `cni_version`.
+
+        Without a cniVersion of its own it has the version of the configuration. Raises ValueError if its version is of
+        another family, or if the document is not a result (docs/reference/protocol.md#previous-result).
+        """
         family, own = _family(cni_version), _version_in(document) or cni_version or version.DEFAULT
         if own not in family:
             raise ValueError(f'result type supports [{" ".join(family)}] but unmarshalled CNIVersion is "{own}"')
@@ -41,12 +51,16 @@ class VersionedResult:
 
     @property
     def result(self) -> Result:
-        """The result in the one shape that pycni works with."""
+        """The result in the format of 1.x, which plugins work with."""
         content = self.content.upgrade() if isinstance(self.content, LegacyResult) else self.content
         return content.without_declared_versions()
 
     def to_document(self, target: str) -> Document:
-        """As JSON of version `target`. Raises ValueError if that cannot say it (P-300 to P-308)."""
+        """Return the result as a JSON document of version `target`.
+
+        Raises ValueError if that version cannot express the result, for example if 0.2.0 is asked for a result without
+        addresses (docs/reference/protocol.md#result-conversion).
+        """
         target = target or version.DEFAULT
         if target not in version.ALL:
             raise ValueError(f"no converter for CNI result version {self.cni_version} to {target}")
@@ -62,7 +76,10 @@ class VersionedResult:
 
 
 def parse_plugin_result(stdout: bytes | str, cni_version: str) -> VersionedResult:
-    """The result that a plugin printed when asked in `cni_version` (P-452). Raises ValueError."""
+    """Parse the stdout of a plugin whose ADD was called with a configuration of version `cni_version`.
+
+    Raises ValueError if it is not a result (docs/reference/protocol.md#reading-results).
+    """
     try:
         document = go_json.loads(stdout)
     except ValueError as error:
@@ -71,29 +88,32 @@ def parse_plugin_result(stdout: bytes | str, cni_version: str) -> VersionedResul
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise ValueError("failed to unmarshal raw result: a JSON object is wanted")
+        raise ValueError("failed to unmarshal raw result: it must be a JSON object")
     own = document.get("cniVersion")
     if not isinstance(own, str) or not own:
-        # What the plugin left out is put in under the exact key; other spellings of it give way.
+        # The version is set under the exact key. Keys that differ in letter case would make it ambiguous.
         document = {key: value for key, value in document.items() if key.casefold() != "cniversion"}
         document["cniVersion"] = cni_version or version.DEFAULT
     return VersionedResult.parse(document)
 
 
 def encode_result(result: Result, cni_version: str) -> Document:
-    """A result that pycni made, as JSON of `cni_version`. Raises ValueError if that cannot say it."""
+    """Return a result as a JSON document of `cni_version`. Raises ValueError if that version cannot express it."""
     return VersionedResult(version.NEWEST, result).to_document(cni_version)
 
 
 def to_versioned(result: Result, cni_version: str) -> VersionedResult:
-    """The same as whoever reads that document has it. Raises ValueError if it cannot say it."""
+    """Return the result that a reader of the document `encode_result` would get, without encoding it if possible.
+
+    Raises ValueError if `cni_version` cannot express the result.
+    """
     if is_v1(cni_version) and cni_version in version.ALL and result.has_address_types:
         return VersionedResult(cni_version, result)
     return VersionedResult.parse(encode_result(result, cni_version))
 
 
 def _restore_integers(value: Any) -> Any:
-    """The same with 1 for 1.0: what comes by way of Go's runtime has been through floating point (P-246)."""
+    """Return the value with 1.0 replaced by 1: libcni decodes every number of a prevResult as floating point."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
@@ -105,10 +125,10 @@ def _restore_integers(value: Any) -> Any:
 
 def _version_in(document: object) -> str:
     if not isinstance(document, Mapping):
-        raise ValueError(f"a result is an object, not {go_json.dumps_compact(document)[:40]}")
+        raise ValueError(f"a result must be an object, not {go_json.dumps_compact(document)[:40]}")
     cni_version = go_json.select_members(document, ("cniVersion",)).get("cniVersion", "")
     if not isinstance(cni_version, str):
-        raise ValueError(f"cniVersion is a string, not {go_json.dumps_compact(cni_version)}")
+        raise ValueError(f"cniVersion must be a string, not {go_json.dumps_compact(cni_version)}")
     return cni_version
 
 

@@ -1,4 +1,4 @@
-"""CNI errors: a code, a message, details, and their JSON form (SPEC section 2, "Error")."""
+"""CNI errors: code, message, details, and their JSON form (SPEC section 2, Error)."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -8,7 +8,10 @@ from pycni.protocol import go_json
 
 
 class Code(IntEnum):
-    """The well-known error codes of the specification; from 100 on they are the plugin's own."""
+    """Error codes defined by the specification. Codes from 100 are free for plugins.
+
+    999 (INTERNAL) is what the Go plugins use for errors without a code of their own.
+    """
 
     UNKNOWN = 0
     INCOMPATIBLE_VERSION = 1
@@ -26,10 +29,13 @@ class Code(IntEnum):
 
 
 class CniError(Exception):
-    """An error that reaches the caller as CNI error JSON.
+    """An error that the caller of the plugin receives as a CNI error object.
 
-    `msg` says what is wrong and names the thing; `details` adds cause and remedy. Notes added on the way
-    (`error.add_note("while: create bridge cni0")`) become part of the details.
+    `msg` is one line that names what failed; `details` adds cause and remedy; `code` is a Code, or a number from 100.
+    Notes (`error.add_note("while: create bridge cni0")`) become part of the details.
+
+        raise CniError(f"{link} has lost {address}")
+        raise CniError("no free address", code=Code.TRY_AGAIN_LATER, details="enlarge the range, or remove containers")
     """
 
     def __init__(self, msg: str, *, code: int = Code.INTERNAL, details: str = "") -> None:
@@ -37,15 +43,15 @@ class CniError(Exception):
         self.code = int(code)
         self.msg = msg
         self.details = details
-        self.forward_unchanged = False  # whether it is another plugin's, which travels on unchanged
-        self.rolled_back = False  # whether that plugin has taken back all that it did
+        self.forward_unchanged = False  # whether another plugin reported it; notes are not added to it then
+        self.rolled_back = False  # whether that plugin has rolled back its changes, so that it needs no DEL
 
     def __str__(self) -> str:
         return f"{self.msg}; {self.details}" if self.details else self.msg
 
     @classmethod
     def from_exception(cls, error: BaseException) -> "CniError":
-        """The CNI error inside an exception, or one made of it; notes become details."""
+        """Return `error` as a CniError with its notes as details. The error of another plugin stays unchanged."""
         notes = "; ".join(getattr(error, "__notes__", ()))
         if isinstance(error, CniError) and error.forward_unchanged:
             return error
@@ -57,22 +63,22 @@ class CniError(Exception):
 
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> Self:
-        """Read an error object as a plugin printed it (keys in any case, unknown keys ignored).
+        """Return the error in an error object that a plugin printed.
 
-        Raises ValueError when a field has the wrong type.
+        Keys match in any letter case, unknown keys are ignored. Raises ValueError if a member has the wrong type.
         """
         fields = go_json.select_members(document, ("code", "msg", "details"))
         code, msg, details = fields.get("code", 0), fields.get("msg", ""), fields.get("details", "")
         if isinstance(code, bool) or not isinstance(code, int) or code < 0:
-            raise ValueError(f"the code of an error object is a natural number, not {code!r}")
+            raise ValueError(f"the code of an error object must be a number from 0, not {code!r}")
         if not isinstance(msg, str) or not isinstance(details, str):
-            raise ValueError("msg and details of an error object are strings")
+            raise ValueError("msg and details of an error object must be strings")
         error = cls(msg, code=code, details=details)
         error.forward_unchanged = True
         return error
 
     def to_json(self, cni_version: str = "") -> str:
-        """The error object as a plugin prints it: indented by four, no newline at the end."""
+        """Return the error object as a plugin prints it: indented by four spaces, without a newline at the end."""
         document: dict[str, object] = {"cniVersion": cni_version} if cni_version else {}
         document |= {"code": self.code, "msg": self.msg}
         if self.details:
@@ -81,7 +87,7 @@ class CniError(Exception):
 
 
 class ConfigError(CniError):
-    """The network configuration is wrong (code 7)."""
+    """An error in the network configuration (code 7, INVALID_NETWORK_CONFIG)."""
 
     def __init__(self, msg: str, *, code: int = Code.INVALID_NETWORK_CONFIG, details: str = "") -> None:
         super().__init__(msg, code=code, details=details)

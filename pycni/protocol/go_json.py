@@ -1,4 +1,7 @@
-"""The JSON that CNI peers speak: strict on input, keys in any case, Go's escapes on output."""
+"""Decode and encode JSON as Go's encoding/json does, which CNI runtimes and plugins are written with.
+
+See docs/reference/protocol.md#json-input and the sections after it.
+"""
 
 import json
 import re
@@ -9,23 +12,24 @@ from typing import Any, NoReturn
 
 _ESCAPED = "<>&\u2028\u2029"
 _ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in _ESCAPED})
-# Bytes of the environment that are no UTF-8 come as lone surrogates, which no UTF-8 text can hold.
+# Python represents bytes of the environment that are not UTF-8 as lone surrogates, which UTF-8 cannot encode.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPECIAL = re.compile(f"[{_ESCAPED}\ud800-\udfff]")
 
 
 def loads(data: bytes | str) -> Any:
-    """Decode one JSON value. Raises ValueError for all that a strict reader refuses.
+    """Decode one JSON value.
 
-    Invalid UTF-8 becomes U+FFFD, the last of several equal keys wins and stands where it was written last.
+    Invalid UTF-8 becomes U+FFFD. Of several equal keys the last one wins, at its own position. Raises ValueError for
+    invalid JSON, including a byte order mark, NaN and Infinity, and for values nested too deeply.
     """
     text = data.decode("utf-8", errors="replace") if isinstance(data, bytes) else data
     if text.startswith("\ufeff"):
-        raise ValueError("a byte order mark stands before the value")
+        raise ValueError("there is a byte order mark before the value")
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("nested too deeply") from None
     return value if text.isascii() and "\\u" not in text else _without_lone_surrogates(value)
 
 
@@ -40,7 +44,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _without_lone_surrogates(value: Any) -> Any:
@@ -54,7 +58,10 @@ def _without_lone_surrogates(value: Any) -> Any:
 
 
 def select_members(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The members called `names` in any letter case (the last one wins); null members count as absent."""
+    """Return the members of `document` whose keys match `names` in any letter case, under the spelling in `names`.
+
+    If several keys match a name, the last one wins. Members that are null count as absent.
+    """
     known = _spellings(tuple(names))
     result: dict[str, Any] = {}
     for key, value in document.items():
@@ -66,17 +73,17 @@ def select_members(document: Mapping[str, Any], names: Iterable[str]) -> dict[st
 
 @cache
 def _spellings(names: tuple[str, ...]) -> dict[str, str]:
-    """The names by themselves, as nearly everybody writes them, and by what is the same in any letter case."""
+    """Return the names by their usual spelling and by their case-folded one."""
     return {name: name for name in names} | {name.casefold(): name for name in names}
 
 
 def dumps_indented(value: object) -> str:
-    """As plugins print results and errors: four spaces, no newline at the end. Keys of objects are strings."""
+    """Return JSON as plugins print it: indented by four spaces, no newline at the end. Keys must be strings."""
     return _escaped(_indented(value, "\n"))
 
 
 def _indented(value: object, margin: str) -> str:
-    """What json.dumps makes with indent=4, in a fraction of the time; `margin` is what its lines begin with."""
+    """Return the same as json.dumps with indent=4, which is much slower. `margin` is a newline and the indentation."""
     if isinstance(value, str):
         return encode_basestring(value)
     inner = f"{margin}    "
@@ -89,7 +96,7 @@ def _indented(value: object, margin: str) -> str:
 
 
 def dumps_compact(value: object, *, sort_keys: bool = False) -> str:
-    """As runtimes write to plugins: one line, no blanks."""
+    """Return JSON as runtimes write it to the stdin of plugins: one line without spaces."""
     return _escaped(json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys))
 
 

@@ -1,4 +1,4 @@
-"""The result of specification 0.1.0 and 0.2.0: one address a family, no interfaces."""
+"""The result format of versions 0.1.0 and 0.2.0: one address per family, no interfaces."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from pycni.protocol.result import Dns, Document, IpConfig, Result, Route, drop_n
 
 @dataclass(frozen=True, slots=True)
 class LegacyIpConfig:
-    """`ip4` or `ip6`: an address, its gateway, its routes."""
+    """The member `ip4` or `ip6`: an address, its gateway and its routes."""
 
     ip: Cidr
     gateway: Address | None = None
@@ -19,13 +19,13 @@ class LegacyIpConfig:
 
     @classmethod
     def parse(cls, fields: JsonObject | None) -> Self | None:
-        """Read one config."""
+        """Parse `ip4` or `ip6`. Raises ValueError."""
         if fields is None:
             return None
         return cls(ip=fields.cidr("ip"), gateway=fields.address("gateway"), routes=Route.parse_list(fields))
 
     def to_document(self) -> Document:
-        """As JSON."""
+        """Return it as a JSON object."""
         return drop_none(
             {
                 "ip": str(self.ip),
@@ -37,7 +37,7 @@ class LegacyIpConfig:
 
 @dataclass(frozen=True, slots=True)
 class LegacyResult:
-    """What ADD answered before 0.3.0."""
+    """A result of version 0.1.0 or 0.2.0."""
 
     ip4: LegacyIpConfig | None = None
     ip6: LegacyIpConfig | None = None
@@ -45,7 +45,7 @@ class LegacyResult:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
-        """Read a document of version 0.1.0 or 0.2.0. Raises ValueError."""
+        """Parse a result document of version 0.1.0 or 0.2.0. Raises ValueError."""
         fields = JsonObject(document, ("ip4", "ip6", "dns"))
         names = ("ip", "gateway", "routes")
         return cls(
@@ -56,7 +56,10 @@ class LegacyResult:
 
     @classmethod
     def downgrade(cls, result: Result) -> Self:
-        """The first address of each family with the routes of that family (P-307, P-308). Raises ValueError."""
+        """Convert a newer result: keep the first address of each family, with the routes of that family.
+
+        Raises ValueError if the result has no address (docs/reference/protocol.md#result-conversion).
+        """
         configs = {}
         for version in ("4", "6"):
             first = next((ip for ip in result.ips if ip.version == version), None)
@@ -70,7 +73,11 @@ class LegacyResult:
         return cls(configs.get("4"), configs.get("6"), result.dns)
 
     def upgrade(self) -> Result:
-        """The newer shape; the config, not the address, says which family an address belongs to (P-302)."""
+        """Convert to the newer format.
+
+        The version of an address is that of its member, `ip4` or `ip6`, even if the address is of the other family, as
+        with the Go library (docs/reference/protocol.md#result-conversion).
+        """
         configs = [(version, config) for version, config in (("4", self.ip4), ("6", self.ip6)) if config]
         return Result(
             ips=tuple(IpConfig(config.ip, config.gateway, declared_version=version) for version, config in configs),
@@ -79,7 +86,7 @@ class LegacyResult:
         )
 
     def to_document(self, cni_version: str) -> Document:
-        """As JSON of version 0.1.0 or 0.2.0."""
+        """Return a JSON document of version 0.1.0 or 0.2.0."""
         return drop_none(
             {
                 "cniVersion": cni_version,

@@ -1,4 +1,7 @@
-"""The names that identify an attachment, and what the specification lets them look like (P-040 to P-045)."""
+"""Validate container ids, network names and interface names.
+
+SPEC section 2, Parameters; docs/reference/protocol.md#name-validation.
+"""
 
 import os
 import re
@@ -7,12 +10,12 @@ from pycni.protocol.errors import CniError, Code
 
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _IFNAMSIZ = 16
-# What Unicode calls white space. str.isspace() would add U+001C to U+001F, which the kernel and Go let pass.
+# Unicode white space. str.isspace() also accepts U+001C to U+001F, which the kernel and Go allow in interface names.
 _WHITESPACE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
 def check_container_id(text: str) -> None:
-    """Raise CniError, code 4, unless `text` is a container id (code 3 if it is empty)."""
+    """Raise CniError unless `text` is a valid container id: code 3 if it is empty, code 4 otherwise."""
     if not text:
         raise CniError("missing containerID", code=Code.UNKNOWN_CONTAINER)
     if not _IDENTIFIER.fullmatch(text):
@@ -20,7 +23,7 @@ def check_container_id(text: str) -> None:
 
 
 def check_network_name(text: str) -> None:
-    """Raise CniError, code 7, unless `text` is a network name."""
+    """Raise CniError, code 7, unless `text` is a valid network name."""
     if not text:
         raise CniError("missing network name", code=Code.INVALID_NETWORK_CONFIG)
     if not _IDENTIFIER.fullmatch(text):
@@ -28,7 +31,7 @@ def check_network_name(text: str) -> None:
 
 
 def check_ifname(text: str) -> None:
-    """Raise CniError, code 4, unless the kernel and the specification take `text` as an interface name."""
+    """Raise CniError, code 4, unless `text` is an interface name of at most 15 bytes that the kernel accepts."""
     msg, details = "", ""
     if not text:
         msg = "interface name is empty"

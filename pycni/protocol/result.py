@@ -1,7 +1,7 @@
-"""What ADD answers: interfaces, addresses, routes and DNS, in the shape of specification 1.x (SPEC section 5).
+"""The result of ADD: interfaces, addresses, routes and DNS (SPEC section 5, ADD Success).
 
-Everything inside pycni works with `Result`. Older shapes exist at the edge alone: `Result.parse` and
-`Result.to_document` read and write 0.3.0 to 1.1.0, `pycni.protocol.legacy` knows 0.1.0 and 0.2.0, and
+Plugins and runtime work with `Result`, the format of 1.x. Documents are converted when they are read and written:
+`Result.parse` and `Result.to_document` handle 0.3.0 to 1.1.0, `pycni.protocol.legacy` handles 0.1.0 and 0.2.0, and
 `pycni.protocol.conversion` chooses between them.
 """
 
@@ -23,18 +23,22 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface; `sandbox` is the path of the container's namespace, empty on the host."""
+    """A network interface in a result.
+
+    Interface("eth0", mac="02:00:00:00:00:01", mtu=1500, sandbox=cni.request.netns)
+    Interface("br0", mac="02:00:00:00:00:02")  # on the host
+    """
 
     name: str
-    mac: str = ""
-    mtu: int = 0
-    sandbox: str = ""
-    socket_path: str = ""
-    pci_id: str = ""
+    mac: str = ""  # as aa:bb:cc:dd:ee:ff; empty if unknown
+    mtu: int = 0  # in bytes; 0 if not reported
+    sandbox: str = ""  # path of the container's network namespace (CNI_NETNS); empty on the host
+    socket_path: str = ""  # absolute path of a socket file, for vhost-user and the like
+    pci_id: str = ""  # PCI address of the device, such as 0000:3b:00.1
 
     @classmethod
     def parse(cls, fields: JsonObject, *, v1: bool) -> Self:
-        """Read the members of one interface; mtu, socketPath and pciID exist in 1.x alone."""
+        """Parse an entry of `interfaces`; mtu, socketPath and pciID exist only in 1.x (`v1`). Raises ValueError."""
         basic = cls(name=fields.string("name"), mac=fields.string("mac"), sandbox=fields.string("sandbox"))
         if not v1:
             return basic
@@ -46,7 +50,7 @@ class Interface:
         )
 
     def to_document(self, *, v1: bool) -> Document:
-        """As JSON; mtu, socketPath and pciID exist in 1.x alone."""
+        """Return a JSON object, with mtu, socketPath and pciID if `v1`, the format of 1.x."""
         document: Document = {"name": self.name, "mac": self.mac or None, "sandbox": self.sandbox or None}
         if v1:
             document |= {"mtu": self.mtu or None, "socketPath": self.socket_path or None, "pciID": self.pci_id or None}
@@ -55,16 +59,19 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class IpConfig:
-    """An address with its prefix length, its gateway, and the index of its interface in the result."""
+    """An IP address in a result.
 
-    address: Cidr
+    IpConfig(ip_interface("10.1.0.2/24"), gateway=ip_address("10.1.0.1"), interface=0)
+    """
+
+    address: Cidr  # with its prefix length; host bits are kept
     gateway: Address | None = None
-    interface: int | None = None
-    declared_version: str | None = None  # what 0.3.0 to 0.4.0 wrote as version; None: as the address says
+    interface: int | None = None  # index in Result.interfaces; None if the interface is not listed
+    declared_version: str | None = None  # the `version` member of 0.3.0 to 0.4.0; None: derived from the address
 
     @classmethod
     def parse(cls, fields: JsonObject, *, v1: bool) -> Self:
-        """Read one entry of ips."""
+        """Parse an entry of `ips`; `v1` is the format of 1.x. Raises ValueError."""
         return cls(
             address=fields.cidr("address"),
             gateway=fields.address("gateway"),
@@ -74,11 +81,11 @@ class IpConfig:
 
     @property
     def version(self) -> str:
-        """Its family as 0.3.0 to 0.4.0 write it: "4" or "6" (or what an old plugin wrote there)."""
+        """The IP version, "4" or "6", or whatever a plugin of version 0.3.0 to 0.4.0 declared."""
         return str(self.address.version) if self.declared_version is None else self.declared_version
 
     def to_document(self, *, v1: bool) -> Document:
-        """As JSON; `version` exists before 1.0.0 alone."""
+        """Return a JSON object, without `version` if `v1`, the format of 1.x."""
         return drop_none(
             {
                 "version": None if v1 else self.version,
@@ -92,19 +99,25 @@ class IpConfig:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route; without `gw` it uses the gateway of its family, and is a device route if there is none."""
+    """A route in a result or a configuration.
 
-    dst: Cidr
-    gw: Address | None = None
-    mtu: int = 0
-    advmss: int = 0
-    priority: int = 0
-    table: int | None = None
-    scope: int | None = None
+    Without `gw`, the route uses the first gateway of its family among the addresses. If there is none either, it is a
+    route to the link itself.
+
+        Route(ip_interface("0.0.0.0/0"), gw=ip_address("10.1.0.1"))
+    """
+
+    dst: Cidr  # the destination, such as 10.0.0.0/8
+    gw: Address | None = None  # the next hop
+    mtu: int = 0  # path MTU in bytes; 0 if not set
+    advmss: int = 0  # MSS to advertise to TCP peers, in bytes; 0 if not set
+    priority: int = 0  # the metric; lower is preferred; 0 is the kernel's default
+    table: int | None = None  # number of the routing table; None: main
+    scope: int | None = None  # 0 global, 253 link, 254 host; None: the kernel's default
 
     @classmethod
     def parse(cls, fields: JsonObject) -> Self:
-        """Read one route."""
+        """Parse an entry of `routes`. Raises ValueError."""
         return cls(
             dst=fields.cidr("dst"),
             gw=fields.address("gw"),
@@ -117,16 +130,16 @@ class Route:
 
     @classmethod
     def parse_list(cls, fields: JsonObject) -> tuple[Self, ...]:
-        """Read the member `routes`."""
+        """Parse the member `routes` of an object. Raises ValueError."""
         return tuple(cls.parse(item) for item in fields.objects("routes", _ROUTE))
 
     @classmethod
     def from_document(cls, document: object) -> Self:
-        """Read one route that stands in a configuration. Raises ValueError."""
+        """Parse a route in a configuration, a JSON object with the members of SPEC section 5. Raises ValueError."""
         return cls.parse(JsonObject(document, _ROUTE, "a route"))
 
     def to_document(self, *, v1: bool = False) -> Document:
-        """As JSON."""
+        """Return a JSON object, with sorted keys if `v1`, the format of 1.x."""
         return drop_none(
             {
                 "dst": str(self.dst),
@@ -143,22 +156,25 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    """Resolver settings; false when all four are empty."""
+    """Resolver settings, as in resolv.conf. A Dns object is false if all members are empty.
 
-    nameservers: tuple[str, ...] = ()
-    domain: str = ""
-    search: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
+    Dns(nameservers=("10.1.0.53",), search=("example.org",), options=("ndots:2",))
+    """
+
+    nameservers: tuple[str, ...] = ()  # addresses, in order of priority
+    domain: str = ""  # the local domain
+    search: tuple[str, ...] = ()  # domains for short names, in order of priority
+    options: tuple[str, ...] = ()  # resolver options
 
     @classmethod
     def parse(cls, parent: JsonObject) -> Self:
-        """Read the member `dns`."""
+        """Parse the member `dns` of an object. Raises ValueError."""
         fields = parent.object("dns", _DNS)
         return cls() if fields is None else cls._read(fields)
 
     @classmethod
     def from_document(cls, document: object) -> Self:
-        """Read the dns of a configuration. Raises ValueError."""
+        """Parse the `dns` object of a configuration. Raises ValueError."""
         return cls._read(JsonObject(document, _DNS, "dns"))
 
     @classmethod
@@ -174,7 +190,7 @@ class Dns:
         return bool(self.nameservers or self.domain or self.search or self.options)
 
     def to_document(self, *, v1: bool = False) -> Document:
-        """As JSON."""
+        """Return a JSON object, with sorted keys if `v1`, the format of 1.x."""
         return drop_none(
             {
                 "nameservers": list(self.nameservers) or None,
@@ -188,9 +204,15 @@ class Dns:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What ADD made: the interfaces, the addresses on them, the routes, and how names are resolved.
+    """The result of ADD: interfaces, their addresses, routes and resolver settings.
 
-    `ntp` are time servers. The specification has no such member; whoever does not know it ignores it (P-245).
+    `Attachment.result` builds one from links and a lease. `ntp`, the addresses of time servers, is an extension of
+    pycni: readers ignore members that they do not know.
+
+        Result(
+            interfaces=(Interface("eth0", sandbox=cni.request.netns),),
+            ips=(IpConfig(ip_interface("10.1.0.2/24"), interface=0),),
+        )
     """
 
     interfaces: tuple[Interface, ...] = ()
@@ -201,7 +223,7 @@ class Result:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], cni_version: str) -> Self:
-        """Read a document of version 0.3.0 or newer. Raises ValueError."""
+        """Parse a result document of version `cni_version`, 0.3.0 or newer. Raises ValueError."""
         v1 = is_v1(cni_version)
         fields = JsonObject(document, _RESULT)
         return cls(
@@ -213,7 +235,11 @@ class Result:
         )
 
     def to_document(self, cni_version: str) -> Document:
-        """As JSON of version 0.3.0 or newer: 1.x with sorted keys and without an empty dns, older in field order."""
+        """Return a JSON document of version `cni_version`, 0.3.0 or newer.
+
+        As with the Go library, 1.x has sorted keys and no empty `dns`; older versions have the keys in the order of the
+        specification and always a `dns`.
+        """
         v1 = is_v1(cni_version)
         return drop_none(
             {
@@ -229,13 +255,13 @@ class Result:
 
     @property
     def has_address_types(self) -> bool:
-        """Whether addresses and routes are of the types that they should be: an author may have written texts."""
+        """Whether addresses, gateways and destinations have the declared types. A plugin may have used strings."""
         cidrs = [ip.address for ip in self.ips] + [route.dst for route in self.routes]
         gateways = [ip.gateway for ip in self.ips] + [route.gw for route in self.routes]
         return all(isinstance(cidr, Cidr) for cidr in cidrs) and all(isinstance(gw, Address | None) for gw in gateways)
 
     def without_declared_versions(self) -> Self:
-        """The same with every address's family told by the address, as 1.x has it."""
+        """Return the same result with the IP version of every address derived from the address, as in 1.x."""
         if all(ip.declared_version is None for ip in self.ips):
             return self
         return replace(self, ips=tuple(replace(ip, declared_version=None) for ip in self.ips))
@@ -246,11 +272,11 @@ def _addresses(value: Any) -> tuple[Address, ...]:
 
 
 def is_v1(cni_version: str) -> bool:
-    """Whether the version is of the 1.x family."""
+    """Return whether the version belongs to the 1.x family."""
     return cni_version.startswith("1.")
 
 
 def drop_none(document: Document, *, sort_keys: bool = False) -> Document:
-    """The members that have a value, if wanted in the order of their names."""
+    """Return the members that are not None; with `sort_keys`, in the order of their keys."""
     keys = sorted(document) if sort_keys else document
     return {key: value for key in keys if (value := document[key]) is not None}

@@ -1,4 +1,7 @@
-"""Versions of the specification: which exist, how they compare, which verb needs which (SPEC section 1)."""
+"""Versions of the specification: parsing, comparison and negotiation.
+
+See docs/reference/protocol.md#version-negotiation.
+"""
 
 import re
 
@@ -6,7 +9,7 @@ from pycni.protocol import go_json
 from pycni.protocol.errors import CniError, Code
 
 ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-DEFAULT = "0.1.0"  # what a configuration without cniVersion means
+DEFAULT = "0.1.0"  # of a configuration without cniVersion
 NEWEST = ALL[-1]
 INTRODUCED_IN = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _NUMBER = re.compile(r"[+-]?[0-9]+")
@@ -16,7 +19,10 @@ Version = tuple[int, int, int]
 
 
 def parse(text: str) -> Version:
-    """Three numbers for the text; missing ones are 0, the empty text is 0.1.0. Raises ValueError."""
+    """Return the version as (major, minor, micro). Missing parts are 0, the empty string is 0.1.0.
+
+    Raises ValueError.
+    """
     parts = (text or DEFAULT).split(".")
     if len(parts) > 3:
         raise ValueError(f'invalid version "{text}": too many parts')
@@ -27,12 +33,15 @@ def parse(text: str) -> Version:
 
 
 def at_least(text: str, minimum: str) -> bool:
-    """Whether version `text` is `minimum` or newer. Raises ValueError if either is no version."""
+    """Return whether version `text` is `minimum` or newer. Raises ValueError if either is not a version."""
     return parse(text) >= parse(minimum)
 
 
 def require(command: str, cni_version: str, supported: tuple[str, ...]) -> None:
-    """Refuse a verb that the configuration's version or the plugin's versions do not allow (P-090)."""
+    """Raise CniError, code 1, unless configuration and plugin have a version that allows the verb `command`.
+
+    `supported` are the versions of the plugin. A `cni_version` that is not a version is code 6.
+    """
     try:
         if command in INTRODUCED_IN:
             if not at_least(cni_version, INTRODUCED_IN[command]):
@@ -53,20 +62,23 @@ def _incompatible(msg: str, cni_version: str, supported: tuple[str, ...]) -> Cni
 
 
 def encode_reply(supported: tuple[str, ...]) -> str:
-    """What VERSION prints: one line of JSON."""
+    """Return what VERSION prints: one line of JSON (SPEC section 5, VERSION)."""
     return go_json.dumps_compact({"cniVersion": NEWEST, "supportedVersions": list(supported)}) + "\n"
 
 
 def decode_reply(text: bytes | str) -> tuple[str, ...]:
-    """The supportedVersions of a plugin's VERSION reply (P-261). Raises CniError, code 6."""
+    """Return the supportedVersions in the reply of a plugin to VERSION.
+
+    Raises CniError, code 6, if it is not a valid reply (docs/reference/protocol.md#version).
+    """
     try:
         document = go_json.loads(text)
         if not isinstance(document, dict):
             raise ValueError("not an object")
         fields = go_json.select_members(document, ("cniVersion", "supportedVersions"))
         cni_version, supported = fields.get("cniVersion", ""), fields.get("supportedVersions", [])
-        if not isinstance(cni_version, str) or not _is_list_of_texts(supported):
-            raise ValueError("cniVersion is a string, supportedVersions a list of strings")
+        if not isinstance(cni_version, str) or not _is_list_of_strings(supported):
+            raise ValueError("cniVersion must be a string, and supportedVersions a list of strings")
         if not cni_version:
             raise ValueError("missing field cniVersion")
         if not supported and cni_version != "0.2.0":
@@ -76,5 +88,5 @@ def decode_reply(text: bytes | str) -> tuple[str, ...]:
     return tuple(supported) or ("0.1.0", "0.2.0")
 
 
-def _is_list_of_texts(value: object) -> bool:
+def _is_list_of_strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)

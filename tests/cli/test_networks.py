@@ -80,7 +80,7 @@ def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
         (
             "a.conflist",
             NETWORK | {"plugins": [{"type": "p1", "dns": {"search": 1}, "capabilities": {"x": "yes"}}]},
-            ["plugins[0].capabilities.x: true or false", "plugins[0]: dns.search is a list of strings"],
+            ["plugins[0].capabilities.x: true or false", "plugins[0]: dns.search must be a list of strings"],
         ),
         (
             "a.conflist",

@@ -69,7 +69,7 @@ def test_a_missing_address_is_refused(row: dict[str, Any]) -> None:
 
 @parameters([row for row in ROWS if row["id"].startswith(("RC-nullelem-", "RC-parse-nullelem-"))])
 def test_null_in_a_list_is_refused(row: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"\[0\] is an object, not null"):
+    with pytest.raises(ValueError, match=r"\[0\] must be an object, not null"):
         converted(row)
 
 
