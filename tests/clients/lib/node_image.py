@@ -1,4 +1,4 @@
-"""node_image.py ROOT CONTAINERFILE FILE: write the image of deploy/Containerfile with the files of ROOT (docker archive)."""
+"""node_image.py ROOT CONTAINERFILE FILE: write the image that Containerfile builds from ROOT, as a docker archive."""
 
 import io
 import json
