@@ -1,4 +1,4 @@
-"""The command pycni, for people: one module per group of commands, imported when one of them is used."""
+"""The command `pycni`. Each group of commands is a module that is imported when one of its commands runs."""
 
 import sys
 from collections.abc import Sequence
@@ -8,21 +8,24 @@ import click
 
 from pycni import __version__
 
-# By name: where the command is, and what the overview says of it (so that --help imports none of them).
+# Command name: module and function, and the summary for --help, which therefore imports no module.
 COMMANDS = {
     "add": ("pycni.cli.attach:add", "Attach a network namespace to a network."),
-    "check": ("pycni.cli.attach:check", "See whether an attachment is as ADD left it."),
+    "check": ("pycni.cli.attach:check", "Verify that an attachment is as ADD left it."),
     "del": ("pycni.cli.attach:delete", "Detach a network namespace from a network."),
-    "gc": ("pycni.cli.networks:gc", "Detach everything from a network and clean up."),
-    "status": ("pycni.cli.networks:status", "Ask the plugins of a network whether they are ready."),
-    "version": ("pycni.cli.networks:version", "Show which versions the plugins of a network speak."),
-    "list": ("pycni.cli.networks:list_", "Show the networks, their plugins and what is attached."),
-    "validate": ("pycni.cli.validate:validate", "Say what is wrong with network configurations."),
-    "try": ("pycni.cli.try_:try_", "Live a whole life of a network in a throwaway host."),
-    "serve": ("pycni.cli.serve:serve", "Answer the calls of launchers as a resident server."),
-    "dhcp-daemon": ("pycni.cli.dhcp_daemon:dhcp_daemon", "Keep DHCP leases, where there is no resident server."),
-    "install": ("pycni.cli.install:install", "Put a launcher for every plugin into a directory."),
-    "uninstall": ("pycni.cli.install:uninstall", "Take the launchers out again."),
+    "gc": ("pycni.cli.networks:gc", "Delete all attachments of a network."),
+    "status": ("pycni.cli.networks:status", "Check whether the plugins of a network are ready for ADD."),
+    "version": ("pycni.cli.networks:version", "Show the CNI versions that the plugins of a network support."),
+    "list": ("pycni.cli.networks:list_", "List networks, their plugins and their attachments."),
+    "validate": ("pycni.cli.validate:validate", "Validate network configurations."),
+    "try": ("pycni.cli.try_:try_", "Run ADD, CHECK and DEL of a network in a throwaway network namespace."),
+    "serve": ("pycni.cli.serve:serve", "Run the resident server."),
+    "dhcp-daemon": (
+        "pycni.cli.dhcp_daemon:dhcp_daemon",
+        "Run the DHCP lease daemon without the resident server.",
+    ),
+    "install": ("pycni.cli.install:install", "Install all plugins into a plugin directory."),
+    "uninstall": ("pycni.cli.install:uninstall", "Remove the plugins and restore the files that they replaced."),
 }
 
 
@@ -44,14 +47,14 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, invoke_without_command=True)
-@click.option("-i", "--ifname", help="Interface name in the container; may also follow the command.")
-@click.option("-v", "--verbose", count=True, help="Say on stderr what is done; twice for every change.")
+@click.option("-i", "--ifname", help="Interface name in the container; also accepted after the command.")
+@click.option("-v", "--verbose", count=True, help="Log to stderr; -vv logs every change.")
 @click.version_option(__version__, message="pycni %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, ifname: str | None, verbose: int) -> None:
-    """Attach network namespaces to CNI networks, and look after networks and plugins.
+    """Attach network namespaces to CNI networks, and manage networks and plugins.
 
-    A superset of cnitool: CNI_PATH, NETCONFPATH, CNI_ARGS, CAP_ARGS and CNI_IFNAME mean what they mean there.
+    Compatible with cnitool: CNI_PATH, NETCONFPATH, CNI_ARGS, CAP_ARGS and CNI_IFNAME have the same meaning.
     """
     import logging
 
@@ -62,7 +65,7 @@ def cli(ctx: click.Context, ifname: str | None, verbose: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0, or 1 with nothing on stdout and the reason on stderr (P-548)."""
+    """Run the command and exit with 0, or with 1, an empty stdout and the reason on stderr."""
     from pycni.protocol.errors import CniError
 
     try:

@@ -1,4 +1,4 @@
-"""pycni add, check and del: one namespace and one network."""
+"""The commands add, check and del: one network namespace and one network."""
 
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ _of_one_attachment = options.together(
 
 @click.command()
 @_of_one_attachment
-@click.option("--create-netns", is_flag=True, help="Make the namespace if it does not exist.")
-@click.option("--no-undo", is_flag=True, help="Leave what a failed ADD made, to look at it.")
+@click.option("--create-netns", is_flag=True, help="Create the network namespace if it does not exist.")
+@click.option("--no-undo", is_flag=True, help="Do not roll back a failed ADD, for debugging.")
 def add(*, create_netns: bool, no_undo: bool, **given: Any) -> None:
     """Attach the namespace NETNS (a path, or a name in /run/netns) to NETWORK.
 
-    Prints the result as JSON, on a terminal as a picture.
+    Print the result as JSON; on a terminal, as a tree.
     """
     network = find_network(given["conf_dir"], given["network"])
     parameters = _parameters(given)
@@ -52,19 +52,19 @@ def add(*, create_netns: bool, no_undo: bool, **given: Any) -> None:
 @click.command()
 @_of_one_attachment
 def check(**given: Any) -> None:
-    """See whether the attachment of NETNS to NETWORK is as ADD left it."""
+    """Verify that the attachment of NETNS to NETWORK is as ADD left it."""
     network, parameters, runtime = _prepared(given)
     runtime.check_network_list(network, parameters)
-    show.done(f"{parameters.ifname} of {given['netns']} is as {network.name} made it")
+    show.done(f"{parameters.ifname} of {given['netns']} on {network.name} is as ADD left it")
 
 
 @click.command("del")
 @_of_one_attachment
 def delete(**given: Any) -> None:
-    """Detach NETNS from NETWORK; the namespace itself may be gone already."""
+    """Detach NETNS from NETWORK. The network namespace need not exist any more."""
     network, parameters, runtime = _prepared(given)
     runtime.delete_network_list(network, parameters)
-    show.done(f"{parameters.ifname} of {given['netns']} has left {network.name}")
+    show.done(f"{parameters.ifname} of {given['netns']} is detached from {network.name}")
 
 
 def _prepared(given: dict[str, Any]) -> tuple[NetworkConfig, RuntimeConf, Runtime]:
@@ -76,13 +76,13 @@ def _parameters(given: dict[str, Any]) -> RuntimeConf:
     capability_args = options.capability_args_of(given["cap_args"], given["capabilities"], given["ports"])
     args = options.cni_args_of(given["cni_args"], given["args"])
     context = click.get_current_context()
-    said_here = context.get_parameter_source("ifname") is click.core.ParameterSource.COMMANDLINE
-    said_before = "" if said_here else context.obj["ifname"]  # pycni -i NAME add
+    after_command = context.get_parameter_source("ifname") is click.core.ParameterSource.COMMANDLINE
+    before_command = "" if after_command else context.obj["ifname"]  # pycni -i NAME add
     path: Path = namespaces.resolve(given["netns"])
     return RuntimeConf(
         container_id=given["container_id"] or namespaces.container_id(path),
         netns=str(path),
-        ifname=said_before or given["ifname"] or "eth0",
+        ifname=before_command or given["ifname"] or "eth0",
         args=args,
         capability_args=capability_args,
     )

@@ -1,4 +1,4 @@
-"""Files that others read at any moment: each is replaced whole, or stays as it was."""
+"""Atomic replacement of files that other programs may read at any time."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from pycni.protocol.errors import CniError
 
 
 def place(target: Path, fill: Callable[[Path], object], mode: int = 0o755) -> None:
-    """Have `fill` write a temporary file beside the target, and rename it to the target when it is on the disk."""
+    """Call `fill` with a temporary path beside `target`, fsync the file, and rename it to `target`."""
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     os.close(descriptor)
     path = Path(name)
@@ -36,7 +36,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def explained(failure: str) -> Iterator[None]:
-    """Turn an OSError into a CniError that says what it is a failure of."""
+    """Turn an OSError raised inside the block into a CniError that begins with `failure`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""NETNS on the command line: a path, or the name of a namespace in /run/netns."""
+"""The argument NETNS: a path, or the name of a network namespace in /run/netns."""
 
 import hashlib
 import os
@@ -10,13 +10,13 @@ DIRECTORY = Path("/run/netns")
 
 
 def resolve(text: str) -> Path:
-    """The absolute path that is meant; nothing need be there (P-546).
+    """Return the absolute path that `text` refers to. The path need not exist.
 
-    A bare name is one of /run/netns, unless there is only a file of that name here.
+    A name without a slash refers to /run/netns/NAME; if only ./NAME exists, to that file.
     """
     if not text:
         raise CniError(
-            "NETNS is empty", code=Code.INVALID_NETNS, details="the path or the name of a namespace is wanted"
+            "NETNS is empty", code=Code.INVALID_NETNS, details="give the path or the name of a network namespace"
         )
     here = Path(os.path.normpath(Path.cwd() / text))
     if "/" in text or text in {".", ".."}:
@@ -26,7 +26,7 @@ def resolve(text: str) -> Path:
 
 
 def ensure(text: str, *, create: bool) -> Path:
-    """The path of a namespace to attach, made if it is missing and that is asked. Raises CniError, code 8."""
+    """Return the path of a network namespace; with `create`, create it if missing. Raise CniError, code 8."""
     path = resolve(text)
     if path.exists():
         return path
@@ -36,13 +36,13 @@ def ensure(text: str, *, create: bool) -> Path:
         named.create(path)
     elif "/" not in text:
         raise CniError(
-            f'there is no network namespace "{text}"',
+            f'network namespace "{text}" does not exist',
             code=Code.INVALID_NETNS,
-            details=f"{path} does not exist; --create-netns makes it, `ip netns list` shows those that there are",
+            details=f"there is no file {path}; --create-netns creates it, `ip netns list` lists the existing ones",
         )
     return path
 
 
 def container_id(path: Path) -> str:
-    """The id that cnitool gives a namespace: it depends on the path as it is spelled."""
+    """Return the container id that cnitool derives from the path of a network namespace."""
     return f"cnitool-{hashlib.sha512(os.fsencode(path)).digest()[:10].hex()}"

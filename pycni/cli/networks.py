@@ -1,4 +1,4 @@
-"""pycni gc, status, version and list: networks as a whole."""
+"""The commands gc, status, version and list: operations on whole networks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _places = options.together(options.path, options.conf_dir, options.cache_dir, options.timeout)
 _of_one_network = options.together(
     click.argument("network"),
-    click.argument("netns", required=False),  # cnitool wants one, and uses it for nothing
+    click.argument("netns", required=False),  # cnitool requires it and ignores it
     options.ifname,
     _places,
 )
@@ -25,19 +25,20 @@ _of_one_network = options.together(
 @click.command()
 @_of_one_network
 def gc(**given: Any) -> None:
-    """Detach everything that is attached to NETWORK, and let its plugins clean up.
+    """Delete all attachments of NETWORK, and call GC of its plugins.
 
-    As with cnitool, no attachment counts as valid; the plugins are given no list, so they keep what they cannot tell.
+    As with cnitool, every cached attachment is deleted, whether or not its container is alive. The plugins get no list
+    of valid attachments, so they remove nothing that is not in the cache.
     """
     network = find_network(given["conf_dir"], given["network"])
     _runtime(given).gc_network_list(network, None)
-    show.done(f"{network.name} is cleaned up")
+    show.done(f"all attachments of {network.name} are deleted")
 
 
 @click.command()
 @_of_one_network
 def status(**given: Any) -> None:
-    """Ask every plugin of NETWORK whether it is ready for ADD."""
+    """Check whether every plugin of NETWORK is ready for ADD."""
     network = find_network(given["conf_dir"], given["network"])
     _runtime(given).status_network_list(network)
     show.done(f"{network.name} is ready")
@@ -46,7 +47,7 @@ def status(**given: Any) -> None:
 @click.command()
 @_of_one_network
 def version(**given: Any) -> None:
-    """Show which versions of the specification the plugins of NETWORK speak; fail if one lacks the network's."""
+    """Show the CNI versions that the plugins of NETWORK support; fail if one does not support the network's."""
     network = find_network(given["conf_dir"], given["network"])
     runtime = _runtime(given)
     runtime.validate_network_list(network)
@@ -68,7 +69,7 @@ def version(**given: Any) -> None:
 @click.command("list")
 @_places
 def list_(**given: Any) -> None:
-    """Show every network of the directory, which executable answers for each plugin, and what is attached."""
+    """List the networks in --conf-dir with the executable of each plugin and the attachments."""
     runtime, entries = _runtime(given), []
     attached = runtime.cached_attachments()
     for found in all_networks(given["conf_dir"]):
@@ -140,7 +141,7 @@ def _called(plugin: dict[str, Any]) -> "Text":
 
 def _executable(runtime: Runtime, plugin: str) -> str:
     try:
-        return runtime.plugins.find(plugin) or "in process, by this installation of pycni"
+        return runtime.plugins.find(plugin) or "(in process)"
     except CniError as error:
         return f"missing: {error}"
 

@@ -1,4 +1,4 @@
-"""What people see: results as trees, errors with their cause and remedy. rich is loaded for a terminal alone."""
+"""Output for people: results as trees, errors with cause and remedy. rich is imported only for a terminal."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def on_terminal() -> bool:
-    """Whether a person reads stdout."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Where to print for people."""
+    """Return a rich console for stdout or stderr."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
 
 
 def done(sentence: str) -> None:
-    """Tell a person that it worked; a program sees that by the exit status."""
+    """Print a success message if stdout is a terminal."""
     if on_terminal():
         from rich.markup import escape
 
@@ -35,12 +35,12 @@ def done(sentence: str) -> None:
 
 
 def result(network: NetworkConfig, parameters: RuntimeConf, answer: VersionedResult) -> None:
-    """What ADD made, as a tree on the terminal."""
+    """Print the result of ADD as a tree."""
     console().print(result_tree(network, parameters, answer.result))
 
 
 def result_tree(network: NetworkConfig, parameters: RuntimeConf, made: Result) -> "Tree":
-    """What ADD made: interfaces with their addresses, routes, DNS, time servers."""
+    """Return the result of ADD as a tree: interfaces with addresses, routes, DNS, NTP servers."""
     from rich.text import Text
     from rich.tree import Tree
 
@@ -77,7 +77,7 @@ def _address(address: object, gateway: object) -> "Text":
 
 
 def failure(error: CniError) -> None:
-    """The error on stderr: its text for a program, with code, cause and remedy for a person."""
+    """Print an error to stderr: plain text, or on a terminal with code, cause and remedy."""
     notes = getattr(error, "__notes__", ())
     if not sys.stderr.isatty():
         sys.stderr.write("\n".join([f"Error: {error}", *notes]) + "\n")

@@ -1,4 +1,4 @@
-"""pycni try: a whole life of a network in a throwaway host, shown step by step."""
+"""The command try: ADD, CHECK and DEL of a network in a throwaway network namespace, step by step."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from pycni.runtime import NetworkConfig, Runtime, RuntimeConf, load
 if TYPE_CHECKING:
     from rich.console import Console
 
-_INSIDE = "PYCNI_TRY_INSIDE"  # set for the process that is in the throwaway host already
+_INSIDE = "PYCNI_TRY_INSIDE"  # set in the process that runs in the throwaway namespaces
 
 
 @click.command("try")
@@ -30,10 +30,10 @@ _INSIDE = "PYCNI_TRY_INSIDE"  # set for the process that is in the throwaway hos
 @options.port
 @options.capability
 def try_(file: Path, **given: str | tuple[str, ...] | None) -> None:
-    """Live a whole life of the network in FILE: ADD, CHECK, DEL, in a throwaway host.
+    """Run ADD, CHECK and DEL of the network in FILE in throwaway namespaces.
 
-    Shows every change that pycni's plugins make with its time, what was built, and what is left. The machine's own
-    network is never touched, nor are the directories where plugins keep their state; root is not needed.
+    Show every change with its duration, the result, and what DEL leaves. The host's own network and the state
+    directories of the plugins are not touched. Root is not needed.
     """
     if _INSIDE not in os.environ:
         os.environ[_INSIDE] = "1"
@@ -41,11 +41,11 @@ def try_(file: Path, **given: str | tuple[str, ...] | None) -> None:
     throwaway.hide_state()
     network = load(file)
     with tempfile.TemporaryDirectory() as directory:
-        _Life(network, file, Path(directory), given).live()
+        _Trial(network, file, Path(directory), given).run()
 
 
-class _Life:
-    """One attachment from its ADD to what is left after its DEL."""
+class _Trial:
+    """One attachment from ADD to DEL, and a comparison of the namespaces before and after."""
 
     def __init__(
         self, network: NetworkConfig, file: Path, state: Path, given: dict[str, str | tuple[str, ...] | None]
@@ -54,7 +54,7 @@ class _Life:
 
         self.network = network
         self.screen: Console = show.console()
-        self.screen.print(f"[bold]{network.name}[/] from {file}, in a throwaway host")
+        self.screen.print(f"[bold]{network.name}[/] from {file}, in throwaway namespaces")
         self.host = Host(state)
         self.host.netns.enter_permanently()
         self.container = Container(self.host)
@@ -71,8 +71,8 @@ class _Life:
             capability_args=options.capability_args_of("", capabilities, ports),
         )
 
-    def live(self) -> None:
-        """Show ADD, CHECK, DEL and what is left; exits with 1 if something is."""
+    def run(self) -> None:
+        """Run and show ADD, CHECK and DEL. Raise CniError if DEL leaves anything of the attachment."""
         from pycni.testing import snapshot
 
         before = snapshot.of_namespace(self.host), snapshot.of_namespace(self.container)
@@ -122,11 +122,11 @@ class _Life:
         owner = Owner(self.network.name, self.parameters.container_id, self.parameters.ifname)
         own = [line for line in on_host if owner.key in line or owner.host_ifname in line] + in_container
         if own:
-            raise CniError(f"DEL left {len(own)} things of the attachment behind", details="; ".join(own))
-        self.screen.print("\n[green]✓[/] nothing of the attachment is left")
+            raise CniError(f"DEL left {len(own)} objects of the attachment", details="; ".join(own))
+        self.screen.print("\n[green]✓[/] DEL left nothing of the attachment")
         shared = [line for line in on_host if not line.startswith("nft ") or line.startswith("nft table")]
         if shared:
-            self.screen.print("  what is shared stays for others:")
+            self.screen.print("  Shared objects that stay:")
         for line in shared:
             self.screen.print(Text(f"    {line.removesuffix(' {')}", style="dim"))
 

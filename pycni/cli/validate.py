@@ -1,4 +1,4 @@
-"""pycni validate: what is wrong with network configurations, with the place in the document."""
+"""The command validate: problems of network configurations, each with its path in the document."""
 
 import sys
 from pathlib import Path
@@ -18,15 +18,15 @@ from pycni.runtime.problems import Problem
 @options.conf_dir
 @options.timeout
 def validate(places: tuple[Path, ...], **given: Any) -> None:
-    """Say what is wrong with configuration files, or with all of a directory (by default the one of --conf-dir).
+    """Validate configuration files, or all files of a directory (default: --conf-dir).
 
-    Looks at the format, the plugins' executables and versions, and the options of every plugin that is registered.
-    Exit status 1 if there is anything.
+    Verifies the format, the executables and versions of the plugins, the options of all plugins of this installation,
+    and whether the installed container runtimes support the version. Exit status 1 if there is a problem.
     """
-    from pycni.runtime.lint import Lint
+    from pycni.runtime.validation import Validator
 
-    lint = Lint(Plugins(options.directories(given["path"]), given["timeout"]))
-    findings = {file: lint.file(file) for place in places or (given["conf_dir"],) for file in _files(place)}
+    validator = Validator(Plugins(options.directories(given["path"]), given["timeout"]))
+    findings = {file: validator.file(file) for place in places or (given["conf_dir"],) for file in _files(place)}
     if show.on_terminal():
         _show(findings)
     else:

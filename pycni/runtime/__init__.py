@@ -1,4 +1,13 @@
-"""What a container runtime needs to speak CNI: configurations, the calls of their plugins, and the cache (libcni)."""
+"""The runtime side of CNI: network configurations, plugin execution, and the attachment cache.
+
+It does what the Go library libcni does for container runtimes.
+
+    from pycni.runtime import Runtime, RuntimeConf, find_network
+
+    network = find_network("/etc/cni/net.d", "mynet")
+    runtime = Runtime(["/opt/cni/bin"])
+    result = runtime.add_network_list(network, RuntimeConf("c1", "/run/netns/c1"))
+"""
 
 from pycni.runtime.cache import Cache, CachedAttachment, UnreadableEntryError
 from pycni.runtime.configuration import NetworkConfig, PluginConfig

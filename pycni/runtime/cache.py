@@ -1,7 +1,8 @@
-"""The cache of attachments: what ADD was asked and what it answered, one file each, in libcni's format and place.
+"""The attachment cache: one file per attachment with the configuration and the result of its ADD.
 
-libcni and pycni read each other's entries (P-475 to P-483). Beyond libcni, an entry is replaced whole or not at all,
-no path is made of a name that has not been checked, and an entry that cannot be read is set aside rather than lost.
+Format and location are those of libcni; libcni and pycni read each other's entries. In addition, pycni replaces an
+entry atomically, validates every name before it becomes part of a path, and moves an unreadable entry to
+`results.corrupt`.
 """
 
 import base64
@@ -32,34 +33,34 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedAttachment:
-    """An attachment as the cache knows it."""
+    """A cache entry: the parameters, the configuration list and the result of one ADD."""
 
     network: str
     parameters: RuntimeConf
-    config: bytes = field(default=b"", repr=False)  # the configuration list of ADD
-    result: dict[str, Any] | None = field(default=None, repr=False)  # in the version of the plugin that gave it
+    config: bytes = field(default=b"", repr=False)  # the configuration list given to ADD
+    result: dict[str, Any] | None = field(default=None, repr=False)  # in the cniVersion of the plugin that returned it
     file: Path | None = field(default=None, repr=False, compare=False)
 
     @property
     def id(self) -> AttachmentId:
-        """What identifies it."""
+        """The container id and interface name."""
         return self.parameters.id
 
 
 class UnreadableEntryError(CniError):
-    """There is a cache entry, and it cannot be understood."""
+    """A cache entry exists but cannot be parsed."""
 
 
 class Cache:
-    """The entries below `directory`, in its `results`; what could not be read is kept in `results.corrupt`."""
+    """The cache in `directory`: entries in `results`, unreadable entries in `results.corrupt`."""
 
     def __init__(self, directory: str | os.PathLike[str] = DEFAULT_DIRECTORY) -> None:
         self.directory = Path(directory)
         self.results = self.directory / "results"
-        self.corrupt = self.directory / "results.corrupt"  # beside it: libcni lists all that lies in results
+        self.corrupt = self.directory / "results.corrupt"  # not inside `results`, because libcni lists every file there
 
     def store(self, network: NetworkConfig, parameters: RuntimeConf, result: VersionedResult | None) -> None:
-        """Write the entry of an attachment, in place of any older one. Raises CniError."""
+        """Write the entry of an attachment; an older entry is replaced. Raise CniError, code 5, on failure."""
         target = self._file(network.name, parameters)
         text = go_json.dumps_compact(_document(network, parameters, result))
         try:
@@ -69,9 +70,9 @@ class Cache:
             raise CniError(f"cannot write {target}: {error.strerror}", code=Code.IO_FAILURE) from None
 
     def entry(self, network: str, parameters: RuntimeConf) -> CachedAttachment | None:
-        """The entry of an attachment, None if there is none.
+        """Return the entry of an attachment, or None if there is none.
 
-        Raises UnreadableEntryError, and CniError for names of which no path may be made.
+        Raise UnreadableEntryError if it cannot be parsed, and CniError if a name is not valid in a path.
         """
         file = self._file(network, parameters)
         try:
@@ -80,9 +81,10 @@ class Cache:
             return _legacy(file, network, parameters)
 
     def result(self, network: str, parameters: RuntimeConf, cni_version: str) -> dict[str, Any] | None:
-        """The result of ADD as a document of `cni_version`; None if none is known (P-478, P-479).
+        """Return the cached result of ADD, converted to `cni_version`; None if there is none.
 
-        Raises UnreadableEntryError, and CniError for a result that this version cannot say.
+        Raise UnreadableEntryError if the entry cannot be parsed, and CniError if the result cannot be expressed in
+        `cni_version`.
         """
         entry = self.entry(network, parameters)
         if entry is None or entry.result is None:
@@ -97,7 +99,10 @@ class Cache:
             raise CniError(f'failed to convert cached result to config version "{cni_version}": {error}') from None
 
     def config(self, network: str, parameters: RuntimeConf) -> tuple[bytes, RuntimeConf] | None:
-        """The configuration list of ADD, and the parameters with the arguments of ADD (P-482). Raises CniError."""
+        """Return the configuration list of ADD, and `parameters` with the CNI_ARGS and capability arguments of ADD.
+
+        Return None if there is no entry. Raise CniError.
+        """
         file = self._file(network, parameters)
         try:
             entry = _parse(file)
@@ -111,7 +116,7 @@ class Cache:
         )
 
     def attachments(self, container_id: str = "") -> list[CachedAttachment]:
-        """Everything attached, or all of one container, in the order of the file names (P-481). Raises CniError."""
+        """Return all entries, or those of one container, sorted by file name. Raise CniError, code 5."""
         try:
             files = sorted(self.results.iterdir(), key=lambda file: os.fsencode(file.name))
         except FileNotFoundError:
@@ -124,22 +129,22 @@ class Cache:
         return [entry for entry in found if container_id in {"", entry.parameters.container_id}]
 
     def remove(self, network: str, parameters: RuntimeConf) -> None:
-        """Forget an attachment; one that is not known is forgotten already. Raises CniError for bad names."""
+        """Delete the entry of an attachment, if there is one. Raise CniError if a name is not valid in a path."""
         _unlink(self._file(network, parameters))
 
     def set_aside(self, network: str, parameters: RuntimeConf) -> Path:
-        """Move an entry that cannot be read out of everybody's way, for a person to look at; returns where to."""
+        """Move an unreadable entry to `results.corrupt` for inspection; return its new path."""
         file = self._file(network, parameters)
-        kept = self.corrupt / file.name
+        moved = self.corrupt / file.name
         try:
             self.corrupt.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file.replace(kept)
+            file.replace(moved)
         except OSError:
             _unlink(file)
-        return kept
+        return moved
 
     def _file(self, network: str, parameters: RuntimeConf) -> Path:
-        # No path is made of an id that has not been checked: it might lead out of the directory (P-483).
+        # An unchecked id could contain ../ and lead outside the directory.
         try:
             names.check_network_name(network)
             parameters.check()
@@ -170,10 +175,10 @@ def _document(network: NetworkConfig, parameters: RuntimeConf, result: Versioned
 
 
 def _parse(file: Path) -> CachedAttachment:
-    """Read an entry. Raises OSError and ValueError."""
+    """Read an entry. Raise OSError, and ValueError if it cannot be parsed."""
     document = go_json.loads(file.read_bytes())
     if not isinstance(document, dict):
-        raise ValueError("is no object")
+        raise ValueError("is not a JSON object")
     known = go_json.select_members(document, _KEYS)
     if known.get("kind") != _KIND:
         raise ValueError(f"has wrong kind: {known.get('kind', '')}")
@@ -197,7 +202,7 @@ def _parse(file: Path) -> CachedAttachment:
 
 
 def _legacy(file: Path, network: str, parameters: RuntimeConf) -> CachedAttachment | None:
-    """An entry that holds the bare result, as libcni before 0.8 wrote it; None if there is no file."""
+    """Return an entry that holds only the result, as libcni before 0.8 wrote it; None if there is no file."""
     try:
         document = go_json.loads(file.read_bytes())
     except OSError:
@@ -205,7 +210,7 @@ def _legacy(file: Path, network: str, parameters: RuntimeConf) -> CachedAttachme
     except ValueError as error:
         raise UnreadableEntryError(f"{file}: {error}") from None
     if not isinstance(document, dict) or go_json.select_members(document, ("kind",)):
-        raise UnreadableEntryError(f"{file} is no cache entry")
+        raise UnreadableEntryError(f"{file} is not a cache entry")
     return CachedAttachment(network, parameters, result=document, file=file)
 
 
@@ -214,14 +219,16 @@ def _readable(files: list[Path]) -> Iterator[CachedAttachment]:
         try:
             entry = _parse(file)
         except (OSError, ValueError) as error:
-            log.debug("%s is no cache entry: %s", file, error)
+            log.debug("%s is not a cache entry: %s", file, error)
             continue
         if entry.network and entry.parameters.ifname:
             yield entry
 
 
 def _replace(target: Path, content: bytes, scratch: Path) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=".results-", dir=scratch)  # not in results: libcni would list it
+    descriptor, name = tempfile.mkstemp(
+        prefix=".results-", dir=scratch
+    )  # outside `results`, because libcni lists every file there
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

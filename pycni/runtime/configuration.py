@@ -1,4 +1,4 @@
-"""Network configurations as the administrator wrote them: one plugin object, or a list of them under a name."""
+"""Parsed network configurations: a single plugin object, or a named list of plugins."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,25 +13,27 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PluginConfig:
-    """The configuration of one plugin; everything that the runtime does not know is passed on as it is."""
+    """The configuration of one plugin. Members that the runtime does not know are passed on unchanged."""
 
     type: str
     name: str = ""
     cni_version: str = ""
-    capabilities: frozenset[str] = frozenset()  # what it declares true
+    capabilities: frozenset[str] = frozenset()  # the capabilities declared as true
     ipam: str = ""  # the type of its IPAM plugin
     document: Document = field(default_factory=dict, repr=False)
-    raw: bytes = field(default=b"", repr=False)  # as read; what the cache keeps of a single configuration
+    raw: bytes = field(
+        default=b"", repr=False
+    )  # as read from the file; stored in the cache for a single-plugin configuration
 
     @classmethod
     def parse(cls, raw: bytes | str) -> Self:
-        """Read one plugin object. Raises ConfigError."""
+        """Parse the JSON of one plugin object. Raise ConfigError."""
         document = _decode(raw, "error parsing configuration")
         return replace(cls.of(document), raw=raw.encode() if isinstance(raw, str) else raw)
 
     @classmethod
     def of(cls, document: object) -> Self:
-        """One plugin object that has been decoded already. Raises ConfigError."""
+        """Return the configuration in a decoded plugin object. Raise ConfigError."""
         for problem in problems.of_plugin(document):
             raise ConfigError(f"error parsing configuration: {problem}")
         assert isinstance(document, Mapping)
@@ -47,7 +49,7 @@ class PluginConfig:
         )
 
     def with_values(self, values: Document) -> Self:
-        """The same with other values of some keys. Raises ConfigError, and ValueError for an empty key or value."""
+        """Return a copy with some members replaced. Raise ConfigError; ValueError for an empty key or a None value."""
         for key, value in values.items():
             if not key:
                 raise ValueError("keys cannot be empty")
@@ -56,13 +58,13 @@ class PluginConfig:
         return self.of({**self.document, **values})
 
     def as_network(self) -> "NetworkConfig":
-        """A network of this plugin alone, under the plugin's own name and version."""
+        """Return a network that consists of this plugin, with the plugin's name and cniVersion."""
         return NetworkConfig(name=self.name, cni_version=self.cni_version, plugins=(self,), raw=self.raw)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A network configuration list: a name, a version, and the plugins in the order of ADD."""
+    """A network configuration list: name, cniVersion, and the plugins in ADD order (SPEC section 1)."""
 
     name: str
     cni_version: str = ""
@@ -70,11 +72,11 @@ class NetworkConfig:
     disable_check: bool = False
     disable_gc: bool = False
     only_inlined_plugins: bool = False  # loadOnlyInlinedPlugins
-    raw: bytes = field(default=b"", repr=False)  # the list as read, without what a folder added
+    raw: bytes = field(default=b"", repr=False)  # the list as read from the file, without the plugins of its folder
 
     @classmethod
     def parse(cls, raw: bytes | str) -> Self:
-        """Read a configuration list. Raises ConfigError."""
+        """Parse the JSON of a configuration list. Raise ConfigError."""
         document = _decode(raw, "error parsing configuration list") or {}
         for problem in problems.of_list(document):
             raise ConfigError(f"error parsing configuration list: {problem}")
@@ -90,7 +92,7 @@ class NetworkConfig:
 
     @classmethod
     def from_plugin(cls, plugin: PluginConfig) -> Self:
-        """The list that a file with a single plugin stands for (P-411)."""
+        """Return the list that a file with a single plugin is equivalent to."""
         document = {"cniVersion": plugin.cni_version, "name": plugin.name, "plugins": [plugin.document]}
         return cls(
             name=plugin.name,
@@ -100,7 +102,7 @@ class NetworkConfig:
         )
 
     def with_plugins(self, more: Iterable[PluginConfig]) -> Self:
-        """The same with more plugins at its end."""
+        """Return a copy with `more` plugins appended."""
         return replace(self, plugins=(*self.plugins, *more))
 
 
@@ -113,7 +115,7 @@ def _decode(raw: bytes | str, context: str) -> Any:
 
 
 def _chosen_version(document: Document) -> str:
-    """The highest version that the list offers and we know; without cniVersions, its cniVersion as it is (P-406)."""
+    """Return the highest version in cniVersions and cniVersion that pycni supports (SPEC section 1, cniVersions)."""
     alone: str = document.get("cniVersion", "")
     if "cniVersions" not in document:
         return alone

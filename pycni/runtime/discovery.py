@@ -1,4 +1,4 @@
-"""The directory of network configurations: which files count, in which order, and which network is in which."""
+"""Discovery of network configurations in a directory: file selection, order, and lookup by network name."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One configuration file: the network in it, or why there is none."""
+class ConfigFile:
+    """A configuration file and the network in it, or the error that parsing it raised."""
 
     file: Path
     network: NetworkConfig | None = None
@@ -27,9 +27,9 @@ class Found:
 
 
 def files(directory: str | os.PathLike[str], *extensions: str) -> list[Path]:
-    """The files with these extensions, in byte order of their names; none if there is no directory (P-400, P-401).
+    """Return the files with these extensions, in byte order of their names; empty if the directory does not exist.
 
-    The extension is all from the last dot on, so `.conf` alone has one. Raises CniError, code 5.
+    The extension begins at the last dot, so a file named `.conf` has one. Raise CniError, code 5.
     """
     try:
         with os.scandir(directory) as entries:
@@ -42,7 +42,10 @@ def files(directory: str | os.PathLike[str], *extensions: str) -> list[Path]:
 
 
 def load_list(file: Path) -> NetworkConfig:
-    """The network of a `.conflist`, with the plugins of its folder (P-412). Raises CniError."""
+    """Return the network of a `.conflist`, with the plugins of its folder appended. Raise CniError.
+
+    The folder is DIRECTORY/NETWORK/*.conf (SPEC section 1, loadOnlyInlinedPlugins).
+    """
     network = _read(file, NetworkConfig.parse)
     if not network.only_inlined_plugins:
         network = network.with_plugins(_folder_plugins(file.parent, network.name))
@@ -52,19 +55,20 @@ def load_list(file: Path) -> NetworkConfig:
 
 
 def load_single(file: Path) -> NetworkConfig:
-    """The network of a `.conf` or `.json`, which holds one plugin (P-411). Raises CniError."""
+    """Return the network of a `.conf` or `.json` file, which holds one plugin. Raise CniError."""
     return NetworkConfig.from_plugin(_read(file, PluginConfig.parse))
 
 
 def load(file: Path) -> NetworkConfig:
-    """The network of a file of any of the three kinds. Raises CniError."""
+    """Return the network of a `.conflist`, `.conf` or `.json` file. Raise CniError."""
     return load_list(file) if file.name.endswith(LISTS) else load_single(file)
 
 
 def find_network(directory: str | os.PathLike[str], name: str) -> NetworkConfig:
-    """The network called `name`: all lists are asked in order, then all single plugins (P-402). Raises CniError.
+    """Return the network called `name`. Raise CniError if there is none.
 
-    A file that cannot be read ends the search if it comes before the match.
+    All `.conflist` files are searched in order, then all `.conf` and `.json` files. An unreadable file before the match
+    ends the search with an error, as in libcni.
     """
     lists, singles = files(directory, *LISTS), files(directory, *SINGLES)
     for file in (*lists, *singles):
@@ -77,17 +81,17 @@ def find_network(directory: str | os.PathLike[str], name: str) -> NetworkConfig:
     raise ConfigError(f'no net configuration with name "{name}" in {where}')
 
 
-def all_networks(directory: str | os.PathLike[str]) -> Iterator[Found]:
-    """Every configuration file of the directory in the order in which `find_network` asks them."""
+def all_networks(directory: str | os.PathLike[str]) -> Iterator[ConfigFile]:
+    """Yield every configuration file of the directory, in the order in which `find_network` searches them."""
     for file in (*files(directory, *LISTS), *files(directory, *SINGLES)):
         try:
-            yield Found(file, network=load(file))
+            yield ConfigFile(file, network=load(file))
         except CniError as error:
-            yield Found(file, error=error)
+            yield ConfigFile(file, error=error)
 
 
 def _counts(entry: "os.DirEntry[str]", extensions: tuple[str, ...]) -> bool:
-    # A link to a directory counts; reading it fails, as it does in libcni.
+    # A symbolic link to a directory is included; reading it fails, as in libcni.
     return entry.name[max(entry.name.rfind("."), 0) :] in extensions and not entry.is_dir(follow_symlinks=False)
 
 
@@ -95,7 +99,7 @@ def _folder_plugins(directory: Path, network: str) -> list[PluginConfig]:
     try:
         names.check_network_name(network)
     except CniError:
-        return []  # no path is built from what may not be a name; ADD will say so
+        return []  # never part of a path; ADD reports the invalid name
     return [_read(file, PluginConfig.parse) for file in files(directory / network, ".conf")]
 
 

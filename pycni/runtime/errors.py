@@ -1,4 +1,4 @@
-"""How a chain of plugins fails: one plugin that says why, or several of them together."""
+"""Errors of a plugin chain: the failure of one plugin, or the failures of several."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from pycni.runtime.configuration import PluginConfig
 
 
 class PluginError(CniError):
-    """A plugin of a chain failed: the plugin's own code, message and details, and which plugin it was (P-450)."""
+    """The failure of one plugin: its code, message and details, and the plugin's type and name."""
 
     def __init__(self, cause: CniError, plugin: PluginConfig, verb: str) -> None:
         super().__init__(cause.msg, code=cause.code, details=cause.details)
@@ -22,7 +22,7 @@ class PluginError(CniError):
 
 
 class CollectedError(CniError):
-    """Several things failed, and all were tried: the code of the first, each of them in the details."""
+    """Several failures of one operation: `code` is that of the first, `details` lists all."""
 
     def __init__(self, what: str, failures: Sequence[CniError]) -> None:
         super().__init__(what, code=failures[0].code, details="\n".join(str(failure) for failure in failures))
@@ -30,7 +30,7 @@ class CollectedError(CniError):
 
 
 def raise_all(what: str, failures: Sequence[CniError]) -> None:
-    """Raise the failure, or one error of all of them; content if there is none."""
+    """Raise the only failure, or a CollectedError of several; return if there is none."""
     if len(failures) == 1:
         raise failures[0]
     if failures:
@@ -38,13 +38,13 @@ def raise_all(what: str, failures: Sequence[CniError]) -> None:
 
 
 def in_context(what: str, error: CniError) -> CniError:
-    """The error with a sentence before it that says what was tried."""
+    """Return the error with a prefix that says what was tried."""
     return CniError(f"{what}: {error}", code=error.code)
 
 
 @contextmanager
-def blaming(plugin: PluginConfig, verb: str) -> Iterator[None]:
-    """Say of every error which plugin's it is."""
+def naming_plugin(plugin: PluginConfig, verb: str) -> Iterator[None]:
+    """Turn a CniError raised inside the block into a PluginError that names the plugin."""
     try:
         yield
     except CniError as error:
@@ -52,8 +52,8 @@ def blaming(plugin: PluginConfig, verb: str) -> Iterator[None]:
 
 
 @contextmanager
-def blaming_nobody() -> Iterator[None]:
-    """Where there is but one plugin, its error needs no name (P-456)."""
+def unnamed_plugin() -> Iterator[None]:
+    """Raise the plugin's own error instead of a PluginError: with a single plugin the name adds nothing."""
     try:
         yield
     except PluginError as error:

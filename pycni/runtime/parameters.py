@@ -1,4 +1,4 @@
-"""What the runtime knows of one attachment: the container, its namespace, its interface, and what it asks for."""
+"""The parameters of one attachment: container, network namespace, interface, and capability arguments."""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pycni.protocol.errors import CniError, Code
 
 
 class AttachmentId(NamedTuple):
-    """What identifies an attachment (P-702)."""
+    """The identity of an attachment within a network (SPEC section 2, container id and ifname)."""
 
     container_id: str
     ifname: str
@@ -20,8 +20,9 @@ class AttachmentId(NamedTuple):
 class RuntimeConf:
     """The parameters of ADD, CHECK and DEL.
 
-    `args` are the pairs of CNI_ARGS in order. `capability_args` go to the plugins that declare the capability;
-    a capability whose value is None counts as given. Raises CniError, code 4, for text that no process can be given.
+    `netns` is a path. `args` are the pairs of CNI_ARGS, in order. `capability_args` are passed to the plugins that
+    declare the capability; a value of None is passed as null. Raise CniError, code 4, for text that cannot be an
+    environment variable.
     """
 
     container_id: str
@@ -33,20 +34,22 @@ class RuntimeConf:
     def __post_init__(self) -> None:
         for text in (self.container_id, self.netns, self.ifname, *(part for pair in self.args for part in pair)):
             if not _fits_environment(text):
-                raise CniError(f"{text!r} cannot be given to a process", code=Code.INVALID_ENVIRONMENT)
+                raise CniError(
+                    f"{text!r} cannot be the value of an environment variable", code=Code.INVALID_ENVIRONMENT
+                )
 
     @property
     def id(self) -> AttachmentId:
-        """What identifies the attachment."""
+        """The container id and interface name."""
         return AttachmentId(self.container_id, self.ifname)
 
     @property
     def cni_args(self) -> str:
-        """The pairs as CNI_ARGS has them."""
+        """The value of CNI_ARGS: `KEY=VALUE` pairs joined by semicolons."""
         return ";".join(f"{key}={value}" for key, value in self.args)
 
     def check(self) -> None:
-        """Raise CniError unless container id and interface name are what the specification lets them be."""
+        """Raise CniError, code 4, unless container id and interface name are valid (SPEC section 2)."""
         names.check_container_id(self.container_id)
         names.check_ifname(self.ifname)
 

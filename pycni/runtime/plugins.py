@@ -1,4 +1,4 @@
-"""The plugins on a path, and those of this installation: found, asked for their versions, called one at a time."""
+"""Plugin lookup and execution: finds plugins by type, queries their versions, and calls them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from pycni.runtime.configuration import NetworkConfig, PluginConfig
 from pycni.runtime.parameters import RuntimeConf
 from pycni.sdk.execute import execute, find_executable
 
-_NOBODY = RuntimeConf(container_id="", ifname="")
-# VERSION is asked with values that satisfy even plugins which want them all (P-485).
+_NO_ATTACHMENT = RuntimeConf(container_id="", ifname="")
+# Old plugins require all variables for VERSION too; libcni passes "dummy".
 _DUMMY = RuntimeConf(container_id="", netns="dummy", ifname="dummy")
 
 
 class Plugins:
-    """The executables in the directories of `path`; one that takes longer than `deadline` seconds is killed.
+    """The plugins in the directories of `path`. A plugin that runs longer than `deadline` seconds is killed.
 
-    A type without an executable is answered in this process, if it is registered in this installation; with
-    `in_process`, so is one whose executable is a launcher of this installation.
+    A type without an executable runs in this process if it is registered in this installation. With `in_process`, a
+    plugin whose executable is a launcher of this installation runs in this process too.
     """
 
     def __init__(self, path: Sequence[str], deadline: float | None, *, in_process: bool = False) -> None:
@@ -29,23 +29,23 @@ class Plugins:
         self.in_process = in_process
 
     def find(self, plugin: str) -> str | None:
-        """Where the executable of this type is; None if this process is to answer itself. Raises CniError."""
+        """Return the path of the executable; None if the plugin runs in this process. Raise CniError if missing."""
         try:
             return find_executable(plugin, self.path)
         except CniError:
-            from pycni.sdk import registry  # pydantic comes with it, and most runtimes never need it
+            from pycni.sdk import registry  # imports pydantic, which a runtime rarely needs
 
             if not plugin or registry.find(plugin) is None:
                 raise
             return None
 
     def versions(self, plugin: str) -> tuple[str, ...]:
-        """The versions of the specification that a type speaks (P-485 to P-487). Raises CniError."""
+        """Return the CNI versions that a plugin supports (SPEC section 2, VERSION). Raise CniError."""
         stdin = go_json.dumps_compact({"cniVersion": version.NEWEST}).encode()
         try:
             stdout = self._run(plugin, _environment("VERSION", ["dummy"], _DUMMY), stdin)
         except CniError as error:
-            if str(error) == "unknown CNI_COMMAND: VERSION":  # older than VERSION itself
+            if str(error) == "unknown CNI_COMMAND: VERSION":  # the plugin predates VERSION
                 return ("0.1.0",)
             raise
         return version.decode_reply(stdout)
@@ -57,13 +57,13 @@ class Plugins:
         parameters: RuntimeConf,
         prev_result: VersionedResult | None,
     ) -> VersionedResult:
-        """ADD; what the previous plugin answered goes on as it is, in the version it chose (P-443, P-452)."""
+        """Call ADD and return the result. `prev_result` is passed in the version in which it was returned."""
         document = None if prev_result is None else prev_result.to_document(prev_result.cni_version)
         stdout = self.attached("ADD", network, plugin, parameters, document)
         try:
             return parse_plugin_result(stdout, network.cni_version)
         except ValueError as error:
-            raise CniError(str(error), details=f"this is what {plugin.type} answered to ADD") from None
+            raise CniError(str(error), details=f"plugin {plugin.type} returned an invalid result from ADD") from None
 
     def attached(
         self,
@@ -73,7 +73,10 @@ class Plugins:
         parameters: RuntimeConf,
         prev_result: Mapping[str, Any] | None,
     ) -> bytes:
-        """ADD, CHECK or DEL; what the plugin printed. Without a prev_result, what is on disk stays. Raises CniError."""
+        """Call ADD, CHECK or DEL and return the plugin's stdout. Raise CniError.
+
+        Without `prev_result`, a prevResult in the configuration file is passed on unchanged.
+        """
         values: dict[str, Any] = {}
         capabilities = {
             name: value for name, value in parameters.capability_args.items() if name in plugin.capabilities
@@ -85,8 +88,8 @@ class Plugins:
         return self._call(command, network, plugin, values, parameters)
 
     def unattached(self, command: str, network: NetworkConfig, plugin: PluginConfig, values: Mapping[str, Any]) -> None:
-        """STATUS or GC, which concern no attachment. Raises CniError."""
-        self._call(command, network, plugin, values, _NOBODY)
+        """Call STATUS or GC, which have no attachment. Raise CniError."""
+        self._call(command, network, plugin, values, _NO_ATTACHMENT)
 
     def _call(
         self,
@@ -109,7 +112,7 @@ class Plugins:
 
 
 def _environment(command: str, path: Sequence[str], parameters: RuntimeConf) -> dict[str, str]:
-    """The caller's whole environment with the six variables of the call, empty where there is no value (P-505)."""
+    """Return this process's environment with all six CNI variables set; empty where there is no value."""
     return {
         **os.environ,
         "CNI_COMMAND": command,
@@ -122,9 +125,9 @@ def _environment(command: str, path: Sequence[str], parameters: RuntimeConf) -> 
 
 
 def _configuration(network: NetworkConfig, plugin: PluginConfig, values: Mapping[str, Any]) -> bytes:
-    """The plugin's object as it stands on disk, under the network's name and version, with some `values` (P-441).
+    """Return the stdin of a plugin: its configuration with the network's name and version, and `values` added.
 
-    `capabilities` stays behind: it is addressed to the runtime (SPEC section 3; P-444).
+    `capabilities` is removed: it is addressed to the runtime (SPEC section 3, deriving execution configuration).
     """
     values = {"name": network.name, "cniVersion": network.cni_version, **values}
     replaced = {key.casefold() for key in values} | {"capabilities"}

@@ -1,6 +1,6 @@
-"""What can be wrong with a network configuration, each problem with its place in the document.
+"""Format errors of a network configuration, each with its path in the document.
 
-`configuration` refuses a document for the first problem, `pycni validate` shows them all.
+`configuration` rejects a document at the first problem; `pycni validate` lists all.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ _PLUGIN_KEYS = ("cniVersion", "name", "type", "capabilities", "ipam", "dns", "pr
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: where (`plugins[0].ipam`, empty for the document itself), and what."""
+    """One error: its path, such as `plugins[0].ipam` (empty for the whole document), and its text."""
 
     path: str
     text: str
@@ -24,45 +24,45 @@ class Problem(NamedTuple):
         return f"{self.path}: {self.text}" if self.path else self.text
 
     def inside(self, path: str) -> "Problem":
-        """The same, seen from the document around it."""
+        """Return the problem with `path` prepended, for an enclosing document."""
         return Problem(".".join(filter(None, (path, self.path))), self.text)
 
 
 def of_plugin(document: object) -> Iterator[Problem]:
-    """The problems of one plugin object; its keys may stand in any letter case (P-250, P-251)."""
+    """Yield the problems of one plugin object. Keys match in any letter case, as in Go."""
     if document is None:
         document = {}
     if not isinstance(document, Mapping):
-        yield Problem("", f"a plugin is an object, not {_short(document)}")
+        yield Problem("", f"a plugin must be an object, not {_short(document)}")
         return
     known = go_json.select_members(document, _PLUGIN_KEYS)
     for key in ("cniVersion", "name", "type"):
         if not isinstance(known.get(key, ""), str):
-            yield Problem(key, f"a string is wanted, not {_short(known[key])}")
+            yield Problem(key, f"must be a string, not {_short(known[key])}")
     if known.get("type", "") == "":
         yield Problem("", "missing 'type'")
     yield from _of_capabilities(known.get("capabilities", {}))
     ipam = known.get("ipam", {})
     if not isinstance(ipam, Mapping):
-        yield Problem("ipam", f"an object is wanted, not {_short(ipam)}")
+        yield Problem("ipam", f"must be an object, not {_short(ipam)}")
     elif not isinstance(go_json.select_members(ipam, ("type",)).get("type", ""), str):
-        yield Problem("ipam.type", "a string is wanted")
+        yield Problem("ipam.type", "must be a string")
     try:
         Dns.parse(JsonObject(document, ("dns",)))
     except ValueError as error:
         yield Problem("", str(error))
     if not isinstance(known.get("prevResult", {}), Mapping):
-        yield Problem("prevResult", f"an object is wanted, not {_short(known['prevResult'])}")
+        yield Problem("prevResult", f"must be an object, not {_short(known['prevResult'])}")
     if not isinstance(known.get("cni.dev/valid-attachments", []), list):
-        yield Problem("cni.dev/valid-attachments", "a list is wanted")
+        yield Problem("cni.dev/valid-attachments", "must be a list")
 
 
 def of_list(document: object) -> Iterator[Problem]:
-    """The problems of a network configuration list; its own keys have exactly one spelling (P-405 to P-408)."""
+    """Yield the problems of a network configuration list. Its own keys are case-sensitive, as in libcni."""
     if document is None:
         document = {}
     if not isinstance(document, Mapping):
-        yield Problem("", f"a list is an object, not {_short(document)}")
+        yield Problem("", f"a configuration list must be an object, not {_short(document)}")
         return
     if "name" not in document:
         yield Problem("", "no name")
@@ -73,12 +73,12 @@ def of_list(document: object) -> Iterator[Problem]:
     yield from _of_versions(document)
     for key in SWITCHES:
         if key in document and switch(document[key]) is None:
-            yield Problem(key, f"invalid value {_short(document[key])} for {key}: true or false is wanted")
+            yield Problem(key, f"invalid value {_short(document[key])} for {key}: must be true or false")
     yield from _of_plugins(document)
 
 
 def switch(value: object) -> bool | None:
-    """The value of a list's switch: a boolean, or its word in any letter case; None for anything else (P-407)."""
+    """Return the value of a boolean member, given as a boolean or as text in any letter case; None if invalid."""
     if isinstance(value, bool):
         return value
     return {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else None
@@ -86,11 +86,11 @@ def switch(value: object) -> bool | None:
 
 def _of_capabilities(capabilities: object) -> Iterator[Problem]:
     if not isinstance(capabilities, Mapping):
-        yield Problem("capabilities", f"an object of booleans is wanted, not {_short(capabilities)}")
+        yield Problem("capabilities", f"must be an object of booleans, not {_short(capabilities)}")
         return
     for name, wanted in capabilities.items():
         if wanted is not None and not isinstance(wanted, bool):
-            yield Problem(f"capabilities.{name}", f"true or false is wanted, not {_short(wanted)}")
+            yield Problem(f"capabilities.{name}", f"must be true or false, not {_short(wanted)}")
 
 
 def _of_versions(document: Mapping[str, Any]) -> Iterator[Problem]:
@@ -105,7 +105,7 @@ def _of_versions(document: Mapping[str, Any]) -> Iterator[Problem]:
         named.append(("cniVersion", document["cniVersion"]))
     for path, text in named:
         if not isinstance(text, str):
-            yield Problem(path, f"a version is a string, not {_short(text)}")
+            yield Problem(path, f"a version must be a string, not {_short(text)}")
             continue
         try:
             version.parse(text)
@@ -120,7 +120,7 @@ def _of_plugins(document: Mapping[str, Any]) -> Iterator[Problem]:
         return
     plugins = document["plugins"]
     if not isinstance(plugins, list):
-        yield Problem("plugins", f"a list is wanted, not {_short(plugins)}")
+        yield Problem("plugins", f"must be a list, not {_short(plugins)}")
     elif not plugins:
         yield Problem("plugins", "no plugins in list")
     else:

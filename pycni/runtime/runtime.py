@@ -1,8 +1,8 @@
-"""The runtime: attach containers to networks by calling plugins in order, and remember what they answered.
+"""The runtime: attaches containers to networks by executing plugin chains, and caches the results.
 
-What libcni does for container engines, under Python names (SPEC section 3; P-440 to P-487). Beyond libcni, all
-executables are there before the first is called, a failed ADD is undone, DEL goes on after a failure and reports
-all, and every plugin has a deadline.
+It implements SPEC section 3 as libcni does. In addition, it verifies that all executables exist before it calls the
+first, rolls back a failed ADD, continues DEL after a failure and reports all failures, and gives every plugin a
+deadline.
 """
 
 import logging
@@ -15,21 +15,21 @@ from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError, Code
 from pycni.runtime.cache import DEFAULT_DIRECTORY, Cache, CachedAttachment, UnreadableEntryError
 from pycni.runtime.configuration import NetworkConfig, PluginConfig
-from pycni.runtime.errors import blaming, blaming_nobody, in_context, raise_all
+from pycni.runtime.errors import in_context, naming_plugin, raise_all, unnamed_plugin
 from pycni.runtime.parameters import AttachmentId, RuntimeConf
 from pycni.runtime.plugins import Plugins
 
-DEADLINE = 180.0  # seconds; a DHCP server may take its time, a container engine waits two to four minutes
+DEADLINE = 180.0  # seconds; DHCP can take over a minute, container engines wait two to four minutes
 
 log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """Calls the plugins on `path`; keeps what ADD answered below `cache_dir`.
+    """Executes plugins from the directories in `path` and caches ADD results in `cache_dir`.
 
-    A plugin that takes longer than `deadline` seconds is killed, which is an error of code 11. `undo_failed_add`
-    says whether a failed ADD is followed by DEL of the whole chain. With `in_process`, plugins of this installation are
-    not started but answer in this process, where whoever watches can see their changes.
+    A plugin that runs longer than `deadline` seconds is killed; the call fails with code 11. With `undo_failed_add`,
+    DEL of the whole chain follows a failed ADD. With `in_process`, plugins of this installation run in this process, so
+    that a journal watcher sees their changes.
     """
 
     def __init__(
@@ -46,19 +46,19 @@ class Runtime:
         self.undo_failed_add = undo_failed_add
 
     def add_network_list(self, network: NetworkConfig, parameters: RuntimeConf) -> VersionedResult | None:
-        """Attach a container: ADD in the list's order; the last plugin's result, None for a list without plugins.
+        """Call ADD for each plugin in order; return the last result, or None if the list has no plugins.
 
-        Raises PluginError, and CniError for names that are not valid.
+        Raise PluginError if a plugin fails, and CniError for an invalid network name, container id or interface name.
         """
         names.check_network_name(network.name)
         parameters.check()
         for plugin in network.plugins:
-            with blaming(plugin, "add"):
+            with naming_plugin(plugin, "add"):
                 self.plugins.find(plugin.type)
         result: VersionedResult | None = None
         try:
             for plugin in network.plugins:
-                with blaming(plugin, "add"):
+                with naming_plugin(plugin, "add"):
                     result = self.plugins.add(network, plugin, parameters, result)
             self._remember(network, parameters, result)
         except BaseException as error:
@@ -68,26 +68,27 @@ class Runtime:
         return result
 
     def delete_network_list(self, network: NetworkConfig, parameters: RuntimeConf) -> None:
-        """Detach a container: DEL in reverse order, on to the end even if one fails (P-458 to P-462).
+        """Call DEL for each plugin in reverse order; continue after a failure.
 
-        An attachment that is not known is a success. Raises PluginError, or CollectedError if there were several.
+        An unknown attachment is not an error. Raise PluginError, or CollectedError if several plugins fail. SPEC
+        section 3 stops at the first failure; continuing frees what the remaining plugins hold.
         """
         prev_result = self._last_known_result(network, parameters)
         failures = self._delete(network, parameters, prev_result)
-        raise_all(f'network "{network.name}" could not be left', failures)
+        raise_all(f'network "{network.name}" could not be detached', failures)
         try:
             self.cache.remove(network.name, parameters)
         except CniError as error:
-            log.debug("nothing to forget: %s", error)  # under such names nothing is ever kept
+            log.debug("no cache entry to delete: %s", error)  # an invalid name is never cached
         log.info("detached %s of %s from %s", parameters.ifname, parameters.container_id, network.name)
 
     def check_network_list(self, network: NetworkConfig, parameters: RuntimeConf) -> None:
-        """Ask every plugin whether the attachment is as ADD left it; raises the first plugin's CniError (P-465)."""
+        """Call CHECK for each plugin in order; raise the first plugin's CniError (SPEC section 3)."""
         if not _allows("CHECK", network):
             raise CniError(
                 f'configuration version "{network.cni_version}" does not support the CHECK command',
                 code=Code.INCOMPATIBLE_VERSION,
-                details=f"CHECK exists since {version.INTRODUCED_IN['CHECK']}",
+                details=f"CHECK needs cniVersion {version.INTRODUCED_IN['CHECK']} or newer",
             )
         if network.disable_check:
             return
@@ -99,7 +100,7 @@ class Runtime:
             self.plugins.attached("CHECK", network, plugin, parameters, prev_result)
 
     def status_network_list(self, network: NetworkConfig) -> None:
-        """Ask every plugin whether it is ready for ADD; raises the first plugin's CniError (P-467)."""
+        """Call STATUS for each plugin in order; raise the first plugin's CniError (SPEC section 3)."""
         try:
             asked = _allows("STATUS", network)
         except CniError:
@@ -108,18 +109,19 @@ class Runtime:
             self.plugins.unattached("STATUS", network, plugin, {})
 
     def gc_network_list(self, network: NetworkConfig, valid: Iterable[AttachmentId] | None) -> None:
-        """Detach all of this network that is not in `valid`, then tell the plugins (P-468 to P-470).
+        """Call DEL for every cached attachment that is not in `valid`, then GC for each plugin.
 
-        None is not the empty list: all is detached too, but the plugins are given no list and keep what they cannot
-        tell. Goes on after failures. Raises PluginError, or CollectedError if there were several.
+        With None, all cached attachments are deleted and the plugins get no list, so they remove nothing themselves.
+        With an empty list, the plugins remove everything that belongs to the network. Continue after failures. Raise
+        PluginError, or CollectedError if several calls fail.
         """
         if network.disable_gc:
             return
-        kept = None if valid is None else list(valid)
-        failures = self._delete_stale(network, set(kept or ()))
+        attachments = None if valid is None else list(valid)
+        failures = self._delete_stale(network, set(attachments or ()))
         values: dict[str, Any] = {}
-        if kept is not None:
-            listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in kept]
+        if attachments is not None:
+            listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in attachments]
             values = {"cni.dev/valid-attachments": listed, "cni.dev/attachments": listed}
         for plugin in network.plugins if _allows("GC", network) else ():
             try:
@@ -129,9 +131,9 @@ class Runtime:
         raise_all(f'network "{network.name}" could not be cleaned up', failures)
 
     def validate_network_list(self, network: NetworkConfig) -> tuple[str, ...]:
-        """See that every plugin is there and speaks the list's version; the capabilities declared, sorted (P-472).
+        """Verify that every plugin exists and supports the list's version; return the declared capabilities, sorted.
 
-        Raises CniError, or CollectedError if there were several.
+        Raise CniError, or CollectedError if several plugins fail.
         """
         wanted = network.cni_version or version.DEFAULT
         failures = []
@@ -142,44 +144,44 @@ class Runtime:
                     failures.append(CniError(msg, code=Code.INCOMPATIBLE_VERSION))
             except CniError as error:
                 failures.append(error)
-        raise_all(f'network "{network.name}" cannot be run', failures)
+        raise_all(f'network "{network.name}" is not usable', failures)
         return tuple(sorted({name for plugin in network.plugins for name in plugin.capabilities}))
 
     def add_network(self, plugin: PluginConfig, parameters: RuntimeConf) -> VersionedResult:
-        """Attach a container by one plugin, under the name and version in its own configuration (P-456)."""
-        with blaming_nobody():
+        """Call ADD of a single plugin, with the name and version of its own configuration."""
+        with unnamed_plugin():
             result = self.add_network_list(plugin.as_network(), parameters)
         assert result is not None
         return result
 
     def delete_network(self, plugin: PluginConfig, parameters: RuntimeConf) -> None:
-        """Detach what `add_network` attached."""
-        with blaming_nobody():
+        """Call DEL for an attachment made by `add_network`."""
+        with unnamed_plugin():
             self.delete_network_list(plugin.as_network(), parameters)
 
     def check_network(self, plugin: PluginConfig, parameters: RuntimeConf) -> None:
-        """Check what `add_network` attached."""
+        """Call CHECK for an attachment made by `add_network`."""
         self.check_network_list(plugin.as_network(), parameters)
 
     def validate_network(self, plugin: PluginConfig) -> tuple[str, ...]:
-        """See that the plugin is there and speaks the version of its own configuration."""
+        """Verify that the plugin exists and supports the version of its own configuration."""
         return self.validate_network_list(plugin.as_network())
 
     def plugin_versions(self, plugin: str) -> tuple[str, ...]:
-        """The versions of the specification that a type speaks. Raises CniError."""
+        """Return the CNI versions that a plugin supports. Raise CniError."""
         return self.plugins.versions(plugin)
 
     def cached_result(self, network: NetworkConfig, parameters: RuntimeConf) -> VersionedResult | None:
-        """What ADD answered, in the network's version; None if it is not known. Raises CniError."""
+        """Return the cached result of ADD in the network's version; None if there is none. Raise CniError."""
         document = self.cache.result(network.name, parameters, network.cni_version)
         return None if document is None else VersionedResult.parse(document)
 
     def cached_config(self, network: NetworkConfig, parameters: RuntimeConf) -> tuple[bytes, RuntimeConf] | None:
-        """The configuration list and the arguments of ADD; None if they are not known. Raises CniError."""
+        """Return the cached configuration list and parameters of ADD; None if there are none. Raise CniError."""
         return self.cache.config(network.name, parameters)
 
     def cached_attachments(self, container_id: str = "") -> list[CachedAttachment]:
-        """All that is attached, or all of one container. Raises CniError."""
+        """Return all cached attachments, or those of one container. Raise CniError."""
         return self.cache.attachments(container_id)
 
     def _remember(self, network: NetworkConfig, parameters: RuntimeConf, result: VersionedResult | None) -> None:
@@ -189,46 +191,46 @@ class Runtime:
             raise in_context(f'failed to set network "{network.name}" cached result', error) from error
 
     def _undo(self, network: NetworkConfig, parameters: RuntimeConf, error: BaseException) -> None:
-        """Take back a failed ADD; what goes wrong is noted on its error."""
+        """Call DEL after a failed ADD; failures of DEL become notes of `error`."""
         if not self.undo_failed_add or not network.plugins:
             return
         if self._is_attached(parameters):
-            # Two ADDs without a DEL between them: the first one's attachment lives and is not ours to remove.
-            error.add_note(f"not undone: {parameters.ifname} of {parameters.container_id} was attached before")
+            # Two ADDs without a DEL between them: the attachment of the first must survive.
+            error.add_note(f"not rolled back: {parameters.ifname} of {parameters.container_id} was attached before")
             return
         for failure in self._delete(network, parameters, None):
-            error.add_note(f"while undoing it: {failure}")
+            error.add_note(f"during rollback: {failure}")
 
     def _is_attached(self, parameters: RuntimeConf) -> bool:
         try:
             return any(entry.id == parameters.id for entry in self.cache.attachments(parameters.container_id))
         except CniError:
-            return False  # what cannot be listed was not written either
+            return False  # the cache cannot be listed, so ADD did not write to it
 
     def _delete(
         self, network: NetworkConfig, parameters: RuntimeConf, prev_result: Mapping[str, Any] | None
     ) -> list[CniError]:
-        """DEL of every plugin in reverse order; what failed."""
+        """Call DEL for each plugin in reverse order; return the failures."""
         failures: list[CniError] = []
         for plugin in reversed(network.plugins):
             try:
-                with blaming(plugin, "delete"):
+                with naming_plugin(plugin, "delete"):
                     self.plugins.attached("DEL", network, plugin, parameters, prev_result)
             except CniError as error:
                 failures.append(error)
         return failures
 
     def _last_known_result(self, network: NetworkConfig, parameters: RuntimeConf) -> dict[str, Any] | None:
-        """What ADD answered, for DEL: cannot fail, and gets an unreadable entry out of the way (P-458, P-459)."""
+        """Return the prevResult for DEL, or None. Never raises; an unreadable cache entry is moved aside."""
         if not _allows("prevResult on DEL", network):
             return None
         try:
             return self.cache.result(network.name, parameters, network.cni_version)
         except UnreadableEntryError as error:
-            kept = self.cache.set_aside(network.name, parameters)
-            log.warning("DEL goes without the result of ADD: %s; it is kept as %s", error, kept)
+            moved = self.cache.set_aside(network.name, parameters)
+            log.warning("DEL without prevResult: %s; moved to %s", error, moved)
         except CniError as error:
-            log.warning("DEL goes without the result of ADD: %s", error)
+            log.warning("DEL without prevResult: %s", error)
         return None
 
     def _delete_stale(self, network: NetworkConfig, valid: set[AttachmentId]) -> list[CniError]:
@@ -249,7 +251,7 @@ class Runtime:
 
 
 def _allows(what: str, network: NetworkConfig) -> bool:
-    """Whether the list's version has this verb. Raises CniError for a version that is none."""
+    """Return whether the list's version has this verb. Raise CniError for an invalid version."""
     try:
         return version.at_least(network.cni_version, version.INTRODUCED_IN.get(what, "0.4.0"))
     except ValueError as error:

@@ -1,6 +1,7 @@
 """The command as a program: run in this process, with what it printed and how it ended."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,16 @@ class Desk:
         self.bin.mkdir()
         for name in ("p1", "p2"):
             shutil.copy(RECORDER, self.bin / name)
+        self.programs = directory / "programs"
+        self.programs.mkdir()
+        for name, version in {"containerd": "2.1.0", "nerdctl": "2.0.0", "podman": "5.0.0"}.items():
+            self.install_runtime(name, version)
+
+    def install_runtime(self, name: str, version: str) -> None:
+        """Put a container runtime on PATH, before any that the machine has."""
+        program = self.programs / name
+        program.write_text(f"#!/bin/sh\necho {name} version {version}\n")
+        program.chmod(0o755)
 
     def write(self, name: str, content: Any) -> Path:
         """A file of the configuration directory."""
@@ -66,4 +77,5 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("NETCONFPATH", str(desk.conf))
     monkeypatch.setenv("CNI_PATH", str(desk.bin))
     monkeypatch.setenv("REC_LOG", str(desk.log))
+    monkeypatch.setenv("PATH", f"{desk.programs}:{os.environ['PATH']}")
     return desk

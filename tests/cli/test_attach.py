@@ -69,11 +69,11 @@ def test_options_say_what_the_variables_say(desk: "Desk", monkeypatch: pytest.Mo
     ("options", "message"),
     [
         (["--port", "80"], "invalid --port"),
-        (["--port", "80:70000"], "ports are 1 to 65535"),
+        (["--port", "80:70000"], "a port must be between 1 and 65535"),
         (["--port", "1.2.3:80:80"], "invalid IP address"),
         (["--arg", "K"], "invalid CNI_ARGS pair"),
         (["--arg", "K=V;L=W"], "invalid CNI_ARGS pair"),
-        (["--cap", "mac=aa"], "--cap mac is no JSON"),
+        (["--cap", "mac=aa"], "--cap mac is not valid JSON"),
         (["--timeout", "0"], "0"),
         (["--container-id", "../x"], "invalid characters in containerID"),
     ],
@@ -100,7 +100,7 @@ def test_a_failed_add_names_the_plugin_and_what_could_not_be_undone(desk: "Desk"
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines() == [
         'Error: plugin type="p1" failed (add): boom; why',
-        'while undoing it: plugin type="p1" failed (delete): boom; why',
+        'during rollback: plugin type="p1" failed (delete): boom; why',
     ]
     desk.calls()
     desk.pycni("add", *cached(desk, "net1", "/x", "--no-undo"))
@@ -118,7 +118,7 @@ def test_a_name_is_looked_up_where_ip_netns_keeps_them(tmp_path: Path, monkeypat
     assert netns.resolve("blue") == tmp_path / "netns" / "blue"
     assert netns.resolve("./blue") == tmp_path / "blue"
     assert netns.resolve("a/../b//c") == tmp_path / "b" / "c"
-    with pytest.raises(CniError, match='there is no network namespace "red"'):
+    with pytest.raises(CniError, match='network namespace "red" does not exist'):
         netns.ensure("red", create=False)
     with pytest.raises(CniError, match="NETNS is empty"):
         netns.resolve("")
@@ -177,7 +177,7 @@ def test_a_person_sees_the_result_as_a_tree(desk: "Desk") -> None:
         *("dns  10.1.0.1", "ntp  10.1.0.9"),
     ):
         assert line in seen
-    assert "eth0 of /run/netns/x has left net1" in on_terminal(
+    assert "eth0 of /run/netns/x is detached from net1" in on_terminal(
         "del", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1")
     )
 

@@ -49,7 +49,7 @@ def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
     p1, loopback, nobody = first["plugins"]
     ipam = {"type": "p2", "executable": str(desk.bin / "p2")}
     assert p1 == {"type": "p1", "executable": str(desk.bin / "p1"), "ipam": ipam}
-    assert loopback["executable"] == "in process, by this installation of pycni"
+    assert loopback["executable"] == "(in process)"
     assert nobody["executable"].startswith('missing: failed to find plugin "nobody"')
     assert second["attachments"] == [{"containerID": "c1", "ifname": "eth0", "netns": "/x"}]
     assert third["error"].startswith("error parsing configuration")
@@ -59,7 +59,7 @@ def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
     ("name", "document", "problems"),
     [
         ("a.conflist", NETWORK, []),
-        ("a.conflist", "{bad", ["no JSON"]),
+        ("a.conflist", "{bad", ["not valid JSON"]),
         ("a.conflist", {"name": "n"}, ["no plugin configs found"]),
         (
             "a.conflist",
@@ -69,7 +69,11 @@ def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
         (
             "a.conflist",
             NETWORK | {"name": "a/b", "cniVersion": "1.2.3"},
-            ["name: invalid characters", 'cniVersion: "1.2.3" is none of', "plugins[0].type: p1 speaks 0.1.0"],
+            [
+                "name: invalid characters",
+                'cniVersion: unknown version "1.2.3"',
+                "plugins[0].type: p1 supports cniVersion 0.1.0",
+            ],
         ),
         ("a.conflist", NETWORK | {"plugins": [{"type": "nobody"}]}, ["plugins[0].type: failed to find plugin"]),
         (
@@ -80,7 +84,7 @@ def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
         (
             "a.conflist",
             NETWORK | {"plugins": [{"type": "p1", "dns": {"search": 1}, "capabilities": {"x": "yes"}}]},
-            ["plugins[0].capabilities.x: true or false", "plugins[0]: dns.search must be a list of strings"],
+            ["plugins[0].capabilities.x: must be true or false", "plugins[0]: dns.search must be a list of strings"],
         ),
         (
             "a.conflist",
@@ -121,7 +125,7 @@ def test_list_shows_networks_executables_and_attachments(desk: "Desk") -> None:
             | {"plugins": [{"type": "bridge", "ipam": {"type": "static", "addresses": [{"address": "10.0.0.1"}]}}]},
             ["plugins[0].ipam.addresses[0]: invalid CIDR address: 10.0.0.1"],
         ),
-        ("a.conf", NETWORK, ["this is a list: a.conflist would be its name"]),
+        ("a.conf", NETWORK, ["this is a configuration list: rename it to a.conflist"]),
         ("a.json", {"name": "n", "cniVersion": "0.4.0", "type": "bridge", "mtu": -1}, ["mtu: "]),
     ],
 )
@@ -141,10 +145,20 @@ def test_validate_finds_a_network_that_is_hidden_by_another(desk: "Desk") -> Non
     first, second = desk.write("10.conflist", NETWORK), desk.write("20.conflist", NETWORK)
     folder = desk.write("net1/10.conf", {"type": "p2"})
     done = desk.pycni("validate")
-    hidden = f'{second}: name: network "net1" is never found here: {first.name} has it already\n'
+    hidden = f'{second}: name: duplicate network name "net1": runtimes use {first.name}\n'
     assert (done.status, done.out) == (1, hidden)
     folder.write_text('{"type": "nobody"}')
-    assert "plugin nobody of the folder.type: failed to find" in desk.pycni("validate", str(first)).out
+    assert "plugin nobody of folder net1.type: failed to find" in desk.pycni("validate", str(first)).out
+
+
+def test_validate_names_an_installed_runtime_that_is_too_old_for_the_version(desk: "Desk") -> None:
+    file = desk.write("10.conflist", NETWORK)
+    desk.install_runtime("containerd", "1.6.20~ds1")
+    done = desk.pycni("validate")
+    assert done.status == 1
+    assert f"{file}: cniVersion: containerd 1.6.20 supports CNI 1.0.0 at most, not 1.1.0" in done.out
+    desk.write("10.conflist", NETWORK | {"cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"]})
+    assert desk.pycni("validate").status == 0
 
 
 def test_every_command_has_a_help(desk: "Desk") -> None:

@@ -25,7 +25,7 @@ def test_an_example_lives_a_whole_life() -> None:
         "CHECK took",
     ):
         assert words in done.stdout
-    assert "nothing of the attachment is left" in done.stdout
+    assert "DEL left nothing of the attachment" in done.stdout
     assert "10.22.0.2/24  gateway 10.22.0.1" in done.stdout
 
 

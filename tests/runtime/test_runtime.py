@@ -46,8 +46,8 @@ def test_what_cannot_be_undone_is_noted_on_the_error(
     with pytest.raises(PluginError) as caught:
         workshop.runtime().add_network_list(chain, eth0)
     assert notes(caught.value) == [
-        'while undoing it: plugin type="p3" failed (delete): boom; why',
-        'while undoing it: plugin type="p1" failed (delete): boom; why',
+        'during rollback: plugin type="p3" failed (delete): boom; why',
+        'during rollback: plugin type="p1" failed (delete): boom; why',
     ]
 
 
@@ -68,7 +68,7 @@ def test_a_second_add_does_not_take_the_first_ones_attachment_away(
         with pytest.raises(PluginError) as caught:
             workshop.runtime().add_network_list(network, eth0)
         assert workshop.verbs() == ["p1 ADD"]
-        assert notes(caught.value) == ["not undone: eth0 of c1 was attached before"]
+        assert notes(caught.value) == ["not rolled back: eth0 of c1 was attached before"]
     assert list(workshop.entries()) == ["n-c1-eth0"]
 
 
@@ -124,7 +124,7 @@ def test_del_of_a_chain_with_a_missing_executable_still_frees_the_rest(
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 def test_what_no_process_can_be_given_is_refused_at_once(text: str) -> None:
-    with pytest.raises(CniError, match="cannot be given to a process") as caught:
+    with pytest.raises(CniError, match="cannot be the value of an environment variable") as caught:
         RuntimeConf("c1", netns=text)
     assert caught.value.code == Code.INVALID_ENVIRONMENT
 
@@ -173,7 +173,7 @@ def test_a_single_plugins_error_is_its_own(workshop: "Workshop", eth0: RuntimeCo
     with pytest.raises(CniError) as caught:
         workshop.runtime().add_network(PluginConfig.parse('{"type": "p1", "name": "solo"}'), eth0)
     assert str(caught.value) == "boom; why"
-    assert notes(caught.value) == ['while undoing it: plugin type="p1" name="solo" failed (delete): boom; why']
+    assert notes(caught.value) == ['during rollback: plugin type="p1" name="solo" failed (delete): boom; why']
 
 
 # ---------------------------------------------------------------- deadlines
