@@ -1,4 +1,4 @@
-"""The fixtures of the pytest plugin."""
+"""The fixtures of the pytest plugin; see pycni.testing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from pycni.testing.topology import Container, Host
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    """A throwaway host; the test itself, and every process it starts, is in its namespace."""
+    """Yield a throwaway Host. The test and the processes that it starts run in its network namespace."""
     before = NetnsHandle(OWN, Journal())
     try:
         made = Host(tmp_path / "state")
@@ -30,7 +30,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture
 def container(host: Host) -> Iterator[Container]:
-    """A container on the throwaway host."""
+    """Yield a Container on the throwaway host."""
     made = Container(host)
     yield made
     made.close()
@@ -38,7 +38,7 @@ def container(host: Host) -> Iterator[Container]:
 
 @pytest.fixture
 def containers(host: Host) -> Iterator[list[Container]]:
-    """Three containers on the throwaway host."""
+    """Yield three containers on the throwaway host."""
     made = [Container(host) for _ in range(3)]
     yield made
     for one in made:
@@ -47,7 +47,7 @@ def containers(host: Host) -> Iterator[list[Container]]:
 
 @pytest.fixture
 def through_server() -> Iterator[None]:
-    """The test's runtimes call plugins through a resident server, by the launcher, instead of directly."""
+    """Call plugins through launcher and resident server instead of in the process of the test."""
     if not transport.LAUNCHER.exists():
         pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
     with transport.through_server():

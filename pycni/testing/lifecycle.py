@@ -1,4 +1,4 @@
-"""What every plugin must survive: a whole life, a failure at every change, and a violent death at every change."""
+"""Checks that every plugin must pass: a full lifecycle, and ADDs that fail or are killed at every change."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,14 +10,15 @@ from pycni.protocol.errors import CniError
 from pycni.testing import snapshot, transport
 from pycni.testing.plugin_runner import PluginRunner
 
-_MANY = 200  # changes; an ADD that makes more has lost its way
+_MAX_CHANGES = 200  # an ADD that makes more has an endless loop
 
 
 def check_lifecycle(runner: PluginRunner) -> None:
-    """ADD, CHECK, DEL and DEL again: afterwards host and container are as before.
+    """Run ADD, CHECK, DEL and DEL again. Raise AssertionError unless host and container are as before.
 
-    A life before that makes what is shared (a bridge, tables of the firewall) and must leave nothing that is the
-    attachment's own. The last DEL comes as after a lost cache, without prevResult.
+    An ADD and a DEL before that create what attachments share (a bridge, tables of the firewall). They must leave
+    nothing that carries the ownership label of the attachment. The last DEL has no prevResult, as after a lost cache.
+    Raises CniError if a call fails.
     """
     container_before = snapshot.of_namespace(runner.container)
     untouched = snapshot.of_host(runner.container.host)
@@ -42,15 +43,22 @@ def check_lifecycle(runner: PluginRunner) -> None:
 
 
 def fail_at_every_change(make: Callable[[], PluginRunner]) -> int:
-    """Let change 0, 1, 2 … of ADD fail in turn: each time host and container are as before. Returns how many failed."""
+    """Make change 0, 1, 2, … of an ADD fail in turn, and return how many failed.
+
+    `make` returns a runner whose ADD works. Raises AssertionError unless host and container are as before after each
+    failure, that is, unless the ADD was rolled back.
+
+        assert fail_at_every_change(lambda: PluginRunner("bridge", container, bridge="br0")) > 0
+    """
     return _at_every_change(make, _add_fails_at)
 
 
 def kill_at_every_change(make: Callable[[], PluginRunner], *, gc: bool = True) -> int:
-    """Kill ADD at change 0, 1, 2 … in turn: each time GC, or the DEL that runtimes send, leaves all as before.
+    """Kill an ADD at change 0, 1, 2, … in turn, clean up by GC and DEL alternately, and return how many were killed.
 
-    Without `gc` only DEL comes, for plugins that change what another one made: that goes with GC of the other.
-    Returns how many died.
+    `make` returns a runner whose ADD works. Raises AssertionError unless host and container are as before each time.
+    With `gc=False` only DEL cleans up, for plugins that change the interface of another plugin: GC of the other plugin
+    removes the interface.
     """
     return _at_every_change(make, partial(_add_is_killed_at, gc=gc))
 
@@ -60,21 +68,21 @@ def _at_every_change(make: Callable[[], PluginRunner], end_add: Callable[[Plugin
     runner.add()
     runner.delete()
     host, container = snapshot.of_host(runner.container.host), snapshot.of_namespace(runner.container)
-    for number in range(_MANY):
+    for number in range(_MAX_CHANGES):
         runner = make()
         if not end_add(runner, number):
             runner.delete()
             assert number > 0, "ADD made no change that could fail"
             return number
-        # GC may also have removed rules that nothing leads to any more.
+        # GC may also have removed empty chains that no rule jumps to.
         after = snapshot.of_host(runner.container.host) | {line for line in host if line.startswith("nft chain")}
         _assert_equal(host, after, f"an ADD that ended at change {number}")
         _assert_equal(container, snapshot.of_namespace(runner.container), f"an ADD that ended at change {number}")
-    raise AssertionError(f"ADD makes more than {_MANY} changes")
+    raise AssertionError(f"ADD makes more than {_MAX_CHANGES} changes")
 
 
 def _add_fails_at(runner: PluginRunner, number: int) -> bool:
-    """Whether an ADD whose change `number` fails came as far as that."""
+    """Run an ADD whose change `number` fails; return whether it made that many changes."""
     try:
         with watching(_FaultInjector(number, _injected_failure)), transport.restarting_server():
             runner.add()
@@ -86,8 +94,8 @@ def _add_fails_at(runner: PluginRunner, number: int) -> bool:
 
 
 def _add_is_killed_at(runner: PluginRunner, number: int, *, gc: bool) -> bool:
-    """The same for an ADD that is killed there, in a process of its own; DEL or GC comes after, turn by turn."""
-    with transport.restarting_server():  # a process with threads should not fork
+    """Run an ADD in a child process that is killed at change `number`, clean up, and return whether it was killed."""
+    with transport.restarting_server():  # fork() is unsafe in a process with threads
         pid = os.fork()
         if pid == 0:
             with suppress(BaseException), watching(_FaultInjector(number, lambda: os._exit(9))):
@@ -96,7 +104,7 @@ def _add_is_killed_at(runner: PluginRunner, number: int, *, gc: bool) -> bool:
             os._exit(1)
         _, status = os.waitpid(pid, 0)
     ended = os.waitstatus_to_exitcode(status)
-    assert ended in (0, 9), "ADD failed in a process of its own"
+    assert ended in (0, 9), "ADD failed in a child process"
     if ended == 9 and gc and number % 2:
         runner.gc()
     else:
@@ -109,7 +117,7 @@ def _injected_failure() -> None:
 
 
 class _FaultInjector:
-    """A watcher that lets one change end badly."""
+    """Watcher of the journal that calls `end` at change `number` instead of making it."""
 
     def __init__(self, number: int, end: Callable[[], None]) -> None:
         self._left = number
@@ -121,10 +129,10 @@ class _FaultInjector:
     @contextmanager
     def _watch(self) -> Iterator[None]:
         self._left -= 1
-        if self._left == -1:  # this one, and none of those that undo
+        if self._left == -1:  # only this change, not the rollback after it
             self._end()
         yield
 
 
 def _assert_equal(before: set[str], after: set[str], what: str) -> None:
-    assert before == after, f"{what} left {sorted(after - before)} and took {sorted(before - after)}"
+    assert before == after, f"{what} left {sorted(after - before)} and removed {sorted(before - after)}"

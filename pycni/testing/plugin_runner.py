@@ -1,4 +1,4 @@
-"""A runtime in miniature: one plugin, one container, with prevResult handed on as real runtimes do."""
+"""A runner that calls one plugin for one attachment, as a container runtime does."""
 
 import json
 import os
@@ -12,10 +12,15 @@ from pycni.testing.topology import Container
 
 
 class PluginRunner:
-    """Calls one plugin for one attachment. Keyword arguments are keys of the network configuration.
+    """Calls one plugin for one attachment. Keyword arguments are members of the network configuration.
 
-    `previous` is the result of the plugins before it in the chain, which ADD is given as prevResult.
-    host-local keeps its addresses in a directory of the test, unless the configuration names one.
+    `previous` is the result of the plugins before it in the plugin chain: the prevResult of ADD. host-local keeps its
+    reservations in a directory of the test, unless the configuration has a `dataDir`. `cni_args` is CNI_ARGS.
+
+        runner = PluginRunner("bridge", container, bridge="br0", ipam={"type": "host-local", "subnet": "10.1.0.0/24"})
+        result = runner.add()
+        runner.check()
+        runner.delete()
     """
 
     def __init__(
@@ -41,35 +46,35 @@ class PluginRunner:
 
     @property
     def owner(self) -> Owner:
-        """Whose label the things of this attachment carry."""
+        """The owner of what the plugin creates for this attachment."""
         return Owner(str(self.config["name"]), self.container.id, self.ifname)
 
     def add(self) -> dict[str, Any]:
-        """ADD; returns the result. Raises CniError."""
+        """Call ADD and return the result, a JSON object. Raises CniError as the plugin reports it."""
         before = {} if self.previous is None else {"prevResult": self.previous}
         reply: dict[str, Any] = json.loads(self._call("ADD", before).stdout)
         self.result = reply
         return reply
 
     def check(self) -> None:
-        """CHECK with the result of the last ADD as prevResult. Raises CniError."""
+        """Call CHECK with the result of the last ADD as prevResult. Raises CniError as the plugin reports it."""
         self._call("CHECK", self._previous())
 
     def delete(self) -> None:
-        """DEL with the result of the last ADD, if there was one, as prevResult. Raises CniError."""
+        """Call DEL with the result of the last ADD, if any, as prevResult. Raises CniError as the plugin reports it."""
         self._call("DEL", self._previous())
 
     def status(self) -> None:
-        """STATUS. Raises CniError."""
+        """Call STATUS. Raises CniError as the plugin reports it."""
         self._call("STATUS")
 
     def gc(self, *valid: "PluginRunner") -> None:
-        """GC with these attachments as the valid ones. Raises CniError."""
+        """Call GC with `valid` as the valid attachments. Raises CniError as the plugin reports it."""
         entries = [{"containerID": other.container.id, "ifname": other.ifname} for other in valid]
         self._call("GC", {"cni.dev/valid-attachments": entries})
 
     def forget(self) -> None:
-        """Lose the result: the next DEL comes without prevResult, as from a runtime that lost its cache."""
+        """Forget the result of ADD: the next DEL has no prevResult, as from a runtime that lost its cache."""
         self.result = None
 
     def _previous(self) -> dict[str, Any]:

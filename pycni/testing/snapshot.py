@@ -1,4 +1,4 @@
-"""What is in a namespace, as a set of lines that can be compared."""
+"""The state of a network namespace as a set of lines, for comparison."""
 
 import json
 import re
@@ -14,7 +14,7 @@ _COMMANDS = {
     "rules -4": "ip -j -4 rule show",
     "rules -6": "ip -j -6 rule show",
     "qdiscs": "tc -j qdisc show",
-    # By a process of its own: how libnftables writes rules of iptables depends on what it has written before.
+    # By the nft program: how libnftables prints rules of iptables depends on what the process has printed before.
     "nftables": "nft list ruleset || :",
     "tables -4": "cat /proc/thread-self/net/ip_tables_names || :",
     "tables -6": "cat /proc/thread-self/net/ip6_tables_names || :",
@@ -24,19 +24,19 @@ _COUNTERS = re.compile(r"counter packets \d+ bytes \d+ | \[\d+:\d+\]$")
 
 
 def of_namespace(netns: Netns) -> set[str]:
-    """Its links, addresses, routes, rules, queueing disciplines, nftables and (legacy) iptables."""
+    """Return links, addresses, routes, rules, queueing disciplines, and rules of nftables and legacy iptables."""
     outputs = _outputs(netns)
     lines = set()
     for link in _parsed(outputs["addresses"]):
         addresses = link.pop("addr_info", [])
-        kept = {"ifname", "address", "ifalias", "master"}
+        shown = {"ifname", "address", "ifalias", "master"}
         kind = link.get("linkinfo", {}).get("info_kind", "")
         flags = ",".join(flag for flag in ("UP", "PROMISC", "ALLMULTI") if flag in link["flags"])
-        lines.add(f"link {kind} {flags} {json.dumps({k: v for k, v in link.items() if k in kept}, sort_keys=True)}")
+        lines.add(f"link {kind} {flags} {json.dumps({k: v for k, v in link.items() if k in shown}, sort_keys=True)}")
         lines |= {
             f"address {link['ifname']} {address['local']}/{address['prefixlen']}"
             for address in addresses
-            if address.get("local") and address.get("scope") not in ("link", "host")  # those are the kernel's
+            if address.get("local") and address.get("scope") not in ("link", "host")  # which the kernel assigns
         }
     for family in ("-4", "-6"):
         for route in _parsed(outputs[f"routes {family}"]):
@@ -48,9 +48,9 @@ def of_namespace(netns: Netns) -> set[str]:
 
 
 def _outputs(netns: Netns) -> dict[str, str]:
-    """What is said to each question, all asked by one shell: where processes are slow, half as many."""
-    said = netns.run(f" && echo '{_SEPARATOR}' && ".join(_COMMANDS.values()))
-    return dict(zip(_COMMANDS, said.split(f"{_SEPARATOR}\n"), strict=True))
+    """Return the output of each command. One shell runs them all, since starting processes may be slow."""
+    output = netns.run(f" && echo '{_SEPARATOR}' && ".join(_COMMANDS.values()))
+    return dict(zip(_COMMANDS, output.split(f"{_SEPARATOR}\n"), strict=True))
 
 
 def _parsed(output: str) -> Any:
@@ -58,7 +58,7 @@ def _parsed(output: str) -> Any:
 
 
 def of_host(host: Host) -> set[str]:
-    """The same of a host, with the files that plugins keep there."""
+    """Return the state of the host's network namespace and the files that plugins keep there."""
     return of_namespace(host) | {f"file {path.relative_to(host.state)} {_content(path)}" for path in _files(host.state)}
 
 
@@ -76,7 +76,7 @@ def _nftables(ruleset: str) -> set[str]:
 
 
 def _legacy_iptables(netns: Netns, outputs: dict[str, str]) -> set[str]:
-    """What the legacy variant has in the tables that are in use; the other one's rules are in nftables."""
+    """Return the rules of legacy iptables. Those of iptables-nft are in the nftables ruleset."""
     lines = set()
     for family, tables in (("ip", outputs["tables -4"]), ("ip6", outputs["tables -6"])):
         for table in tables.split():
@@ -88,10 +88,10 @@ def _legacy_iptables(netns: Netns, outputs: dict[str, str]) -> set[str]:
 
 
 def _files(directory: Path) -> list[Path]:
-    # Which address was handed out last, and when, is remembered beyond every attachment; locks are never removed.
+    # host-local's last reserved address outlives attachments, and locks are never removed.
     paths = [path for path in directory.rglob("*") if path.is_file()] if directory.is_dir() else []
-    lasting = {"lock", "seal"}
-    return [path for path in paths if path.name not in lasting and not path.name.startswith("last_reserved_ip.")]
+    permanent = {"lock", "seal"}
+    return [path for path in paths if path.name not in permanent and not path.name.startswith("last_reserved_ip.")]
 
 
 def _content(path: Path) -> str:

@@ -1,9 +1,9 @@
-"""Throwaway namespaces: a host that the test runs in, and containers beside it."""
+"""Throwaway network namespaces: a host that the test runs in, and containers on it."""
 
 import itertools
 import json
 import os
-import subprocess  # noqa: TID251 - tests look at the world with the tools that people use
+import subprocess  # noqa: TID251 - tests use ip, nft and ping
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +13,11 @@ from pycni.kernel.journal import Journal
 from pycni.kernel.netns.handle import OWN, NetnsHandle, unshare_network
 
 _numbers = itertools.count(1)
-_STANDSTILL = 1.0  # seconds: no look at a condition takes that long
+_MAX_STEP = 1.0  # seconds that count between two looks at a condition; no look takes that long
 
 
 class Netns:
-    """A network namespace that lives as long as this object is open; no file system is touched."""
+    """A new network namespace. It exists as long as this object is open, and is not bound to a path in /run/netns."""
 
     def __init__(self) -> None:
         before = NetnsHandle(OWN, Journal())
@@ -28,30 +28,36 @@ class Netns:
 
     @property
     def path(self) -> str:
-        """Its path for whoever may look into this process: what CNI_NETNS gets."""
+        """The path of the namespace, for CNI_NETNS: /proc/PID/fd/N of this process."""
         return f"/proc/{os.getpid()}/fd/{self._netns.fd}"
 
     @property
     def netns(self) -> NetnsHandle:
-        """The way in."""
+        """The handle of the namespace."""
         return self._netns
 
     def run(self, command: str, *, check: bool = True) -> str:
-        """Run a shell command in it and return what it prints; a failing one is an AssertionError."""
+        """Run a shell command in the namespace and return its stdout.
+
+        Raises AssertionError with its stderr if it fails, unless `check` is false.
+        """
         with self._netns.entered():
             return _run(command, check=check)
 
     def json(self, command: str) -> Any:
-        """What a command prints as JSON, such as `ip -j addr`."""
+        """Run a command that prints JSON, such as `ip -j addr`, and return the decoded value."""
         return json.loads(self.run(command) or "[]")
 
     def close(self) -> None:
-        """Let go of it; the kernel removes it with all that is in it."""
+        """Close the namespace. The kernel removes it with everything in it."""
         self._netns.close()
 
 
 class Host(Netns):
-    """The namespace that plugins take for the host, with `lo` up, and a directory for what plugins keep on disk."""
+    """The network namespace that plugins see as the host, with `lo` up.
+
+    `state` is a directory for the files of plugins, such as the reservations of host-local.
+    """
 
     def __init__(self, state: Path) -> None:
         super().__init__()
@@ -60,7 +66,7 @@ class Host(Netns):
 
 
 class Container(Netns):
-    """The namespace of a container on a host, as fresh as a runtime makes it."""
+    """The network namespace of a container on `host`, as a runtime creates it. `id` is its unique container id."""
 
     def __init__(self, host: Host) -> None:
         super().__init__()
@@ -68,7 +74,7 @@ class Container(Netns):
         self.id = f"container-{os.getpid()}-{next(_numbers)}"
 
     def pings(self, address: str, *, seconds: int = 1) -> bool:
-        """Whether an address answers within that time."""
+        """Return whether `address` answers a ping within that many seconds."""
         with self._netns.entered():
             done = subprocess.run(["ping", "-c1", f"-W{seconds}", address], capture_output=True, check=False)
         return done.returncode == 0
@@ -81,14 +87,16 @@ def _run(command: str, *, check: bool) -> str:
 
 
 def wait_for(condition: Callable[[], object], what: str, *, seconds: float = 5.0) -> None:
-    """Wait until the condition holds. AssertionError if it does not within that time.
+    """Wait until `condition()` is true. Raise AssertionError with `what` if it is not within `seconds`.
 
-    A machine that stands still for a while, as virtual ones do, has that not counted in full.
+    Time during which the whole machine stops, as virtual machines do, counts at most one second.
+
+        wait_for(lambda: container.pings("10.1.0.1"), "an answer of the gateway")
     """
     waited, before = 0.0, time.monotonic()
     while not condition():
-        assert waited < seconds, f"waited {seconds:g} s in vain: {what}"
+        assert waited < seconds, f"not within {seconds:g} s: {what}"
         time.sleep(0.01)
         now = time.monotonic()
-        waited += min(now - before, _STANDSTILL)
+        waited += min(now - before, _MAX_STEP)
         before = now

@@ -1,4 +1,4 @@
-"""Services and their clients in throwaway namespaces: who is reached, and as whom."""
+"""Network services that answer with the address of their client, to test which service is reached and from where."""
 
 import socket
 import threading
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from pycni.testing.topology import Netns
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-_POLL = 0.05  # seconds, in which a service notices its end
+_POLL_INTERVAL = 0.05  # seconds between checks whether a service is to stop
 
 
 def _socket(netns: Netns, protocol: str, address: str) -> socket.socket:
-    """A socket of the namespace; it stays of that namespace wherever it is used."""
+    """Return a socket in the namespace. It stays there when the thread returns to its own namespace."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with netns.netns.entered():
         return socket.socket(family, _KINDS[protocol])
 
 
 class WhoamiService:
-    """A service on a port of a namespace; it answers with its name and the address it was asked from."""
+    """A service that answers each client with its name and the IP address that the client has for it."""
 
     def __init__(self, netns: Netns, port: int, name: str, protocol: str, address: str) -> None:
         self._name = name
@@ -28,7 +28,7 @@ class WhoamiService:
         if ":" in address:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         self._socket.bind((address, port))
-        self._socket.settimeout(_POLL)
+        self._socket.settimeout(_POLL_INTERVAL)
         self._ended = threading.Event()
         if protocol == "tcp":
             self._socket.listen(64)
@@ -36,7 +36,7 @@ class WhoamiService:
         self._thread.start()
 
     def close(self) -> None:
-        """End it."""
+        """Stop the service."""
         self._ended.set()
         self._thread.join()
         self._socket.close()
@@ -66,7 +66,14 @@ class WhoamiService:
 def run_whoami(
     netns: Netns, port: int, name: str = "it", *, protocol: str = "tcp", address: str = ""
 ) -> Iterator[WhoamiService]:
-    """A service for as long as the block lasts: of IPv4 unless the address is one of IPv6, such as "::"."""
+    """Run a service on `port` in the namespace until the block ends. `protocol` is "tcp" or "udp".
+
+    It answers with `name` and the IP address of its client. It listens on IPv4, or on IPv6 if `address` is an IPv6
+    address such as "::".
+
+        with run_whoami(container, 80, "web"):
+            assert query_whoami(host, "10.1.0.2", 80) == "web 10.1.0.1"
+    """
     service = WhoamiService(netns, port, name, protocol, address)
     try:
         yield service
@@ -83,7 +90,12 @@ def query_whoami(
     source: tuple[str, int] | None = None,
     seconds: float = 1.0,
 ) -> str:
-    """What a service answers to somebody in the namespace: its name and the address that it sees; "" for nothing."""
+    """Return the answer of a whoami service to a client in the namespace: name and address, as in "web 10.1.0.1".
+
+    The address is that of the client as the service sees it, for example after masquerading. Return "" if the service
+    refuses the connection, is unreachable, or does not answer within `seconds`. `source` is the address and port that
+    the client binds to.
+    """
     with _socket(netns, protocol, address) as client:
         client.settimeout(seconds)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,5 +105,5 @@ def query_whoami(
             client.connect((address, port))
             client.send(b"who?")
             return client.recv(256).decode()
-        except OSError:  # refused, unreachable or without an answer in time
+        except OSError:
             return ""

@@ -1,4 +1,4 @@
-"""How the miniature runtime calls plugins: in this process, or through a resident server in it, by the launcher."""
+"""How PluginRunner calls plugins: in this process, or through launcher and resident server."""
 
 import os
 import socket
@@ -16,13 +16,13 @@ from pycni.sdk.invoke import invoke
 from pycni.server.server import Server
 
 LAUNCHER = Path(pycni.server.__file__).with_name("launcher")
-_WORKERS, _QUEUE = 16, 1024  # as those of `pycni serve` together
-_DRAIN_TIMEOUT = 30.0  # seconds for calls that are being answered
+_WORKERS, _BACKLOG = 16, 1024  # as many as `pycni serve` has in all its processes
+_DRAIN_TIMEOUT = 30.0  # seconds for running calls to end
 _server: "_InProcessServer | None" = None
 
 
 def call(plugin: str, env: Mapping[str, str], stdin: bytes) -> Response:
-    """One call of a registered plugin, by the way that is chosen: in this process unless `served`."""
+    """Call a registered plugin: in this process, or through the server inside `through_server`."""
     if _server is not None:
         return _server.call(plugin, env, stdin)
     return handle_call(plugin, registry.load(plugin), env, stdin, invoke)
@@ -30,8 +30,8 @@ def call(plugin: str, env: Mapping[str, str], stdin: bytes) -> Response:
 
 @contextmanager
 def through_server() -> Iterator[None]:
-    """Let calls go through a server, by the launcher that runtimes start, for as long as this lasts."""
-    global _server  # noqa: PLW0603 - it is chosen for a whole test, not for each of its runtimes
+    """Send calls through the launcher, which runtimes start, and a server in this process, until the block ends."""
+    global _server  # noqa: PLW0603 - one choice for a whole test
     with tempfile.TemporaryDirectory(prefix="pycni-") as directory:
         _server = _InProcessServer(Path(directory))
         try:
@@ -43,7 +43,10 @@ def through_server() -> Iterator[None]:
 
 @contextmanager
 def restarting_server() -> Iterator[None]:
-    """Have the server start anew with the next call, in the context of that, and once more afterwards."""
+    """Stop the server before and after the block; the next call starts it again.
+
+    A new server has the context variables of that call, such as the watcher of the journal.
+    """
     if _server is not None:
         _server.stop()
     try:
@@ -54,7 +57,7 @@ def restarting_server() -> Iterator[None]:
 
 
 class _InProcessServer:
-    """A server in this process, which begins with the first call: so its own namespace is the test's host."""
+    """A server in this process. The first call starts it, so that its own network namespace is the test's host."""
 
     def __init__(self, directory: Path) -> None:
         self._server: Server | None = None
@@ -66,23 +69,23 @@ class _InProcessServer:
         with self._starting:
             if self._server is None:
                 self._start()
-        # Without scripts there is no way around the server.
-        places = {"PYCNI_SOCKET": str(self._path()), "PYCNI_ONESHOT_DIR": "/nowhere"}
+        # There are no one-shot scripts, so the launcher cannot bypass the server.
+        settings = {"PYCNI_SOCKET": str(self._path()), "PYCNI_ONESHOT_DIR": "/nowhere"}
         done = subprocess.run(
-            [plugin], executable=LAUNCHER, env={**env, **places}, input=stdin, capture_output=True, check=False
+            [plugin], executable=LAUNCHER, env={**env, **settings}, input=stdin, capture_output=True, check=False
         )
         return Response(done.stdout.decode(), done.returncode, done.stderr.decode())
 
     def _start(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._path()))
-        self._listener.listen(_QUEUE)
+        self._listener.listen(_BACKLOG)
         plugins = {name: registry.load(name) for name in registry.names()}
         self._server = Server(self._listener, plugins, _WORKERS)
         self._server.start()
 
     def _path(self) -> Path:
-        return self._directory / f"{os.getpid()}.sock"  # a forked child has a server of its own
+        return self._directory / f"{os.getpid()}.sock"  # a forked child starts its own server
 
     def stop(self) -> None:
         if self._server is None or self._listener is None:
@@ -91,4 +94,4 @@ class _InProcessServer:
         self._listener.close()
         self._path().unlink()
         self._server = self._listener = None
-        assert ended, "a call through the server has not come to its end"
+        assert ended, f"a call through the server did not end within {_DRAIN_TIMEOUT:g} s"
