@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from pycni.protocol import version
-from pycni.sdk import CniError, Code, Owner
+from pycni.sdk import CniError, Code, Owner, version
 
 from .binding import Binding, GoneError
 from .caller import Caller

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pycni.protocol import cni_args
 from pycni.sdk import Attachment, CniError, Code, ConfigError, Network, Owner, Plugin, Result, yield_turn
 
 from . import conversation
@@ -38,7 +37,7 @@ class Dhcp(Plugin[DhcpConfig]):
             ifname=cni.ifname,
             netns=str(Path(cni.request.netns).absolute()),
             requested=conf.requested,
-            provided=conf.provided(cni_args.parse_leniently(cni.request.args)),
+            provided=conf.provided(cni.all_args),
             priority=conf.ipam.priority,
             declines=conf.ipam.decline_conflicts,
         )

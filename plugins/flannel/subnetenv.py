@@ -6,8 +6,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Self
 
-from pycni.protocol.address import parse_cidr
-from pycni.sdk import Cidr, CniError, Code
+from pycni.sdk import Cidr, CniError, Code, parse_cidr
 
 _FAMILIES = (("FLANNEL_NETWORK", "FLANNEL_SUBNET"), ("FLANNEL_IPV6_NETWORK", "FLANNEL_IPV6_SUBNET"))
 

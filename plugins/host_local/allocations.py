@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
-from pycni.protocol.address import Address, parse_ip
+from pycni.sdk import Address, parse_ip
 
 from .allocator import Choice
 from .claim import Claim

@@ -4,8 +4,7 @@ from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pycni.protocol.address import Address, Cidr
-from pycni.protocol.errors import CniError, Code
+from pycni.sdk import Address, Cidr, CniError, Code
 
 from .ranges import Range, RangeSet
 

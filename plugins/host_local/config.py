@@ -4,9 +4,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from pycni.protocol import version
-from pycni.protocol.address import parse_cidr, parse_ip
-from pycni.sdk import Address, CniError, ConfigError, Ipam, Model, NetConf, RouteField, field_validator
+from pycni.sdk import (
+    Address,
+    CniError,
+    ConfigError,
+    Ipam,
+    Model,
+    NetConf,
+    RouteField,
+    field_validator,
+    parse_cidr,
+    parse_ip,
+    version,
+)
 
 from .ranges import Range, RangeSet, check_sets, has_two_of_a_family
 

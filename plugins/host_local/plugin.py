@@ -8,8 +8,7 @@ from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from pycni.protocol.address import parse_ip
-from pycni.sdk import Address, Attachment, CniError, Code, Dns, IpConfig, Network, Plugin, Result
+from pycni.sdk import Address, Attachment, CniError, Code, Dns, IpConfig, Network, Plugin, Result, parse_ip
 
 from . import resolvconf
 from .allocator import Choice, Demand, ExhaustedError, allocate, find_free

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from pycni.protocol.address import Address, Cidr, parse_cidr, parse_ip, to_cidr
+from pycni.sdk import Address, Cidr, parse_cidr, parse_ip, to_cidr
 
 
 @dataclass(frozen=True, slots=True)

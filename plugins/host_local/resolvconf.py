@@ -1,6 +1,6 @@
 """resolv.conf, the file: what of it belongs into a result."""
 
-from pycni.protocol.result import Dns
+from pycni.sdk import Dns
 
 
 def parse(text: str) -> Dns:

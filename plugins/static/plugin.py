@@ -6,8 +6,6 @@ The plugin keeps no state and does not test whether an address is in use.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pycni.protocol import version
-from pycni.protocol.address import parse_cidr, parse_ip
 from pycni.sdk import (
     Address,
     Attachment,
@@ -23,6 +21,9 @@ from pycni.sdk import (
     Plugin,
     Result,
     RouteField,
+    parse_cidr,
+    parse_ip,
+    version,
 )
 
 

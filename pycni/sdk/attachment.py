@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from pycni.kernel.journal import Journal
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale, is_label
-from pycni.protocol import go_json
+from pycni.protocol import cni_args, go_json
 from pycni.protocol.address import Address
 from pycni.protocol.conversion import VersionedResult
 from pycni.protocol.errors import CniError, Code, ConfigError
@@ -124,7 +124,12 @@ class Attachment(Network[C]):
 
     def __init__(self, config: C, request: Request, journal: Journal, invoke: Invoke, args: dict[str, str]) -> None:
         super().__init__(config, request, journal, invoke)
-        self.args = args  # the keys of CNI_ARGS that the plugin reads
+        self.args = args  # values of the keys in CNI_ARGS that the plugin declares (Plugin.cni_args)
+
+    @property
+    def all_args(self) -> dict[str, str]:
+        """All well-formed pairs of CNI_ARGS, for plugins whose configuration names the keys that they read."""
+        return cni_args.parse_leniently(self.request.args)
 
     @property
     def container_id(self) -> str:
