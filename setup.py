@@ -1,8 +1,8 @@
-"""What pyproject.toml cannot say: the launcher is compiled with the package, where there is a C compiler."""
+"""Build step that pyproject.toml cannot describe: compile the launcher, if there is a C compiler."""
 
 import os
 import shutil
-import subprocess  # noqa: TID251 - a compiler is a process
+import subprocess  # noqa: TID251 - runs the compiler
 from pathlib import Path
 
 from setuptools import setup
@@ -10,17 +10,16 @@ from setuptools.command.build_py import build_py
 from setuptools.dist import Distribution
 
 SOURCE = Path("pycni/server/launcher.c")
-# musl's executables start in a third of the time: each of glibc's asks the processor about itself first, and a virtual
-# machine has to answer that.
+# Executables of musl start in a third of the time. glibc runs CPUID at the start, which is slow in virtual machines.
 COMPILERS = [os.environ["CC"]] if "CC" in os.environ else ["musl-gcc", "cc"]
 FLAGS = ["-Os", "-static", "-s", "-Wall", "-Wextra"]
 
 
 class BuildWithLauncher(build_py):
-    """Builds the modules, and beside them the launcher; without a compiler the executables are Python scripts."""
+    """Build the package and the launcher. Without a compiler, the installed executables are Python scripts."""
 
     def run(self) -> None:
-        """Build."""
+        """Build the modules and the launcher."""
         super().run()
         if self.editable_mode:
             return
@@ -30,15 +29,15 @@ class BuildWithLauncher(build_py):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 return
-            self.announce(f"{compiler} makes no launcher: {done.stderr}", level=3)
-        self.announce("without the launcher the executables will be Python scripts", level=3)
+            self.announce(f"{compiler} cannot compile the launcher: {done.stderr}", level=3)
+        self.announce("no launcher: the installed executables will be Python scripts", level=3)
 
 
 class MayHoldLauncher(Distribution):
-    """A distribution that is of this platform if the launcher can be compiled."""
+    """A platform-specific distribution if the launcher can be compiled, else a pure one."""
 
     def has_ext_modules(self) -> bool:
-        """Whether the wheel is for this platform alone."""
+        """Return whether the wheel is platform-specific."""
         return any(map(shutil.which, COMPILERS))
 
 

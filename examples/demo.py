@@ -1,6 +1,6 @@
-"""Attach two containers to a bridge as a container runtime would, show that packets flow, and leave nothing.
+"""Attach two containers to a bridge as a container runtime does, test their connectivity, and detach them.
 
-All of it happens in network and mount namespaces of this process: the machine's own network is never touched.
+Everything happens in network and mount namespaces of this process. The machine's own network is not changed.
 """
 
 import os
@@ -34,18 +34,18 @@ T = TypeVar("T")
 
 
 def main() -> None:
-    """The whole story; exits with 1 if any part of it went wrong."""
+    """Run the demo; exit with status 1 if a step fails."""
     if "PYCNI_DEMO_INSIDE" not in os.environ:
         os.environ["PYCNI_DEMO_INSIDE"] = "1"
         throwaway.enter([sys.executable, __file__])
     throwaway.hide_state()
     with tempfile.TemporaryDirectory() as directory:
-        tell(Path(directory))
+        run(Path(directory))
     sys.exit(f"failed: {', '.join(failures)}" if failures else 0)
 
 
-def tell(place: Path) -> None:
-    """Install, attach, ping, check, detach."""
+def run(place: Path) -> None:
+    """Install the plugins, then attach, ping, check and detach two containers."""
     network = load(CONFLIST)
     screen.rule(f"[bold]pycni: the network {network.name}, from {CONFLIST.name}")
     binaries = place / "bin"
@@ -74,16 +74,16 @@ def tell(place: Path) -> None:
     with greeting(blue):
         for address in ("192.0.2.1", "2001:db8::1"):
             where = f"[{address}]:{HOST_PORT}" if ":" in address else f"{address}:{HOST_PORT}"
-            step(f"outside asks {where}", partial(expect_greeting, outside, address))
+            step(f"request from outside to {where}", partial(expect_greeting, outside, address))
     for name, parameters in wanted.items():
         step(f"CHECK {name}", partial(runtime.check_network_list, network, parameters))
     for name, parameters in wanted.items():
         step(f"DEL {name}", partial(runtime.delete_network_list, network, parameters))
-    step("nothing of the containers is left", lambda: expect_nothing(before, host, place))
+    step("no state is left", lambda: expect_nothing(before, host, place))
 
 
 def step(what: str, do: Callable[[], T]) -> T | None:
-    """Do it, and say how it went and how long it took."""
+    """Run a step, and print whether it succeeded and how long it took. Return its result, None if it failed."""
     started = time.perf_counter()
     try:
         result = do()
@@ -96,18 +96,18 @@ def step(what: str, do: Callable[[], T]) -> T | None:
 
 
 def connect(host: Host, outside: Container) -> None:
-    """A cable from the host to a world that knows no way back to the containers: only masquerading lets it answer."""
+    """Connect the host to an outside that has no route to the containers, so that replies need masquerading."""
     host.run(f"ip link add up0 type veth peer name eth0 netns {outside.path}")
     host.run("sysctl -q net.ipv6.conf.up0.accept_dad=0")
     outside.run("sysctl -q net.ipv6.conf.eth0.accept_dad=0")
     host.run("ip addr add 192.0.2.1/30 dev up0 && ip addr add 2001:db8::1/126 dev up0 nodad && ip link set up0 up")
     outside.run("ip addr add 192.0.2.2/30 dev eth0 && ip addr add 2001:db8::2/126 dev eth0 nodad")
     outside.run("ip link set eth0 up")
-    wait_for(lambda: "LOWER_UP" in host.run("ip link show up0"), "the cable to the outside")
+    wait_for(lambda: "LOWER_UP" in host.run("ip link show up0"), "carrier on up0")
 
 
 def draw(results: dict[str, Result]) -> None:
-    """The network as it stands now."""
+    """Print a picture of the network."""
     if len(results) < 2:
         return
     (one, a), (two, b) = results.items()
@@ -133,7 +133,7 @@ def draw(results: dict[str, Result]) -> None:
 
 
 def ping_all(containers: dict[str, Container], results: dict[str, Result]) -> None:
-    """From every container to the other, to the gateway on the host and to the outside, in both families."""
+    """Ping the other container, the gateway and the outside from each container, in both address families."""
     table = Table("from", "to", "address", "answer", title="ping", title_justify="left", title_style="bold")
     for name, container in containers.items():
         (other,) = set(containers) - {name}
@@ -152,8 +152,8 @@ def ping_all(containers: dict[str, Container], results: dict[str, Result]) -> No
 
 @contextmanager
 def greeting(container: Container) -> Iterator[None]:
-    """Let something listen at port 80 of the container, and greet whoever connects."""
-    with container.netns.entered():  # a socket stays where it was opened
+    """Within the block, answer connections to port 80 of the container with a greeting."""
+    with container.netns.entered():  # a socket belongs to the namespace in which it was created
         listener = socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
 
     def serve() -> None:
@@ -174,14 +174,14 @@ def greeting(container: Container) -> Iterator[None]:
 
 
 def expect_greeting(outside: Container, address: str) -> None:
-    """Raise AssertionError unless the published port of the host is answered by the container."""
+    """Raise AssertionError unless the container answers on the published host port."""
     with outside.netns.entered(), socket.create_connection((address, HOST_PORT), timeout=3) as connection:
         answer = connection.recv(100)
     assert answer == GREETING, f"the answer was {answer!r}"
 
 
 def expect_nothing(before: set[str], host: Host, place: Path) -> None:
-    """Raise AssertionError if a cable, a firewall element, an address or a cache entry is still there."""
+    """Raise AssertionError if a veth, a firewall element, an address reservation or a cache entry is left."""
     left = [line for line in snapshot.of_namespace(host) - before if "veth" in line or ", id: " in line]
     store = Path("/var/lib/cni/networks/mynet")
     left += [path.name for path in store.iterdir() if path.name[0].isdigit() or ":" in path.name]

@@ -1,5 +1,5 @@
 #!/bin/bash
-# cri-status.sh BIN_DIR: kubelet learns through containerd's CRI what STATUS says (lib/readiness.py); CNI 1.1.0, containerd 2.
+# cri-status.sh BIN_DIR: containerd's CRI reports STATUS to kubelet (lib/readiness.py). Needs CNI 1.1.0, containerd 2.
 . "$(dirname "$0")/lib/stage.sh"
 . "$(dirname "$0")/lib/containerd.sh"
 enter_stage "$@"

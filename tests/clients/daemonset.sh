@@ -1,5 +1,5 @@
 #!/bin/bash
-# daemonset.sh ROOT: a node without CNI gets it from the DaemonSet of deploy/, whose image has ROOT as its files.
+# daemonset.sh ROOT: the DaemonSet of deploy/ installs pycni on a node without CNI. ROOT is the root file system of its image.
 . "$(dirname "$0")/lib/stage.sh"
 . "$(dirname "$0")/lib/containerd.sh"
 enter_stage "$@"
@@ -9,10 +9,10 @@ mkdir -p /var/lib/pycni
 for directory in /opt /var/lib/pycni; do mount -t tmpfs tmpfs $directory; done
 start_bare_containerd
 daemonset() { "$PYTHON" "$HERE/lib/daemonset.py" /run/containerd.sock "$STAGE" "$DEPLOY/daemonset.yaml" "$@"; }
-pods_live() { "$PYTHON" "$HERE/lib/kubelet.py" /run/containerd.sock "$STAGE" bridge portmap bandwidth; }
-is_there() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,bandwidth,host-local,loopback} /opt/pycni/*/node.py; }
-# What a launcher starts when it has no server writes its name down.
-watch_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*; }
+run_pods() { "$PYTHON" "$HERE/lib/kubelet.py" /run/containerd.sock "$STAGE" bridge portmap bandwidth; }
+is_installed() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,bandwidth,host-local,loopback} /opt/pycni/*/node.py; }
+# Let one-shot executables, which launchers run when there is no server, log their calls.
+log_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*; }
 server() { pgrep -of '^/opt/pycni/[0-9a-f]*/bin/python3 -m pycni serve'; }
 # logged_in_order NAMES: the container logged that these were installed, started, stopped or removed, in this order.
 logged_in_order() {
@@ -24,28 +24,28 @@ check "image import" "$PYTHON" "$HERE/lib/node_image.py" "$1" "$DEPLOY/Container
 for tar in image pycni; do check "load $tar" $CTR --namespace k8s.io images import "$STAGE/$tar.tar"; done
 CIDRS=10.88.0.0/24,fd88::/64
 
-POD=$(daemonset POD_CIDRS=$CIDRS) || bad "the DaemonSet's pod does not start"
-eventually "pycni is on the node" is_there || cat "$STAGE/main.log"
+POD=$(daemonset POD_CIDRS=$CIDRS) || bad "the DaemonSet's pod did not start"
+eventually "pycni is installed on the node" is_installed || cat "$STAGE/main.log"
 check "the server runs" server
-nothing "it uses no library of the node's" '^/(usr|lib|lib64)/.*\.so' awk '{print $6}' /proc/"$(server)"/maps
-watch_oneshots
-check "the configuration came last" logged_in_order 'ID server 10-pycni.conflist'
-pods_live || bad "pods with the server"
-check "the server answered every call" test ! -e "$STAGE/oneshot.log"
+nothing "it uses no libraries of the node" '^/(usr|lib|lib64)/.*\.so' awk '{print $6}' /proc/"$(server)"/maps
+log_oneshots
+check "the configuration was installed last" logged_in_order 'ID server 10-pycni.conflist'
+run_pods || bad "pods with the server"
+check "the server answered all calls" test ! -e "$STAGE/oneshot.log"
 
 check "stop" daemonset stop $POD
-check "what pods need is still there" is_there
-nothing "the server is gone" . eval 'server || true'
-pods_live || bad "pods without the server"
-expect "by the scripts" 'bridge ADD' cat "$STAGE/oneshot.log"
+check "plugins and configuration are still installed" is_installed
+nothing "the server has ended" . eval 'server || true'
+run_pods || bad "pods without the server"
+expect "one-shot executables ran the plugins" 'bridge ADD' cat "$STAGE/oneshot.log"
 
 : >"$STAGE/main.log"
-POD=$(daemonset POD_CIDRS=$CIDRS REMOVE_ON_STOP=yes) || bad "a second pod does not start"
+POD=$(daemonset POD_CIDRS=$CIDRS REMOVE_ON_STOP=yes) || bad "the second pod did not start"
 eventually "the server runs again" server
-eventually "all is there" logged_in_order 'ID server 10-pycni.conflist' || cat "$STAGE/main.log"
+eventually "everything is installed" logged_in_order 'ID server 10-pycni.conflist' || cat "$STAGE/main.log"
 : >"$STAGE/main.log"
 check "stop and remove" daemonset stop $POD
-check "removed in the other order" logged_in_order '10-pycni.conflist server pycni'
+check "removed in reverse order" logged_in_order '10-pycni.conflist server pycni'
 nothing "nothing is left" . find /etc/cni/net.d /opt /var/lib/pycni -type f
 nothing_is_left
 finish

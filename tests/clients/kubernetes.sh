@@ -1,25 +1,26 @@
 #!/bin/bash
-# kubernetes.sh ROOT: a cluster of one node gets its network from the DaemonSet of deploy/, whose image has ROOT as its
-# files (deploy/assemble ROOT), and keeps it while the DaemonSet is restarted.
+# kubernetes.sh ROOT: the DaemonSet of deploy/ provides the network of a cluster of one node, also while it is restarted.
+# ROOT is the root file system of its image (deploy/assemble ROOT).
 #
-# $KUBERNETES_DIR has kubelet, kube-apiserver, kube-controller-manager and kube-scheduler. No Debian has them, so the
-# tests do not run this. The source package kubernetes 1.20 of bullseye, the last whole one, makes them with its Go:
+# $KUBERNETES_DIR contains kubelet, kube-apiserver, kube-controller-manager and kube-scheduler. Debian has no packages of
+# them, so the tests do not run this script. Build them from the source package kubernetes 1.20 of Debian bullseye, the
+# last complete one, with its Go version:
 #   make WHAT="cmd/kubelet cmd/kube-apiserver cmd/kube-controller-manager cmd/kube-scheduler"
-# Besides: containerd 1.x, etcd-server, kubectl (kubernetes-client), curl, openssl.
+# Other requirements: containerd 1.x, etcd-server, kubectl (kubernetes-client), curl, openssl.
 . "$(dirname "$0")/lib/stage.sh"
 . "$(dirname "$0")/lib/containerd.sh"
 enter_stage "$@"
 DEPLOY=$HERE/../../deploy
 PYTHON=${PYTHON:-python3}
-PATIENCE=90
+TIMEOUT=90
 IMAGE=localhost/pycni-busybox:1
 for directory in /opt /var/lib/pycni; do mkdir -p $directory && mount -t tmpfs tmpfs $directory; done
 
-# Who may do what is asked (RBAC): the DaemonSet's account must be able to read its node, and need no more.
+# RBAC is on: the DaemonSet's service account must work with the permission to read its node only.
 TOKENS='admin,admin,1,"system:masters"
 node,system:node:node1,2,"system:nodes"
 scheduler,system:kube-scheduler,3,""'
-API=10.96.0.1 # the service "kubernetes": without kube-proxy, an address of the node
+API=10.96.0.1 # the service "kubernetes"; an address of the node, because there is no kube-proxy
 
 kubeconfig() {
   cat >"$STAGE/$1.conf" <<C
@@ -102,7 +103,7 @@ for tar in image pycni; do check "load $tar" $CTR --namespace k8s.io images impo
 start_control_plane
 start_kubelet
 eventually "the node is registered" k get node node1
-eventually "it is not ready, for want of a network" eval 'ready | grep "^False: .*\(cni\|network\) plugin"'
+eventually "it is not ready: no network" eval 'ready | grep "^False: .*\(cni\|network\) plugin"'
 
 sed 's,image: .*,image: localhost/pycni:0.1.0,' "$DEPLOY/daemonset.yaml" >daemonset.yaml
 check "kubectl apply" k apply -f daemonset.yaml
@@ -112,24 +113,24 @@ expect "the network has the node's range" "$(field node/node1 '{.spec.podCIDR}')
 
 check "apply pods" eval 'pods | k apply -f -'
 eventually "eight pods are ready" is_rolled_out deployment/web
-eventually "so is the one with a port of the host" k wait --for=condition=Ready pod/port --timeout=2s
+eventually "the pod with a host port is ready" k wait --for=condition=Ready pod/port --timeout=2s
 for ip in $(field pods '{.items[*].status.podIP}'); do expect "HTTP of $ip" hello-pycni curl -sm5 "http://$ip/"; done
-expect "the port, from outside" hello-pycni ip netns exec outside curl -sm5 http://10.99.0.1:8080/
+expect "host port from outside" hello-pycni ip netns exec outside curl -sm5 http://10.99.0.1:8080/
 expect "pod to pod" ' 0% packet loss' k exec port -- ping -c1 -W2 "$(field pods '{.items[1].status.podIP}')"
-expect "pod to the world" ' 0% packet loss' k exec port -- ping -c1 -W2 10.99.0.2
+expect "pod to outside" ' 0% packet loss' k exec port -- ping -c1 -W2 10.99.0.2
 expect "shaping" 'tbf' tc qdisc show
 
 check "restart the DaemonSet" k -n kube-system rollout restart daemonset/pycni
-check "more pods meanwhile" k scale deployment/web --replicas=16
+check "create pods during the restart" k scale deployment/web --replicas=16
 eventually "sixteen pods are ready" is_rolled_out deployment/web
 eventually "the DaemonSet is rolled out again" is_rolled_out -n kube-system daemonset/pycni
-nothing "no pod was refused its network" 'FailedCreatePodSandBox|FailedKillPod' refusals
+nothing "no pod failed for lack of a network" 'FailedCreatePodSandBox|FailedKillPod' refusals
 
 check "delete the pods" eval 'pods | k delete -f - --timeout=60s'
-eventually "their interfaces are gone" is_gone
+eventually "their interfaces are removed" is_gone
 check "REMOVE_ON_STOP" k -n kube-system set env daemonset/pycni REMOVE_ON_STOP=yes
 eventually "the DaemonSet is rolled out once more" is_rolled_out -n kube-system daemonset/pycni
 check "kubectl delete" k delete -f daemonset.yaml --timeout=90s
-eventually "nothing of pycni is on the node" is_removed
+eventually "pycni is removed from the node" is_removed
 nothing_is_left
 finish

@@ -1,5 +1,5 @@
 #!/bin/bash
-# podman.sh BIN_DIR: podman with its CNI backend; networks, published ports, static addresses, two networks, pods.
+# podman.sh BIN_DIR: podman with its CNI backend: networks, published ports, static addresses, several networks, pods.
 . "$(dirname "$0")/lib/stage.sh"
 enter_stage "$@"
 BIN_DIR=$(cd "$1" && pwd) || exit 2
@@ -29,13 +29,13 @@ fetched() { "$@" | grep hello-pycni; }
 "${PYTHON:-python3}" "$HERE/lib/image.py" "$STAGE/image.tar"
 check "load" $PODMAN load -q -i "$STAGE/image.tar"
 say "$($PODMAN --version), $($PODMAN info -f '{{.Host.NetworkBackend}}, cgroups {{.Host.CgroupsVersion}}, {{.Host.OCIRuntime.Name}}')"
-# The default network "podman" (bridge, portmap, firewall, tuning) is made as it is used.
+# podman creates its default network (bridge, portmap, firewall, tuning) on first use.
 expect "run on the default network" 'inet 10\.88\.[0-9]+\.[0-9]+/16' $PODMAN run --rm $IMAGE ip -4 addr show eth0
 check "network create t1, dual stack" $PODMAN network create --ipv6 --subnet 10.89.5.0/24 --gateway 10.89.5.1 \
   --subnet fd89:5::/64 --gateway fd89:5::1 --opt mtu=1400 --opt isolate=true t1
 check "network create t2" $PODMAN network create --subnet 10.89.6.0/24 --ip-range 10.89.6.128/25 t2
-# podman 4 writes 0.4.0, whatever the plugins know.
-check "they are of CNI ${CNIVER:-0.4.0}" sed -i "s/\"cniVersion\": \"0.4.0\"/\"cniVersion\": \"${CNIVER:-0.4.0}\"/" "$STAGE"/net.d/t{1,2}.conflist
+# podman 4 always writes version 0.4.0.
+check "set their version to ${CNIVER:-0.4.0}" sed -i "s/\"cniVersion\": \"0.4.0\"/\"cniVersion\": \"${CNIVER:-0.4.0}\"/" "$STAGE"/net.d/t{1,2}.conflist
 expect "network ls" 't1 +bridge' $PODMAN network ls
 check "run on t1 with published ports" $PODMAN run -d --name web --network t1 -p 8080:80 -p 10.99.0.1:8081:80/tcp \
   -p 8085-8086:85-86/udp --dns 10.9.9.9 $IMAGE $HTTPD
@@ -43,8 +43,8 @@ expect "v4 on t1" 'inet 10\.89\.5\.2/24' $PODMAN exec web ip addr show eth0
 expect "v6 on t1" 'inet6 fd89:5::2/64' $PODMAN exec web ip addr show eth0
 expect "mtu 1400" 'mtu 1400' $PODMAN exec web ip link show eth0
 check "ping the gateway's v4" $PODMAN exec web ping -c1 -W2 10.89.5.1
-eventually "ping the gateway's v6" $PODMAN exec web ping -c1 -W2 fd89:5::1 # once its duplicate address detection is over
-check "masquerade: ping outside, which has no route back" $PODMAN exec web ping -c1 -W2 10.99.0.2
+eventually "ping the gateway's v6" $PODMAN exec web ping -c1 -W2 fd89:5::1 # after its duplicate address detection
+check "masquerade: ping outside, which has no return route" $PODMAN exec web ping -c1 -W2 10.99.0.2
 eventually "outside reaches the published port" fetched $OUTSIDE $CURL http://10.99.0.1:8080/
 expect "outside reaches the port of one host address" hello-pycni $OUTSIDE $CURL http://10.99.0.1:8081/
 expect "outside reaches the published port by v6" hello-pycni $OUTSIDE $CURL "http://[fd99::1]:8080/"
@@ -63,7 +63,7 @@ check "network reload" $PODMAN network reload web
 expect "published port after reload" hello-pycni $OUTSIDE $CURL http://10.99.0.1:8080/
 check "restart" $PODMAN restart -t0 web
 eventually "published port after restart" fetched $OUTSIDE $CURL http://10.99.0.1:8080/
-# Not below a cgroup of the pod's: podman 4.3 closes all devices to such a one in version 2.
+# Without a parent cgroup of the pod: with cgroup version 2, podman 4.3 denies it access to all devices.
 check "pod create" $PODMAN pod create --name pod --share-parent=false --infra-image localhost/pycni-pause:1 --network t1 -p 8090:80
 check "run in the pod" $PODMAN run -d --pod pod $IMAGE $HTTPD
 eventually "the pod's published port" fetched $OUTSIDE $CURL http://10.99.0.1:8090/

@@ -1,8 +1,8 @@
-"""Real callers: containerd (by ctr, and by the CRI as kubelet does) and podman attach real containers; and a systemd.
+"""End-to-end tests with containerd (ctr, and the CRI as kubelet uses it), podman and systemd.
 
-A client is a script beside this file that checks a caller from end to end. They run on a bin directory made by
-`pycni install`, with nothing else in it. To compare, the environment variable PYCNI_CLIENTS_BIN_DIR names another one,
-such as /usr/lib/cni.
+A client is a script in this directory that tests one caller. It runs with a directory of plugins made by
+`pycni install`. The environment variable PYCNI_CLIENTS_BIN_DIR names another directory for comparison, such as
+/usr/lib/cni.
 """
 
 import importlib.util
@@ -27,17 +27,17 @@ NEEDS = {
     "daemonset.sh": (*CONTAINERD, "curl", "gcc", "patchelf", "pgrep"),
     "systemd.sh": ("/lib/systemd/systemd", "dnsmasq", "gcc", "systemctl"),
 }
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # where the clients look for executables
-CONTAINERD_2 = Path(sys.prefix) / "peers/usr/bin"  # a newer Debian's, as scripts/setup unpacks it
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # of the client scripts
+CONTAINERD_2 = Path(sys.prefix) / "peers/usr/bin"  # of a newer Debian, unpacked by scripts/setup
 NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
 MINUTES = 60  # seconds
 DEBIANS = "/usr/bin/python3"
 
-# Root of a user namespace of its own can neither start containerd nor give files to the users of an image.
+# Root of a user namespace can neither start containerd nor chown files to the users of an image.
 pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("other_users")]
 
 
-# Where scripts have the server, each its own on its own stage: it has to see the same files as its callers.
+# Path of the server socket. Each script starts its own server, which must see the same files as its callers.
 SOCKET = Path("/run/pycni/pycni.sock")
 Executables = Callable[..., AbstractContextManager[Path]]
 
@@ -46,7 +46,7 @@ Executables = Callable[..., AbstractContextManager[Path]]
 def bin_directory(request: pytest.FixtureRequest, executables: Executables) -> Iterator[Path]:
     if given := os.environ.get("PYCNI_CLIENTS_BIN_DIR"):
         if request.param == "served":
-            pytest.skip(f"{given} is not ours to serve")
+            pytest.skip(f"{given} has no server")
         yield Path(given)
         return
     with executables(way=request.param, socket=SOCKET) as directory:
@@ -60,35 +60,35 @@ def acme_bin_directory(request: pytest.FixtureRequest, executables: Executables,
 
 
 @pytest.mark.parametrize("client", ["ctr.sh", "cri.sh", "cri-parallel.sh", "podman.sh"])
-def test_containers_live_on_version_1_0_0(client: str, bin_directory: Path) -> None:
+def test_containers_with_version_1_0_0(client: str, bin_directory: Path) -> None:
     passes(client, bin_directory, CNIVER="1.0.0")
 
 
-def test_forty_pods_come_and_go_at_once(bin_directory: Path) -> None:
+def test_forty_parallel_pods(bin_directory: Path) -> None:
     passes("cri-parallel.sh", bin_directory, CNIVER="1.0.0", PODS="40")
 
 
-def test_podman_lives_on_the_version_that_it_writes(bin_directory: Path) -> None:
+def test_podman_with_the_version_that_it_writes(bin_directory: Path) -> None:
     passes("podman.sh", bin_directory, CNIVER="0.4.0")
 
 
-if CONTAINERD_2.is_dir():  # that of Debian 12 knows nothing newer than 1.0.0
+if CONTAINERD_2.is_dir():  # Debian 12's supports at most 1.0.0
 
     @pytest.mark.parametrize("client", ["ctr.sh", "cri.sh", "cri-parallel.sh", "cri-status.sh"])
-    def test_containers_live_on_version_1_1_0(client: str, bin_directory: Path) -> None:
+    def test_containers_with_version_1_1_0(client: str, bin_directory: Path) -> None:
         passes(client, bin_directory, CNIVER="1.1.0", CONTAINERD_DIR=str(CONTAINERD_2))
 
-    @pytest.mark.parametrize("bin_directory", ["served"], indirect=True)  # one-shot they take minutes, by 1.0.0 as well
-    def test_forty_pods_come_and_go_at_once_on_version_1_1_0(bin_directory: Path) -> None:
+    @pytest.mark.parametrize("bin_directory", ["served"], indirect=True)  # takes minutes with one-shot processes
+    def test_forty_parallel_pods_with_version_1_1_0(bin_directory: Path) -> None:
         passes("cri-parallel.sh", bin_directory, CNIVER="1.1.0", PODS="40", CONTAINERD_DIR=str(CONTAINERD_2))
 
 
-def test_a_plugin_of_somebody_else_is_called_by_ctr(acme_bin_directory: Path) -> None:
-    """Its own distribution, installed by pip beside pycni, found and installed by `pycni install`."""
+def test_ctr_calls_a_third_party_plugin(acme_bin_directory: Path) -> None:
+    """The plugin is a distribution of its own, installed by pip and found by `pycni install`."""
     passes("ctr.sh", acme_bin_directory, CNIVER="1.0.0", CHAIN="bridge acme-mtu", ETH0="mtu 1400")
 
 
-def test_a_bare_node_gets_plugins_server_and_network_from_the_daemonset(tmp_path: Path) -> None:
+def test_daemonset_installs_plugins_server_and_network_on_a_bare_node(tmp_path: Path) -> None:
     require("daemonset.sh")
     assemble = [HERE.parents[1] / "deploy" / "assemble", tmp_path]
     done = subprocess.run(assemble, capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": DEBIANS})
@@ -96,18 +96,18 @@ def test_a_bare_node_gets_plugins_server_and_network_from_the_daemonset(tmp_path
     passes("daemonset.sh", tmp_path)
 
 
-def test_systemd_starts_the_server_with_the_first_call_and_keeps_it(tmp_path: Path) -> None:
-    """The units themselves, as systemd understands them: sockets, capabilities, the filter of system calls."""
+def test_systemd_starts_the_server_at_the_first_call_and_restarts_it(tmp_path: Path) -> None:
+    """Test the units: socket activation, capabilities, system call filter, restarts."""
     passes("systemd.sh", tmp_path)
 
 
-def test_a_failure_shows_what_the_client_said(tmp_path: Path) -> None:
+def test_a_failure_shows_the_output_of_the_client(tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match='failed to find plugin "(bridge|loopback)" in path'):
         passes("cri.sh", tmp_path, CNIVER="1.0.0")
 
 
 def passes(client: str, bin_directory: Path, **settings: str) -> None:
-    """Runs a client, and fails with all that it printed unless it passes."""
+    """Run a client; fail with its output if it fails."""
     require(client)
     serve = bin_directory.with_name("serve")
     if serve.exists():
@@ -121,18 +121,18 @@ def passes(client: str, bin_directory: Path, **settings: str) -> None:
         env={**os.environ, "PYTHON": sys.executable, **settings},
     )
     try:
-        output, _ = script.communicate(timeout=4 * MINUTES)  # before pytest ends the test, and with it what was said
+        output, _ = script.communicate(timeout=4 * MINUTES)  # less than the timeout of pytest, to keep the output
     except BaseException as interruption:
-        script.terminate()  # it then clears away what it made
+        script.terminate()  # it removes its stage then
         output, _ = script.communicate()
         if not isinstance(interruption, subprocess.TimeoutExpired):
             raise
     if script.returncode != 0:
-        pytest.fail(f"{client} on {bin_directory} with {settings} says:\n{output}", pytrace=False)
+        pytest.fail(f"{client} on {bin_directory} with {settings} failed:\n{output}", pytrace=False)
 
 
 def require(client: str) -> None:
-    """Skips where the client cannot run; where PYCNI_REQUIRE_CLIENTS=1, as in CI, that is a failure."""
+    """Skip if a requirement of the client is missing; with PYCNI_REQUIRE_CLIENTS=1 (CI), fail."""
     missing = [name for name in (*NEEDED_BY_ALL, *NEEDS[client]) if not shutil.which(name, path=PATH)]
     if client.startswith(("cri", "daemonset")) and not importlib.util.find_spec("grpc"):
         missing.append("grpcio")

@@ -1,6 +1,6 @@
-"""What two runs of the tests together say, natively and in the guest: no test may have been skipped in both.
+"""Fail if a test was skipped both natively and in the guest.
 
-python tests/guest/skipped.py NATIVE.xml GUEST.xml      (JUnit reports)
+Usage: python tests/guest/skipped.py NATIVE.xml GUEST.xml      (JUnit reports)
 """
 
 import sys
@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 
 def outcomes(report: str) -> dict[str, str | None]:
-    """By test: why it was skipped, or None if it was run."""
+    """Return for each test the reason why it was skipped, None if it was run."""
     cases = ET.parse(report).iter("testcase")
     return {f"{case.get('classname')}.{case.get('name')}": _reason(case) for case in cases}
 
@@ -23,7 +23,7 @@ def main() -> None:
     run = {test for outcome in (native, guest) for test, reason in outcome.items() if reason is None}
     skipped = {test: reason for test, reason in {**guest, **native}.items() if test not in run}
     here, there = (sum(reason is None for reason in outcome.values()) for outcome in (native, guest))
-    print(f"{len(run)} tests were run: {here} natively, {there} in the guest; {len(skipped)} in neither")
+    print(f"{len(run)} tests were run: {here} natively, {there} in the guest; {len(skipped)} skipped in both")
     for test, reason in sorted(skipped.items()):
         print(f"  {test}: {reason}")
     sys.exit(1 if skipped else 0)

@@ -120,7 +120,7 @@ class GoPluginRunner(ExecutableRunner):
 
 
 @pytest.fixture
-def go(go_plugins: GoPlugins) -> type[PluginRunner]:
+def go_runner(go_plugins: GoPlugins) -> type[PluginRunner]:
     """Return the runner class for the Go plugins."""
 
     class Runner(GoPluginRunner):

@@ -46,13 +46,13 @@ def test_an_add_killed_half_way_is_cleaned_up_by_del(
 
 @pytest.mark.parametrize("hands", [*itertools.product(["ours", "go"], repeat=3)], ids="-".join)
 def test_a_life_that_changes_hands(
-    host: Host, container: Container, made: dict[str, Any], go: type[PluginRunner], hands: tuple[str, str, str]
+    host: Host, container: Container, made: dict[str, Any], go_runner: type[PluginRunner], hands: tuple[str, str, str]
 ) -> None:
     before = host.run("ip -br link | sort")
     limits = {**INGRESS, **EGRESS}
     runtimes = {
         "ours": PluginRunner("bandwidth", container, prevResult=made, **limits),
-        "go": go("bandwidth", container, prevResult=made, **limits),
+        "go": go_runner("bandwidth", container, prevResult=made, **limits),
     }
     adds, checks, deletes = (runtimes[hand] for hand in hands)
     checks.result = deletes.result = adds.add()
@@ -74,11 +74,11 @@ def test_a_life_that_changes_hands(
     ],
 )
 def test_go_checks_whatever_rate_ours_made(
-    container: Container, made: dict[str, Any], go: type[PluginRunner], rate: int, burst: int
+    container: Container, made: dict[str, Any], go_runner: type[PluginRunner], rate: int, burst: int
 ) -> None:
     """It wants the kernel's number of ticks to be its own, to the last one."""
     limits = {"ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst}
-    ours, theirs = (by("bandwidth", container, prevResult=made, **limits) for by in (PluginRunner, go))
+    ours, theirs = (by("bandwidth", container, prevResult=made, **limits) for by in (PluginRunner, go_runner))
     theirs.result = ours.add()
     theirs.check()
     ours.check()

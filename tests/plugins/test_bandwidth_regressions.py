@@ -44,11 +44,11 @@ def test_r01_gc_leaves_other_networks_alone(containers: list[Container]) -> None
     other.check()
 
 
-def test_r01_gc_removes_what_the_go_plugin_leaked(containers: list[Container], go: type[PluginRunner]) -> None:
+def test_r01_gc_removes_what_the_go_plugin_leaked(containers: list[Container], go_runner: type[PluginRunner]) -> None:
     """The namespace goes, and the cable with it; nobody sends DEL. Of whose network the ifb was is not known."""
     host, (leaked, alive, other) = containers[0].host, containers
     for container, name in ((leaked, "test"), (alive, "test"), (other, "other")):
-        limited(container, by=go, name=name).add()
+        limited(container, by=go_runner, name=name).add()
     host.run(f"ip link del {PluginRunner('bridge', leaked).owner.host_ifname}")
     PluginRunner("bandwidth", alive).gc(PluginRunner("bandwidth", alive))
     assert len(ifbs(host)) == 2
@@ -131,10 +131,10 @@ def test_r43_two_interfaces_of_a_container_on_one_network_are_limited_each(host:
 
 
 def test_r43_delete_of_one_interface_leaves_the_go_plugins_ifb_of_the_other(
-    host: Host, container: Container, go: type[PluginRunner]
+    host: Host, container: Container, go_runner: type[PluginRunner]
 ) -> None:
     """The Go plugin's name is the same for every interface of the container."""
-    theirs, ours = limited(container, by=go), limited(container, "net1")
+    theirs, ours = limited(container, by=go_runner), limited(container, "net1")
     result = theirs.add()
     ours.add()
     ours.delete()
@@ -156,9 +156,9 @@ def test_an_add_that_comes_twice_is_refused_and_changes_nothing(host: Host, cont
 
 
 def test_del_removes_what_a_failed_add_of_the_go_plugin_left(
-    host: Host, container: Container, go: type[PluginRunner]
+    host: Host, container: Container, go_runner: type[PluginRunner]
 ) -> None:
-    runtime = limited(container, by=go)
+    runtime = limited(container, by=go_runner)
     host.run(f"tc qdisc add dev {runtime.owner.host_ifname} clsact")
     with pytest.raises(CniError):
         runtime.add()

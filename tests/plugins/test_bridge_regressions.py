@@ -231,11 +231,11 @@ def test_r09_r10_the_hosts_state_goes_without_the_namespace(
     assert verbs(container.host) == ["ADD", "DEL"]
 
 
-def test_a_spoof_check_by_go_is_checked_and_removed(containers: list[Container], go: type[PluginRunner]) -> None:
+def test_a_spoof_check_by_go_is_checked_and_removed(containers: list[Container], go_runner: type[PluginRunner]) -> None:
     """Its chains tell container and interface, and not the network: GC removes those of ports that are gone."""
     host, ipam = containers[0].host, {"type": "host-local", "subnet": "10.1.0.0/24"}
     options: dict[str, Any] = {"bridge": "br0", "isGateway": True, "macspoofchk": True, "ipam": ipam}
-    kept, gone, deleted = (go("bridge", each, **options) for each in containers)
+    kept, gone, deleted = (go_runner("bridge", each, **options) for each in containers)
     for theirs in (kept, gone, deleted):
         theirs.add()
     ours = [PluginRunner("bridge", each, **options) for each in containers]

@@ -30,14 +30,14 @@ def result(last: int) -> dict[str, Any]:
     }
 
 
-def made_by_go(go: type[PluginRunner], plugin: str, container: Container, last: int) -> PluginRunner:
+def made_by_go(go_runner: type[PluginRunner], plugin: str, container: Container, last: int) -> PluginRunner:
     """Ours for an attachment whose rules Go has made."""
     mapping = {"hostPort": 8000 + last, "containerPort": 80, "protocol": "tcp"}
     options: dict[str, Any] = {
         "firewall": {"backend": "iptables"},
         "portmap": {"backend": "nftables", "runtimeConfig": {"portMappings": [mapping]}},
     }[plugin]
-    go(plugin, container, prevResult=result(last), **options).add()
+    go_runner(plugin, container, prevResult=result(last), **options).add()
     return PluginRunner(plugin, container, **options)
 
 
@@ -60,9 +60,11 @@ def of(*lasts: int) -> set[str]:
 @by_plugin
 @pytest.mark.usefixtures("iptables")
 def test_rules_for_addresses_that_nobody_has_go(
-    plugin: str, host: Host, containers: list[Container], go: type[PluginRunner], state: Path
+    plugin: str, host: Host, containers: list[Container], go_runner: type[PluginRunner], state: Path
 ) -> None:
-    alive, other, gone = (made_by_go(go, plugin, container, last) for last, container in enumerate(containers, start=2))
+    alive, other, gone = (
+        made_by_go(go_runner, plugin, container, last) for last, container in enumerate(containers, start=2)
+    )
     remember(state, alive.container, "test", 2)
     remember(state, other.container, "other", 3)
     assert with_rules(host) == of(2, 3, 4)
@@ -77,9 +79,11 @@ def test_rules_for_addresses_that_nobody_has_go(
 @by_plugin
 @pytest.mark.usefixtures("iptables")
 def test_rules_for_an_address_that_host_local_holds_stay(
-    plugin: str, host: Host, containers: list[Container], go: type[PluginRunner], state: Path
+    plugin: str, host: Host, containers: list[Container], go_runner: type[PluginRunner], state: Path
 ) -> None:
-    alive, _ = (made_by_go(go, plugin, container, last) for last, container in enumerate(containers[:2], start=2))
+    alive, _ = (
+        made_by_go(go_runner, plugin, container, last) for last, container in enumerate(containers[:2], start=2)
+    )
     remember(state, alive.container, "test", 2)
     store = state / "networks" / "another"
     store.mkdir(parents=True)
@@ -94,9 +98,11 @@ def test_rules_for_an_address_that_host_local_holds_stay(
 @pytest.mark.usefixtures("iptables")
 @pytest.mark.parametrize("reason", ["no results", "of another network", "an incomplete cache", "a damaged result"])
 def test_where_it_is_not_known_who_has_what_rules_stay(
-    plugin: str, reason: str, host: Host, containers: list[Container], go: type[PluginRunner], state: Path
+    plugin: str, reason: str, host: Host, containers: list[Container], go_runner: type[PluginRunner], state: Path
 ) -> None:
-    alive, other, _ = (made_by_go(go, plugin, container, last) for last, container in enumerate(containers, start=2))
+    alive, other, _ = (
+        made_by_go(go_runner, plugin, container, last) for last, container in enumerate(containers, start=2)
+    )
     valid = [alive]
     if reason != "no results":
         remember(state, alive.container, "other" if reason == "of another network" else "test", 2)
@@ -109,13 +115,13 @@ def test_where_it_is_not_known_who_has_what_rules_stay(
 
 
 def test_backups_of_tuning_for_interfaces_that_nobody_has_go(
-    containers: list[Container], go: type[PluginRunner], state: Path
+    containers: list[Container], go_runner: type[PluginRunner], state: Path
 ) -> None:
     kept = state / "tuning"
     config: dict[str, Any] = {"dataDir": str(kept), "mtu": 1400, "cniVersion": "1.0.0"}
     for container in containers:
         container.run("ip link add eth0 type veth peer name peer0")
-        go("tuning", container, prevResult=result(2), **config).add()
+        go_runner("tuning", container, prevResult=result(2), **config).add()
     alive, other, _ = containers
     runtime = PluginRunner("tuning", alive, **{**config, "cniVersion": "1.1.0"})
     runtime.gc(runtime)

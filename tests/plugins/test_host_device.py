@@ -710,8 +710,10 @@ def test_a_damaged_memory_does_not_keep_the_device_from_home(host: Host, contain
 
 @pytest.mark.usefixtures("wire")
 @pytest.mark.exhaustive
-def test_a_go_add_is_checked_and_removed_by_ours(host: Host, container: Container, go: type[PluginRunner]) -> None:
-    theirs = device(container, by=go, ipam=DUAL, cniVersion="1.0.0")
+def test_a_go_add_is_checked_and_removed_by_ours(
+    host: Host, container: Container, go_runner: type[PluginRunner]
+) -> None:
+    theirs = device(container, by=go_runner, ipam=DUAL, cniVersion="1.0.0")
     ours = device(container, ipam=DUAL, cniVersion="1.0.0")
     inside = of_namespace(container)
     for remembered in (True, False):
@@ -730,8 +732,8 @@ def test_a_go_add_is_checked_and_removed_by_ours(host: Host, container: Containe
 
 @pytest.mark.usefixtures("wire")
 @pytest.mark.exhaustive
-def test_our_add_is_checked_and_removed_by_go(host: Host, container: Container, go: type[PluginRunner]) -> None:
-    theirs = device(container, by=go, ipam=DUAL, cniVersion="1.0.0")
+def test_our_add_is_checked_and_removed_by_go(host: Host, container: Container, go_runner: type[PluginRunner]) -> None:
+    theirs = device(container, by=go_runner, ipam=DUAL, cniVersion="1.0.0")
     ours = device(container, ipam=DUAL, cniVersion="1.0.0")
     inside = of_namespace(container)
     theirs.result = ours.add()
@@ -745,9 +747,9 @@ def test_our_add_is_checked_and_removed_by_go(host: Host, container: Container, 
 
 @pytest.mark.usefixtures("wire")
 @pytest.mark.exhaustive
-def test_both_make_the_same_result(container: Container, go: type[PluginRunner]) -> None:
+def test_both_make_the_same_result(container: Container, go_runner: type[PluginRunner]) -> None:
     results = []
-    for kind in (go, PluginRunner):
+    for kind in (go_runner, PluginRunner):
         runtime = device(container, by=kind, ipam=STATIC, cniVersion="1.0.0")
         results.append({**runtime.add(), "dns": {}})
         runtime.delete()
@@ -759,10 +761,10 @@ def test_both_make_the_same_result(container: Container, go: type[PluginRunner])
 @pytest.mark.newer_go
 @pytest.mark.parametrize("ipam", [{}, STATIC], ids=["no addresses", "addresses"])
 def test_both_make_the_same_result_of_what_dpdk_drives(
-    container: Container, go: type[PluginRunner], ipam: dict[str, Any]
+    container: Container, go_runner: type[PluginRunner], ipam: dict[str, Any]
 ) -> None:
     results = []
-    for kind in (go, PluginRunner):
+    for kind in (go_runner, PluginRunner):
         runtime = device(container, by=kind, ipam=ipam, DPDKMode=True)
         results.append(runtime.add())
         runtime.delete()

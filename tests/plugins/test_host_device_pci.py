@@ -162,10 +162,10 @@ def test_an_add_killed_half_way_is_cleaned_up(container: Container) -> None:
 
 @pytest.mark.parametrize("selector", ["device", "pciBusID"])
 def test_the_go_plugin_and_ours_take_over_from_each_other(
-    machine: Machine, container: Container, go: type[PluginRunner], selector: str
+    machine: Machine, container: Container, go_runner: type[PluginRunner], selector: str
 ) -> None:
     config = {**SELECTORS[selector](), "cniVersion": "1.0.0"}
-    theirs, ours = card(container, by=go, **config), card(container, **config)
+    theirs, ours = card(container, by=go_runner, **config), card(container, **config)
     inside, host = of_namespace(container), of_host(machine)
     theirs.result = ours.add()
     assert container.pings("10.1.0.1", seconds=5)

@@ -671,9 +671,9 @@ def test_a_late_del_leaves_the_flows_of_the_ports_new_holder(containers: list[Co
 class TestGo:
     """What the Go plugin made by iptables ours checks and removes, and the other way round."""
 
-    def test_ours_checks_and_removes_what_go_made(self, container: Container, go: type[PluginRunner]) -> None:
+    def test_ours_checks_and_removes_what_go_made(self, container: Container, go_runner: type[PluginRunner]) -> None:
         made = bridged(container, 2) | {"cniVersion": "1.0.0"}
-        theirs = go("portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=made)
+        theirs = go_runner("portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=made)
         theirs.add()
         ours = PluginRunner("portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=made)
         ours.config["cniVersion"] = "1.0.0"
@@ -685,13 +685,13 @@ class TestGo:
         ours.delete()
         assert rules(container.host, container) == []
 
-    def test_go_removes_what_ours_made(self, container: Container, go: type[PluginRunner]) -> None:
+    def test_go_removes_what_ours_made(self, container: Container, go_runner: type[PluginRunner]) -> None:
         made = bridged(container, 2) | {"cniVersion": "1.0.0"}
         mappings = {"runtimeConfig": {"portMappings": [WEB, DNS, {**WEB, "hostPort": 8081, "hostIP": "10.1.0.1"}]}}
         ours = PluginRunner("portmap", container, prevResult=made, backend="iptables", **mappings)
         ours.config["cniVersion"] = "1.0.0"
         ours.add()
-        theirs = go("portmap", container, prevResult=made, **mappings)
+        theirs = go_runner("portmap", container, prevResult=made, **mappings)
         theirs.result = made
         theirs.delete()
         assert "CNI-DN-" not in container.host.run("iptables-save; ip6tables-save")
@@ -709,12 +709,14 @@ class TestGo:
         ],
     )
     def test_go_checks_what_ours_made(
-        self, container: Container, go: type[PluginRunner], options: dict[str, Any]
+        self, container: Container, go_runner: type[PluginRunner], options: dict[str, Any]
     ) -> None:
         """Its CHECK asked ip6tables for the rules of IPv4, until 1.3."""
         container.host.run("iptables -t nat -N MARKED && ip6tables -t nat -N MARKED")
         mappings = [*({**WEB, "hostPort": 9000 + number} for number in range(20)), DNS, {**WEB, "hostIP": "10.1.0.1"}]
-        ours, theirs = (mapped(container, *mappings, by=by, backend="iptables", **options) for by in (PluginRunner, go))
+        ours, theirs = (
+            mapped(container, *mappings, by=by, backend="iptables", **options) for by in (PluginRunner, go_runner)
+        )
         ours.add()
         theirs.check()
         theirs.delete()
@@ -722,7 +724,7 @@ class TestGo:
         ours.gc()  # what is ours alone, the note whose the addresses are
         assert rules(container.host, container) == []
 
-    def test_both_make_the_same_rules(self, containers: list[Container], go: type[PluginRunner]) -> None:
+    def test_both_make_the_same_rules(self, containers: list[Container], go_runner: type[PluginRunner]) -> None:
         container, host = containers[0], containers[0].host
         made = bridged(container, 2) | {"cniVersion": "1.0.0"}
         mappings = [
@@ -734,7 +736,7 @@ class TestGo:
         config: dict[str, Any] = {"runtimeConfig": {"portMappings": mappings}, "prevResult": made}
         saved = []
         for of in (
-            go("portmap", container, **config),
+            go_runner("portmap", container, **config),
             PluginRunner("portmap", container, backend="iptables", **config),
         ):
             of.config["cniVersion"] = "1.0.0"
@@ -746,11 +748,11 @@ class TestGo:
         theirs, ours = saved
         assert ours == theirs
 
-    def test_gc_removes_what_go_left(self, containers: list[Container], go: type[PluginRunner]) -> None:
+    def test_gc_removes_what_go_left(self, containers: list[Container], go_runner: type[PluginRunner]) -> None:
         for last, container in enumerate(containers[:2], start=2):
             made = bridged(container, last) | {"cniVersion": "1.0.0"}
             mapping = {**WEB, "hostPort": 8080 + last}
-            go("portmap", container, runtimeConfig={"portMappings": [mapping]}, prevResult=made).add()
+            go_runner("portmap", container, runtimeConfig={"portMappings": [mapping]}, prevResult=made).add()
         alive = PluginRunner("portmap", containers[0])
         alive.gc(alive)
         assert rules(containers[0].host, containers[0])
@@ -795,9 +797,9 @@ class TestGosNftables:
     )
     @pytest.mark.parametrize("backend", ["", "nftables"])
     def test_ours_checks_and_removes_it(
-        self, container: Container, go: type[PluginRunner], options: dict[str, Any], backend: str
+        self, container: Container, go_runner: type[PluginRunner], options: dict[str, Any], backend: str
     ) -> None:
-        mapped(container, *MANY, by=go, backend="nftables", **options).add()
+        mapped(container, *MANY, by=go_runner, backend="nftables", **options).add()
         ours = mapped(container, *MANY, backend=backend, **options)
         ours.check()
         ours.delete()
@@ -808,11 +810,16 @@ class TestGosNftables:
     @pytest.mark.parametrize("remembered", [True, False])
     @pytest.mark.parametrize("mappings", [[], [WEB], MANY])
     def test_del_finds_it_whatever_it_is_told(
-        self, containers: list[Container], go: type[PluginRunner], mappings: list[dict[str, Any]], *, remembered: bool
+        self,
+        containers: list[Container],
+        go_runner: type[PluginRunner],
+        mappings: list[dict[str, Any]],
+        *,
+        remembered: bool,
     ) -> None:
         container, other, _ = containers
-        mapped(container, *MANY, by=go, backend="nftables").add()
-        mapped(other, {**WEB, "hostPort": 81}, last=3, by=go, backend="nftables").add()
+        mapped(container, *MANY, by=go_runner, backend="nftables").add()
+        mapped(other, {**WEB, "hostPort": 81}, last=3, by=go_runner, backend="nftables").add()
         ours = mapped(container, *mappings)
         if not remembered:
             ours.forget()
@@ -821,11 +828,11 @@ class TestGosNftables:
         assert rules(container.host, container) == []
         mapped(other, {**WEB, "hostPort": 81}, last=3).check()
 
-    def test_r39_of_two_networks_the_rules_of_one_go(self, container: Container, go: type[PluginRunner]) -> None:
+    def test_r39_of_two_networks_the_rules_of_one_go(self, container: Container, go_runner: type[PluginRunner]) -> None:
         """The Go plugin's DEL of one network takes the ports of the other."""
-        first = mapped(container, WEB, by=go, backend="nftables")
+        first = mapped(container, WEB, by=go_runner, backend="nftables")
         second = mapped(
-            container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2, by=go, backend="nftables"
+            container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2, by=go_runner, backend="nftables"
         )
         first.add()
         second.add()
@@ -854,13 +861,13 @@ class TestGosNftables:
     def test_a_port_of_its_is_refused_with_its_container(
         self,
         containers: list[Container],
-        go: type[PluginRunner],
+        go_runner: type[PluginRunner],
         backend: str,
         theirs: dict[str, str],
         ours: dict[str, str],
     ) -> None:
         first, second, _ = containers
-        mapped(first, DNS, {**WEB, **theirs}, by=go, backend="nftables").add()
+        mapped(first, DNS, {**WEB, **theirs}, by=go_runner, backend="nftables").add()
         late = mapped(second, {**WEB, "hostPort": 81}, {**WEB, **ours}, last=3, backend=backend)
         with pytest.raises(
             CniError, match=f"host port tcp/8080.* is taken: it leads to container {first.id}"
@@ -874,9 +881,9 @@ class TestGosNftables:
 
     @by_backend
     def test_the_same_port_of_another_address_protocol_or_family_is_free(
-        self, containers: list[Container], go: type[PluginRunner], backend: str
+        self, containers: list[Container], go_runner: type[PluginRunner], backend: str
     ) -> None:
-        mapped(containers[0], {**WEB, "hostIP": "10.1.0.1"}, by=go, backend="nftables").add()
+        mapped(containers[0], {**WEB, "hostIP": "10.1.0.1"}, by=go_runner, backend="nftables").add()
         others = [{**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, {**WEB, "hostIP": "::"}]
         late = mapped(containers[1], *others, last=3, backend=backend)
         late.add()
@@ -884,9 +891,9 @@ class TestGosNftables:
 
     @by_backend
     def test_a_container_of_its_may_be_added_by_ours(
-        self, container: Container, go: type[PluginRunner], backend: str
+        self, container: Container, go_runner: type[PluginRunner], backend: str
     ) -> None:
-        mapped(container, WEB, by=go, backend="nftables").add()
+        mapped(container, WEB, by=go_runner, backend="nftables").add()
         ours = mapped(container, WEB, backend=backend)
         ours.add()
         ours.check()
@@ -895,21 +902,21 @@ class TestGosNftables:
 
     @by_backend
     def test_a_leftover_that_leads_to_our_own_address_gives_way(
-        self, containers: list[Container], go: type[PluginRunner], backend: str
+        self, containers: list[Container], go_runner: type[PluginRunner], backend: str
     ) -> None:
         """IPAM has handed the address out again although a DEL was lost."""
         lost, other, new = containers
-        mapped(lost, WEB, DNS, by=go, backend="nftables").add()
-        mapped(other, {**WEB, "hostPort": 81}, last=3, by=go, backend="nftables").add()
+        mapped(lost, WEB, DNS, by=go_runner, backend="nftables").add()
+        mapped(other, {**WEB, "hostPort": 81}, last=3, by=go_runner, backend="nftables").add()
         ours = mapped(new, {**WEB, "containerPort": 8000}, backend=backend)
         ours.add()
         ours.check()
         assert rules(lost.host, lost) == []
         assert rules(other.host, other)
 
-    def test_gc_leaves_it_alone(self, container: Container, go: type[PluginRunner]) -> None:
+    def test_gc_leaves_it_alone(self, container: Container, go_runner: type[PluginRunner]) -> None:
         """It may be another network's."""
-        theirs = mapped(container, WEB, by=go, backend="nftables")
+        theirs = mapped(container, WEB, by=go_runner, backend="nftables")
         theirs.add()
         PluginRunner("portmap", container).gc()
         theirs.check()
@@ -922,30 +929,30 @@ class TestBackToGo:
     @pytest.mark.parametrize("first", ["ours", "theirs"])
     @by_backend
     def test_a_port_that_its_del_has_left_is_its_next_containers(
-        self, containers: list[Container], world: Container, go: type[PluginRunner], backend: str, first: str
+        self, containers: list[Container], world: Container, go_runner: type[PluginRunner], backend: str, first: str
     ) -> None:
         old, new, _ = containers
-        theirs = mapped(new, {**WEB, "hostPort": 81}, last=3, by=go, backend=backend)
+        theirs = mapped(new, {**WEB, "hostPort": 81}, last=3, by=go_runner, backend=backend)
         if first == "theirs":
             theirs.add()  # of two tables that ask for the same place, the kernel takes the later one first
         mapped(old, WEB).add()
-        mapped(old, WEB, by=go, backend=backend).delete()
+        mapped(old, WEB, by=go_runner, backend=backend).delete()
         assert "10.1.0.2" in str(rules(old.host, old))
         made = bridged(new, 3)
         with run_whoami(new, 80, "new"):
-            go("portmap", new, runtimeConfig={"portMappings": [WEB]}, prevResult=made, backend=backend).add()
+            go_runner("portmap", new, runtimeConfig={"portMappings": [WEB]}, prevResult=made, backend=backend).add()
             assert query_whoami(world, "192.0.2.1", 8080) == "new 192.0.2.2"
             assert query_whoami(old.host, "127.0.0.1", 8080).startswith("new ")
 
     @pytest.mark.parametrize("end", ["DEL", "GC"])
     def test_what_its_del_has_left_goes_with_ours(
-        self, containers: list[Container], go: type[PluginRunner], end: str
+        self, containers: list[Container], go_runner: type[PluginRunner], end: str
     ) -> None:
         old, alive, new = containers
         runtime = mapped(old, WEB, DNS)
         runtime.add()
-        mapped(old, WEB, DNS, by=go).delete()
-        kept = mapped(alive, {**WEB, "hostPort": 81}, last=3, by=go)
+        mapped(old, WEB, DNS, by=go_runner).delete()
+        kept = mapped(alive, {**WEB, "hostPort": 81}, last=3, by=go_runner)
         kept.add()
         late = mapped(new, WEB, last=4)
         with pytest.raises(CniError, match=f"is taken: .*container {old.id}"):

@@ -347,9 +347,9 @@ def test_interfaces_of_one_container_at_the_same_time_get_tables_of_their_own(co
 
 @pytest.mark.parametrize("table", [{}, pytest.param({"table": 500}, marks=pytest.mark.newer_go)])
 def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(
-    container: Container, go: type[PluginRunner], table: dict[str, int]
+    container: Container, go_runner: type[PluginRunner], table: dict[str, int]
 ) -> None:
-    theirs = sbr(container, by=go, **table)
+    theirs = sbr(container, by=go_runner, **table)
     ours = PluginRunner("sbr", container, ifname="net1", name="n1", previous=theirs.previous, **table)
     ours.result = theirs.add()
     ours.check()

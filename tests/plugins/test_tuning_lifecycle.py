@@ -86,7 +86,7 @@ def test_a_life_that_changes_hands(
     container: Container,
     made: dict[str, Any],
     data_dir: str,
-    go: type[PluginRunner],
+    go_runner: type[PluginRunner],
     hands: tuple[str, str, str],
     options: dict[str, Any],
 ) -> None:
@@ -94,7 +94,7 @@ def test_a_life_that_changes_hands(
     show = "ip -d link show eth0 | head -2; ip -4 addr"
     before = container.run(show)
     config = {**options, "dataDir": data_dir, "prevResult": made}
-    runtimes = {"ours": PluginRunner("tuning", container, **config), "go": go("tuning", container, **config)}
+    runtimes = {"ours": PluginRunner("tuning", container, **config), "go": go_runner("tuning", container, **config)}
     adds, checks, deletes = (runtimes[hand] for hand in hands)
     checks.result = deletes.result = adds.add()
     assert container.run(show) != before

@@ -44,11 +44,13 @@ def test_r01_gc_removes_the_backups_of_attachments_that_are_no_more(containers: 
     alive.check()
 
 
-def test_r01_gc_leaves_alone_what_may_be_another_networks(containers: list[Container], go: type[PluginRunner]) -> None:
+def test_r01_gc_leaves_alone_what_may_be_another_networks(
+    containers: list[Container], go_runner: type[PluginRunner]
+) -> None:
     """The Go plugin's files do not say of which network they are, and all networks share the directory."""
     mine, other, theirs = containers
     tuned(other, mtu=1400, name="other").add()
-    tuned(theirs, by=go, mtu=1400).add()
+    tuned(theirs, by=go_runner, mtu=1400).add()
     runtime = tuned(mine, mtu=1400)
     runtime.add()
     runtime.gc()

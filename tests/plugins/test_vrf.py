@@ -324,9 +324,11 @@ def test_del_leaves_what_is_another_vrfs_or_no_vrf(container: Container) -> None
 
 @needs_vrf
 @pytest.mark.exhaustive
-def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(used: Container, go: type[PluginRunner]) -> None:
+def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(
+    used: Container, go_runner: type[PluginRunner]
+) -> None:
     previous = attach(used, isDefaultGateway=False)  # that of Debian loses routes, which our CHECK would find
-    theirs = go("vrf", used, ifname="net1", name="n1", previous=previous, vrfname="blue", cniVersion="1.0.0")
+    theirs = go_runner("vrf", used, ifname="net1", name="n1", previous=previous, vrfname="blue", cniVersion="1.0.0")
     ours = of_net1(used, previous, cniVersion="1.0.0")
     before = of_namespace(used)
     ours.result = theirs.add()

@@ -62,10 +62,10 @@ def handed_over(giver: PluginRunner, taker: PluginRunner) -> PluginRunner:
 @both_plugins
 @by_backend
 def test_a_go_add_is_checked_and_removed_by_ours(
-    container: Container, go: type[PluginRunner], plugin: str, backend: dict[str, str], outside: Container
+    container: Container, go_runner: type[PluginRunner], plugin: str, backend: dict[str, str], outside: Container
 ) -> None:
-    before, inside = settled(go, plugin, container), of_namespace(container)
-    theirs = runtime(go, plugin, container, **backend)
+    before, inside = settled(go_runner, plugin, container), of_namespace(container)
+    theirs = runtime(go_runner, plugin, container, **backend)
     theirs.add()
     assert container.pings("192.0.2.2")
     ours = handed_over(theirs, runtime(PluginRunner, plugin, container, **backend))
@@ -78,13 +78,13 @@ def test_a_go_add_is_checked_and_removed_by_ours(
 
 @both_plugins
 def test_our_add_is_checked_and_removed_by_go(
-    container: Container, go: type[PluginRunner], plugin: str, outside: Container
+    container: Container, go_runner: type[PluginRunner], plugin: str, outside: Container
 ) -> None:
-    before, inside = settled(go, plugin, container), of_namespace(container)
+    before, inside = settled(go_runner, plugin, container), of_namespace(container)
     ours = runtime(PluginRunner, plugin, container, ipMasqBackend="iptables")
     ours.add()
     assert container.pings("192.0.2.2")
-    theirs = handed_over(ours, runtime(go, plugin, container, ipMasqBackend="iptables"))
+    theirs = handed_over(ours, runtime(go_runner, plugin, container, ipMasqBackend="iptables"))
     theirs.check()
     theirs.delete()
     assert of_host(container.host) == before
@@ -94,10 +94,10 @@ def test_our_add_is_checked_and_removed_by_go(
 @both_plugins
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
 def test_r09_what_go_made_goes_without_the_namespace_and_without_a_result(
-    container: Container, go: type[PluginRunner], plugin: str, netns: str
+    container: Container, go_runner: type[PluginRunner], plugin: str, netns: str
 ) -> None:
-    before = settled(go, plugin, container)
-    runtime(go, plugin, container).add()
+    before = settled(go_runner, plugin, container)
+    runtime(go_runner, plugin, container).add()
     ours = runtime(PluginRunner, plugin, container)
     ours.netns = netns
     ours.delete()
@@ -108,9 +108,9 @@ def test_r09_what_go_made_goes_without_the_namespace_and_without_a_result(
 
 @both_plugins
 def test_gc_removes_what_go_has_in_iptables_of_containers_that_are_gone(
-    containers: list[Container], go: type[PluginRunner], plugin: str
+    containers: list[Container], go_runner: type[PluginRunner], plugin: str
 ) -> None:
-    alive, dead, _ = (runtime(go, plugin, each) for each in containers)
+    alive, dead, _ = (runtime(go_runner, plugin, each) for each in containers)
     alive.add()
     dead.add()
     ours = handed_over(alive, runtime(PluginRunner, plugin, containers[0], cniVersion="1.1.0"))
@@ -122,9 +122,9 @@ def test_gc_removes_what_go_has_in_iptables_of_containers_that_are_gone(
 
 @both_plugins
 def test_r07_of_two_interfaces_by_go_ours_removes_one(
-    container: Container, go: type[PluginRunner], plugin: str
+    container: Container, go_runner: type[PluginRunner], plugin: str
 ) -> None:
-    first, second = runtime(go, plugin, container), runtime(go, plugin, container, "eth1")
+    first, second = runtime(go_runner, plugin, container), runtime(go_runner, plugin, container, "eth1")
     first.add()
     second.add()
     handed_over(second, runtime(PluginRunner, plugin, container, "eth1")).delete()
@@ -134,8 +134,8 @@ def test_r07_of_two_interfaces_by_go_ours_removes_one(
     assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
 
 
-def test_the_second_interface_may_be_the_other_sides(container: Container, go: type[PluginRunner]) -> None:
-    theirs = runtime(go, "ptp", container)
+def test_the_second_interface_may_be_the_other_sides(container: Container, go_runner: type[PluginRunner]) -> None:
+    theirs = runtime(go_runner, "ptp", container)
     ours = runtime(PluginRunner, "ptp", container, "eth1", ipMasqBackend="iptables")
     theirs.add()
     ours.add()
@@ -148,9 +148,9 @@ def test_the_second_interface_may_be_the_other_sides(container: Container, go: t
 
 
 def test_where_nftables_is_named_what_is_in_iptables_does_not_count(
-    container: Container, go: type[PluginRunner]
+    container: Container, go_runner: type[PluginRunner]
 ) -> None:
-    theirs = runtime(go, "ptp", container, ipMasqBackend="iptables")
+    theirs = runtime(go_runner, "ptp", container, ipMasqBackend="iptables")
     theirs.add()
     ours = handed_over(theirs, runtime(PluginRunner, "ptp", container, ipMasqBackend="nftables"))
     with pytest.raises(CniError, match="is missing in nftables"):
@@ -159,8 +159,8 @@ def test_where_nftables_is_named_what_is_in_iptables_does_not_count(
     assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
 
 
-def test_both_make_the_same_rules(containers: list[Container], go: type[PluginRunner], host: Host) -> None:
-    theirs = runtime(go, "bridge", containers[0])
+def test_both_make_the_same_rules(containers: list[Container], go_runner: type[PluginRunner], host: Host) -> None:
+    theirs = runtime(go_runner, "bridge", containers[0])
     theirs.add()
     made = _rules(host, theirs)
     theirs.delete()
@@ -183,10 +183,10 @@ def test_both_make_the_same_rules(containers: list[Container], go: type[PluginRu
     ids=str,
 )
 def test_both_put_ports_into_the_same_vlans(
-    container: Container, go: type[PluginRunner], host: Host, options: dict[str, Any]
+    container: Container, go_runner: type[PluginRunner], host: Host, options: dict[str, Any]
 ) -> None:
     found = []
-    for kind in (go, PluginRunner):
+    for kind in (go_runner, PluginRunner):
         attachment = runtime(kind, "bridge", container, ipMasq=False, **options)
         attachment.add()
         found.append(sorted(str(port["vlans"]) for port in host.json("bridge -j vlan")))

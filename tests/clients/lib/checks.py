@@ -1,4 +1,4 @@
-"""Checks: a client script's findings, printed as they come and counted."""
+"""Checks of a client script: each result is printed, failures are counted."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ class Checks:
         print(time.strftime("[%H:%M:%S]"), finding, flush=True)
 
     def eventually(self, name: str, attempt: Callable[[], tuple[object, object]]) -> None:
-        """Checks that within twenty seconds an attempt is good; it returns whether it is, and what it found."""
+        """Repeat an attempt for up to twenty seconds. It returns whether it succeeded, and details."""
         deadline = time.monotonic() + 20
         good, found = attempt()
         while not good and time.monotonic() < deadline:

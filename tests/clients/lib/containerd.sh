@@ -1,9 +1,9 @@
-# containerd on the stage, with BIN_DIR as /opt/cni/bin and one network in /etc/cni/net.d: the two places that ctr
-# has built in. CONTAINERD_DIR chooses another build (1.x or 2.x) than the one on PATH.
+# containerd in the script's environment, with BIN_DIR as /opt/cni/bin and one network in /etc/cni/net.d, the directories
+# that ctr uses. CONTAINERD_DIR selects another build (1.x or 2.x) than the one on PATH.
 
 CTR="ctr --address /run/containerd.sock"
 
-# start_containerd BIN_DIR TYPE...: with a network whose chain has these plugins, or those that $CHAIN names.
+# start_containerd BIN_DIR TYPE...: with a network of these plugins, or of those in $CHAIN.
 start_containerd() {
   local bin_dir; bin_dir=$(cd "$1" && pwd) || exit 2; shift
   CHAIN=${CHAIN:-$*}
@@ -13,7 +13,7 @@ start_containerd() {
   say "a network of $CHAIN and CNI ${CNIVER:-1.0.0}"
 }
 
-# Without plugins and networks.
+# Start containerd without plugins and networks.
 start_bare_containerd() {
   PATH=${CONTAINERD_DIR:+$CONTAINERD_DIR:}$PATH
   containerd_toml >"$STAGE/containerd.toml"
@@ -29,7 +29,7 @@ stop_all() {
   [ $FAILED = 0 ] || grep -v level=info "$STAGE/containerd.log" | tail -15
 }
 
-# A dual-stack bridge that is told every capability there is, and the rest of the chain.
+# Print a dual-stack bridge that declares all capabilities, and the rest of the chain.
 conflist() {
   local type plugins=
   for type in $CHAIN; do

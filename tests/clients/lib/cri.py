@@ -1,13 +1,13 @@
-"""The CRI (runtime.v1) as kubelet speaks it: the few messages that pods need, encoded by hand for lack of its proto."""
+"""Client of the CRI (runtime.v1), with the messages that pods need, encoded by hand because there is no .proto file."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 
-_PATIENCE = 240  # seconds, kubelet's own for a pod
+_TIMEOUT = 240  # seconds, kubelet's timeout for a pod
 
-# Message: {field: (number, type)}. A type is str, bytes, int, "map" (of strings) or a message's name; [type] repeats.
+# Message: {field: (number, type)}. A type is str, bytes, int, "map" (of strings) or a message name; [type] is repeated.
 MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
     "Empty": {},
     "MapEntry": {"key": (1, str), "value": (2, str)},
@@ -74,7 +74,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
 class Cri:
-    """Calls by name, with the request's fields as keywords and the answer's as a dict. Errors are grpc.RpcError."""
+    """Calls by name: the request's fields are keyword arguments, the response is a dict. Raises grpc.RpcError."""
 
     def __init__(self, socket: str) -> None:
         self.channel = grpc.insecure_channel(f"unix:{socket}", options=[("grpc.default_authority", "localhost")])
@@ -82,14 +82,14 @@ class Cri:
     def __call__(self, call: str, **fields: Any) -> dict[str, Any]:
         request, answer = CALLS[call]
         method = self.channel.unary_unary(f"/runtime.v1.RuntimeService/{call}")
-        return decode(answer, method(encode(request, fields), timeout=_PATIENCE))
+        return decode(answer, method(encode(request, fields), timeout=_TIMEOUT))
 
 
 def network_is_ready(cri: Cri) -> tuple[object, object]:
-    """Whether it is, and what the runtime says about it."""
+    """Return whether the network is ready, and the runtime's conditions."""
     try:
         conditions = {condition["type"]: condition for condition in cri("Status")["status"]["conditions"]}
-    except grpc.RpcError as error:  # the service is there before it is initialised
+    except grpc.RpcError as error:  # the service accepts calls before it is initialised
         return False, error
     return conditions["NetworkReady"]["status"], conditions
 
@@ -118,7 +118,7 @@ def _varint(value: int) -> bytes:
 
 
 def decode(message: str, encoded: bytes) -> dict[str, Any]:
-    """The fields that we know; absent ones have their zero, as protobuf wants it."""
+    """Decode the known fields. Absent fields have their zero value, as in protobuf."""
     known = {number: (name, kind) for name, (number, kind) in MESSAGES[message].items()}
     fields = {name: _zero(kind) for name, kind in known.values()}
     for number, value in _fields(encoded):

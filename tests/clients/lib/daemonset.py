@@ -1,6 +1,7 @@
-"""daemonset.py SOCKET LOGS YAML NAME=VALUE...: start the DaemonSet's pod, as kubelet would, with more environment.
+"""Start the DaemonSet's pod as kubelet does, with additional environment variables; print the ids of pod and container.
 
-The ids of pod and container are printed; `daemonset.py SOCKET LOGS YAML stop POD CONTAINER` stops and removes them.
+Usage: daemonset.py SOCKET LOGS YAML NAME=VALUE...
+       daemonset.py SOCKET LOGS YAML stop POD CONTAINER      (stop and remove them)
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The image of the containers: Debian's static busybox as a docker archive, under two names."""
+"""The container image: Debian's static busybox as a docker archive, under two names."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 
 NAMES = ("localhost/pycni-busybox:1", "localhost/pycni-pause:1")
 APPLETS = ("cat", "echo", "httpd", "ip", "ls", "nc", "ping", "printf", "sh", "sleep")
-# As PID 1 of a container, a shell without a trap would ignore SIGTERM.
+# A shell without a trap ignores SIGTERM when it is PID 1.
 PAUSE = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait; done"]
 
 
@@ -39,7 +39,7 @@ def layer() -> bytes:
 
 
 def write(path: str, content: bytes, names: tuple[str, ...], **config: object) -> None:
-    """A docker archive of one layer, with this configuration of its containers."""
+    """Write a docker archive with one layer and this container configuration."""
     layer_id = hashlib.sha256(content).hexdigest()
     image = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()],

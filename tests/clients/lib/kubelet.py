@@ -1,4 +1,4 @@
-"""kubelet.py SOCKET LOGS TYPE...: a pod's life, through containerd's CRI, in a network with this chain of types."""
+"""kubelet.py SOCKET LOGS TYPE...: create, test and remove pods through the CRI, on a network of these plugins."""
 
 import subprocess
 import sys
@@ -22,9 +22,9 @@ def main(socket: str, logs: str, *chain: str) -> None:
     check.eventually("the network is ready", partial(network_is_ready, cri))
     web = Pod(cri, web_configuration(logs))
     web.start("/bin/httpd", "-f", "-p", "80", "-h", "/www")
-    look_inside(web)
+    check_addresses(web)
     if "portmap" in chain:
-        reach_host_ports(web)
+        check_host_ports(web)
     if "bandwidth" in chain:
         shaped = on_host("tc", "qdisc", "show")[1].count("qdisc tbf")
         check("traffic is shaped both ways", shaped == 2, shaped)
@@ -32,7 +32,7 @@ def main(socket: str, logs: str, *chain: str) -> None:
     other = Pod(cri, configuration("other", logs))
     check("pod to pod", *web.run("ping", "-c1", "-W2", other.addresses()[0]))
     node = Pod(cri, configuration("node", logs, network=NODE_NAMESPACE))
-    check("a pod in the node's network has no address of ours", node.addresses() == [""], node.addresses())
+    check("a pod in the node's network has no CNI address", node.addresses() == [""], node.addresses())
 
     for pod in (web, other, node):
         pod.stop()
@@ -59,7 +59,7 @@ def web_configuration(logs: str) -> dict[str, object]:
     )
 
 
-def look_inside(web: Pod) -> None:
+def check_addresses(web: Pod) -> None:
     addresses = web.addresses()
     check(f"dual stack: {addresses}", [":" in address for address in addresses] == [False, True])
     _, eth0 = web.run("ip", "addr", "show", "eth0")
@@ -67,13 +67,13 @@ def look_inside(web: Pod) -> None:
     _, lo = web.run("ip", "link", "show", "lo")
     check("lo is up", "LOOPBACK,UP" in lo, lo)
     check("pod to gateway", *web.run("ping", "-c1", "-W2", "10.88.0.1"))
-    # Only once the gateway's duplicate address detection is over.
+    # Only after the gateway's duplicate address detection.
     check.eventually("pod to gateway by v6", partial(web.run, "ping", "-c1", "-W2", "fd88::1"))
-    check("pod to outside, which has no route back: masquerade", *web.run("ping", "-c1", "-W2", OUTSIDE))
-    check.eventually("host to pod", partial(fetches, f"http://{addresses[0]}/"))  # once httpd listens
+    check("pod to outside, which has no return route: masquerade", *web.run("ping", "-c1", "-W2", OUTSIDE))
+    check.eventually("host to pod", partial(fetches, f"http://{addresses[0]}/"))  # after httpd has started
 
 
-def reach_host_ports(web: Pod) -> None:
+def check_host_ports(web: Pod) -> None:
     check("outside to host port", *fetches(f"http://{HOST}:{PORT}/", IN_OUTSIDE))
     check("outside to host port of one address", *fetches(f"http://{HOST}:{PORT_OF_ONE_ADDRESS}/", IN_OUTSIDE))
     check("outside to host port by v6", *fetches(f"http://{HOST_V6}:{PORT}/", IN_OUTSIDE))

@@ -1,4 +1,4 @@
-"""node_image.py ROOT CONTAINERFILE FILE: what deploy/Containerfile makes of ROOT, as a docker archive."""
+"""node_image.py ROOT CONTAINERFILE FILE: write the image that Containerfile builds from ROOT, as a docker archive."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Pod: a sandbox and its container, in the words of kubelet."""
+"""A pod: a sandbox and its container, created as kubelet does."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ POD_NAMESPACE, CONTAINER_NAMESPACE, NODE_NAMESPACE = 0, 1, 2
 def configuration(
     name: str, logs: str, *, network: int = POD_NAMESPACE, of_the_node: bool = False, **more: Any
 ) -> dict[str, Any]:
-    """`of_the_node` is for a privileged pod in the node's network and process namespace."""
+    """Return a pod configuration; with `of_the_node`, privileged and in the node's network and process namespaces."""
     namespaces = {"network": network, "pid": CONTAINER_NAMESPACE}
     if of_the_node:
         namespaces = {"network": NODE_NAMESPACE, "pid": NODE_NAMESPACE}
@@ -52,7 +52,7 @@ class Pod:
         self.cri("StartContainer", container_id=self.container)
 
     def run(self, *command: str) -> tuple[bool, str]:
-        """Whether the command succeeded in the container, and what it printed."""
+        """Run a command in the container. Return whether it succeeded, and its output."""
         answer = self.cri("ExecSync", container_id=self.container, cmd=command, timeout=10)
         return answer["exit_code"] == 0, (answer["stdout"] + answer["stderr"]).decode()
 

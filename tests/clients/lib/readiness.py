@@ -1,4 +1,4 @@
-"""readiness.py SOCKET STATE: what kubelet is told of the network while plugins can write below STATE, and while not."""
+"""readiness.py SOCKET STATE: check that the network is reported as not ready while STATE is not writable."""
 
 import subprocess
 import sys
@@ -12,14 +12,14 @@ def main(socket: str, state: str) -> None:
     check, cri = Checks(), Cri(socket)
     check.eventually("the network is ready", partial(network_is_ready, cri))
 
-    def tells_the_cause() -> tuple[object, object]:
+    def reports_the_cause() -> tuple[object, object]:
         ready, conditions = network_is_ready(cri)
         return not ready and f"{state}" in str(conditions), conditions
 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", state], check=True)
-    check.eventually("where host-local can write nothing it is not, and the cause is told", tells_the_cause)
+    check.eventually("not ready while host-local cannot write its store, with the cause", reports_the_cause)
     subprocess.run(["umount", state], check=True)
-    check.eventually("it is ready again", partial(network_is_ready, cri))
+    check.eventually("the network is ready again", partial(network_is_ready, cri))
     check.finish()
 
 

@@ -1,6 +1,6 @@
-# The stage of one client script: namespaces, directories and cgroups of its own, so that nothing it does is seen
-# outside and two scripts may run at once; an uplink up0 (10.99.0.1, fd99::1) to a namespace "outside" (10.99.0.2,
-# fd99::2); and the words for what a script checks. Sourced, then called: `enter_stage "$@"`.
+# The isolated environment ("stage") of one client script: namespaces, directories and cgroups of its own, so that it does
+# not affect the machine and several scripts can run at once. It has an uplink up0 (10.99.0.1, fd99::1) to a namespace
+# "outside" (10.99.0.2, fd99::2). Also the functions for checks. Source this file, then call `enter_stage "$@"`.
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 FAILED=0
@@ -12,31 +12,31 @@ finish() { [ $FAILED = 0 ]; exit; }
 # check NAME COMMAND...: the command succeeds.
 check() { local name=$1 out; shift; if out=$("$@" 2>&1); then ok "$name"; else bad "$name :: $(tail -8 <<<"$out")"; fi; }
 
-# expect NAME REGEX COMMAND...: the command prints what the expression matches.
+# expect NAME REGEX COMMAND...: the output of the command matches the expression.
 expect() {
   local name=$1 regex=$2 out; shift 2; out=$("$@" 2>&1)
   if grep -qE -- "$regex" <<<"$out"; then ok "$name"; else bad "$name (want /$regex/) :: $(tail -8 <<<"$out")"; fi
 }
 
-# eventually NAME COMMAND...: the command succeeds within $PATIENCE seconds, twenty by default.
+# eventually NAME COMMAND...: the command succeeds within $TIMEOUT seconds (default 20).
 eventually() {
-  local name=$1 out deadline=$((SECONDS + ${PATIENCE:-20})); shift
+  local name=$1 out deadline=$((SECONDS + ${TIMEOUT:-20})); shift
   until out=$("$@" 2>&1); do
-    [ $SECONDS -lt $deadline ] || { bad "$name, in vain for ${PATIENCE:-20} s :: $(tail -8 <<<"$out")"; return 1; }
+    [ $SECONDS -lt $deadline ] || { bad "$name: not within ${TIMEOUT:-20} s :: $(tail -8 <<<"$out")"; return 1; }
     sleep 0.1
   done
   ok "$name"
 }
 
-# nothing NAME REGEX COMMAND...: the command succeeds and prints no line that the expression matches.
+# nothing NAME REGEX COMMAND...: the command succeeds, and no line of its output matches the expression.
 nothing() {
   local name=$1 regex=$2 out; shift 2
   out=$("$@" 2>&1) || { bad "$name :: $out"; return; }
   if out=$(grep -E -- "$regex" <<<"$out"); then bad "$name :: $(head -8 <<<"$out")"; else ok "$name"; fi
 }
 
-# Whether every attachment is gone without a trace. Containers have addresses in 10.88/15 and fd88:, fd89:; what
-# stands for a whole subnet may stay, as the bridge does.
+# No state of an attachment is left. Containers have addresses in 10.88/15, fd88: and fd89:. State of whole subnets may
+# stay, such as the bridge.
 nothing_is_left() {
   nothing "no interface left" '^(veth|bwp)' ip -br link
   nothing "no lease left" '/networks/.*/[0-9a-f]+[.:][0-9a-f.:]*$' find /var/lib/cni -type f
@@ -46,9 +46,9 @@ nothing_is_left() {
   nothing "no namespace left" '^(cni|netns)-' ip netns list
 }
 
-# Outside the stage: build it, run the script again on it, clear it away, say PASS or FAIL. On it: furnish it.
+# Outside the stage: create it, run the script in it, remove it, print PASS or FAIL. Inside: set it up.
 enter_stage() {
-  [ -z "${STAGE:-}" ] || { furnish_stage; [ -z "${SERVE:-}" ] || start_server; return; }
+  [ -z "${STAGE:-}" ] || { set_up_stage; [ -z "${SERVE:-}" ] || start_server; return; }
   [ $EUID = 0 ] || { say "$(basename "$0") needs root"; exit 2; }
   local kept=() variable group inner rc
   for variable in CNIVER CHAIN ETH0 PODS PYTHON CONTAINERD_DIR KUBERNETES_DIR SERVE; do
@@ -62,25 +62,25 @@ enter_stage() {
     unshare --mount --net --pid --uts --ipc --fork --kill-child --mount-proc \
     bash -c 'for group in $CGROUPS; do echo $$ >$group/cgroup.procs; done; exec unshare --cgroup bash "$0" "$@"' "$0" "$@" &
   inner=$!
-  trap 'kill -KILL $inner' INT TERM HUP # with it, and with us, dies everything in its pid namespace
+  trap 'kill -KILL $inner' INT TERM HUP # kills all processes of its pid namespace
   wait $inner; rc=$?
   trap - INT TERM HUP
   wait $inner
-  clear_stage || rc=1
+  remove_stage || rc=1
   say "$(basename "$0"): $([ $rc = 0 ] && echo PASS || echo FAIL) after $SECONDS s with ${1:-}"
   exit $rc
 }
 
-# $SERVE is the command. Of its own death the script need not take care: nobody outlives the stage.
+# Start the server with the command $SERVE. It ends with the stage.
 start_server() {
   $SERVE >"$STAGE/server.log" 2>&1 &
-  eventually "the server serves" grep -q "serving at" "$STAGE/server.log" || { cat "$STAGE/server.log"; exit 1; }
+  eventually "the server is ready" grep -q "serving at" "$STAGE/server.log" || { cat "$STAGE/server.log"; exit 1; }
 }
 
-clear_stage() {
+remove_stage() {
   local deadline=$((SECONDS + 10))
   rmdir "$STAGE"
-  # The last processes of the namespace may still be on their way out.
+  # The last processes of the namespace may still be exiting.
   until find "${CGROUPS[@]}" -depth -type d -exec rmdir {} \; >/dev/null 2>&1; [ -z "$(existing_cgroups)" ]; do
     [ $SECONDS -lt $deadline ] || { say "cgroups remain: $(existing_cgroups)"; return 1; }
     sleep 0.05
@@ -88,8 +88,8 @@ clear_stage() {
 }
 existing_cgroups() { ls -d "${CGROUPS[@]}" 2>/dev/null; }
 
-# The cgroups to put the stage in, one directory a line. Those of this process; of a hybrid machine, those of version 1;
-# but in a pure version 2 the root, as only there a cgroup may hold processes and still hand controllers to children.
+# Print the parent cgroups of the stage, one directory per line: those of this process, on a hybrid machine those of
+# version 1. With version 2 only, the root: no other cgroup may contain processes and have child controllers.
 parent_cgroups() {
   ! unified || { echo /sys/fs/cgroup; return; }
   local id names path
@@ -101,18 +101,18 @@ unified() { [ -e /sys/fs/cgroup/cgroup.controllers ]; }
 
 make_cgroup() {
   mkdir "$1" || return
-  [ ! -e "$1/../cpuset.cpus" ] || unified || # a version 1 cpuset starts out empty, and takes no process
+  [ ! -e "$1/../cpuset.cpus" ] || unified || # a new version 1 cpuset is empty and accepts no process
     { cat "$1/../cpuset.cpus" >"$1/cpuset.cpus" && cat "$1/../cpuset.mems" >"$1/cpuset.mems"; }
 }
 
-furnish_stage() {
+set_up_stage() {
   set -e
   mount -t tmpfs -o mode=755 tmpfs "$STAGE"
   mount -t tmpfs -o mode=755 tmpfs /run
   mount -t tmpfs tmpfs /dev/shm # podman's locks
-  furnish_cgroups
+  set_up_cgroups
   local directory
-  for directory in /opt /etc /var/lib; do # what is written there stays on the stage
+  for directory in /opt /etc /var/lib; do # changes are visible in the stage only
     mkdir -p "$STAGE/overlay$directory"/{upper,work}
     mount -t overlay overlay "$directory" \
       -o "lowerdir=$directory,upperdir=$STAGE/overlay$directory/upper,workdir=$STAGE/overlay$directory/work"
@@ -136,18 +136,18 @@ furnish_stage() {
   trap 'rc=$?; ! declare -F stop_all >/dev/null || stop_all; exit $rc' EXIT
 }
 
-# Mounts /sys as this network namespace sees it, and in it the cgroups as this cgroup namespace does.
-furnish_cgroups() {
+# Mount /sys for this network namespace, and the cgroups for this cgroup namespace.
+set_up_cgroups() {
   local id names path version=1
   ! unified || version=2
   mount -t sysfs sysfs /sys
   if [ $version = 2 ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    mkdir /sys/fs/cgroup/stage # a cgroup that hands controllers to children may hold no process
+    mkdir /sys/fs/cgroup/stage # a cgroup with child controllers must not contain processes
     echo $$ >/sys/fs/cgroup/stage/cgroup.procs
     return
   fi
-  # Version 1 alone, also where the machine is hybrid: crun refuses a hybrid whose version 2 holds controllers.
+  # Version 1 only, even on a hybrid machine: crun does not support a hybrid whose version 2 has controllers.
   mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
   while IFS=: read -r id names path; do
     [ "$names" ] || continue

@@ -1,4 +1,4 @@
-"""A town of pods for firewall: bridges with containers, the world outside, Debian's Go plugin and a real firewalld."""
+"""Fixtures for firewall: pods on bridges, a host outside, the Go plugin and a real firewalld."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ import pytest
 
 from pycni.testing import Container, Host, PluginRunner, wait_for
 
-# New addresses are used before the kernel has looked for duplicates.
-QUICKLY = "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0"
+# Skips duplicate address detection, so that IPv6 addresses are usable immediately.
+WITHOUT_DAD = "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0"
 OUTSIDE = {4: "192.0.2.2", 6: "2001:db8::2"}
 BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -27,9 +27,9 @@ BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration
 
 
 class Pod:
-    """A container at a bridge of the host, `number` telling its subnet and `last` its addresses; both plugins are ours.
+    """A container on the bridge br<number>, with the host part `last` in its IPv4 and IPv6 address.
 
-    `firewall` is the configuration of firewall; None for a pod without one.
+    `firewall` is the configuration of the firewall plugin; None for a pod without it.
     """
 
     def __init__(self, container: Container, number: int, last: int, firewall: dict[str, Any] | None) -> None:
@@ -47,23 +47,23 @@ class Pod:
         config = {"name": "test", **(firewall or {})}
         self.network = PluginRunner("bridge", container, name=config["name"], **bridge)
         self.firewall = PluginRunner("firewall", container, previous=self.network.add(), **config)
-        _ask_soon_again(container, "eth0")
-        _ask_soon_again(self.host, self.bridge)
+        _shorten_neighbour_retries(container, "eth0")
+        _shorten_neighbour_retries(self.host, self.bridge)
         if firewall is not None:
             self.firewall.add()
 
-    def reaches(self, there: dict[int, str]) -> bool:
-        """Whether it gets an answer from there, by both families; it must be the same by both."""
-        return _reaches(self.container, there)
+    def reaches(self, addresses: dict[int, str]) -> bool:
+        """Return whether these addresses answer a ping; assert that IPv4 and IPv6 agree."""
+        return _reaches(self.container, addresses)
 
-    def leave(self) -> None:
-        """DEL, as runtimes do: the last plugin first."""
+    def delete(self) -> None:
+        """Call DEL of both plugins, the last of the chain first."""
         self.firewall.delete()
         self.network.delete()
 
 
-class World:
-    """A host beyond a cable of the host, which knows the way back to the pods."""
+class OutsideHost:
+    """A host on a link to the test's host, with default routes through it."""
 
     def __init__(self, container: Container) -> None:
         self.container = container
@@ -74,70 +74,72 @@ class World:
         container.run(
             "ip link set eth0 up && ip route add default via 192.0.2.1 && ip route add default via 2001:db8::1"
         )
-        _ask_soon_again(container, "eth0")
-        _ask_soon_again(host, "up0")
+        _shorten_neighbour_retries(container, "eth0")
+        _shorten_neighbour_retries(host, "up0")
         wait_for(lambda: "state UP" in host.run("ip link show up0"), "the uplink")
         wait_for(lambda: "state UP" in container.run("ip link show eth0"), "the other end of the uplink")
 
-    def reaches(self, there: dict[int, str]) -> bool:
-        """Whether it gets an answer from there, by both families; it must be the same by both."""
-        return _reaches(self.container, there)
+    def reaches(self, addresses: dict[int, str]) -> bool:
+        """Return whether these addresses answer a ping; assert that IPv4 and IPv6 agree."""
+        return _reaches(self.container, addresses)
 
 
-def _ask_soon_again(netns: Host | Container, name: str) -> None:
-    """Look for a neighbour that has not answered after 50 ms again, instead of a second."""
+def _shorten_neighbour_retries(netns: Host | Container, name: str) -> None:
+    """Repeat unanswered ARP and neighbour solicitations after 50 ms instead of 1 s."""
     netns.run(f"sysctl -qw net.ipv4.neigh.{name}.retrans_time_ms=50 net.ipv6.neigh.{name}.retrans_time_ms=50")
 
 
-def _reaches(container: Container, there: dict[int, str]) -> bool:
-    pings = " ".join(f"ping -c1 -W0.5 {address} &" for address in there.values())
+def _reaches(container: Container, addresses: dict[int, str]) -> bool:
+    pings = " ".join(f"ping -c1 -W0.5 {address} &" for address in addresses.values())
     answered = container.run(f"{pings} wait", check=False).count("1 received")
-    assert answered in (0, len(there)), f"one of {there} alone answers"
+    assert answered in (0, len(addresses)), f"only one of {addresses} answers"
     return answered > 0
 
 
 @pytest.fixture
 def pod(host: Host) -> Iterator[Callable[..., Pod]]:
-    """Makes pods: `pod(1, 2, backend="nftables")` is 10.1.0.2 at br1."""
-    host.run(QUICKLY)
+    """Return a function that creates pods: `pod(1, 2, backend="nftables")` is 10.1.0.2 on br1."""
+    host.run(WITHOUT_DAD)
     with ExitStack() as stack:
 
-        def make(number: int, last: int, *, walled: bool = True, **firewall: Any) -> Pod:
+        def make(number: int, last: int, *, with_firewall: bool = True, **firewall: Any) -> Pod:
             container = Container(host)
             stack.callback(container.close)
-            container.run(QUICKLY)
-            return Pod(container, number, last, firewall if walled else None)
+            container.run(WITHOUT_DAD)
+            return Pod(container, number, last, firewall if with_firewall else None)
 
         yield make
 
 
 @pytest.fixture
-def world(host: Host) -> Iterator[World]:
-    """The world outside."""
+def outside_host(host: Host) -> Iterator[OutsideHost]:
+    """A host outside, 192.0.2.2 and 2001:db8::2."""
     container = Container(host)
-    container.run(QUICKLY)
-    yield World(container)
+    container.run(WITHOUT_DAD)
+    yield OutsideHost(container)
     container.close()
 
 
 @pytest.fixture
-def go_firewall(go: type[PluginRunner]) -> Callable[..., None]:
-    """The Go plugin, called for an attachment of ours: `go_firewall("DEL", runtime)`."""
+def go_firewall(go_runner: type[PluginRunner]) -> Callable[..., None]:
+    """Return a function that calls the Go plugin for an attachment: `go_firewall("DEL", runtime)`."""
 
-    def call(command: str, ours: PluginRunner) -> None:
-        config = {key: value for key, value in ours.config.items() if key != "type"}
-        theirs = go("firewall", ours.container, ifname=ours.ifname, previous=ours.previous, **config)
-        theirs.netns, theirs.result = ours.netns, ours.result
-        {"ADD": theirs.add, "CHECK": theirs.check, "DEL": theirs.delete}[command]()
+    def call(command: str, attachment: PluginRunner) -> None:
+        config = {key: value for key, value in attachment.config.items() if key != "type"}
+        go_attachment = go_runner(
+            "firewall", attachment.container, ifname=attachment.ifname, previous=attachment.previous, **config
+        )
+        go_attachment.netns, go_attachment.result = attachment.netns, attachment.result
+        {"ADD": go_attachment.add, "CHECK": go_attachment.check, "DEL": go_attachment.delete}[command]()
         if command == "ADD":
-            ours.result = {**(theirs.result or {}), "cniVersion": ours.config["cniVersion"]}
+            attachment.result = {**(go_attachment.result or {}), "cniVersion": attachment.config["cniVersion"]}
 
     return call
 
 
 @pytest.fixture
 def firewalld(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A real firewalld that rules the host, on a system bus of its own."""
+    """A real firewalld that manages the host's firewall, on its own system bus."""
     missing = [name for name in ("firewalld", "firewall-cmd", "dbus-daemon") if not shutil.which(name)]
     if missing:
         reason = f"{', '.join(missing)} missing: see scripts/setup"

@@ -1,4 +1,4 @@
-"""firewall: whole lives, failures and deaths, by every backend and with every policy."""
+"""firewall: lifecycle, failures and killed processes, with every backend and ingress policy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,53 +28,55 @@ def backend(request: pytest.FixtureRequest, use_iptables: Callable[[str], None])
 
 @pytest.fixture
 def make(pod: MakePod) -> Callable[..., PluginRunner]:
-    """Makes runtimes for one pod behind a bridge, each before its ADD."""
-    one = pod(1, 2, walled=False)
+    """Return a function that creates runners for one pod on a bridge."""
+    one = pod(1, 2, with_firewall=False)
 
-    def again(**config: Any) -> PluginRunner:
+    def create(**config: Any) -> PluginRunner:
         return PluginRunner("firewall", one.container, previous=one.network.result, **config)
 
-    return again
+    return create
 
 
-def no_source_is_left(host: Host, backend: str) -> bool:
-    """Snapshots do not look into firewalld."""
+def no_firewalld_source_left(host: Host, backend: str) -> bool:
+    """Return whether firewalld has no source left; snapshots do not contain firewalld's state."""
     return backend != "firewalld" or not host.run("firewall-cmd --zone=trusted --list-sources").split()
 
 
 @by_policy
-def test_it_leaves_nothing_behind(make: Callable[..., PluginRunner], host: Host, backend: str, policy: str) -> None:
+def test_add_check_and_del_leave_nothing_behind(
+    make: Callable[..., PluginRunner], host: Host, backend: str, policy: str
+) -> None:
     check_lifecycle(make(backend=backend, ingressPolicy=policy))
-    assert no_source_is_left(host, backend)
+    assert no_firewalld_source_left(host, backend)
 
 
 @by_policy
-def test_a_failed_add_leaves_nothing_behind(
+def test_failed_add_leaves_nothing_behind(
     make: Callable[..., PluginRunner], host: Host, backend: str, policy: str
 ) -> None:
     assert fail_at_every_change(lambda: make(backend=backend, ingressPolicy=policy)) >= 1
-    assert no_source_is_left(host, backend)
+    assert no_firewalld_source_left(host, backend)
 
 
 @by_policy
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(
+def test_del_or_gc_cleans_up_after_a_killed_add(
     make: Callable[..., PluginRunner], host: Host, backend: str, policy: str
 ) -> None:
     assert kill_at_every_change(lambda: make(backend=backend, ingressPolicy=policy)) >= 1
-    assert no_source_is_left(host, backend)
+    assert no_firewalld_source_left(host, backend)
 
 
 @pytest.mark.usefixtures("firewalld")
 @pytest.mark.parametrize("seen", ["by ADD", "never"])
-def test_sources_of_firewalld_go_without_prev_result(
+def test_del_without_prev_result_removes_firewalld_sources(
     pod: MakePod, make: Callable[..., PluginRunner], seen: str
 ) -> None:
     runtime = make(firewalldZone="work")
     host = runtime.container.host
     runtime.add()
     assert len(host.run("firewall-cmd --zone=work --list-sources").split()) == 2
-    runtime.config["firewalldZone"] = "public"  # changed meanwhile
+    runtime.config["firewalldZone"] = "public"  # the zone of ADD is found without the configuration
     if seen == "never":
         runtime.forget()
     runtime.delete()
@@ -83,7 +85,7 @@ def test_sources_of_firewalld_go_without_prev_result(
 
 
 @pytest.mark.usefixtures("firewalld")
-def test_sources_of_firewalld_go_with_gc(pod: MakePod) -> None:
+def test_gc_removes_firewalld_sources_without_a_valid_attachment(pod: MakePod) -> None:
     alive, dead, other = pod(1, 2), pod(1, 3), pod(1, 4, name="other")
     alive.firewall.gc(alive.firewall)
     sources = alive.host.run("firewall-cmd --zone=trusted --list-sources").split()

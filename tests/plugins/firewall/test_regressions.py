@@ -1,4 +1,4 @@
-"""firewall: the stories behind what goes wrong elsewhere, each told once."""
+"""firewall: regression tests, mostly for faults of the Go plugin (docs/reference/plugins.md#firewall)."""
 
 import subprocess
 from collections import Counter
@@ -19,18 +19,18 @@ BACKENDS = ["nftables", "iptables"]
 
 
 def rules(host: Host, chain: str = "CNI-") -> list[str]:
-    """The rules of iptables and ip6tables, of whichever variant, that begin with or lead to these chains."""
+    """Return the rules of iptables and ip6tables, of the chosen variant, that are in or jump to these chains."""
     lines = [line for family in ("ip", "ip6") for line in host.run(f"{family}tables-save -t filter").splitlines()]
     return [line for line in lines if line.startswith("-A") and chain in line]
 
 
 def elements(host: Host) -> list[str]:
-    """The lines of our nftables that name an owner."""
+    """Return the lines of pycni's nftables tables that contain the label of an attachment."""
     return [line for line in host.run("nft list ruleset").splitlines() if "net: test" in line]
 
 
-def fences(host: Host) -> str:
-    """What our nftables has about bridges and ports."""
+def isolation_elements(host: Host) -> str:
+    """Return the lines of pycni's nftables tables about isolated bridges and ports."""
     kinds = {"fenced": "set", "own": "set", "apart": "set", "fences": "map", "walls": "map"}
     commands = [f"nft list {kind} inet pycni {name}" for name, kind in kinds.items()]
     listings = [host.run(command, check=False) for command in (*commands, "nft list table bridge pycni")]
@@ -38,7 +38,7 @@ def fences(host: Host) -> str:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_r01_gc_removes_what_no_valid_attachment_owns(pod: MakePod, backend: str) -> None:
+def test_gc_removes_rules_without_a_valid_attachment(pod: MakePod, backend: str) -> None:
     config = {"backend": backend, "ingressPolicy": "isolated"}
     alive, other = pod(1, 2, **config), pod(2, 2, **config, name="other")
     dead = pod(3, 2, **config)
@@ -55,13 +55,15 @@ def host_text(host: Host) -> str:
     return "\n".join([*rules(host), host.run("nft list ruleset")])
 
 
-def test_r01_gc_without_a_list_removes_nothing(pod: MakePod) -> None:
+def test_gc_without_valid_attachments_key_removes_nothing(pod: MakePod) -> None:
     one = pod(1, 2, ingressPolicy="isolated")
     one.firewall._call("GC")
     one.firewall.check()
 
 
-def test_r01_status_says_if_the_backend_does_not_work(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_fails_with_code_50_if_the_backend_is_unavailable(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
     for backend in ("", *BACKENDS):
         PluginRunner("firewall", container, backend=backend).status()
@@ -76,14 +78,16 @@ def test_r01_status_says_if_the_backend_does_not_work(container: Container, monk
     PluginRunner("firewall", container).status()
 
 
-def test_r03_a_retry_after_a_failed_add_succeeds(pod: MakePod) -> None:
-    made = pod(1, 2, walled=False)
-    made.host.run("ip link set br1 down && ip link set br1 name br9")
-    runtime = PluginRunner("firewall", made.container, previous=made.network.result, ingressPolicy="isolated")
+def test_add_succeeds_after_a_failed_add(pod: MakePod) -> None:
+    unrestricted = pod(1, 2, with_firewall=False)
+    unrestricted.host.run("ip link set br1 down && ip link set br1 name br9")
+    runtime = PluginRunner(
+        "firewall", unrestricted.container, previous=unrestricted.network.result, ingressPolicy="isolated"
+    )
     with pytest.raises(CniError, match='"br1": there is no such link'):
         runtime.add()
-    assert elements(made.host) == []
-    made.host.run("ip link set br9 name br1 && ip link set br1 up")
+    assert elements(unrestricted.host) == []
+    unrestricted.host.run("ip link set br9 name br1 && ip link set br1 up")
     runtime.add()
     runtime.check()
 
@@ -99,9 +103,7 @@ def test_r03_a_retry_after_a_failed_add_succeeds(pod: MakePod) -> None:
         {"prevResult": {"cniVersion": "1.1.0", "ips": "none"}},
     ],
 )
-def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
-    pod: MakePod, backend: str, damage: dict[str, Any]
-) -> None:
+def test_del_succeeds_with_an_invalid_configuration(pod: MakePod, backend: str, damage: dict[str, Any]) -> None:
     one = pod(1, 2, backend=backend, ingressPolicy="isolated")
     one.firewall.config |= damage
     one.firewall.forget()
@@ -111,14 +113,14 @@ def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_adding_twice_leaves_one_of_each(pod: MakePod, backend: str) -> None:
+def test_repeated_add_adds_no_rule(pod: MakePod, backend: str) -> None:
     one = pod(1, 2, backend=backend, ingressPolicy="isolated")
     once = sorted(rules(one.host)), sorted(elements(one.host))
     one.firewall.add()
     assert (sorted(rules(one.host)), sorted(elements(one.host))) == once
 
 
-AS_GO_1_9 = """
+GO_1_9_RULES = """
 -A FORWARD -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j CNI-ISOLATION-STAGE-1
 -A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD
 -A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN
@@ -129,15 +131,15 @@ AS_GO_1_9 = """
 -A CNI-ISOLATION-STAGE-1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j RETURN
 -A CNI-ISOLATION-STAGE-2 -o br1 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j DROP
 -A CNI-ISOLATION-STAGE-2 -m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)" -j RETURN
-"""  # noqa: E501 - as iptables-save writes it
+"""  # noqa: E501 - output of iptables-save
 
 
 @pytest.mark.usefixtures("iptables")
-def test_the_rules_of_iptables_are_those_of_the_go_plugin_1_9(pod: MakePod) -> None:
+def test_iptables_rules_are_those_of_the_go_plugin_1_9(pod: MakePod) -> None:
     one = pod(1, 2, backend="iptables", ingressPolicy="isolated")
     for family, ip in (("ip", "10.1.0.2/32"), ("ip6", "fd00:1::2/128")):
         lines = one.host.run(f"{family}tables-save -t filter").splitlines()
-        wanted = AS_GO_1_9.format(ip=ip).split("\n")[1:-1]
+        wanted = GO_1_9_RULES.format(ip=ip).split("\n")[1:-1]
         assert sorted(line for line in lines if line.startswith("-A")) == sorted(wanted)
         for chain in ("FORWARD", "CNI-FORWARD", "CNI-ISOLATION-STAGE-1", "CNI-ISOLATION-STAGE-2"):
             start = f"-A {chain} "
@@ -149,12 +151,13 @@ def test_the_rules_of_iptables_are_those_of_the_go_plugin_1_9(pod: MakePod) -> N
 )
 @pytest.mark.exhaustive
 @pytest.mark.usefixtures("iptables")
-def test_r16_sixteen_first_adds_at_once_make_one_of_each_shared_rule(pod: MakePod, policy: str) -> None:
-    pods = [pod(1, last, walled=False) for last in range(2, 18)]
+def test_16_concurrent_first_adds_create_each_shared_rule_once(pod: MakePod, policy: str) -> None:
+    """containernetworking/plugins#418 and #683."""
+    pods = [pod(1, last, with_firewall=False) for last in range(2, 18)]
     host = pods[0].host
 
     def add(one: Pod) -> PluginRunner:
-        host.netns.enter_permanently()  # a thread starts where the process is
+        host.netns.enter_permanently()  # a new thread is in the namespace of the process
         config = {"backend": "iptables", "ingressPolicy": policy}
         runtime = PluginRunner("firewall", one.container, previous=one.network.result, **config)
         runtime.add()
@@ -164,7 +167,7 @@ def test_r16_sixteen_first_adds_at_once_make_one_of_each_shared_rule(pod: MakePo
         runtimes = list(pool.map(add, pods))
     counts = Counter(rules(host))
     shared = {rule: count for rule, count in counts.items() if "/32" not in rule and "/128" not in rule}
-    # Two families have the same rules; of the addresses, each has its own.
+    # Each shared rule exists once per family; the rules of addresses differ.
     assert set(shared.values()) == {2}, shared
     assert len(shared) == {"": 2, "same-bridge": 7, "isolated": 8}[policy]
     assert len(counts) - len(shared) == 16 * 4
@@ -175,11 +178,11 @@ def test_r16_sixteen_first_adds_at_once_make_one_of_each_shared_rule(pod: MakePo
     assert [rule for rule in rules(host) if "/32" in rule or "/128" in rule] == []
 
 
-def test_r16_sixteen_first_adds_at_once_by_nftables(pod: MakePod) -> None:
-    pods = [pod(1, last, walled=False) for last in range(2, 18)]
+def test_16_concurrent_first_adds_with_nftables(pod: MakePod) -> None:
+    pods = [pod(1, last, with_firewall=False) for last in range(2, 18)]
     host = pods[0].host
 
-    def live(one: Pod) -> None:
+    def add_check_delete(one: Pod) -> None:
         host.netns.enter_permanently()
         runtime = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
         runtime.add()
@@ -187,31 +190,31 @@ def test_r16_sixteen_first_adds_at_once_by_nftables(pod: MakePod) -> None:
         runtime.delete()
 
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(live, pods))
+        list(pool.map(add_check_delete, pods))
     assert elements(host) == []
-    assert fences(host) == ""
+    assert isolation_elements(host) == ""
     assert host.run("nft list chain inet pycni forward").count("vmap") == 4
 
 
 @pytest.mark.usefixtures("iptables")
-def test_r16_duplicates_that_a_race_has_left_are_repaired(pod: MakePod) -> None:
-    """16 parallel ADDs of the Go plugin left the rules of a bridge twice."""
+def test_duplicate_rules_of_concurrent_go_adds_are_removed(pod: MakePod) -> None:
+    """containernetworking/plugins#418 and #683: concurrent ADDs of the Go plugin leave the rules of a bridge twice."""
     one = pod(1, 2, backend="iptables", ingressPolicy="same-bridge")
     before = sorted(rules(one.host))
     shared = [rule for rule in before if "/32" not in rule and "/128" not in rule]
     for rule in dict.fromkeys(shared):
         one.host.run(f"iptables {rule.replace('-A', '-I', 1)} && ip6tables {rule.replace('-A', '-I', 1)}")
     assert sorted(rules(one.host)) != before
-    pod(1, 3, backend="iptables", ingressPolicy="same-bridge").leave()
+    pod(1, 3, backend="iptables", ingressPolicy="same-bridge").delete()
     one.host.run("iptables -D CNI-FORWARD -j CNI-ADMIN -m comment --comment 'CNI firewall plugin admin overrides'")
-    pod(1, 4, backend="iptables", ingressPolicy="same-bridge").leave()
+    pod(1, 4, backend="iptables", ingressPolicy="same-bridge").delete()
     left = Counter(rules(one.host))
     assert {rule: count for rule, count in left.items() if "STAGE" in rule and count != 2} == {}
     targets = [rule.rsplit(" ", 1)[1] for rule in one.host.run("iptables -S FORWARD").splitlines()[1:]]
     assert targets[0] == "CNI-ISOLATION-STAGE-1"
 
 
-def test_r41_an_empty_backend_is_none(pod: MakePod) -> None:
+def test_empty_backend_selects_the_default(pod: MakePod) -> None:
     """podman writes "backend": ""."""
     one = pod(1, 2, backend="")
     one.firewall.check()
@@ -219,10 +222,10 @@ def test_r41_an_empty_backend_is_none(pod: MakePod) -> None:
     assert rules(one.host) == []
 
 
-def test_r41_it_works_without_iptables(pod: MakePod, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nftables_is_used_without_iptables(pod: MakePod, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
-    one = pod(1, 2, walled=False)
+    one = pod(1, 2, with_firewall=False)
     monkeypatch.setenv("PATH", "/nowhere")
     runtime = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
     runtime.add()
@@ -234,14 +237,14 @@ def test_r41_it_works_without_iptables(pod: MakePod, monkeypatch: pytest.MonkeyP
     assert "let the configuration name the backend nftables" in caught.value.details
 
 
-def test_r41_iptables_needs_the_program_of_the_family_alone(
+def test_iptables_backend_needs_only_the_program_of_the_address_family(
     pod: MakePod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The Go plugin fails without ip6tables even if there is no IPv6 address."""
+    """Go: ADD fails without ip6tables even if there is no IPv6 address."""
 
     (tmp_path / "iptables-restore").symlink_to("/usr/sbin/xtables-nft-multi")
     (tmp_path / "iptables-save").symlink_to("/usr/sbin/xtables-nft-multi")
-    one = pod(1, 2, walled=False)
+    one = pod(1, 2, with_firewall=False)
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", str(tmp_path))
     previous = {**(one.network.result or {}), "ips": [{"address": "10.1.0.2/24", "interface": 2}]}
@@ -251,19 +254,19 @@ def test_r41_iptables_needs_the_program_of_the_family_alone(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_r42_the_fence_goes_with_the_last_pod_behind_it(pod: MakePod, backend: str) -> None:
+def test_isolation_rules_are_removed_with_the_last_pod_of_the_bridge(pod: MakePod, backend: str) -> None:
     config = {"backend": backend, "ingressPolicy": "same-bridge"}
     one, two, other = pod(1, 2, **config), pod(1, 3, **config), pod(2, 2, **config)
-    one.leave()
+    one.delete()
     assert not two.reaches(other.addresses)
-    two.leave()
-    assert '"br1"' not in fences(one.host)
+    two.delete()
+    assert '"br1"' not in isolation_elements(one.host)
     assert [rule for rule in rules(one.host) if "br1" in rule] == []
     other.firewall.check()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_r42_a_policy_that_was_changed_takes_effect(pod: MakePod, backend: str) -> None:
+def test_changed_ingress_policy_takes_effect(pod: MakePod, backend: str) -> None:
     config: dict[str, Any] = {"backend": backend}
     one, two = (pod(1, last, **config, ingressPolicy="isolated") for last in (2, 3))
     assert not one.reaches(two.addresses)
@@ -281,27 +284,27 @@ def test_r42_a_policy_that_was_changed_takes_effect(pod: MakePod, backend: str) 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_r42_the_policy_of_a_later_pod_reaches_the_earlier_ones(pod: MakePod, backend: str) -> None:
+def test_stricter_policy_of_a_later_pod_applies_to_earlier_pods(pod: MakePod, backend: str) -> None:
     one = pod(1, 2, backend=backend, ingressPolicy="same-bridge")
     two = pod(1, 3, backend=backend, ingressPolicy="isolated")
     assert not one.reaches(two.addresses)
     assert not two.reaches(one.addresses)
 
 
-def test_r42_of_two_networks_on_a_bridge_the_stricter_one_holds(host: Host, pod: MakePod) -> None:
+def test_strictest_policy_of_the_networks_on_a_bridge_applies(host: Host, pod: MakePod) -> None:
     host.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0")
     strict = pod(1, 2, name="strict", ingressPolicy="isolated")
     lax = [pod(1, last, name="lax", ingressPolicy="same-bridge") for last in (3, 4)]
     other = pod(2, 2, name="strict", ingressPolicy="same-bridge")
     assert not lax[0].reaches(strict.addresses)
     assert lax[0].reaches(lax[1].addresses)
-    strict.leave()
+    strict.delete()
     assert lax[0].reaches(lax[1].addresses)
-    assert not lax[0].reaches(other.addresses), "the fence has gone with another network's pod"
+    assert not lax[0].reaches(other.addresses), "DEL of another network's pod keeps the isolation"
     lax[0].firewall.check()
 
 
-def test_r42_switched_to_iptables_and_back_nothing_is_left(pod: MakePod) -> None:
+def test_del_removes_the_rules_of_both_backends_after_a_change_of_backend(pod: MakePod) -> None:
     one = pod(1, 2, backend="iptables", ingressPolicy="isolated")
     one.firewall.config["backend"] = "nftables"
     with pytest.raises(CniError, match="is missing in nftables"):
@@ -313,24 +316,24 @@ def test_r42_switched_to_iptables_and_back_nothing_is_left(pod: MakePod) -> None
     assert [rule for rule in rules(one.host) if "10.1.0.2" in rule or "br1" in rule] == []
 
 
-def test_r42_rules_of_bridges_that_are_gone_go_too(pod: MakePod) -> None:
-    gone, here = (pod(number, 2, backend="iptables", ingressPolicy="same-bridge") for number in (1, 2))
-    gone.host.run("ip link del br1")
-    here.firewall.gc(gone.firewall, here.firewall)
-    assert [rule for rule in rules(here.host) if "br1" in rule] == []
-    here.firewall.check()
+def test_gc_removes_rules_of_deleted_bridges(pod: MakePod) -> None:
+    deleted, remaining = (pod(number, 2, backend="iptables", ingressPolicy="same-bridge") for number in (1, 2))
+    deleted.host.run("ip link del br1")
+    remaining.firewall.gc(deleted.firewall, remaining.firewall)
+    assert [rule for rule in rules(remaining.host) if "br1" in rule] == []
+    remaining.firewall.check()
 
 
-@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("with_prev_result", [True, False])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_late_del_of_an_old_container_does_not_free_the_new_ones_rules(
-    pod: MakePod, backend: str, *, remembered: bool
+def test_late_del_keeps_the_rules_of_the_next_container_with_the_address(
+    pod: MakePod, backend: str, *, with_prev_result: bool
 ) -> None:
-    """Azure issue 885: IPAM gave the address of a lost container to a new one."""
+    """Azure/azure-container-networking#885: IPAM reassigned the address of a lost container."""
     old = pod(1, 2, backend=backend)
     new = PluginRunner("firewall", Container(old.host), previous=old.network.result, backend=backend)
     new.add()
-    if not remembered:
+    if not with_prev_result:
         old.firewall.forget()
     old.firewall.delete()
     new.check()
@@ -338,8 +341,8 @@ def test_a_late_del_of_an_old_container_does_not_free_the_new_ones_rules(
 
 
 @pytest.fixture
-def counted_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with a line for each process of iptables."""
+def iptables_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Replace the iptables programs by wrappers and return a file with one line per call."""
     programs, log = tmp_path / "counted", tmp_path / "processes"
     programs.mkdir()
     for name in ("iptables", "iptables-restore", "iptables-save", "ip6tables", "ip6tables-restore", "ip6tables-save"):
@@ -353,32 +356,32 @@ def counted_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return log
 
 
-def test_r48_iptables_is_one_process_a_call_and_family(pod: MakePod, counted_iptables: Path) -> None:
-    """Of the Go plugin's ten for each ADD, every one took the lock."""
-    pod(1, 2, backend="iptables")  # makes what is shared
-    counted_iptables.write_text("")
+def test_iptables_runs_once_per_call_and_family(pod: MakePod, iptables_calls: Path) -> None:
+    """Go: every ADD runs ten processes, and each takes the lock."""
+    pod(1, 2, backend="iptables")  # creates the shared rules
+    iptables_calls.write_text("")
     one = pod(1, 3, backend="iptables")
-    assert len(counted_iptables.read_text().split()) == 2
-    counted_iptables.write_text("")
+    assert len(iptables_calls.read_text().split()) == 2
+    iptables_calls.write_text("")
     one.firewall.check()
-    assert len(counted_iptables.read_text().split()) == 2
-    counted_iptables.write_text("")
+    assert len(iptables_calls.read_text().split()) == 2
+    iptables_calls.write_text("")
     one.firewall.delete()
-    assert len(counted_iptables.read_text().split()) == 4  # it looks for what others may have left of the address
-    counted_iptables.write_text("")
+    assert len(iptables_calls.read_text().split()) == 4  # also looks for rules of other programs for the address
+    iptables_calls.write_text("")
     one.firewall.delete()
-    assert len(counted_iptables.read_text().split()) == 2  # and finds nothing
-    counted_iptables.write_text("")
-    pod(2, 2, backend="nftables", ingressPolicy="isolated").leave()
-    assert counted_iptables.read_text() == ""
+    assert len(iptables_calls.read_text().split()) == 2  # finds none
+    iptables_calls.write_text("")
+    pod(2, 2, backend="nftables", ingressPolicy="isolated").delete()
+    assert iptables_calls.read_text() == ""
 
 
-def test_r48_nftables_starts_no_process(pod: MakePod, counted_iptables: Path) -> None:
+def test_nftables_backend_starts_no_process(pod: MakePod, iptables_calls: Path) -> None:
     one = pod(1, 2, ingressPolicy="isolated")
     one.firewall.check()
     one.firewall.delete()
     one.firewall.gc()
-    assert counted_iptables.read_text() == ""
+    assert iptables_calls.read_text() == ""
 
 
 DAMAGE = {
@@ -414,7 +417,7 @@ PROGRAM = {"nftables": "nft", "iptables": "iptables"}
     ("backend", "damage", "message"),
     [(backend, *case) for backend, cases in DAMAGE.items() for case in cases],
 )
-def test_check_finds_what_is_really_wrong(pod: MakePod, backend: str, damage: str, message: str) -> None:
+def test_check_reports_the_missing_rule_or_element(pod: MakePod, backend: str, damage: str, message: str) -> None:
     one = pod(1, 2, backend=backend, ingressPolicy="isolated")
     one.host.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0")
     one.firewall.check()
@@ -427,8 +430,8 @@ def test_check_finds_what_is_really_wrong(pod: MakePod, backend: str, damage: st
     "fault", ["addresses", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("zone", "reload"))]
 )
 @pytest.mark.usefixtures("firewalld")
-def test_check_uses_the_answer_of_firewalld(pod: MakePod, fault: str) -> None:
-    """The Go plugin asks, and ignores what it is told."""
+def test_check_fails_if_firewalld_lacks_a_source(pod: MakePod, fault: str) -> None:
+    """Go: CHECK asks firewalld and ignores the answer."""
     one = pod(1, 2)
     one.firewall.check()
     match fault:
@@ -446,25 +449,27 @@ def test_check_uses_the_answer_of_firewalld(pod: MakePod, fault: str) -> None:
 
 
 @pytest.mark.usefixtures("firewalld")
-def test_firewalld_refuses_with_its_own_words(pod: MakePod) -> None:
+def test_add_reports_the_error_of_firewalld(pod: MakePod) -> None:
     one = pod(1, 2)
-    one.firewall.add()  # ZONE_ALREADY_SET is fine
+    one.firewall.add()  # ZONE_ALREADY_SET is not an error
     with pytest.raises(CniError, match="failed to add the address 10.1.0.3/32 to nowhere zone: INVALID_ZONE"):
         pod(1, 3, firewalldZone="nowhere")
     one.host.run("firewall-cmd -q --zone=work --add-source=10.1.0.4/32")
     with pytest.raises(CniError, match="10.1.0.4/32 to trusted zone: ZONE_CONFLICT"):
         pod(1, 4)
-    assert "10.1.0.4/32" in host_sources(one.host, "work")
+    assert "10.1.0.4/32" in firewalld_sources(one.host, "work")
 
 
-def host_sources(host: Host, zone: str) -> list[str]:
+def firewalld_sources(host: Host, zone: str) -> list[str]:
     return host.run(f"firewall-cmd --zone={zone} --list-sources").split()
 
 
 @pytest.mark.parametrize("address", ["unix:path=/nowhere/bus", "nonsense"])
-def test_firewalld_by_name_without_a_bus_says_so(pod: MakePod, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_firewalld_backend_fails_without_a_system_bus(
+    pod: MakePod, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-    one = pod(1, 2, walled=False)
+    one = pod(1, 2, with_firewall=False)
     runtime = PluginRunner("firewall", one.container, previous=one.network.result, backend="firewalld")
     with pytest.raises(CniError, match=f"firewalld is not available: there is no system bus at {address}") as caught:
         runtime.add()
@@ -478,28 +483,31 @@ def test_firewalld_by_name_without_a_bus_says_so(pod: MakePod, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("firewalld")
-def test_a_firewalld_of_another_namespace_is_not_meant(pod: MakePod, host: Host, tmp_path: Path) -> None:
-    """A nested runtime sees the bus of the host around it; firewalld there has no say in here."""
+def test_firewalld_of_another_network_namespace_is_ignored(pod: MakePod, host: Host, tmp_path: Path) -> None:
+    """A nested runtime can see the bus of the outer host, whose firewalld does not manage the inner host."""
     from pycni.kernel.firewall.firewalld import zones
 
     assert zones.is_running(host.netns)
     other = Container(host)
-    stranger = subprocess.Popen(
+    fake_firewalld = subprocess.Popen(
         ["python3", "-c", "import time; time.sleep(600)  # firewalld"], stdin=subprocess.DEVNULL
     )
-    bus = _FixedBus(stranger.pid)
+    bus = _FixedBus(fake_firewalld.pid)
     try:
-        wait_for(lambda: b"firewalld" in Path(f"/proc/{stranger.pid}/cmdline").read_bytes(), "its command line")
+        wait_for(
+            lambda: b"firewalld" in Path(f"/proc/{fake_firewalld.pid}/cmdline").read_bytes(),
+            "the command line of the fake firewalld",
+        )
         assert zones._is_of(host.netns, bus)
         assert not zones._is_of(other.netns, bus)
     finally:
-        stranger.kill()
-        stranger.wait()
+        fake_firewalld.kill()
+        fake_firewalld.wait()
         other.close()
 
 
 class _FixedBus:
-    """A bus on which this process has firewalld's name."""
+    """A bus on which this process owns firewalld's name."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -509,13 +517,13 @@ class _FixedBus:
 
 
 @pytest.mark.usefixtures("iptables")
-def test_isolation_by_iptables_alone_needs_bridged_packets_to_be_seen(
+def test_isolation_without_nftables_needs_bridge_nf_call_iptables(
     pod: MakePod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nftables is not there to keep the ports of a bridge apart."""
+    """Only nftables can isolate the ports of a bridge directly."""
     from pycni.kernel.firewall.nftables import nft
 
-    one, two = (pod(1, last, walled=False) for last in (2, 3))
+    one, two = (pod(1, last, with_firewall=False) for last in (2, 3))
     monkeypatch.setattr(nft, "_LIBRARY", "nothing.so")
     nft._load.cache_clear()
     monkeypatch.setattr(nft.Program, "_nft", _no_program)
@@ -542,8 +550,8 @@ def _no_program(*_: object) -> str:
     raise NftUnavailableError
 
 
-def test_ptp_pods_may_be_kept_apart_too(host: Host, container: Container) -> None:
-    """There the first interface is the host's end of the cable; it counts as a bridge with one container."""
+def test_isolated_policy_supports_ptp(host: Host, container: Container) -> None:
+    """The first interface of prevResult is the host end of the veth pair. It counts as a bridge with one pod."""
     host.run(f"ip link add veth1 type veth peer name eth0 netns {container.path}")
     previous = {
         "cniVersion": "1.1.0",
@@ -555,5 +563,5 @@ def test_ptp_pods_may_be_kept_apart_too(host: Host, container: Container) -> Non
         runtime.add()
         runtime.check()
         runtime.delete()
-    assert fences(host) == ""
+    assert isolation_elements(host) == ""
     assert [rule for rule in rules(host) if "veth1" in rule] == []

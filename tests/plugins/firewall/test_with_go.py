@@ -1,4 +1,4 @@
-"""firewall: lives that change hands between the Go plugin and ours, in both variants of iptables."""
+"""firewall: the Go plugin and pycni handle each other's attachments, with both variants of iptables."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pycni.testing import Host, PluginRunner
 from .conftest import Pod
 
 MakePod = Callable[..., Pod]
-Go = Callable[..., None]
+CallGoFirewall = Callable[..., None]
 by_policy = pytest.mark.parametrize("policy", ["", "same-bridge", pytest.param("isolated", marks=pytest.mark.newer_go)])
 
 pytestmark = [pytest.mark.usefixtures("iptables"), pytest.mark.exhaustive]
@@ -20,27 +20,29 @@ pytestmark = [pytest.mark.usefixtures("iptables"), pytest.mark.exhaustive]
 
 @pytest.fixture
 def runtime(pod: MakePod) -> PluginRunner:
-    """For an attachment behind a bridge, before its ADD."""
-    one = pod(1, 2, walled=False)
+    """A runner for a pod on a bridge, before its ADD."""
+    one = pod(1, 2, with_firewall=False)
     return PluginRunner("firewall", one.container, previous=one.network.result, backend="iptables")
 
 
 def rules(host: Host) -> list[str]:
-    """The rules of CNI in both families, those of the addresses and bridges as well as those that are shared."""
+    """Return the rules in or to CNI chains of both families."""
     lines = [line for family in ("ip", "ip6") for line in host.run(f"{family}tables-save -t filter").splitlines()]
     return [line for line in lines if line.startswith("-A") and "CNI-" in line]
 
 
-def own(host: Host) -> list[str]:
-    """Those of the attachment."""
+def attachment_rules(host: Host) -> list[str]:
+    """Return the rules with an address of the attachment."""
     return [rule for rule in rules(host) if "10.1.0.2" in rule or "fd00:1::2" in rule]
 
 
 @pytest.mark.parametrize(
     "policy", ["", *(pytest.param(p, marks=pytest.mark.newer_go) for p in ("same-bridge", "isolated"))]
 )
-def test_both_make_the_same_rules_in_the_same_order(runtime: PluginRunner, go_firewall: Go, policy: str) -> None:
-    """The older Go plugin's rules of a policy have other comments."""
+def test_both_plugins_create_the_same_rules_in_the_same_order(
+    runtime: PluginRunner, go_firewall: CallGoFirewall, policy: str
+) -> None:
+    """The rules of Go 1.1 for a policy have other comments."""
     runtime.config["ingressPolicy"] = policy
     go_firewall("ADD", runtime)
     by_go = rules(runtime.container.host)
@@ -52,80 +54,86 @@ def test_both_make_the_same_rules_in_the_same_order(runtime: PluginRunner, go_fi
 
 
 @by_policy
-def test_what_go_made_ours_checks_and_removes(runtime: PluginRunner, go_firewall: Go, policy: str) -> None:
+def test_check_and_del_accept_an_add_of_the_go_plugin(
+    runtime: PluginRunner, go_firewall: CallGoFirewall, policy: str
+) -> None:
     runtime.config["ingressPolicy"] = policy
     go_firewall("ADD", runtime)
     runtime.check()
     runtime.delete()
     host = runtime.container.host
-    assert own(host) == []
+    assert attachment_rules(host) == []
     assert [rule for rule in rules(host) if "br1" in rule] == []
     with pytest.raises(CniError, match="expected rule .* not found"):
         runtime.check()
 
 
 @by_policy
-def test_what_ours_made_go_checks_and_removes(runtime: PluginRunner, go_firewall: Go, policy: str) -> None:
+def test_go_plugin_checks_and_deletes_an_add_of_pycni(
+    runtime: PluginRunner, go_firewall: CallGoFirewall, policy: str
+) -> None:
     runtime.config["ingressPolicy"] = policy
     runtime.add()
     go_firewall("CHECK", runtime)
     go_firewall("DEL", runtime)
-    assert own(runtime.container.host) == []
-    # What is ours alone, the note whose the addresses are, goes with the next DEL, or GC.
+    assert attachment_rules(runtime.container.host) == []
+    # The address labels in pycni's nftables table are removed by its next DEL or GC.
     runtime.gc()
     assert "net: test" not in runtime.container.host.run("nft list ruleset")
 
 
-def test_a_backend_that_is_not_named_may_be_what_go_chose(runtime: PluginRunner, go_firewall: Go) -> None:
+def test_default_backend_finds_the_rules_of_the_go_plugin(runtime: PluginRunner, go_firewall: CallGoFirewall) -> None:
     go_firewall("ADD", runtime)
     runtime.config["backend"] = ""
     runtime.check()
     runtime.delete()
-    assert own(runtime.container.host) == []
+    assert attachment_rules(runtime.container.host) == []
 
 
 @by_policy
-def test_an_add_of_each_leaves_every_rule_once(
-    runtime: PluginRunner, go_firewall: Go, pod: MakePod, policy: str
+def test_shared_rules_exist_once_after_adds_of_both_plugins(
+    runtime: PluginRunner, go_firewall: CallGoFirewall, pod: MakePod, policy: str
 ) -> None:
     runtime.config["ingressPolicy"] = policy
     go_firewall("ADD", runtime)
     runtime.add()
     go_firewall("ADD", runtime)
     runtime.delete()
-    assert own(runtime.container.host) == []
+    assert attachment_rules(runtime.container.host) == []
     shared = Counter(rule for rule in rules(runtime.container.host) if "STAGE" not in rule)
     assert set(shared.values()) == {2}, shared
 
 
-def test_a_rule_that_go_leaked_goes_with_our_next_attachment(pod: MakePod, go_firewall: Go) -> None:
-    """Without prevResult the Go plugin removes nothing; IPAM hands the address out again."""
-    old = pod(1, 2, walled=False)
+def test_rules_leaked_by_the_go_plugin_are_removed_with_the_next_attachment(
+    pod: MakePod, go_firewall: CallGoFirewall
+) -> None:
+    """Go: DEL without prevResult removes nothing. IPAM then reassigns the address."""
+    old = pod(1, 2, with_firewall=False)
     config: dict[str, Any] = {"backend": "iptables"}
     go_firewall("ADD", PluginRunner("firewall", old.container, previous=old.network.result, **config))
     new = PluginRunner("firewall", old.container, previous=old.network.result, **config)
     new.add()
     new.delete()
-    assert own(old.host) == []
+    assert attachment_rules(old.host) == []
 
 
-def test_a_fence_of_the_go_plugin_and_ours_hold_together(pod: MakePod, go_firewall: Go) -> None:
-    one, other = pod(1, 2, walled=False), pod(2, 2, walled=False)
+def test_isolation_rules_of_both_plugins_work_together(pod: MakePod, go_firewall: CallGoFirewall) -> None:
+    one, other = pod(1, 2, with_firewall=False), pod(2, 2, with_firewall=False)
     config = {"backend": "iptables", "ingressPolicy": "same-bridge"}
-    by_go, by_us = (
+    by_go, by_pycni = (
         PluginRunner("firewall", each.container, previous=each.network.result, **config) for each in (one, other)
     )
     go_firewall("ADD", by_go)
-    by_us.add()
+    by_pycni.add()
     assert not one.reaches(other.addresses)
     assert not other.reaches(one.addresses)
-    by_us.delete()
+    by_pycni.delete()
     assert one.reaches(other.addresses)
     by_go.check()
 
 
 @pytest.mark.usefixtures("firewalld")
-def test_firewalld_is_shared_too(runtime: PluginRunner, go_firewall: Go) -> None:
+def test_both_plugins_share_firewalld(runtime: PluginRunner, go_firewall: CallGoFirewall) -> None:
     host = runtime.container.host
 
     def sources() -> int:
@@ -143,7 +151,7 @@ def test_firewalld_is_shared_too(runtime: PluginRunner, go_firewall: Go) -> None
     assert sources() == 0
     runtime.gc()
     runtime.config["backend"] = ""
-    go_firewall("ADD", runtime)  # takes firewalld, since it is there
+    go_firewall("ADD", runtime)  # chooses firewalld because it runs
     runtime.check()
     runtime.delete()
     assert sources() == 0

@@ -1,4 +1,4 @@
-"""A LAN for the plugins that make a link of the container's own, and what makes each of them work on it."""
+"""A LAN for the plugins that create one link in the container, and the configuration of each plugin for it."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from pycni.testing import Container, Host, PluginRunner, wait_for
 
 ADDRESSES = [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}, {"address": "fd00:1::2/64", "gateway": "fd00:1::1"}]
 DEFAULTS = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
-# What each needs to be on the LAN, whose link on the host has the name that the container's will have.
+# The options that attach each plugin to the LAN. The host's link is named eth0, like the container's.
 OPTIONS: dict[str, dict[str, Any]] = {
     "macvlan": {"master": "eth0"},
     "vlan": {"master": "eth0", "vlanId": 100},
@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tap": {},
 }
 KINDS = {"tap": "tun"}
-LACKING = ("vlan", "ipvlan", "dummy")  # by some kernels
+LACKING = ("vlan", "ipvlan", "dummy")  # link kinds that some kernels lack
 
 
 def _parameters(*plugins: str) -> list[Any]:
@@ -30,25 +30,25 @@ def _parameters(*plugins: str) -> list[Any]:
 
 @pytest.fixture(params=_parameters(*OPTIONS))
 def plugin(request: pytest.FixtureRequest) -> str:
-    """Each of them."""
+    """Each plugin in turn."""
     return str(request.param)
 
 
 @pytest.fixture(params=_parameters("macvlan", "vlan", "ipvlan"))
-def on_master(request: pytest.FixtureRequest) -> str:
-    """Each of those whose link stands on a master."""
+def plugin_with_master(request: pytest.FixtureRequest) -> str:
+    """Each plugin whose link has a master, in turn."""
     return str(request.param)
 
 
 @pytest.fixture
 def kind_of() -> Callable[[str], str]:
-    """What the kernel calls the links of a plugin."""
+    """Return a function that returns the kernel's name for the links of a plugin."""
     return lambda plugin: KINDS.get(plugin, plugin)
 
 
 @pytest.fixture
 def lan(host: Host) -> Iterator[Container]:
-    """The LAN behind eth0 of the host, as its router sees it: 10.1.0.1 and fd00:1::1, untagged and in VLAN 100."""
+    """The LAN behind eth0 of the host: its router, 10.1.0.1 and fd00:1::1, untagged and in VLAN 100."""
     router = Container(host)
     host.run(f"ip link add eth0 mtu 1400 type veth peer name lan0 mtu 1400 netns {router.path}")
     router.run("ip addr add 10.1.0.1/24 dev lan0 && ip addr add fd00:1::1/64 dev lan0 nodad && ip link set lan0 up")
@@ -58,12 +58,12 @@ def lan(host: Host) -> Iterator[Container]:
     router.close()
 
 
-Attached = Callable[..., PluginRunner]
+CreateRunner = Callable[..., PluginRunner]
 
 
 @pytest.fixture
-def attachment(lan: Container, container: Container) -> Attached:
-    """A runtime for a plugin, before its ADD: on the LAN, with an address of each family."""
+def attachment(lan: Container, container: Container) -> CreateRunner:
+    """Return a function that creates a runner for a plugin on the LAN, with an address of each family."""
 
     def make(plugin: str, of: Container = container, **config: Any) -> PluginRunner:
         if plugin == "vlan" and "lan0.100" not in lan.run("ip -br link"):
@@ -77,8 +77,8 @@ def attachment(lan: Container, container: Container) -> Attached:
 
 
 @pytest.fixture
-def heard(lan: Container) -> Iterator[socket.socket]:
-    """What the router hears."""
+def sniffer(lan: Container) -> Iterator[socket.socket]:
+    """A packet socket on the router's side of the LAN."""
     with lan.netns.entered():
         frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
     frames.settimeout(0.05)

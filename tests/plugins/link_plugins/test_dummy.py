@@ -1,4 +1,4 @@
-"""dummy: it holds addresses, and that is all."""
+"""dummy: a link that holds addresses."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from pycni.testing import Container, PluginRunner
 
 
 @pytest.mark.needs_kernel("dummy")
-def test_its_addresses_answer_in_the_container(container: Container) -> None:
+def test_addresses_are_reachable_in_the_container(container: Container) -> None:
     container.run("ip link set lo up")
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/32"}, {"address": "fd00:1::2/128"}]}
     runtime = PluginRunner("dummy", container, ipam=ipam)
@@ -17,7 +17,7 @@ def test_its_addresses_answer_in_the_container(container: Container) -> None:
     runtime.check()
 
 
-def test_it_needs_ipam(container: Container) -> None:
+def test_ipam_is_required(container: Container) -> None:
     runtime = PluginRunner("dummy", container)
     with pytest.raises(CniError, match="dummy interface requires an IPAM configuration") as caught:
         runtime.add()

@@ -1,4 +1,4 @@
-"""ipvlan: its modes, and what it takes from an earlier plugin of the chain."""
+"""ipvlan: modes, MTU, and master and addresses from prevResult."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,8 @@ import pytest
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner
 
-Attached = Callable[..., PluginRunner]
-FOUND = {
+CreateRunner = Callable[..., PluginRunner]
+PREVIOUS = {
     "cniVersion": "1.1.0",
     "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01"}],
     "ips": [{"address": "10.1.0.7/24", "gateway": "10.1.0.1"}, {"address": "fd00:1::7/64"}],
@@ -20,13 +20,13 @@ FOUND = {
 
 @pytest.mark.needs_kernel("ipvlan")
 @pytest.mark.parametrize("mode", ["", "l3", "l3s"])
-def test_modes(attachment: Attached, host: Host, container: Container, mode: str) -> None:
+def test_mode_is_set_and_checked(attachment: CreateRunner, host: Host, container: Container, mode: str) -> None:
     runtime = attachment("ipvlan", mode=mode)
     runtime.add()
-    (made,) = container.json("ip -j -d link show dev eth0")
+    (link,) = container.json("ip -j -d link show dev eth0")
     (master,) = host.json("ip -j link show dev eth0")
-    assert made["linkinfo"]["info_data"]["mode"] == (mode or "l2")
-    assert made["address"] == master["address"]
+    assert link["linkinfo"]["info_data"]["mode"] == (mode or "l2")
+    assert link["address"] == master["address"]
     runtime.check()
     runtime.config["mode"] = "l3" if mode != "l3" else "l2"
     with pytest.raises(CniError, match=f"eth0 should have mode .*, but has {mode or 'l2'}"):
@@ -34,14 +34,14 @@ def test_modes(attachment: Attached, host: Host, container: Container, mode: str
 
 
 @pytest.mark.needs_kernel("ipvlan")
-def test_master_and_addresses_may_come_from_an_earlier_plugin(attachment: Attached, container: Container) -> None:
+def test_master_and_addresses_can_come_from_prev_result(attachment: CreateRunner, container: Container) -> None:
     runtime = attachment("ipvlan", master="", ipam={})
-    runtime.previous = FOUND
+    runtime.previous = PREVIOUS
     result = runtime.add()
-    assert [(made["name"], made["sandbox"]) for made in result["interfaces"]] == [("eth0", container.path)]
+    assert [(link["name"], link["sandbox"]) for link in result["interfaces"]] == [("eth0", container.path)]
     assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.7/24", 0), ("fd00:1::7/64", 0)]
-    assert result["routes"] == FOUND["routes"]
-    assert result["dns"] == FOUND["dns"]
+    assert result["routes"] == PREVIOUS["routes"]
+    assert result["dns"] == PREVIOUS["dns"]
     assert container.pings("10.1.0.1")
     runtime.check()
     runtime.delete()
@@ -49,17 +49,17 @@ def test_master_and_addresses_may_come_from_an_earlier_plugin(attachment: Attach
 
 
 @pytest.mark.parametrize("interfaces", [[], [{"name": ""}], [{"name": "eth0"}, {"name": "eth1"}]])
-def test_an_earlier_plugin_must_name_one_interface(container: Container, interfaces: list[dict[str, str]]) -> None:
-    runtime = PluginRunner("ipvlan", container, previous={**FOUND, "interfaces": interfaces})
+def test_prev_result_must_name_exactly_one_interface(container: Container, interfaces: list[dict[str, str]]) -> None:
+    runtime = PluginRunner("ipvlan", container, previous={**PREVIOUS, "interfaces": interfaces})
     with pytest.raises(CniError, match="chained master failure. PrevResult lacks a single named interface"):
         runtime.add()
     runtime.delete()
 
 
 @pytest.mark.needs_kernel("ipvlan")
-@pytest.mark.parametrize("previous", [None, {**FOUND, "ips": []}])
-def test_without_any_addresses_there_is_no_link(
-    attachment: Attached, container: Container, previous: dict[str, Any] | None
+@pytest.mark.parametrize("previous", [None, {**PREVIOUS, "ips": []}])
+def test_add_without_ipam_and_addresses_fails_and_creates_no_link(
+    attachment: CreateRunner, container: Container, previous: dict[str, Any] | None
 ) -> None:
     runtime = attachment("ipvlan", ipam={})
     runtime.previous = previous
@@ -71,7 +71,7 @@ def test_without_any_addresses_there_is_no_link(
 
 @pytest.mark.needs_kernel("ipvlan")
 @pytest.mark.parametrize("mode", ["l2", "l3"])
-def test_its_mtu_may_be_larger_than_the_masters(attachment: Attached, container: Container, mode: str) -> None:
+def test_mtu_can_be_larger_than_the_masters(attachment: CreateRunner, container: Container, mode: str) -> None:
     runtime = attachment("ipvlan", mode=mode, mtu=9000)
     runtime.add()
     assert "mtu 9000" in container.run("ip link show dev eth0")
@@ -79,15 +79,17 @@ def test_its_mtu_may_be_larger_than_the_masters(attachment: Attached, container:
 
 
 @pytest.mark.needs_kernel("ipvlan")
-def test_r35_what_the_kernel_refuses_in_the_container_is_said(attachment: Attached, container: Container) -> None:
-    """Not that a link which was never made could not be renamed."""
+def test_error_of_the_kernel_is_reported_for_a_link_in_the_container(
+    attachment: CreateRunner, container: Container
+) -> None:
+    """Go: the error is that the link, which was never created, cannot be renamed."""
     container.run("ip link add nic type dummy && ip link set nic up")
     container.run("ip link add mac0 link nic type macvlan")
     with pytest.raises(CniError, match="cannot create ipvlan eth0 on nic: device or resource busy"):
         attachment("ipvlan", master="nic", linkInContainer=True).add()
 
 
-def test_an_unknown_mode_is_refused(container: Container) -> None:
+def test_unknown_mode_is_refused(container: Container) -> None:
     with pytest.raises(CniError, match='mode: .*"l4"') as caught:
         PluginRunner("ipvlan", container, mode="l4").add()
     assert caught.value.code == 7

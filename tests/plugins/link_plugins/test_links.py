@@ -1,4 +1,4 @@
-"""macvlan, vlan, ipvlan, dummy and tap: what they have in common."""
+"""macvlan, vlan, ipvlan, dummy and tap: common behaviour."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from pycni.testing import (
     wait_for,
 )
 
-Attached = Callable[..., PluginRunner]
+CreateRunner = Callable[..., PluginRunner]
 DUAL = {
     "type": "host-local",
     "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2"}], [{"subnet": "fd00:1::/64"}]],
@@ -38,12 +38,12 @@ def link(netns: Container | Host, name: str = "eth0") -> dict[str, Any]:
     return dict(found)
 
 
-def names(netns: Container | Host) -> set[str]:
+def link_names(netns: Container | Host) -> set[str]:
     return {found["ifname"] for found in netns.json("ip -j link")}
 
 
 def failing_ipam(host: Host) -> dict[str, str]:
-    """An IPAM plugin that has no address left."""
+    """Create an IPAM plugin whose ADD and STATUS fail with code 50, and return its configuration."""
     binary = host.state / "bin" / "empty"
     binary.parent.mkdir(parents=True, exist_ok=True)
     answer = json.dumps({"cniVersion": "1.1.0", "code": 50, "msg": "the pool is dry"})
@@ -52,22 +52,22 @@ def failing_ipam(host: Host) -> dict[str, str]:
     return {"type": "empty"}
 
 
-def test_it_leaves_nothing_behind(attachment: Attached, plugin: str) -> None:
+def test_add_check_and_del_leave_nothing_behind(attachment: CreateRunner, plugin: str) -> None:
     check_lifecycle(attachment(plugin, ipam=DUAL))
 
 
-def test_a_failed_add_leaves_nothing_behind(attachment: Attached, plugin: str) -> None:
+def test_failed_add_leaves_nothing_behind(attachment: CreateRunner, plugin: str) -> None:
     assert fail_at_every_change(lambda: attachment(plugin, ipam=DUAL)) > 2
 
 
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del(attachment: Attached, plugin: str) -> None:
-    """GC cannot: it is told of no namespace."""
+def test_del_cleans_up_after_a_killed_add(attachment: CreateRunner, plugin: str) -> None:
+    """GC cannot: it receives no path of a network namespace."""
     assert kill_at_every_change(lambda: attachment(plugin, ipam=DUAL), gc=False) > 2
 
 
-def test_the_result_is_the_link_with_its_addresses(
-    attachment: Attached, plugin: str, container: Container, kind_of: Callable[[str], str]
+def test_result_contains_the_link_and_its_addresses(
+    attachment: CreateRunner, plugin: str, container: Container, kind_of: Callable[[str], str]
 ) -> None:
     runtime = attachment(plugin)
     result = runtime.add()
@@ -81,7 +81,7 @@ def test_the_result_is_the_link_with_its_addresses(
     runtime.check()
 
 
-def test_the_example_of_its_readme_works(
+def test_example_of_the_readme(
     lan: Container, plugin: str, host: Host, container: Container, request: pytest.FixtureRequest
 ) -> None:
     if plugin == "tap":
@@ -93,13 +93,15 @@ def test_the_example_of_its_readme_works(
     assert len(runtime.add()["ips"]) == 2
     runtime.check()
     runtime.delete()
-    assert names(container) == {"lo"}
+    assert link_names(container) == {"lo"}
 
 
 @pytest.mark.parametrize(
     "plugin", ["macvlan", "tap", pytest.param("vlan", marks=pytest.mark.needs_kernel("vlan"))], indirect=True
 )
-def test_as_an_executable(attachment: Attached, plugin: str, container: Container, bin_directory: Path) -> None:
+def test_executable_handles_add_check_and_del(
+    attachment: CreateRunner, plugin: str, container: Container, bin_directory: Path
+) -> None:
     runtime = attachment(plugin)
 
     def call(command: str, **more: Any) -> str:
@@ -113,61 +115,63 @@ def test_as_an_executable(attachment: Attached, plugin: str, container: Containe
         return done.stdout
 
     result = json.loads(call("ADD"))
-    assert "eth0" in names(container)
+    assert "eth0" in link_names(container)
     call("CHECK", prevResult=result)
     call("DEL", prevResult=result)
     call("DEL")
-    assert names(container) == {"lo"}
+    assert link_names(container) == {"lo"}
 
 
-def test_r04_when_ipam_fails_the_link_goes_and_the_next_add_works(
-    attachment: Attached, plugin: str, host: Host, container: Container
+def test_link_is_deleted_if_ipam_fails_and_the_next_add_succeeds(
+    attachment: CreateRunner, plugin: str, host: Host, container: Container
 ) -> None:
     with pytest.raises(CniError, match="the pool is dry") as caught:
         attachment(plugin, ipam=failing_ipam(host)).add()
     assert caught.value.code == 50
-    assert "eth0" not in names(container)
+    assert "eth0" not in link_names(container)
     attachment(plugin).add()
 
 
-def test_r20_an_interface_of_that_name_is_left_alone(attachment: Attached, plugin: str, container: Container) -> None:
-    """Nobody adopts it, and the DEL that follows the failed ADD does not take it away."""
+def test_existing_interface_is_neither_used_nor_deleted(
+    attachment: CreateRunner, plugin: str, container: Container
+) -> None:
+    """ADD fails, and the DEL after it keeps the interface."""
     container.run("ip link add eth0 type veth peer name other")
     runtime = attachment(plugin)
     with pytest.raises(CniError, match='interface "eth0" already exists'):
         runtime.add()
     runtime.delete()
-    assert {"eth0", "other"} <= names(container)
+    assert {"eth0", "other"} <= link_names(container)
 
 
 @pytest.mark.parametrize(
-    ("plugin", "strangers"),
+    ("plugin", "create_existing"),
     [("tap", "ip tuntap add dev eth0 mode tap"), ("macvlan", "ip link add eth0 link nic type macvlan")],
 )
-def test_r20_not_even_one_of_the_same_kind_is_taken_away(
-    attachment: Attached, container: Container, plugin: str, strangers: str
+def test_existing_interface_of_the_same_kind_is_not_deleted(
+    attachment: CreateRunner, container: Container, plugin: str, create_existing: str
 ) -> None:
-    container.run(f"ip link add nic type veth peer name other && {strangers}")
+    container.run(f"ip link add nic type veth peer name other && {create_existing}")
     runtime = attachment(plugin)
     with pytest.raises(CniError, match='interface "eth0" already exists'):
         runtime.add()
     runtime.delete()
-    assert "eth0" in names(container)
+    assert "eth0" in link_names(container)
 
 
-def test_r20_del_leaves_what_carries_another_attachments_label(
-    attachment: Attached, plugin: str, container: Container
+def test_del_keeps_a_link_with_the_label_of_another_attachment(
+    attachment: CreateRunner, plugin: str, container: Container
 ) -> None:
-    """The path of a namespace may lead to another container by the time of the DEL."""
-    theirs, ours = attachment(plugin), attachment(plugin, name="other")
-    theirs.add()
-    ours.delete()
-    theirs.check()
+    """When DEL is called, the netns path may already refer to another container."""
+    other_attachment, runtime = attachment(plugin), attachment(plugin, name="other")
+    other_attachment.add()
+    runtime.delete()
+    other_attachment.check()
 
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/hostname"])
-def test_r11_del_without_a_namespace_gives_the_addresses_back(
-    attachment: Attached, plugin: str, host: Host, netns: str
+def test_del_without_a_namespace_releases_the_addresses(
+    attachment: CreateRunner, plugin: str, host: Host, netns: str
 ) -> None:
     runtime = attachment(plugin, ipam=DUAL)
     runtime.add()
@@ -178,7 +182,7 @@ def test_r11_del_without_a_namespace_gives_the_addresses_back(
     assert not (store / "10.1.0.2").exists()
 
 
-def test_r33_the_dns_of_ipam_is_in_the_result(attachment: Attached, plugin: str) -> None:
+def test_result_contains_dns_of_ipam_unless_configured(attachment: CreateRunner, plugin: str) -> None:
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}], "dns": {"nameservers": ["10.1.0.53"]}}
     runtime = attachment(plugin, ipam=ipam)
     assert runtime.add()["dns"] == {"nameservers": ["10.1.0.53"]}
@@ -187,24 +191,24 @@ def test_r33_the_dns_of_ipam_is_in_the_result(attachment: Attached, plugin: str)
     assert runtime.add()["dns"] == {"nameservers": ["10.1.0.54"]}
 
 
-def test_status_asks_ipam(attachment: Attached, plugin: str, host: Host) -> None:
+def test_status_calls_ipam(attachment: CreateRunner, plugin: str, host: Host) -> None:
     attachment(plugin).status()
     with pytest.raises(CniError, match="the pool is dry") as caught:
         attachment(plugin, ipam=failing_ipam(host)).status()
     assert caught.value.code == 50
 
 
-def test_gc_gives_back_the_addresses_of_containers_that_are_gone(
-    attachment: Attached, plugin: str, host: Host, containers: list[Container]
+def test_gc_releases_the_addresses_of_deleted_containers(
+    attachment: CreateRunner, plugin: str, host: Host, containers: list[Container]
 ) -> None:
-    gone = attachment(plugin, containers[0], ipam=DUAL)
-    gone.add()
-    gone.gc()
+    deleted = attachment(plugin, containers[0], ipam=DUAL)
+    deleted.add()
+    deleted.gc()
     assert not (host.state / "networks" / "test" / "10.1.0.2").exists()
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("change", "message"),
     [
         ("ip link set eth0 down", "eth0 should have up True"),
         ("ip link set eth0 address 02:00:00:00:00:77", "eth0 should have mac .*, but has 02:00:00:00:00:77"),
@@ -215,15 +219,17 @@ def test_gc_gives_back_the_addresses_of_containers_that_are_gone(
         ("ip link del eth0; ip link add eth0 type veth peer name other", "eth0 should have"),
     ],
 )
-def test_check_finds_damage(attachment: Attached, container: Container, damage: str, message: str) -> None:
+def test_check_reports_changes_of_the_link_its_addresses_and_routes(
+    attachment: CreateRunner, container: Container, change: str, message: str
+) -> None:
     runtime = attachment("macvlan")
     runtime.add()
-    container.run(damage)
+    container.run(change)
     with pytest.raises(CniError, match=message):
         runtime.check()
 
 
-def test_check_asks_ipam(attachment: Attached, plugin: str, host: Host) -> None:
+def test_check_calls_ipam(attachment: CreateRunner, plugin: str, host: Host) -> None:
     runtime = attachment(plugin, ipam=DUAL)
     runtime.add()
     runtime.check()
@@ -234,49 +240,49 @@ def test_check_asks_ipam(attachment: Attached, plugin: str, host: Host) -> None:
 
 @pytest.mark.direct
 @pytest.mark.parametrize("plugin", ["macvlan", "vlan", "ipvlan", "dummy"])
-def test_status_says_that_the_kernel_lacks_the_plugins_links(
+def test_status_fails_if_the_kernel_lacks_the_link_kind(
     container: Container, monkeypatch: pytest.MonkeyPatch, plugin: str
 ) -> None:
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
-    monkeypatch.setattr(registry.load(plugin), "kind", "perpetuum")
-    with pytest.raises(CniError, match="this kernel has no perpetuum links") as caught:
+    monkeypatch.setattr(registry.load(plugin), "kind", "unknownkind")
+    with pytest.raises(CniError, match="this kernel has no unknownkind links") as caught:
         PluginRunner(plugin, container, ipam=ipam, master="lo").status()
     assert caught.value.code == 50
 
 
 @pytest.mark.direct
-def test_status_names_the_kind_that_the_kernel_lacks(host: Host) -> None:
+def test_expect_kind_names_the_missing_link_kind(host: Host) -> None:
     own = Namespace.own(Journal())
     own.expect_kind("veth")
-    with pytest.raises(CniError, match="this kernel has no perpetuum links") as caught:
-        own.expect_kind("perpetuum")
+    with pytest.raises(CniError, match="this kernel has no unknownkind links") as caught:
+        own.expect_kind("unknownkind")
     own.close()
     assert caught.value.code == 50
-    assert names(host) == {"lo"}
+    assert link_names(host) == {"lo"}
 
 
-def test_neighbours_are_reached_and_hear_of_every_address(
-    attachment: Attached, on_master: str, container: Container, heard: socket.socket
+def test_every_address_is_announced_and_neighbours_are_reachable(
+    attachment: CreateRunner, plugin_with_master: str, container: Container, sniffer: socket.socket
 ) -> None:
-    runtime = attachment(on_master)
+    runtime = attachment(plugin_with_master)
     result = runtime.add()
     mac = bytes.fromhex(result["interfaces"][0]["mac"].replace(":", ""))
     announced: set[str] = set()
 
-    def all_of_them() -> bool:
+    def announced_all() -> bool:
         try:
-            announced.add(announcement(heard.recv(2048), mac))
+            announced.add(announcement(sniffer.recv(2048), mac))
         except TimeoutError:
             return False
         return {"10.1.0.2", "fd00:1::2"} <= announced
 
-    wait_for(all_of_them, "an ARP and a neighbour advertisement")
+    wait_for(announced_all, "a gratuitous ARP and a neighbour advertisement")
     assert container.pings("10.1.0.1")
     assert container.pings("fd00:1::1")
 
 
 def announcement(frame: bytes, mac: bytes) -> str:
-    """The address that the holder of the MAC announces by the frame; "" if it does not."""
+    """Return the address that the holder of the MAC announces in the frame, or ""."""
     if frame[6:12] != mac:
         return ""
     if frame[12:14] == b"\x08\x06" and frame[28:32] == frame[38:42]:
@@ -286,48 +292,51 @@ def announcement(frame: bytes, mac: bytes) -> str:
     return ""
 
 
-def test_its_addresses_are_usable_at_once_and_routers_are_heeded(
-    attachment: Attached, on_master: str, container: Container
+def test_addresses_are_not_tentative_and_router_advertisements_are_accepted(
+    attachment: CreateRunner, plugin_with_master: str, container: Container
 ) -> None:
-    attachment(on_master).add()
+    attachment(plugin_with_master).add()
     (found,) = container.json("ip -j addr show dev eth0")
     assert not [info for info in found["addr_info"] if info["scope"] == "global" and info.get("tentative")]
     assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
 
 
-def test_what_routers_give_it_is_announced_even_if_ipam_gives_it_ipv4_alone(
-    attachment: Attached, on_master: str, container: Container
+def test_notifications_are_enabled_for_both_families_with_ipv4_addresses_only(
+    attachment: CreateRunner, plugin_with_master: str, container: Container
 ) -> None:
-    attachment(on_master, ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}).add()
+    """Addresses from router advertisements are announced too."""
+    attachment(plugin_with_master, ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}).add()
     settings = container.run("cd /proc/sys/net && cat ipv4/conf/eth0/arp_notify ipv6/conf/eth0/ndisc_notify")
     assert settings.split() == ["1", "1"]
 
 
-def test_its_mtu_is_the_masters_and_may_be_less(attachment: Attached, on_master: str, container: Container) -> None:
+def test_mtu_defaults_to_the_masters_and_can_be_smaller(
+    attachment: CreateRunner, plugin_with_master: str, container: Container
+) -> None:
     with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
-        attachment(on_master, mtu=-1).add()
-    runtime = attachment(on_master)
+        attachment(plugin_with_master, mtu=-1).add()
+    runtime = attachment(plugin_with_master)
     runtime.add()
     assert link(container)["mtu"] == 1400
     runtime.delete()
-    attachment(on_master, mtu=1300).add()
+    attachment(plugin_with_master, mtu=1300).add()
     assert link(container)["mtu"] == 1300
 
 
 @pytest.mark.parametrize(
     "plugin", ["macvlan", pytest.param("vlan", marks=pytest.mark.needs_kernel("vlan"))], indirect=True
 )
-def test_its_mtu_is_never_more(attachment: Attached, plugin: str, container: Container) -> None:
+def test_mtu_larger_than_the_masters_is_refused(attachment: CreateRunner, plugin: str, container: Container) -> None:
     with pytest.raises(CniError, match=r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"):
         attachment(plugin, mtu=1401).add()
-    assert names(container) == {"lo"}
+    assert link_names(container) == {"lo"}
 
 
 @pytest.mark.parametrize(
     "plugin", ["macvlan", pytest.param("ipvlan", marks=pytest.mark.needs_kernel("ipvlan"))], indirect=True
 )
-def test_a_master_that_is_down_may_come_up_later(
-    attachment: Attached, plugin: str, host: Host, container: Container
+def test_link_works_when_a_master_that_was_down_comes_up(
+    attachment: CreateRunner, plugin: str, host: Host, container: Container
 ) -> None:
     host.run("ip link set eth0 down")
     runtime = attachment(plugin)
@@ -339,36 +348,42 @@ def test_a_master_that_is_down_may_come_up_later(
     runtime.check()
 
 
-def test_r17_del_needs_no_master(attachment: Attached, on_master: str, host: Host, container: Container) -> None:
-    runtime = attachment(on_master, ipam=DUAL)
+def test_del_succeeds_without_a_master(
+    attachment: CreateRunner, plugin_with_master: str, host: Host, container: Container
+) -> None:
+    runtime = attachment(plugin_with_master, ipam=DUAL)
     runtime.add()
     host.run("ip link set eth0 down && ip link set eth0 name wan0")
     runtime.delete()
-    assert names(container) == {"lo"}
+    assert link_names(container) == {"lo"}
     host.run("ip link del wan0")
     runtime.delete()
 
 
-def test_a_master_that_is_not_there_is_named(attachment: Attached, on_master: str, container: Container) -> None:
+def test_error_names_a_missing_master_and_where_it_was_looked_for(
+    attachment: CreateRunner, plugin_with_master: str, container: Container
+) -> None:
     for place, option in {"the host": {}, "the container": {"linkInContainer": True}}.items():
         with pytest.raises(CniError, match='master "nic7" not found') as caught:
-            attachment(on_master, master="nic7", **option).add()
+            attachment(plugin_with_master, master="nic7", **option).add()
         assert place in caught.value.details
-    assert names(container) == {"lo"}
+    assert link_names(container) == {"lo"}
 
 
-def test_the_master_may_be_in_the_container(attachment: Attached, on_master: str, container: Container) -> None:
+def test_master_can_be_in_the_container(
+    attachment: CreateRunner, plugin_with_master: str, container: Container
+) -> None:
     container.run("ip link add nic type veth peer name other && ip link set nic up && ip link set other up")
-    runtime = attachment(on_master, master="nic", linkInContainer=True)
+    runtime = attachment(plugin_with_master, master="nic", linkInContainer=True)
     runtime.add()
     assert link(container)["link"] == "nic"
     runtime.check()
     runtime.delete()
-    assert names(container) == {"lo", "nic", "other"}
+    assert link_names(container) == {"lo", "nic", "other"}
 
 
-def test_check_finds_another_master(attachment: Attached, on_master: str, host: Host) -> None:
-    runtime = attachment(on_master)
+def test_check_fails_if_the_master_differs(attachment: CreateRunner, plugin_with_master: str, host: Host) -> None:
+    runtime = attachment(plugin_with_master)
     runtime.add()
     host.run("ip link add nic type veth peer name other")
     runtime.config["master"] = "nic"

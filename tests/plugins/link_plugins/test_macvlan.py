@@ -1,4 +1,4 @@
-"""macvlan: its modes, its hardware addresses, its master."""
+"""macvlan: modes, MAC addresses, and the choice of the master."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner
 
-Attached = Callable[..., PluginRunner]
+CreateRunner = Callable[..., PluginRunner]
 
 
 def link(container: Container) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def link(container: Container) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["", "bridge", "private", "vepa", "passthru"])
-def test_modes(attachment: Attached, container: Container, mode: str) -> None:
+def test_mode_is_set_and_containers_are_connected(attachment: CreateRunner, container: Container, mode: str) -> None:
     runtime = attachment("macvlan", mode=mode)
     runtime.add()
     assert link(container)["linkinfo"]["info_data"]["mode"] == (mode or "bridge")
@@ -25,15 +25,15 @@ def test_modes(attachment: Attached, container: Container, mode: str) -> None:
     runtime.check()
 
 
-def test_an_unknown_mode_is_refused(attachment: Attached) -> None:
+def test_unknown_mode_is_refused(attachment: CreateRunner) -> None:
     with pytest.raises(CniError, match='mode: .*"hub"') as caught:
         attachment("macvlan", mode="hub").add()
     assert caught.value.code == 7
 
 
 @pytest.mark.parametrize(("mode", "reached"), [("bridge", True), ("private", False)])
-def test_containers_on_one_master_hear_each_other_in_bridge_mode(
-    attachment: Attached, containers: list[Container], mode: str, *, reached: bool
+def test_containers_on_one_master_reach_each_other_only_in_bridge_mode(
+    attachment: CreateRunner, containers: list[Container], mode: str, *, reached: bool
 ) -> None:
     for container, last in zip(containers[:2], (2, 3), strict=True):
         ipam = {"type": "static", "addresses": [{"address": f"10.1.0.{last}/24"}]}
@@ -41,7 +41,7 @@ def test_containers_on_one_master_hear_each_other_in_bridge_mode(
     assert containers[0].pings("10.1.0.3") is reached
 
 
-def test_check_finds_another_mode(attachment: Attached, container: Container) -> None:
+def test_check_fails_if_the_mode_differs(attachment: CreateRunner, container: Container) -> None:
     runtime = attachment("macvlan", mode="vepa")
     runtime.add()
     container.run("ip link set eth0 type macvlan mode private")
@@ -49,8 +49,8 @@ def test_check_finds_another_mode(attachment: Attached, container: Container) ->
         runtime.check()
 
 
-def test_passthru_takes_the_masters_address_and_wants_it_alone(
-    attachment: Attached, host: Host, containers: list[Container]
+def test_passthru_uses_the_mac_of_the_master_exclusively(
+    attachment: CreateRunner, host: Host, containers: list[Container]
 ) -> None:
     attachment("macvlan", containers[0], mode="passthru").add()
     (master,) = host.json("ip -j link show eth0")
@@ -59,7 +59,7 @@ def test_passthru_takes_the_masters_address_and_wants_it_alone(
         attachment("macvlan", containers[1]).add()
 
 
-def test_broadcasts_that_may_wait(attachment: Attached, container: Container) -> None:
+def test_broadcast_queue_length_is_set_and_validated(attachment: CreateRunner, container: Container) -> None:
     runtime = attachment("macvlan", bcqueuelen=4321)
     runtime.add()
     assert link(container)["linkinfo"]["info_data"]["bcqueuelen"] == 4321
@@ -80,8 +80,8 @@ CONFIG, ARGS, RUNTIME = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:0
         ({"mac": CONFIG, "runtimeConfig": {"mac": RUNTIME}}, f"IgnoreUnknown=1;MAC={ARGS}", RUNTIME),
     ],
 )
-def test_the_mac_of_the_runtime_goes_before_that_of_the_arguments_before_that_of_the_configuration(
-    attachment: Attached, container: Container, plugin: str, config: dict[str, Any], cni_args: str, mac: str
+def test_mac_precedence_is_runtime_config_then_cni_args_then_configuration(
+    attachment: CreateRunner, container: Container, plugin: str, config: dict[str, Any], cni_args: str, mac: str
 ) -> None:
     runtime = attachment(plugin, **config)
     runtime.cni_args = cni_args
@@ -92,14 +92,14 @@ def test_the_mac_of_the_runtime_goes_before_that_of_the_arguments_before_that_of
 
 @pytest.mark.parametrize("plugin", ["macvlan", "tap"])
 @pytest.mark.parametrize(("config", "cni_args"), [({"mac": "zz:11"}, ""), ({}, "IgnoreUnknown=1;MAC=zz:11")])
-def test_a_wrong_mac_is_refused(attachment: Attached, plugin: str, config: dict[str, Any], cni_args: str) -> None:
+def test_invalid_mac_is_refused(attachment: CreateRunner, plugin: str, config: dict[str, Any], cni_args: str) -> None:
     runtime = attachment(plugin, **config)
     runtime.cni_args = cni_args
     with pytest.raises(CniError, match='mac: invalid MAC address.*"zz:11"'):
         runtime.add()
 
 
-def test_without_ipam_the_link_is_up_without_addresses(attachment: Attached, container: Container) -> None:
+def test_link_without_ipam_is_up_and_has_no_addresses(attachment: CreateRunner, container: Container) -> None:
     runtime = attachment("macvlan", ipam={})
     assert "ips" not in runtime.add()
     assert "UP" in link(container)["flags"]
@@ -107,13 +107,13 @@ def test_without_ipam_the_link_is_up_without_addresses(attachment: Attached, con
     runtime.delete()
 
 
-def default_routes(host: Host, *routes: str) -> None:
+def create_default_routes(host: Host, *routes: str) -> None:
     for name in ("nic1", "nic2"):
         host.run(f"ip link add {name} type veth peer name {name}p && ip link set {name} up && ip link set {name}p up")
     host.run("ip addr add 10.2.0.1/24 dev nic1 && ip addr add 10.3.0.1/24 dev nic2")
     for route in routes:
-        family, _, what = route.partition(" ")
-        host.run(f"ip -{family} route add {what}")
+        family, _, route_arguments = route.partition(" ")
+        host.run(f"ip -{family} route add {route_arguments}")
 
 
 def master_of(container: Container, host: Host) -> str:
@@ -132,26 +132,26 @@ def master_of(container: Container, host: Host) -> str:
         (["4 default nexthop via 10.3.0.2 nexthop via 10.2.0.2"], "nic2"),
     ],
 )
-def test_without_a_name_the_master_is_the_link_of_the_default_route(
-    attachment: Attached, host: Host, container: Container, routes: list[str], master: str
+def test_default_master_is_the_link_of_the_default_route(
+    attachment: CreateRunner, host: Host, container: Container, routes: list[str], master: str
 ) -> None:
-    default_routes(host, *routes)
+    create_default_routes(host, *routes)
     runtime = attachment("macvlan", master="")
     runtime.add()
     assert master_of(container, host) == master
     runtime.check()
 
 
-def test_without_a_name_and_a_default_route_there_is_no_master(attachment: Attached) -> None:
+def test_add_without_master_fails_if_there_is_no_default_route(attachment: CreateRunner) -> None:
     with pytest.raises(CniError, match="no default route interface found") as caught:
         attachment("macvlan", master="").add()
     assert "name a master" in caught.value.details
 
 
-def test_in_the_container_the_master_is_the_link_of_its_default_route(
-    attachment: Attached, host: Host, container: Container
+def test_default_master_in_the_container_is_the_link_of_its_default_route(
+    attachment: CreateRunner, host: Host, container: Container
 ) -> None:
-    default_routes(host, "4 default via 10.2.0.2")
+    create_default_routes(host, "4 default via 10.2.0.2")
     container.run("ip link add nic type veth peer name other && ip link set nic up && ip link set other up")
     with pytest.raises(CniError, match="no default route interface found") as caught:
         attachment("macvlan", master="", linkInContainer=True, ipam={}).add()
@@ -163,8 +163,8 @@ def test_in_the_container_the_master_is_the_link_of_its_default_route(
     runtime.check()
 
 
-def test_r17_del_needs_no_default_route(attachment: Attached, host: Host, container: Container) -> None:
-    default_routes(host, "4 default via 10.2.0.2")
+def test_del_succeeds_without_a_default_route(attachment: CreateRunner, host: Host, container: Container) -> None:
+    create_default_routes(host, "4 default via 10.2.0.2")
     runtime = attachment("macvlan", master="")
     runtime.add()
     host.run("ip route del default")

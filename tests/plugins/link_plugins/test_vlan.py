@@ -1,4 +1,4 @@
-"""vlan: its number and its master."""
+"""vlan: VLAN ID and master."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ import pytest
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner
 
-Attached = Callable[..., PluginRunner]
+CreateRunner = Callable[..., PluginRunner]
 
 
 @pytest.mark.needs_kernel("vlan")
-def test_the_container_is_in_the_vlan_and_in_no_other(attachment: Attached, container: Container) -> None:
+def test_container_is_connected_to_its_vlan_only(attachment: CreateRunner, container: Container) -> None:
     runtime = attachment("vlan")
     runtime.add()
-    (made,) = container.json("ip -j -d link show dev eth0")
-    assert made["linkinfo"]["info_data"] | {"protocol": "802.1Q", "id": 100} == made["linkinfo"]["info_data"]
+    (link,) = container.json("ip -j -d link show dev eth0")
+    assert link["linkinfo"]["info_data"] | {"protocol": "802.1Q", "id": 100} == link["linkinfo"]["info_data"]
     assert container.pings("10.1.0.1")
     runtime.delete()
     runtime = attachment("vlan", vlanId=101)
@@ -28,17 +28,17 @@ def test_the_container_is_in_the_vlan_and_in_no_other(attachment: Attached, cont
 
 
 @pytest.mark.needs_kernel("vlan")
-def test_vlan_0_is_what_no_vlan_is_named_for(attachment: Attached, container: Container) -> None:
+def test_default_vlan_id_is_0(attachment: CreateRunner, container: Container) -> None:
     runtime = attachment("vlan")
     del runtime.config["vlanId"]
     runtime.add()
-    (made,) = container.json("ip -j -d link show dev eth0")
-    assert made["linkinfo"]["info_data"]["id"] == 0
+    (link,) = container.json("ip -j -d link show dev eth0")
+    assert link["linkinfo"]["info_data"]["id"] == 0
     runtime.check()
 
 
 @pytest.mark.needs_kernel("vlan")
-def test_a_master_that_is_down_is_named(attachment: Attached, host: Host, container: Container) -> None:
+def test_error_names_a_master_that_is_down(attachment: CreateRunner, host: Host, container: Container) -> None:
     runtime = attachment("vlan")
     host.run("ip link set eth0 down")
     with pytest.raises(CniError, match='master "eth0" is down') as caught:
@@ -48,7 +48,9 @@ def test_a_master_that_is_down_is_named(attachment: Attached, host: Host, contai
 
 
 @pytest.mark.needs_kernel("vlan")
-def test_a_vlan_of_a_master_belongs_to_one_container(attachment: Attached, containers: list[Container]) -> None:
+def test_vlan_of_a_master_can_be_used_by_one_container_only(
+    attachment: CreateRunner, containers: list[Container]
+) -> None:
     attachment("vlan", containers[0]).add()
     with pytest.raises(CniError, match="cannot create vlan eth0 on eth0: .*exists"):
         attachment("vlan", containers[1]).add()
@@ -65,7 +67,9 @@ def test_a_vlan_of_a_master_belongs_to_one_container(attachment: Attached, conta
         ({"ipam": {}}, "ipam.type is missing: a vlan interface gets its addresses from IPAM"),
     ],
 )
-def test_a_wrong_configuration_is_named(container: Container, config: dict[str, Any], message: str) -> None:
+def test_error_for_an_invalid_configuration_names_the_option(
+    container: Container, config: dict[str, Any], message: str
+) -> None:
     runtime = PluginRunner("vlan", container, **{"master": "lo", "ipam": {"type": "static"}, **config})
     with pytest.raises(CniError, match=message) as caught:
         runtime.add()

@@ -1,4 +1,4 @@
-"""Lives that change hands between Debian's Go plugins and ours: what one has made, the other checks and removes."""
+"""The Go plugins and pycni handle each other's attachments: macvlan, vlan and ipvlan."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,76 +9,80 @@ from pycni.testing import Container, PluginRunner
 from pycni.testing.snapshot import of_host, of_namespace
 
 pytestmark = pytest.mark.exhaustive
-Attached = Callable[..., PluginRunner]
+CreateRunner = Callable[..., PluginRunner]
 DUAL = {
     "type": "host-local",
     "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2"}], [{"subnet": "fd00:1::/64"}]],
-    # With their gateways: without, Go's CHECK does not find the routes that Go's ADD has made.
+    # With gateways: without them, Go's CHECK does not find the routes of Go's ADD.
     "routes": [{"dst": "10.9.0.0/16", "gw": "10.1.0.1"}, {"dst": "fd00:9::/64", "gw": "fd00:1::1"}],
 }
 
 
-def both(attachment: Attached, go: type[PluginRunner], plugin: str, **config: Any) -> tuple[PluginRunner, PluginRunner]:
-    """The runtimes of the Go plugin and of ours for the same attachment."""
-    ours = attachment(plugin, ipam=DUAL, cniVersion="1.0.0", **config)
-    return go(plugin, ours.container, **ours.config), ours
+def both(
+    attachment: CreateRunner, go_runner: type[PluginRunner], plugin: str, **config: Any
+) -> tuple[PluginRunner, PluginRunner]:
+    """Return runners of the Go plugin and of pycni for the same attachment."""
+    by_pycni = attachment(plugin, ipam=DUAL, cniVersion="1.0.0", **config)
+    return go_runner(plugin, by_pycni.container, **by_pycni.config), by_pycni
 
 
-def test_a_go_add_is_checked_and_removed_by_ours(
-    attachment: Attached, go: type[PluginRunner], on_master: str, container: Container
+def test_check_and_del_accept_an_add_of_the_go_plugin(
+    attachment: CreateRunner, go_runner: type[PluginRunner], plugin_with_master: str, container: Container
 ) -> None:
-    theirs, ours = both(attachment, go, on_master)
-    theirs.add()
-    theirs.delete()
+    by_go, by_pycni = both(attachment, go_runner, plugin_with_master)
+    by_go.add()
+    by_go.delete()
     host, inside = of_host(container.host), of_namespace(container)
-    ours.result = theirs.add()
+    by_pycni.result = by_go.add()
     assert container.pings("10.1.0.1")
-    ours.check()
-    ours.delete()
-    ours.delete()
+    by_pycni.check()
+    by_pycni.delete()
+    by_pycni.delete()
     assert of_host(container.host) == host
     assert of_namespace(container) == inside
 
 
-def test_our_add_is_checked_and_removed_by_go(
-    attachment: Attached, go: type[PluginRunner], on_master: str, container: Container
+def test_go_plugin_checks_and_deletes_an_add_of_pycni(
+    attachment: CreateRunner, go_runner: type[PluginRunner], plugin_with_master: str, container: Container
 ) -> None:
-    theirs, ours = both(attachment, go, on_master)
-    ours.add()
-    ours.delete()
+    by_go, by_pycni = both(attachment, go_runner, plugin_with_master)
+    by_pycni.add()
+    by_pycni.delete()
     host, inside = of_host(container.host), of_namespace(container)
-    theirs.result = ours.add()
+    by_go.result = by_pycni.add()
     assert container.pings("10.1.0.1")
-    theirs.check()
-    theirs.delete()
+    by_go.check()
+    by_go.delete()
     assert of_host(container.host) == host
     assert of_namespace(container) == inside
 
 
-def test_both_make_the_same_result(
-    attachment: Attached, go: type[PluginRunner], on_master: str, containers: list[Container]
+def test_result_is_the_same_as_the_go_plugins(
+    attachment: CreateRunner, go_runner: type[PluginRunner], plugin_with_master: str, containers: list[Container]
 ) -> None:
-    """But for hardware addresses, which the kernel chooses."""
-    theirs, ours = both(attachment, go, on_master)
+    """Except for MAC addresses, which the kernel chooses."""
+    by_go, by_pycni = both(attachment, go_runner, plugin_with_master)
     results = []
-    for runtime in (theirs, ours):
+    for runtime in (by_go, by_pycni):
         result = runtime.add()
         runtime.delete()
-        results.append(result | {"interfaces": [made | {"mac": ""} for made in result["interfaces"]]})
+        results.append(result | {"interfaces": [interface | {"mac": ""} for interface in result["interfaces"]]})
         results[-1]["ips"] = [ip | {"address": ip["address"].partition("/")[2]} for ip in result["ips"]]
     first, second = results
     assert first | {"dns": {}} == second | {"dns": {}}
 
 
-def test_one_chain_may_have_plugins_of_both(attachment: Attached, go: type[PluginRunner], container: Container) -> None:
-    _, ours = both(attachment, go, "macvlan")
-    kept = str(container.host.state / "tuning")
-    theirs = go("tuning", container, previous=ours.add(), mtu=1280, cniVersion="1.0.0", dataDir=kept)
-    result = theirs.add()
-    ours.result = result
+def test_one_chain_can_contain_plugins_of_both(
+    attachment: CreateRunner, go_runner: type[PluginRunner], container: Container
+) -> None:
+    _, by_pycni = both(attachment, go_runner, "macvlan")
+    data_dir = str(container.host.state / "tuning")
+    by_go = go_runner("tuning", container, previous=by_pycni.add(), mtu=1280, cniVersion="1.0.0", dataDir=data_dir)
+    result = by_go.add()
+    by_pycni.result = result
     assert "mtu 1280" in container.run("ip link show eth0")
-    ours.check()
-    theirs.check()
-    theirs.delete()
-    ours.delete()
+    by_pycni.check()
+    by_go.check()
+    by_go.delete()
+    by_pycni.delete()
     assert "eth0" not in container.run("ip -br link")

@@ -1,4 +1,4 @@
-"""pods_at_once.py SOCKET LOGS N: N pods made and stopped at the same time, through containerd's CRI."""
+"""parallel_pods.py SOCKET LOGS N: create and remove N pods in parallel through containerd's CRI."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ def main(socket: str, logs: str, count: int) -> None:
         pod.stop()
         pod.remove()
 
-    # The first pod comes alone: Debian's portmap fails where two of it make their common chains at once.
+    # The first pod is created alone: concurrent calls of Debian's portmap fail while they create the shared chains.
     pods = [begin(0)]
     with ThreadPoolExecutor(count) as pool:
         pods += pool.map(begin, range(1, count))
