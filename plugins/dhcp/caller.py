@@ -1,15 +1,14 @@
 """A plugin that calls the keeper, as the keeper sees it."""
 
 import asyncio
-import os
 import socket
-import struct
+
+from pycni.sdk import peer_credentials
 
 from .conversation import LONGEST, PATIENCE, Document, line, parse
 
 _GO = b"CONNECT "  # how the Go plugin begins
 _TO_GO = b"HTTP/1.0 501 this is the DHCP keeper of pycni\n\n"
-_CREDENTIALS = struct.Struct("=iII")
 
 
 class Caller:
@@ -23,9 +22,7 @@ class Caller:
     @property
     def is_trusted(self) -> bool:
         """Whether it is root, or who we are."""
-        packed = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, uid, _ = _CREDENTIALS.unpack(packed)
-        return uid in (0, os.geteuid())
+        return peer_credentials(self._connection).is_trusted
 
     async def request(self) -> Document | None:
         """What it wants; None if it is nothing that we understand."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pycni.sdk import CniError, unix_listener
+from pycni.sdk import CniError, passed_listener, unix_listener
 
 from .config import SOCKET
 from .conversation import is_served
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 5.0  # seconds, for who waits until another keeper ends
 _DEL_TAKES = 2.0  # seconds at most, when it must do without a keeper
-_FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
@@ -107,10 +106,9 @@ def _place(path: Path, patience: float = 0.0) -> Iterator[socket.socket | None]:
     with Store.beside(path).locked(patience) as free:
         if not free:
             yield None
-        elif os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-            with socket.socket(fileno=_FIRST_DESCRIPTOR) as listener:
-                listener.set_inheritable(False)
-                yield listener
+        elif passed := passed_listener():
+            with passed:
+                yield passed
         elif is_served(str(path)):
             yield None
         else:

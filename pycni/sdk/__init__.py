@@ -76,6 +76,8 @@ The network
 State and waiting
     StateFile           a file that keeps state between calls
     unix_listener       a Unix socket of a process that outlives a call
+    passed_listener     the same, passed by systemd
+    peer_credentials    process and user at the other end of a Unix socket
     yield_turn          mark a section that waits, so that the server runs other calls meanwhile
 
 `help(pycni.sdk.NAME)` describes each of them.
@@ -148,6 +150,8 @@ if TYPE_CHECKING:
     from pycni.sdk.models import model_validator as model_validator
     from pycni.sdk.plugin import Plugin as Plugin
     from pycni.sdk.state_file import StateFile as StateFile
+    from pycni.sdk.unix_socket import passed_listener as passed_listener
+    from pycni.sdk.unix_socket import peer_credentials as peer_credentials
     from pycni.sdk.unix_socket import unix_listener as unix_listener
 
 # At run time a module is imported when one of its names is first used: IPAM plugins need no netlink, and a runtime that
@@ -188,7 +192,7 @@ _MODULES = {
     ],
     "pycni.sdk.plugin": ["Plugin"],
     "pycni.sdk.state_file": ["StateFile"],
-    "pycni.sdk.unix_socket": ["unix_listener"],
+    "pycni.sdk.unix_socket": ["passed_listener", "peer_credentials", "unix_listener"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

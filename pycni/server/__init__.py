@@ -1,1 +1,1 @@
-"""The resident server: the same plugins, without their start-up, for launchers that hand their calls to it."""
+"""The resident server: executes the calls that launchers send, without starting a Python process for each."""

@@ -1,17 +1,17 @@
-/* The launcher: the executable under every plugin's name in a plugin directory.
+/* The launcher: the executable that `pycni install` puts into the plugin directory under the name of each plugin.
  *
- * It hands its call to the resident server: environment, stdin, its own network namespace and the container's as open
- * descriptors; and prints what comes back. Without a server it becomes the one-shot plugin of the same name, which
- * needs more time and nothing else. The way of a call, server on the right:
+ * It sends its call to the resident server (environment, stdin, descriptors of its own network namespace and of the
+ * container's) and prints the answer. If no server accepts the call, it executes the one-shot script of the same name,
+ * which has the same effect and is slower. The messages of a call, those of the server on the right:
  *
  *     header, descriptors, type, environment, stdin   ->
- *                                                     <-   A: accepted, or R: not here
+ *                                                     <-   A: accepted, or R: refused
  *                                                     <-   D: done, status, stdout, stderr; or R
  *
- * Until it has heard A the launcher may change its mind: it ends its side of the connection, and then looks for A once
- * more. The server says A, and then looks for that end before it begins: it answers R if there is one. So one of them
- * sees the other in any case, and nothing is done twice. After A the launcher never does an ADD again: an ADD done twice
- * is worse than an error 11, "try again later". All other verbs may be repeated.
+ * Until the launcher has read A it may withdraw the call: it shuts its side of the connection down, and then checks once
+ * more for A. The server sends A, and then checks for that shutdown before it executes the call; if there is one, it
+ * sends R. So at least one side sees the message of the other, and no call is executed twice. After A the launcher never
+ * repeats an ADD: an ADD that is executed twice is worse than error 11, "try again later". It repeats all other verbs.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,11 +35,11 @@
 #define ACCEPT_MS 10000
 #define ANSWER_MS 900000
 
-/* `pycni install` writes the right values over these; the names in front are how it finds them. */
+/* `pycni install` overwrites these values in the compiled file; it finds them by the names in front. */
 static volatile char socket_path[256] = "PYCNI-SOCKET=/run/pycni/pycni.sock";
 static volatile char oneshot_dir[1024] = "PYCNI-ONESHOT=/usr/libexec/pycni";
 extern char **environ;
-static char *alone[] = {NULL, NULL}, **words = alone; /* the arguments of the one-shot plugin */
+static char *no_arguments[] = {NULL, NULL}, **arguments = no_arguments; /* of the one-shot script */
 
 static const char *setting(volatile char *text) { return strchr((const char *)text, '=') + 1; }
 
@@ -48,7 +48,7 @@ static const char *variable(const char *name) {
     return value ? value : "";
 }
 
-static void say(int fd, const char *text) {
+static void print(int fd, const char *text) {
     size_t left = strlen(text);
     while (left) {
         ssize_t done = write(fd, text, left);
@@ -58,7 +58,7 @@ static void say(int fd, const char *text) {
     }
 }
 
-/* All of a descriptor's bytes; 0 if it cannot be read or holds more than the server takes. */
+/* Read a descriptor to its end. Returns 0 on an error; `data` then has what was read before it. */
 static int read_all(int fd, char **data, size_t *length) {
     size_t room = 1 << 16;
     char *buffer = malloc(room);
@@ -66,7 +66,7 @@ static int read_all(int fd, char **data, size_t *length) {
     while (buffer) {
         ssize_t got = read(fd, buffer + *length, room - *length);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0 && errno == EBADF) got = 0; /* a closed stdin is an empty one */
+        if (got < 0 && errno == EBADF) got = 0; /* a closed stdin counts as empty */
         if (got < 0) break;
         if (got == 0) { *data = buffer; return 1; }
         *length += (size_t)got;
@@ -76,7 +76,7 @@ static int read_all(int fd, char **data, size_t *length) {
     return 0;
 }
 
-/* Become the one-shot plugin, with the same stdin. */
+/* Replace this process by the one-shot script. `consumed`: stdin was read, and the script must get it again. */
 static void oneshot(const char *type, const char *data, size_t length, int consumed) {
     if (consumed) {
         int memory = memfd_create("stdin", 0);
@@ -93,15 +93,16 @@ static void oneshot(const char *type, const char *data, size_t length, int consu
     if (!directory || !*directory) directory = setting(oneshot_dir);
     if (strlen(directory) + strlen(type) + 2 > sizeof path) _exit(1);
     strcat(strcat(strcpy(path, directory), "/"), type);
-    words[0] = path;
-    execv(path, words);
-    say(1, "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 999,\n    \"msg\": \"pycni is not installed completely: cannot start ");
-    say(1, path);
-    say(1, "\",\n    \"details\": \"run pycni install again\"\n}");
+    arguments[0] = path;
+    execv(path, arguments);
+    print(1, "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 999,\n    \"msg\": \"pycni is not installed completely: cannot start ");
+    print(1, path);
+    print(1, "\",\n    \"details\": \"run pycni install again\"\n}");
     _exit(1);
 }
 
-static int connected(void) {
+/* Connect to the server's socket. Returns -1 if there is no server, or it belongs to another user who is not root. */
+static int connect_to_server(void) {
     const char *path = getenv("PYCNI_SOCKET");
     if (!path || !*path) path = setting(socket_path);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -109,9 +110,9 @@ static int connected(void) {
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
-    /* Where the queue of a busy server is full, connect waits this long. */
-    struct timeval patience = {.tv_usec = CONNECT_MS * 1000};
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    /* connect() waits this long while the queue of a busy server is full. */
+    struct timeval timeout = {.tv_usec = CONNECT_MS * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     struct ucred peer;
     socklen_t size = sizeof peer;
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
@@ -119,8 +120,8 @@ static int connected(void) {
         close(fd);
         return -1;
     }
-    patience = (struct timeval){.tv_sec = ACCEPT_MS / 1000};
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    timeout = (struct timeval){.tv_sec = ACCEPT_MS / 1000};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     return fd;
 }
 
@@ -135,7 +136,7 @@ static int send_all(int fd, const char *data, size_t length) {
     return 1;
 }
 
-/* Exactly `length` bytes; 0 if they have not come before the deadline, or never will. */
+/* Receive exactly `length` bytes. Returns 0 after the deadline or at the end of the connection. */
 static int receive_all(int fd, char *data, size_t length, int milliseconds) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -156,7 +157,7 @@ static int receive_all(int fd, char *data, size_t length, int milliseconds) {
     return 1;
 }
 
-/* The call with its descriptors: our own network namespace, and the container's if it can be opened. */
+/* Send the call with its descriptors: our network namespace, and the container's if CNI_NETNS can be opened. */
 static int send_call(int fd, struct iovec parts[4]) {
     int descriptors[2], count = 0;
     descriptors[count] = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
@@ -177,7 +178,7 @@ static int send_call(int fd, struct iovec parts[4]) {
     while (sent < 0 && errno == EINTR);
     while (count--) close(descriptors[count]);
     if (sent < 0) return 0;
-    for (int i = 0; i < 4; i++) { /* the rest, where it was too much at once */
+    for (int i = 0; i < 4; i++) { /* the rest, if sendmsg() has not sent all */
         size_t done = (size_t)sent < parts[i].iov_len ? (size_t)sent : parts[i].iov_len;
         sent -= (ssize_t)done;
         if (!send_all(fd, (char *)parts[i].iov_base + done, parts[i].iov_len - done)) return 0;
@@ -185,8 +186,8 @@ static int send_call(int fd, struct iovec parts[4]) {
     return 1;
 }
 
-/* Ask the server; 0 as long as nothing has happened. */
-static int accepted(int fd, const char *type, char *data, size_t length) {
+/* Send the call to the server. Returns 1 if it has accepted it, 0 if it will not execute it. */
+static int submit(int fd, const char *type, char *data, size_t length) {
     size_t environment = 0;
     for (char **entry = environ; *entry; entry++) environment += strlen(*entry) + 1;
     char *block = malloc(environment + 1), *end = block;
@@ -194,18 +195,18 @@ static int accepted(int fd, const char *type, char *data, size_t length) {
     for (char **entry = environ; *entry; entry++) end = stpcpy(end, *entry) + 1;
     uint32_t header[4] = {MAGIC, (uint32_t)strlen(type), (uint32_t)environment, (uint32_t)length};
     struct iovec parts[4] = {{header, sizeof header}, {(char *)type, strlen(type)}, {block, environment}, {data, length}};
-    char word;
-    if (send_call(fd, parts) && receive_all(fd, &word, 1, ACCEPT_MS)) return word == 'A';
-    /* Too late, or gone: we change our mind, unless it has just begun. */
+    char reply;
+    if (send_call(fd, parts) && receive_all(fd, &reply, 1, ACCEPT_MS)) return reply == 'A';
+    /* Too late, or the server has ended: withdraw the call, unless the server accepts it at this moment. */
     shutdown(fd, SHUT_WR);
-    return recv(fd, &word, 1, MSG_DONTWAIT) == 1 && word == 'A';
+    return recv(fd, &reply, 1, MSG_DONTWAIT) == 1 && reply == 'A';
 }
 
-/* Print the answer and exit with its status; returns if there is none, 1 if that is because nothing was done. */
-static int answer(int fd) {
-    char word = 0;
+/* Print the answer and exit with its status. Returns if there is none: 1 if the server has not executed the call. */
+static int print_answer(int fd) {
+    char reply = 0;
     uint32_t header[3];
-    if (!receive_all(fd, &word, 1, ANSWER_MS) || word != 'D') return word == 'R';
+    if (!receive_all(fd, &reply, 1, ANSWER_MS) || reply != 'D') return reply == 'R';
     if (!receive_all(fd, (char *)header, sizeof header, ANSWER_MS)) return 0;
     if (header[1] > ANSWER_MAX || header[2] > ANSWER_MAX) return 0;
     size_t length = (size_t)header[1] + header[2];
@@ -220,9 +221,9 @@ static int answer(int fd) {
         ssize_t wrote = write(1, text + done, header[1] - done);
         if (wrote < 0 && errno == EINTR) continue;
         if (wrote <= 0) {
-            say(2, "Error writing the answer to stdout: ");
-            say(2, strerror(errno));
-            say(2, "\n");
+            print(2, "Error writing the answer to stdout: ");
+            print(2, strerror(errno));
+            print(2, "\n");
             _exit(1);
         }
         done += (size_t)wrote;
@@ -236,22 +237,22 @@ int main(int argc, char **argv) {
     char *data = "";
     size_t length = 0;
     int consumed = 0;
-    if (argc > 0) words = argv;
-    if (!*command && argc > 1) oneshot(type, data, length, consumed); /* started by hand, with words: dhcp daemon */
+    if (argc > 0) arguments = argv;
+    if (!*command && argc > 1) oneshot(type, data, length, consumed); /* started by hand: `dhcp daemon` */
     if (*command && strcmp(command, "VERSION")) {
         if (!read_all(0, &data, &length)) oneshot(type, data, length, length > 0);
         consumed = 1;
     }
     if (length > STDIN_MAX) oneshot(type, data, length, consumed);
-    int fd = connected();
-    if (fd < 0 || !accepted(fd, type, data, length)) {
+    int fd = connect_to_server();
+    if (fd < 0 || !submit(fd, type, data, length)) {
         if (fd >= 0) close(fd);
         oneshot(type, data, length, consumed);
     }
-    int undone = answer(fd);
+    int not_executed = print_answer(fd);
     close(fd);
-    if (undone || strcmp(command, "ADD")) oneshot(type, data, length, consumed);
-    say(1, "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 11,\n    \"msg\": \"the pycni server ended during the call\",\n"
-           "    \"details\": \"what it had done is removed by DEL; try again later\"\n}");
+    if (not_executed || strcmp(command, "ADD")) oneshot(type, data, length, consumed);
+    print(1, "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": 11,\n    \"msg\": \"the pycni server ended during the call\",\n"
+           "    \"details\": \"try again later; DEL removes what the call has created\"\n}");
     return 1;
 }

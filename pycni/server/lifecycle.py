@@ -1,4 +1,4 @@
-"""pycni serve: the server as a process: its socket, its signals, its restarts."""
+"""The process of the resident server: socket, signals, worker processes, restart after an upgrade, shutdown."""
 
 import ctypes
 import gc
@@ -18,167 +18,165 @@ from pycni.protocol.errors import CniError
 from pycni.sdk import registry, unix_socket
 from pycni.sdk.config import build_models
 from pycni.sdk.plugin import Plugin
-from pycni.server.server import Server, keep_stdout_clean
+from pycni.server.server import Server, redirect_output
 from pycni.server.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-_FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
-_MADE = "PYCNI_SOCKET_INODE"  # where the socket is not systemd's: our later selves remove it by that
-_LOOK_EVERY = 2.0  # seconds between two looks at the installation
-_ENDINGS = (signal.SIGTERM, signal.SIGINT)
-_DRAIN = 60.0  # seconds for calls that are being answered
-_M_ARENA_MAX = -8  # of malloc.h
-_COLLECT_AFTER = 2_000  # objects that were made and are still there
+# Inode of the socket, for the process after a restart to remove it at its end; unset for a socket of systemd.
+_SOCKET_INODE = "PYCNI_SOCKET_INODE"
+_CHECK_INTERVAL = 2.0  # seconds between two checks whether the installation has changed
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_DRAIN_TIMEOUT = 60.0  # seconds for calls in progress
+_M_ARENA_MAX = -8  # malloc.h
+_GC_THRESHOLD = 2_000  # new objects until the garbage collector runs
 
 
 def serve(path: Path, workers: int, processes: int) -> None:
-    """Serve until SIGTERM or SIGINT, or until the installation has changed: then start anew in this process's place.
+    """Serve at the socket `path` until SIGTERM or SIGINT; restart in place when the installation has changed.
 
-    The first of the `processes` is this one, and keeps what lives on between calls.
+    This process is the first of the `processes`, and the one with the background services of plugins. Each process has
+    `workers` threads.
     """
-    keep_stdout_clean()
+    redirect_output()
     installation = Installation()
     plugins = load_plugins()
-    with _listening(path) as listener, _signals() as wakeup, ExitStack() as residents:
-        _spare_work()
-        helpers = [
-            WorkerProcess(lambda channel: _help(channel, listener, plugins, workers)) for _ in range(processes - 1)
+    with _listening(path) as listener, _stop_signals() as stop_fd, ExitStack() as services:
+        _tune_interpreter()
+        children = [
+            WorkerProcess(lambda channel: _run_worker_process(channel, listener, plugins, workers))
+            for _ in range(processes - 1)
         ]
-        _house(plugins, residents, path.absolute().parent.parent)
+        _start_background_services(plugins, services, path.absolute().parent.parent)
         server = Server(listener, plugins, workers)
-        for helper in helpers:
-            helper.meet()
+        for child in children:
+            child.wait_until_ready()
         server.start()
         _notify("READY=1")
         log.info("serving at %s as %d: %s", path, os.getpid(), ", ".join(plugins))
-        while wakeup not in (events := _events(wakeup, helpers)):
-            for helper in [one for one in helpers if one in events]:
-                log.warning("process %d, which helped to answer calls, has ended", helper.pid)
-                helper.join(0)
-                helpers.remove(helper)
+        while stop_fd not in (events := _wait(stop_fd, children)):
+            for child in [one for one in children if one in events]:
+                log.warning("worker process %d has ended", child.pid)
+                child.join(0)
+                children.remove(child)
             if installation.has_changed():
-                log.info("the installation has changed: starting anew")
+                log.info("the installation has changed: restarting")
                 _notify("RELOADING=1")
-                _drain(server, helpers)
-                residents.close()
-                _start_anew(listener, wakeup)
-                break  # it was told to end meanwhile
+                _drain(server, children)
+                services.close()
+                _restart(listener, stop_fd)
+                break  # a stop signal came first
         _notify("STOPPING=1")
-        _drain(server, helpers)
+        _drain(server, children)
 
 
-def _events(wakeup: int, helpers: list[WorkerProcess]) -> Collection[int | WorkerProcess]:
-    """What has happened: a signal has come, or helpers have ended; nothing after a while."""
-    watched: list[int | WorkerProcess] = [wakeup, *helpers]
-    return select.select(watched, [], [], _LOOK_EVERY)[0]
+def _wait(stop_fd: int, children: list[WorkerProcess]) -> Collection[int | WorkerProcess]:
+    """Wait for a stop signal or the end of a worker process. Return what happened: nothing after a time-out."""
+    watched: list[int | WorkerProcess] = [stop_fd, *children]
+    return select.select(watched, [], [], _CHECK_INTERVAL)[0]
 
 
-def _help(
+def _run_worker_process(
     channel: socket.socket, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int
 ) -> None:
-    """What a helping process does: it answers what comes while the first is busy."""
-    with _signals() as wakeup:
+    """Answer calls in a worker process until a stop signal, or until the main process asks for it or ends."""
+    with _stop_signals() as stop_fd:
         channel.recv(1)
         server = Server(listener, plugins, workers)
         channel.send(b"+")
         server.start()
-        awaited: list[int | socket.socket] = [wakeup, channel]
+        awaited: list[int | socket.socket] = [stop_fd, channel]
         select.select(awaited, [], [])
-        server.drain(_DRAIN)
+        server.drain(_DRAIN_TIMEOUT)
 
 
-def _drain(server: Server, helpers: list[WorkerProcess]) -> None:
-    """Take no more calls, and wait for those that are being answered, in all processes."""
-    deadline = time.monotonic() + _DRAIN
-    for helper in helpers:
-        helper.dismiss()
-    ended = [server.drain(_DRAIN), *(helper.join(deadline) for helper in helpers)]
-    helpers.clear()
+def _drain(server: Server, children: list[WorkerProcess]) -> None:
+    """Accept no more calls, and wait for those in progress in all processes."""
+    deadline = time.monotonic() + _DRAIN_TIMEOUT
+    for child in children:
+        child.request_stop()
+    ended = [server.drain(_DRAIN_TIMEOUT), *(child.join(deadline) for child in children)]
+    children.clear()
     if not all(ended):
-        log.warning("gave up on calls that took longer than %g s", _DRAIN)
+        log.warning("calls still in progress after %g s are abandoned", _DRAIN_TIMEOUT)
 
 
 def load_plugins() -> dict[str, type[Plugin[Any]]]:
-    """All plugins, with nothing of theirs left to be loaded or built by the first call.
+    """Return all registered plugins by type, with every module loaded and every model built, so that no call does it.
 
-    Where one cannot be loaded, its calls are left to the one-shot, which says why.
+    Leave out and log a plugin that cannot be loaded: the one-shot process answers its calls with that error.
     """
     plugins = {}
     for name in registry.names():
         try:
             plugins[name] = registry.load(name)
         except (Exception, SystemExit) as error:
-            log.error("not served: %s", error, exc_info=not isinstance(error, CniError))
+            log.error("plugin not served: %s", error, exc_info=not isinstance(error, CniError))
     build_models()
     return plugins
 
 
-def _spare_work() -> None:
-    """Leave out what would be done with each call, and is of no use here."""
-    # What stands now stands for ever: the collector need not look at it again. And a call leaves little behind.
+def _tune_interpreter() -> None:
+    """Disable what costs time with each call and is of no use in this process."""
+    # The objects that exist now are never freed: exempt them from collection. A call leaves few cycles.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER)
-    # Else each thread gets a heap of its own: memory that the others cannot use, for less waiting than there is here.
-    with suppress(AttributeError):  # a C library without that
+    gc.set_threshold(_GC_THRESHOLD)
+    # Without it, malloc() gives each thread a heap, whose free memory other threads cannot use.
+    with suppress(AttributeError):  # a C library without mallopt()
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-    # What no line of the log says (see "Optimization" in the documentation of logging).
+    # Nothing in the log format needs these (see "Optimization" in the documentation of logging).
     logging._srcfile = None  # noqa: SLF001
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
-def _house(plugins: Mapping[str, type[Plugin[Any]]], residents: ExitStack, run: Path) -> None:
-    """Start what of the plugins lives on between calls; one that does not start harms nobody else.
+def _start_background_services(plugins: Mapping[str, type[Plugin[Any]]], services: ExitStack, run: Path) -> None:
+    """Start the background services of the plugins; log the failure of one and go on.
 
-    Their sockets are where the server's is: below /run, or what stands in for it.
+    Their sockets are below `run`, which is /run or the directory used instead.
     """
     for name, plugin in plugins.items():
         try:
-            residents.enter_context(plugin.background_service(run))
+            services.enter_context(plugin.background_service(run))
         except Exception:
-            log.exception("the resident part of %s does not start", name)
+            log.exception("cannot start the background service of %s", name)
 
 
 @contextmanager
 def _listening(path: Path) -> Iterator[socket.socket]:
-    """The socket that systemd, or our former self, has handed down; else a new one."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-            os.environ.pop(name, None)
-        with socket.socket(fileno=_FIRST_DESCRIPTOR) as listener:
-            listener.set_inheritable(False)
+    """Listen at the path, or at the socket passed by systemd or by this process before its restart."""
+    passed = unix_socket.passed_listener()
+    if passed is None:
+        with unix_socket.unix_listener(path) as listener:
+            os.environ[_SOCKET_INODE] = str(path.stat().st_ino)
             yield listener
-        if inode := os.environ.get(_MADE):
-            unix_socket.remove_socket(path, int(inode))
         return
-    with unix_socket.unix_listener(path) as listener:
-        os.environ[_MADE] = str(path.stat().st_ino)
-        yield listener
+    with passed:
+        yield passed
+    if inode := os.environ.get(_SOCKET_INODE):
+        unix_socket.remove_socket(path, int(inode))
 
 
-def _start_anew(listener: socket.socket, wakeup: int) -> None:
-    """Become the new version of this server, which goes on at the same socket: calls wait there meanwhile.
+def _restart(listener: socket.socket, stop_fd: int) -> None:
+    """Replace this process by the new version of the server, which keeps the socket: calls wait in its queue.
 
-    So do signals, until it can answer them. Returns if one has come already.
+    Stop signals stay blocked until the new version handles them. Return if one has come before.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
-    if select.select([wakeup], [], [], 0)[0]:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    if select.select([stop_fd], [], [], 0)[0]:
         return
-    os.dup2(listener.fileno(), _FIRST_DESCRIPTOR)
-    os.set_inheritable(_FIRST_DESCRIPTOR, True)  # which dup2 leaves as it is where the two are the same
-    os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+    unix_socket.pass_listener_on(listener)
     os.execv(sys.executable, [sys.executable, "-m", "pycni", *sys.argv[1:]])  # noqa: S606 - there is no shell
 
 
 @contextmanager
-def _signals() -> Iterator[int]:
-    """A descriptor that becomes readable with SIGTERM or SIGINT."""
+def _stop_signals() -> Iterator[int]:
+    """Handle SIGTERM and SIGINT: yield a descriptor that becomes readable with the first."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writing)
-    for number in _ENDINGS:
+    for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)  # see _start_anew
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)  # see _restart
     try:
         yield reading
     finally:
@@ -188,18 +186,18 @@ def _signals() -> Iterator[int]:
 
 
 class Installation:
-    """What Python's modules are loaded from, looked at from time to time."""
+    """The directories that Python modules are loaded from, checked for changes by pip."""
 
     def __init__(self) -> None:
         self._loaded = self._seen = self._fingerprint()
 
     def has_changed(self) -> bool:
-        """Whether it is another one, and has been since the last look: who is at it just now may be half done."""
+        """Return whether it has changed since the start, and not since the last check: pip may not have finished."""
         before, self._seen = self._seen, self._fingerprint()
         return self._loaded != self._seen == before
 
     def _fingerprint(self) -> tuple[int, ...]:
-        """What changes when pip installs, upgrades or removes something."""
+        """Return modification times that change when pip installs, upgrades or removes a package."""
         times = []
         for directory in sys.path:
             try:
@@ -210,7 +208,7 @@ class Installation:
 
 
 def _notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), if it wants to know."""
+    """Send the state to systemd (sd_notify(3)), if it started this process and waits for it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -218,5 +216,5 @@ def _notify(state: str) -> None:
         try:
             channel.connect("\0" + address[1:] if address.startswith("@") else address)
             channel.sendall(state.encode())
-        except OSError as error:  # nobody listens any more: no reason not to serve
-            log.warning("cannot tell %s that %s: %s", address, state, error)
+        except OSError as error:  # systemd has restarted, for example; the server works without it
+            log.warning("cannot send %s to systemd at %s: %s", state, address, error)

@@ -1,4 +1,4 @@
-"""Calls of launchers, answered by threads: who leads waits for a call, moves to its caller's namespace, and answers."""
+"""The threads of a server process: each accepts a call, enters its caller's network namespace and executes it."""
 
 import io
 import logging
@@ -29,92 +29,91 @@ from pycni.server.wire import Call, WireError
 
 log = logging.getLogger(__name__)
 
-_said: ContextVar[io.StringIO | None] = ContextVar("said", default=None)
-_PATIENCE = struct.pack("@ll", 10, 0)  # for a launcher to send its call: a struct timeval
-_BACKGROUND_THREADS = 32  # threads, at most, for what no caller need wait for
-_STAND_INS = 16  # times the number of workers: how many threads there are at most, when calls wait for the world
+_call_stderr: ContextVar[io.StringIO | None] = ContextVar("call_stderr", default=None)
+_RECEIVE_TIMEOUT = struct.pack("@ll", 10, 0)  # struct timeval: for a launcher to send its call
+_MOST_BACKGROUND_THREADS = 32
+_MOST_THREADS_PER_WORKER = 16  # including the threads that replace workers whose calls wait
 
 
 class Server:
-    """Serves a listening socket by `workers` threads. One call a thread: further ones wait in the socket's queue.
+    """Answers the calls that arrive at a listening socket, with `workers` threads; further calls wait in its queue.
 
-    They take turns (turns.py). A thread whose call waits for something (`pycni.sdk.waiting`) lets the others go on, and
-    is stood in for by another one if that may take long.
+    One thread at a time runs Python code (leader_follower.py). A thread whose call waits (`pycni.sdk.yield_turn`) lets
+    others run, and is replaced by an additional thread for a wait that may be long.
     """
 
     def __init__(self, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int) -> None:
         self._listener = listener
         self._plugins = plugins
-        self._stop = os.fdopen(os.eventfd(0, os.EFD_CLOEXEC), "wb", buffering=0)  # closed once all has ended
+        self._stop = os.fdopen(os.eventfd(0, os.EFD_CLOEXEC), "wb", buffering=0)  # drain() makes it readable
         self._stopping = False
-        # All leaders wait here, so that of several processes the first one that is idle gets a call.
-        self._calls = self._await_calls()
-        self._calls_in_line = self._calls
+        # The leaders of all processes wait at an epoll set that was registered first: an idle process gets the call.
+        self._leader_epoll = self._new_epoll()
+        self._follower_epoll = self._leader_epoll
         own = os.stat(OWN)
-        self._home = own.st_dev, own.st_ino  # a thread begins where the one is that has started it
+        self._own_netns = own.st_dev, own.st_ino  # threads start in the namespace of the thread that starts them
         listener.setblocking(False)
-        # Each moves from namespace to namespace, and never comes back to the process's own.
         self._context = copy_context()
         self._threads = [self._new_thread() for _ in range(workers)]
-        self.turns, self._in_line = LeaderFollower(), threading.Lock()
-        self._most, self._surplus, self._lock = workers * _STAND_INS, 0, threading.Lock()
-        self._background_runner = BackgroundThreads(_BACKGROUND_THREADS)
+        self.leadership, self._follower_lock = LeaderFollower(), threading.Lock()
+        self._most_threads, self._surplus, self._lock = workers * _MOST_THREADS_PER_WORKER, 0, threading.Lock()
+        self._background_runner = BackgroundThreads(_MOST_BACKGROUND_THREADS)
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._context.copy().run, args=(self._work,), name="worker", daemon=True)
 
-    def _await_calls(self) -> select.epoll:
-        waiting = select.epoll()
-        # A call wakes one thread, not all: the first that waits, in the order in which this was said.
-        waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        waiting.register(self._stop, select.EPOLLIN)
-        return waiting
+    def _new_epoll(self) -> select.epoll:
+        epoll = select.epoll()
+        # EPOLLEXCLUSIVE: a call wakes one waiter instead of all, in the order of registration.
+        epoll.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        epoll.register(self._stop, select.EPOLLIN)
+        return epoll
 
     def start(self) -> None:
-        """Begin to answer."""
-        self._calls_in_line = self._await_calls()
+        """Start to answer calls."""
+        self._follower_epoll = self._new_epoll()
         for thread in self._threads:
             thread.start()
 
-    def drain(self, patience: float) -> bool:
-        """Take no more calls and wait for those that are being answered; whether all came to their end."""
+    def drain(self, timeout: float) -> bool:
+        """Accept no more calls and wait up to `timeout` seconds for those in progress. Return whether all ended."""
         with self._lock:
             self._stopping = True
             threads = list(self._threads)
         if not self._stop.closed:
             os.eventfd_write(self._stop.fileno(), 1)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
         if any(thread.is_alive() for thread in threads):
             return False
-        for waiting in (self._calls, self._calls_in_line, self._stop):
-            waiting.close()
+        for closable in (self._leader_epoll, self._follower_epoll, self._stop):
+            closable.close()
         return True
 
-    def hire(self) -> bool:
-        """Let another thread take this one's place; whether there is one."""
+    def add_thread(self) -> bool:
+        """Start a thread that replaces the calling one while it waits. Return False if there are too many."""
         with self._lock:
             if self._surplus:
                 self._surplus -= 1
                 return True
-            if self._stopping or len(self._threads) >= self._most:
+            if self._stopping or len(self._threads) >= self._most_threads:
                 return False
             thread = self._new_thread()
             self._threads.append(thread)
         thread.start()
         return True
 
-    def dismiss(self) -> None:
-        """There is a thread too many now: the first that has nothing to do may go."""
+    def remove_thread(self) -> None:
+        """End one thread: the first that is idle."""
         with self._lock:
             self._surplus += 1
 
-    def _is_over(self) -> bool:
+    def _is_stopping(self) -> bool:  # a method: mypy takes an attribute for unchanged after a call
         return self._stopping
 
-    def _is_surplus(self) -> bool:
-        """Whether this thread is one too many, and may go."""
+    def _leave_if_surplus(self) -> bool:
+        """Remove this thread from the pool if there is one too many; return whether it is to end."""
         with self._lock:
             if not self._surplus:
                 return False
@@ -123,129 +122,130 @@ class Server:
             return True
 
     def _work(self) -> None:
-        set_yield_hook(partial(_YieldedTurn, self))
+        set_yield_hook(partial(_Yield, self))
         set_background_runner(self._background_runner)
-        handle_cache.enable(self._home)
+        handle_cache.enable(self._own_netns)
         try:
             self._answer_calls()
         finally:
-            self.turns.end()
+            self.leadership.resign()
             handle_cache.close_all()
 
     def _answer_calls(self) -> None:
-        if self.turns.take_first():
+        if self.leadership.lead_if_vacant():
             self._lead()
-        while not self._is_over() and not self._is_surplus():
-            with self._in_line:
-                self._calls_in_line.poll()
-                if self._is_over() or not self.turns.take():
+        while not self._is_stopping() and not self._leave_if_surplus():
+            with self._follower_lock:
+                self._follower_epoll.poll()
+                if self._is_stopping() or not self.leadership.wait_for_lead():
                     continue
             self._answer_call()
             self._lead()
 
     def _lead(self) -> None:
-        """Answer one call after the other, until somebody else leads."""
-        while not self._is_over() and not self._surplus and self.turns.rest():
-            self._calls.poll()
-            self.turns.go_on()
+        """Response calls until another thread leads."""
+        while not self._is_stopping() and not self._surplus and self.leadership.set_idle():
+            self._leader_epoll.poll()
+            self.leadership.set_busy()
             self._answer_call()
-        self.turns.end()
+        self.leadership.resign()
 
     def _answer_call(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
-            return  # another process was first, or it is time to stop
+            return  # another process has accepted it, or the server stops
         except OSError as error:
-            log.warning("cannot accept: %s", error)
+            log.warning("cannot accept a connection: %s", error)
             return
         with connection:
-            self._serve(connection)
+            self._serve_connection(connection)
 
-    def _serve(self, connection: socket.socket) -> None:
-        """One connection to its end; nothing that happens on it reaches the others."""
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+    def _serve_connection(self, connection: socket.socket) -> None:
+        """Serve one connection until its end. Log its errors instead of raising them."""
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
         try:
             call = wire.receive(connection)
         except (WireError, OSError) as error:
-            log.warning("not a call: %s", error)
+            log.warning("cannot read a call: %s", error)
             return
         reply = None
         try:
-            with closing(call):  # before the launcher ends: the next call should find this thread idle
+            with closing(call):  # before the answer is sent: after it, this thread should be idle for the next call
                 reply = self._reply(connection, call)
             if reply is None:
                 connection.sendall(wire.REFUSED)
             else:
                 wire.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
         except OSError as error:
-            log.warning("%s %s: the launcher went away: %s", call.type, call.env.get("CNI_COMMAND"), error)
-        if reply is not None and reply.log_line:  # nobody waits for that
+            log.warning("%s %s: the launcher closed the connection: %s", call.type, call.env.get("CNI_COMMAND"), error)
+        if reply is not None and reply.log_line:  # after the answer, so that no caller waits for the log
             log.info("%s", reply.log_line)
 
     def _reply(self, connection: socket.socket, call: Call) -> Response | None:
-        """The answer; None if nothing is done, because this is not its server or the launcher has changed its mind."""
+        """Execute the call and return its answer; None if the server refuses it or the launcher has withdrawn it."""
         plugin = self._plugins.get(call.type)
-        if self._stopping or plugin is None or not _can_serve(connection, call) or not wire.agreed(connection):
+        if self._stopping or plugin is None or not _can_serve(connection, call) or not wire.accept_call(connection):
             return None
         return _answer(plugin, call)
 
 
-class _YieldedTurn:
-    """Around what a call waits for."""
+class _Yield:
+    """The context of a wait (`pycni.sdk.yield_turn`): other threads run meanwhile."""
 
-    __slots__ = ("_briefly", "_hired", "_server")
+    __slots__ = ("_briefly", "_replaced", "_server")
 
-    def __init__(self, server: Server, briefly: bool) -> None:  # noqa: FBT001 - see patience.StepAside
-        self._server, self._briefly, self._hired = server, briefly, False
+    def __init__(self, server: Server, briefly: bool) -> None:  # noqa: FBT001 - see scheduling.YieldHook
+        self._server, self._briefly, self._replaced = server, briefly, False
 
     def __enter__(self) -> None:
-        self._server.turns.end()
-        self._hired = not self._briefly and self._server.hire()
+        self._server.leadership.resign()
+        self._replaced = not self._briefly and self._server.add_thread()
 
     def __exit__(self, *_: object) -> None:
-        if self._hired:
-            self._server.dismiss()
-        self._server.turns.come_back()
+        if self._replaced:
+            self._server.remove_thread()
+        self._server.leadership.resume()
 
 
 def _answer(plugin: type[Plugin[Any]], call: Call) -> Response:
-    """The answer, with what the plugin and its delegates have said on the way before its own stderr."""
+    """Execute the call. Its stderr begins with what the plugin and its delegates wrote to stderr or stdout."""
     move_thread_to(call.host)
-    token = _said.set(io.StringIO())
+    token = _call_stderr.set(io.StringIO())
     try:
         reply = handle_call(call.type, plugin, call.env, call.stdin, invoke, netns=call.container, host=call.host)
-        said = _said.get()
-        return replace(reply, stderr=said.getvalue() + reply.stderr) if said else reply
+        written = _call_stderr.get()
+        return replace(reply, stderr=written.getvalue() + reply.stderr) if written else reply
     finally:
-        _said.reset(token)
+        _call_stderr.reset(token)
 
 
 def _can_serve(connection: socket.socket, call: Call) -> bool:
-    if call.env.get("CNI_COMMAND", "") in ("", "VERSION"):  # touches no path; libcni asks with "dummy" for each
+    # VERSION uses no path, and libcni sends "dummy" for each.
+    if call.env.get("CNI_COMMAND", "") in ("", "VERSION"):
         return wire.may_be_served(connection)
-    # A relative path is relative to the caller's directory, which is not ours.
+    # A relative path is relative to the caller's working directory, which is not the server's.
     paths = [*call.env.get("CNI_PATH", "").split(":"), call.env.get("CNI_NETNS", "") or "/"]
     return all(path.startswith("/") for path in paths if path) and wire.may_be_served(connection)
 
 
-def keep_stdout_clean() -> None:
-    """What a plugin prints goes to its caller, as from a one-shot; the server has no stdout of its own."""
+def redirect_output() -> None:
+    """Send what a plugin prints during a call to its caller's stderr; all other output goes to the server's stderr."""
     log_file = io.TextIOWrapper(os.fdopen(os.dup(2), "wb", buffering=0), write_through=True)
-    sys.stdout = sys.stderr = _Voices(log_file)
+    sys.stdout = sys.stderr = _PerCallStream(log_file)
     os.dup2(2, 1)
 
 
-class _Voices(io.TextIOBase):
-    """A stream that keeps apart what the threads say: during a call for the caller, else for the log."""
+class _PerCallStream(io.TextIOBase):
+    """A stream that separates threads: text written during a call goes to its caller, other text to the log."""
 
     def __init__(self, log_file: io.TextIOBase) -> None:
         self._log_file = log_file
 
     def write(self, text: str, /) -> int:
-        """Say it."""
-        said = _said.get()
-        return self._log_file.write(text) if said is None else said.write(text)
+        """Write the text."""
+        call_stderr = _call_stderr.get()
+        return self._log_file.write(text) if call_stderr is None else call_stderr.write(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: neither target is buffered."""

@@ -1,8 +1,8 @@
-"""What travels between launcher and server: one call, a word of agreement, one answer.
+"""The protocol between launcher and server: one connection for each call.
 
-The launcher (launcher.c) sends a header of four numbers with its descriptors, then type, environment and stdin. The
-server says ACCEPTED or REFUSED, and then, unless the launcher has changed its mind before, does it and says DONE. How
-they agree is told in launcher.c.
+The launcher (launcher.c) sends a header of four numbers together with its descriptors, then the plugin type, the
+environment and stdin. The server sends ACCEPTED or REFUSED. If the launcher has not withdrawn the call by then, the
+server executes it and sends DONE with the answer. launcher.c describes how both sides agree on who executes a call.
 """
 
 import os
@@ -11,24 +11,26 @@ import struct
 from dataclasses import dataclass, field
 from functools import cache
 
+from pycni.sdk.unix_socket import peer_credentials
+
 MAGIC = 0x324E4350
 ACCEPTED, REFUSED, DONE = b"A", b"R", b"D"
-_AT_ONCE = 1 << 16  # bytes: more than most calls have
+_FIRST_READ = 1 << 16  # bytes; most calls are shorter
+_LONGEST_READ = 1 << 20
 STDIN_MAX = 16 << 20
 _ENVIRONMENT_MAX = 4 << 20
 _TYPE_MAX = 255
 _HEADER = struct.Struct("=IIII")
 _ANSWER = struct.Struct("=III")
-_CREDENTIALS = struct.Struct("=iII")
 
 
 class WireError(Exception):
-    """What came is no call."""
+    """The data received is not a call."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A plugin's call: its type, environment, stdin, and the namespaces of host and container as descriptors."""
+    """One call of a plugin. `host` and `container` are descriptors of network namespaces."""
 
     type: str
     env: dict[str, str]
@@ -44,24 +46,29 @@ class Call:
 
 
 def receive(connection: socket.socket) -> Call:
-    """Read one call. Raises FrameError for what is none, OSError for a connection that ends or takes too long."""
-    data, descriptors, flags, _ = socket.recv_fds(connection, _AT_ONCE, 2)
+    """Read one call from a connection.
+
+    Raise WireError if the data is not a call, OSError if the connection fails or times out.
+    """
+    data, descriptors, flags, _ = socket.recv_fds(connection, _FIRST_READ, 2)
     try:
         if len(data) < _HEADER.size:
-            data += _exactly(connection, _HEADER.size - len(data))
+            data += _receive_exactly(connection, _HEADER.size - len(data))
         magic, type_length, env_length, stdin_length = _HEADER.unpack_from(data)
         if magic != MAGIC or flags & socket.MSG_CTRUNC:
-            raise WireError("this is no launcher")
+            raise WireError("the peer is not a launcher of this version")
         if not 0 < type_length <= _TYPE_MAX or env_length > _ENVIRONMENT_MAX or stdin_length > STDIN_MAX:
-            raise WireError(f"a call of {type_length}, {env_length} and {stdin_length} bytes is too long")
+            raise WireError(
+                f"the call is too long: type {type_length}, environment {env_length}, stdin {stdin_length} bytes"
+            )
         if not descriptors:
-            raise WireError("the caller's network namespace is missing")
+            raise WireError("the descriptor of the caller's network namespace is missing")
         env_begins = _HEADER.size + type_length
         stdin_begins = env_begins + env_length
         end = stdin_begins + stdin_length
         if len(data) > end:
-            raise WireError("there is more than a call")
-        data += _exactly(connection, end - len(data))
+            raise WireError("there is data after the end of the call")
+        data += _receive_exactly(connection, end - len(data))
         env = os.fsdecode(data[env_begins:stdin_begins]).split("\0")
         return Call(
             type=data[_HEADER.size : env_begins].decode("ascii", errors="replace"),
@@ -76,8 +83,8 @@ def receive(connection: socket.socket) -> Call:
         raise
 
 
-def agreed(connection: socket.socket) -> bool:
-    """Say on the blocking connection that the call is accepted; whether the launcher still wants it."""
+def accept_call(connection: socket.socket) -> bool:
+    """Send ACCEPTED on the blocking connection. Return False if the launcher has withdrawn the call before."""
     connection.sendall(ACCEPTED)
     try:
         return bool(connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
@@ -86,38 +93,36 @@ def agreed(connection: socket.socket) -> bool:
 
 
 def send_answer(connection: socket.socket, status: int, stdout: bytes, stderr: bytes) -> None:
-    """Send what the launcher is to print, and its exit status."""
+    """Send the exit status of the launcher, and what it prints to stdout and stderr."""
     connection.sendall(DONE + _ANSWER.pack(status, len(stdout), len(stderr)) + stdout + stderr)
 
 
-def _exactly(connection: socket.socket, length: int) -> bytes:
+def _receive_exactly(connection: socket.socket, length: int) -> bytes:
     chunks = []
     while length:
-        chunk = _some(connection, length)
+        chunk = connection.recv(min(length, _LONGEST_READ))
+        if not chunk:
+            raise WireError("the connection ended in the middle of the call")
         chunks.append(chunk)
         length -= len(chunk)
     return b"".join(chunks)
 
 
-def _some(connection: socket.socket, length: int) -> bytes:
-    chunk = connection.recv(min(length, 1 << 20))
-    if not chunk:
-        raise WireError("the call ended before its end")
-    return chunk
-
-
 def may_be_served(connection: socket.socket) -> bool:
-    """Whether the caller is root or who we are, and paths mean the same to it as to us."""
-    size = _CREDENTIALS.size
-    pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    if uid not in (0, os.geteuid()) or pid <= 0:
+    """Return whether the server may execute the caller's calls.
+
+    The caller must be root or run as the server's user, and be in the server's mount and user namespaces: in others the
+    same path may name another file.
+    """
+    peer = peer_credentials(connection)
+    if not peer.is_trusted or peer.pid <= 0:
         return False
     try:
-        return all(os.stat(f"/proc/{pid}/ns/{kind}").st_ino == _own(kind) for kind in ("mnt", "user"))
+        return all(os.stat(f"/proc/{peer.pid}/ns/{kind}").st_ino == _own_namespace(kind) for kind in ("mnt", "user"))
     except OSError:
         return False
 
 
 @cache
-def _own(kind: str) -> int:
+def _own_namespace(kind: str) -> int:
     return os.stat(f"/proc/self/ns/{kind}").st_ino

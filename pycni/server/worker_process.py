@@ -1,4 +1,4 @@
-"""Further processes that answer at the same socket: one process has one interpreter, and so one processor."""
+"""Additional processes that answer calls at the same socket: one Python interpreter uses one CPU at a time."""
 
 import logging
 import os
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
-    """A process that does something of its own until its channel to this one ends, as it does with this process."""
+    """A forked process that runs `work(channel)`. It sees the end of its parent as the end of the channel."""
 
     def __init__(self, work: Callable[[socket.socket], object]) -> None:
-        """Start it. No other thread of this process may run yet."""
+        """Fork. This process must have only one thread."""
         self._channel, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
@@ -25,21 +25,24 @@ class WorkerProcess:
         theirs.close()
 
     def fileno(self) -> int:
-        """A descriptor that is readable once it has ended."""
+        """Return a descriptor that becomes readable when the process has ended."""
         return self._channel.fileno()
 
-    def meet(self) -> None:
-        """Let it go on, and wait until it has come as far as it says."""
-        with suppress(ConnectionError):  # it has ended: whoever looks at the descriptor will see
+    def wait_until_ready(self) -> None:
+        """Let the process continue, and wait until it reports that it is ready."""
+        with suppress(ConnectionError):  # it has ended; the main loop sees that at the descriptor
             self._channel.send(b"+")
             self._channel.recv(1)
 
-    def dismiss(self) -> None:
-        """Let it come to its end."""
+    def request_stop(self) -> None:
+        """Ask the process to end; do not wait for it."""
         self._channel.shutdown(socket.SHUT_WR)
 
     def join(self, deadline: float) -> bool:
-        """Wait until it has ended, and kill it if it has not by then (time.monotonic()); whether it has by itself."""
+        """Wait for the end of the process until the deadline (of time.monotonic()), and kill it after that.
+
+        Return whether it ended by itself.
+        """
         ended = bool(select.select([self], [], [], max(deadline - time.monotonic(), 0))[0])
         if not ended:
             os.kill(self.pid, signal.SIGKILL)
@@ -54,6 +57,6 @@ def _work_and_exit(work: Callable[[socket.socket], object], channel: socket.sock
         work(channel)
         status = 0
     except BaseException:
-        log.exception("a helping process fails")
+        log.exception("worker process %d failed", os.getpid())
     finally:
         os._exit(status)

@@ -142,22 +142,22 @@ def test_garbage_in_place_of_an_answer_is_error_11_for_add(
 @pytest.mark.exhaustive
 def test_a_hanging_server_is_given_up_before_it_has_accepted(stage: Stage, false_server: FalseServer) -> None:
     """It may still accept later, but sees then that the launcher has changed its mind."""
-    agreed: list[bool] = []
+    accepted: list[bool] = []
 
     def hang(connection: socket.socket) -> None:
         whole_call(connection)
         assert connection.recv(1) == b""  # the launcher has changed its mind
         connection.settimeout(None)
         try:
-            agreed.append(wire.agreed(connection))
+            accepted.append(wire.accept_call(connection))
             connection.sendall(wire.REFUSED)
         except BrokenPipeError:  # it is gone already
-            agreed.append(False)
+            accepted.append(False)
 
     false_server(hang)
     assert oneshot_was_called(stage.run("ADD"))
-    wait_for(lambda: agreed, "the server to accept")
-    assert not any(agreed)
+    wait_for(lambda: accepted, "the server to accept")
+    assert not any(accepted)
 
 
 def test_a_slow_reader_and_a_slow_answer_are_waited_for(stage: Stage, false_server: FalseServer) -> None:

@@ -23,7 +23,7 @@ FOR_EVER = 1000.0
 
 @pytest.fixture
 def _nobody_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leader_follower, "_LONGEST", FOR_EVER)
+    monkeypatch.setattr(leader_follower, "_TURN_LIMIT", FOR_EVER)
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 @pytest.mark.usefixtures("_nobody_is_late")
 def test_who_is_next_takes_the_lead_when_the_leader_steps_aside(pool: ThreadPoolExecutor) -> None:
     turn, said = LeaderFollower(), list[str]()
-    assert turn.take_first()
-    taking = pool.submit(lambda: (turn.take(), said.append("taken")))
+    assert turn.lead_if_vacant()
+    taking = pool.submit(lambda: (turn.wait_for_lead(), said.append("taken")))
     wait_for(lambda: turn._next is not None, "who is next")
-    assert not pool.submit(turn.take_first).result()
+    assert not pool.submit(turn.lead_if_vacant).result()
     said.append("ended")
-    turn.end()
+    turn.resign()
     assert taking.result()[0]
     assert said == ["ended", "taken"]
 
@@ -48,44 +48,44 @@ def test_who_is_next_takes_the_lead_when_the_leader_steps_aside(pool: ThreadPool
 @pytest.mark.usefixtures("_nobody_is_late")
 def test_who_waits_for_calls_need_not_be_helped(pool: ThreadPoolExecutor) -> None:
     turn = LeaderFollower()
-    assert turn.take_first()
-    assert turn.rest()
-    assert not pool.submit(turn.take).result()
-    turn.go_on()
-    taking = pool.submit(turn.take)
+    assert turn.lead_if_vacant()
+    assert turn.set_idle()
+    assert not pool.submit(turn.wait_for_lead).result()
+    turn.set_busy()
+    taking = pool.submit(turn.wait_for_lead)
     wait_for(lambda: turn._next is not None, "who is next")
-    turn.end()
+    turn.resign()
     assert taking.result()
 
 
 def test_who_takes_too_long_loses_the_lead(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leader_follower, "_LONGEST", 0)
+    monkeypatch.setattr(leader_follower, "_TURN_LIMIT", 0)
     turn = LeaderFollower()
-    assert turn.take_first()
-    assert pool.submit(turn.take).result()
-    assert not turn.rest()
-    turn.end()  # it is not ours
-    assert not pool.submit(turn.take_first).result()
-    turn.come_back()  # and who has it is late too: nobody waits for ever
+    assert turn.lead_if_vacant()
+    assert pool.submit(turn.wait_for_lead).result()
+    assert not turn.set_idle()
+    turn.resign()  # it is not ours
+    assert not pool.submit(turn.lead_if_vacant).result()
+    turn.resume()  # and who has it is late too: nobody waits for ever
 
 
 @pytest.mark.usefixtures("_nobody_is_late")
 def test_who_comes_back_to_his_call_is_first(pool: ThreadPoolExecutor) -> None:
     turn, said = LeaderFollower(), list[str]()
-    assert turn.take_first()
+    assert turn.lead_if_vacant()
 
     def lead(name: str, become: Any) -> None:
         become()
         said.append(name)
-        turn.end()
+        turn.resign()
 
-    both = [pool.submit(lead, "next", turn.take), pool.submit(lead, "back", turn.come_back)]
-    wait_for(lambda: turn._next is not None and turn._returning, "both")
-    assert not turn.rest()  # but for calls that have waited, the leader would go on
+    both = [pool.submit(lead, "next", turn.wait_for_lead), pool.submit(lead, "back", turn.resume)]
+    wait_for(lambda: turn._next is not None and turn._resuming, "both")
+    assert not turn.set_idle()  # but for calls that have waited, the leader would go on
     for one in both:
         one.result()
     assert said == ["back", "next"]
-    assert turn.take_first()
+    assert turn.lead_if_vacant()
 
 
 class Blocking(Plugin[NetConf]):
@@ -152,7 +152,7 @@ def test_the_server_goes_on_without_a_helping_process(stage: Stage) -> None:
     first, second = helpers(server)
     os.kill(first, signal.SIGKILL)
     said = stage.state / "server.log"
-    wait_for(lambda: f"process {first}, which helped to answer calls, has ended" in said.read_text(), "the message")
+    wait_for(lambda: f"worker process {first} has ended" in said.read_text(), "the message")
     assert helpers(server) == [second]
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(stage.run, "ADD", PYCNI_ONESHOT_DIR="/nowhere") for _ in range(40)]
@@ -160,7 +160,7 @@ def test_the_server_goes_on_without_a_helping_process(stage: Stage) -> None:
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0
     assert not Path(f"/proc/{second}").exists()
-    assert "gave up" not in said.read_text()
+    assert "abandoned" not in said.read_text()
 
 
 def test_helping_processes_end_with_the_server(stage: Stage) -> None:

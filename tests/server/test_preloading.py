@@ -123,5 +123,5 @@ def test_a_plugin_that_cannot_be_loaded_harms_nobody_else(stage: Stage) -> None:
     server.terminate()
     assert server.wait(30) == 0
     said = (stage.state / "server.log").read_text()
-    assert 'not served: plugin "acme-none" of acme cannot be loaded from nowhere:Plugin' in said
-    assert "not served: no licence" in said
+    assert 'plugin not served: plugin "acme-none" of acme cannot be loaded from nowhere:Plugin' in said
+    assert "plugin not served: no licence" in said

@@ -365,6 +365,6 @@ def test_a_resident_part_that_does_not_start_harms_nobody(tmp_path: Path) -> Non
             begun.clear()
 
     with ExitStack() as residents:
-        lifecycle._house({"broken": Broken, "sound": Sound}, residents, tmp_path)
+        lifecycle._start_background_services({"broken": Broken, "sound": Sound}, residents, tmp_path)
         assert begun == [tmp_path]
     assert begun == []
