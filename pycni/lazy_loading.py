@@ -22,7 +22,8 @@ _MODULES = {
     "subprocess",
     "pycni.kernel.netlink.messages",
     "pycni.kernel.netlink.tc_messages",
-    *(f"{_LINK}.{name}" for name in ("creation", "link_move", "qdiscs", "rate_limit", "readdress", "taps", "vrf")),
+    *(f"{_LINK}.{name}" for name in ("address_change", "addresses", "bridges", "creation", "link_moves", "rate_limit")),
+    *(f"{_LINK}.{name}" for name in ("routes", "rules", "shaping", "taps", "vrfs")),
     *(f"{_FIREWALL}.{name}" for name in ("conntrack", "forward", "hostports", "isolation", "masquerade", "settings")),
     *(f"{_FIREWALL}.firewalld.{name}" for name in ("dbus", "zones")),
     *(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pycni.kernel.link import creation
+from pycni.kernel.link.link import Links
 from pycni.protocol.errors import CniError
 from pycni.testing import wait_for
 from pycni.testing.topology import Netns
@@ -146,7 +146,7 @@ def _kernel_has(feature: str) -> bool:
             (bridge,) = netns.json("ip -j -d link show br0")
             return bool(bridge["linkinfo"]["info_data"]["vlan_filtering"])
         try:
-            creation.probe(netns.netns, feature)
+            Links(netns.netns).expect_kind_supported(feature)
         except CniError:
             return False
         return True

@@ -62,19 +62,19 @@ class Bandwidth(Plugin[BandwidthConfig]):
         if not limits.ingress and not limits.egress:
             return result
         host, port = cni.host, _port(cni, result)
-        host.expect_unshaped(port)
+        host.shaping.expect_absent(port)
         if limits.egress:
-            ifb = host.create_ifb(
+            ifb = host.shaping.create_ifb(
                 ifb_name(cni.owner),
                 mtu=port.state.mtu,
                 alias=cni.owner.label,
-                also_called=go_ifb_name(cni.owner),  # so that the Go plugin's CHECK and DEL find it
+                altname=go_ifb_name(cni.owner),  # so that the Go plugin's CHECK and DEL find it
             )
-            host.create_limit(ifb, limits.egress)
-            host.create_redirect(port, ifb)
+            host.shaping.create_limit(ifb, limits.egress)
+            host.shaping.create_redirect(port, ifb)
             result = replace(result, interfaces=(*result.interfaces, Interface(ifb.name, ifb.mac)))
         if limits.ingress:
-            host.create_limit(port, limits.ingress)
+            host.shaping.create_limit(port, limits.ingress)
         return result
 
     def check(self, cni: Attachment[BandwidthConfig]) -> None:
@@ -83,41 +83,41 @@ class Bandwidth(Plugin[BandwidthConfig]):
         if not limits.ingress and not limits.egress:
             return
         host = cni.host
-        port = host.peer_of(cni.container.link(cni.ifname))
+        port = host.links.peer(cni.container.link(cni.ifname))
         if limits.ingress:
-            host.expect_limit(port, limits.ingress)
+            host.shaping.expect_limit(port, limits.ingress)
         if limits.egress:
             ifb = _ifb(cni)
             ifb.expect(up=True)
-            host.expect_limit(ifb, limits.egress)
-            host.expect_redirect(port, ifb)
+            host.shaping.expect_limit(ifb, limits.egress)
+            host.shaping.expect_redirect(port, ifb)
 
     def delete(self, cni: Attachment[BandwidthConfig]) -> None:
         """Remove the limits from the host's end of the cable, if that is still there, and the ifb."""
         host, eth = cni.host, cni.find_owned_link()
-        port = host.find_peer_of(eth) if eth is not None else None
+        port = host.links.find_peer(eth) if eth is not None else None
         if port is not None:
-            host.delete_shaping(port)
-        host.delete_link(ifb_name(cni.owner))
+            host.shaping.delete(port)
+        host.links.delete(ifb_name(cni.owner))
         other = host.find_link(go_ifb_name(cni.owner))
         # What is still in use, or has an owner, belongs to another interface of the same container.
-        if other is not None and not other.state.alias and other.index not in host.redirect_targets():
-            host.delete_link(other.name)
+        if other is not None and not other.state.alias and other.index not in host.shaping.redirect_targets():
+            host.links.delete(other.name)
 
     def gc(self, cni: Network[BandwidthConfig]) -> None:
         """Remove the ifb of attachments that are not valid any more, the Go plugin's too once nothing leads there."""
         host = cni.host
         host.delete_stale(cni.stale)
         valid = {go_ifb_name(owner) for owner in cni.valid_attachments or ()}
-        unowned = [link for link in host.links() if _is_go_ifb(link) and link.name not in valid]
-        used = host.redirect_targets() if unowned else set()
+        unowned = [link for link in host.links.all() if _is_go_ifb(link) and link.name not in valid]
+        used = host.shaping.redirect_targets() if unowned else set()
         for ifb in unowned:
             if ifb.index not in used:
-                host.delete_link(ifb.name)
+                host.links.delete(ifb.name)
 
     def status(self, cni: Network[BandwidthConfig]) -> None:
         """Ready if the kernel can limit."""
-        cni.host.expect_traffic_control()
+        cni.host.shaping.expect_supported()
 
 
 def _chained(cni: Attachment[BandwidthConfig]) -> Result:
@@ -140,7 +140,7 @@ def _port(cni: Attachment[BandwidthConfig], result: Result) -> "Link":
             f"container interface {eth} has no veth peer",
             details=f'it is "{eth.state.kind or "physical"}"; bandwidth limits cables, as bridge and ptp make them',
         )
-    port = cni.host.peer_of(eth)
+    port = cni.host.links.peer(eth)
     if port.name not in {interface.name for interface in result.interfaces if not interface.sandbox}:
         raise CniError(
             "no veth peer of container interface found in host ns",

@@ -107,10 +107,10 @@ class Bridge(Plugin[BridgeConfig]):
         """Create the bridge if it is missing, attach the container by a veth pair, and configure the addresses."""
         conf, host, container = cni.config, cni.host, cni.container
         mac = conf.mac(cni.args)
-        bridge = host.ensure_bridge(
+        bridge = host.bridges.ensure(
             conf.bridge, mtu=conf.mtu, promisc=conf.promisc_mode, vlan_filtering=conf.filters_vlans
         )
-        port, eth = host.create_veth(
+        port, eth = host.links.create_veth(
             cni.host_ifname,
             peer=cni.ifname,
             peer_in=container,
@@ -118,7 +118,7 @@ class Bridge(Plugin[BridgeConfig]):
             mac=mac,
             alias=cni.owner.label,
         )
-        host.plug(port, bridge, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
+        host.bridges.attach(port, bridge, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
         if conf.filters_vlans:
             port.set_port_vlans(untagged=conf.vlan or 1, tagged=conf.trunk, keep_default=conf.preserve_default_vlan)
         if conf.mac_spoof_check:
@@ -132,13 +132,13 @@ class Bridge(Plugin[BridgeConfig]):
         if lease.ips and conf.ip_masq:
             host.create_masquerade(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
         if not conf.disable_container_interface:
-            container.configure(eth, lease.cidrs, lease.resolved_routes(), dad=conf.enable_dad)
+            container.addresses.configure(eth, lease.cidrs, lease.resolved_routes(), dad=conf.enable_dad)
             # The bridge drops frames until the port is in state forwarding.
-            host.wait_for_carrier(port, *([gateway_link] if gateway_link else []))
+            host.links.wait_for_carrier(port, *([gateway_link] if gateway_link else []))
             if gateway_link:
-                host.wait_until_reachable(gateway_link, lease.gateways)
-            container.wait_until_reachable(eth, lease.cidrs)
-            container.announce(eth)
+                host.addresses.wait_until_reachable(gateway_link, lease.gateways)
+            container.addresses.wait_until_reachable(eth, lease.cidrs)
+            container.addresses.announce(eth)
         return cni.result(*interfaces, lease=lease, on=eth)
 
     def _ensure_gateway_link(self, cni: Attachment[BridgeConfig], bridge: Link) -> Link:
@@ -146,13 +146,13 @@ class Bridge(Plugin[BridgeConfig]):
         conf = cni.config
         if not conf.vlan:
             return bridge
-        return cni.host.ensure_vlan_gateway(bridge, conf.vlan, keep_default=conf.preserve_default_vlan)
+        return cni.host.bridges.ensure_vlan_gateway(bridge, conf.vlan, keep_default=conf.preserve_default_vlan)
 
     def _ensure_gateway(self, cni: Attachment[BridgeConfig], gateway_link: Link, lease: Lease) -> None:
         """Configure the gateway addresses and enable IP forwarding."""
         for gateway in lease.gateways:
-            cni.host.ensure_address(gateway_link, gateway, force=cni.config.force_address)
-        cni.host.ensure_forwarding(lease.cidrs)
+            cni.host.addresses.ensure(gateway_link, gateway, force=cni.config.force_address)
+        cni.host.sysctls.ensure_forwarding(lease.cidrs)
 
     def check(self, cni: Attachment[BridgeConfig]) -> None:
         """Raise CniError if the bridge, the veth pair, its port settings or the firewall state differ from ADD's."""
@@ -167,7 +167,7 @@ class Bridge(Plugin[BridgeConfig]):
         eth.expect(kind="veth")
         if not conf.disable_container_interface:  # otherwise the workload decides whether it is up
             eth.expect(up=True)
-        port = host.peer_of(eth)
+        port = host.links.peer(eth)
         port.expect(master=bridge.index, up=True, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
         if conf.filters_vlans:
             port.expect_port_vlans({conf.vlan or 1, *conf.trunk})
@@ -176,7 +176,7 @@ class Bridge(Plugin[BridgeConfig]):
         if conf.acts_as_gateway:
             gateway_link = host.link(f"{bridge}.{conf.vlan}") if conf.vlan else bridge
             for gateway in Lease(tuple(cni.prev_ips)).gateways:
-                host.expect_address(gateway_link, gateway)
+                host.addresses.expect(gateway_link, gateway)
         if conf.ip_masq and cni.prev_ips:
             cidrs = [ip.address for ip in cni.prev_ips]
             host.expect_masquerade(cidrs, cni.owner, backend=conf.ip_masq_backend)

@@ -53,7 +53,7 @@ def _opened(path: str) -> Iterator[Namespace]:
 async def _set_up(place: Namespace, link: Link) -> None:
     """Set the link up if it is down, and wait until it carries frames; one that never will is tried all the same."""
     if not link.state.up:
-        place.prepare(link)
+        place.addresses.prepare_for_dhcp(link)
     deadline = now() + _CARRIER_DEADLINE
     while link.refresh().operstate not in ("UP", "UNKNOWN") and now() < deadline:
         await asyncio.sleep(_CARRIER_PAUSE)

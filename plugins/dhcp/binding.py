@@ -133,8 +133,8 @@ class Binding:
         if before != (new.cidr,) or routes != new.routes(priority):
             log.warning("%s: %s instead of %s", self, new.cidr, old.cidr if before else "none")
             change = RouteChange(routes, new.routes(priority), self._kept)
-            place.readdress(link, before, (new.cidr,), change)
-            place.announce(link)
+            place.addresses.replace(link, before, (new.cidr,), change)
+            place.addresses.announce(link)
         if new.mtu and new.mtu != old.mtu:
             adopt_mtu(link, new.mtu)
         self._kept, self._pauses = (), self._timing.pauses()
@@ -145,8 +145,8 @@ class Binding:
         """Take the address from the interface: it is, or will be, somebody else's."""
         routes = self.lease.routes(self.record.client.priority)
         with self._interface() as (place, link):
-            self._kept = place.other_routes(link, routes)
-            place.readdress(link, (self.lease.cidr,), (), RouteChange(routes))
+            self._kept = place.routes.added_by_others(link, routes)
+            place.addresses.replace(link, (self.lease.cidr,), (), RouteChange(routes))
         self._write(self.record.model_copy(update={"withdrawn": True}))
 
     def _write(self, record: Record) -> None:

@@ -22,4 +22,4 @@ class Dummy(LinkPlugin[DummyConfig]):
 
     def create_link(self, cni: Attachment[DummyConfig]) -> Link:
         """Create the dummy interface in the container."""
-        return cni.container.create_link(cni.ifname, self.kind, cni.owner)
+        return cni.container.links.create(cni.ifname, self.kind, cni.owner)

@@ -41,7 +41,7 @@ class Memory(Model):
             cookie=cni.container.cookie,
             selector=str(selector),
             physical=not link.state.kind,
-            home=SavedLink.of(link),
+            home=SavedLink.read(link),
         )
 
     @property

@@ -27,7 +27,7 @@ class HostDevice(Plugin[HostDeviceConfig]):
         host, container, selector = cni.host, cni.container, Selector.required(cni.config)
         if cni.config.uses_dpdk:
             return _result_by_name(cni)
-        container.expect_no_link(cni.ifname)
+        container.links.expect_absent(cni.ifname)
         device = selector.find(host)
         if device is None:
             raise CniError(f"failed to find host device: {selector}: link not found", details=_who_has(cni, selector))
@@ -37,9 +37,9 @@ class HostDevice(Plugin[HostDeviceConfig]):
             partial(file.write, remembered.to_json()),
             partial(_forget_what_is_home, host, remembered, file),
         )
-        eth = host.create_move(device, container, cni.ifname, remembered.home)
+        eth = host.link_moves.create(device, container, cni.ifname, remembered.home)
         lease = cni.ipam.add()  # only now: a DHCP client needs the link
-        container.configure(eth, lease.cidrs, lease.resolved_routes(), on_lan=True)
+        container.addresses.configure(eth, lease.cidrs, lease.resolved_routes(), on_lan=True)
         return cni.result(eth, lease=lease, on=eth)
 
     def check(self, cni: Attachment[HostDeviceConfig]) -> None:
@@ -105,10 +105,10 @@ def _bring_home(cni: Network[HostDeviceConfig], remembered: Memory, file: StateF
     """From the container's namespace, or from where the kernel has put it when that was gone."""
     host, home = cni.host, remembered.home
     there = cni.find_namespace(remembered.cookie, cni.request.netns_path, remembered.netns)
-    lent = there.find_lent(home, remembered.ifname) if there is not None else None
+    lent = there.link_moves.find(home, remembered.ifname) if there is not None else None
     if lent is not None:
-        host.bring_home(lent, home)
-    elif not host.welcome(home, patient=remembered.physical and there is None) and remembered.physical:
+        host.link_moves.move_back(lent, home)
+    elif not host.link_moves.restore_returned(home, wait=remembered.physical and there is None) and remembered.physical:
         log.warning("%s is neither in %s nor at home: GC will look again", home.name, remembered.netns)
         return
     file.remove()
@@ -117,11 +117,11 @@ def _bring_home(cni: Network[HostDeviceConfig], remembered: Memory, file: StateF
 def _bring_home_by_alias(cni: Attachment[HostDeviceConfig]) -> None:
     """What has no file here: the Go plugin remembers nothing but the old name, as the alias."""
     conf, eth = cni.config, cni.find_owned_link()
-    if eth is None or not SavedLink.is_known_to(eth):
+    if eth is None or not SavedLink.alias_is_name(eth):
         return
     is_it = cni.is_in_prev_result or eth.state.alias == conf.device or eth.mac == conf.hwaddr
     if is_it and not _is_anothers(cni):
-        cni.host.bring_home(eth, SavedLink(eth.state.alias))
+        cni.host.link_moves.move_back(eth, SavedLink(eth.state.alias))
 
 
 def _is_anothers(cni: Attachment[HostDeviceConfig]) -> bool:

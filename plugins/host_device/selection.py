@@ -107,7 +107,7 @@ class Selector:
         if self.option == "device":
             return host.find_link(self.value)
         if self.option == "hwaddr":
-            found = [link for link in host.links() if link.mac == self.value]
+            found = [link for link in host.links.all() if link.mac == self.value]
             return min(found, key=lambda link: bool(link.state.kind), default=None)  # what stands on it may share it
         device = self._device
         if not device.exists:

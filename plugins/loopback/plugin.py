@@ -12,7 +12,7 @@ class Loopback(Plugin[NetConf]):
         """Set `lo` up and return its addresses, or in a chain the prevResult."""
         lo = cni.container.link(_LO)
         lo.set(up=True)
-        addresses = cni.container.addresses(lo)
+        addresses = cni.container.addresses.of(lo)
         if foreign := [address for address in addresses if not address.ip.is_loopback]:
             raise CniError(f'loopback interface found with non-loopback address "{foreign[0]}"')
         if cni.prev_result is not None:
@@ -28,4 +28,4 @@ class Loopback(Plugin[NetConf]):
 
     def delete(self, cni: Attachment[NetConf]) -> None:
         """Set `lo` down."""
-        cni.container.set_down(_LO)
+        cni.container.links.set_down(_LO)

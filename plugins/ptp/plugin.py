@@ -28,19 +28,19 @@ class Ptp(Plugin[PtpConfig]):
     def add(self, cni: Attachment[PtpConfig]) -> Result:
         """Create the veth pair, with addresses and routes at both ends."""
         conf, host, container = cni.config, cni.host, cni.container
-        container.expect_no_link(cni.ifname)  # before IPAM reserves addresses in vain
+        container.links.expect_absent(cni.ifname)  # before IPAM reserves addresses in vain
         lease = addressing.complete(cni.ipam.add())
-        host.ensure_forwarding(lease.cidrs)
-        port, eth = host.create_veth(
+        host.sysctls.ensure_forwarding(lease.cidrs)
+        port, eth = host.links.create_veth(
             cni.host_ifname, peer=cni.ifname, peer_in=container, mtu=conf.mtu, alias=cni.owner.label
         )
-        host.configure_port(port, addressing.gateways(lease), addressing.routes_to_container(lease))
+        host.addresses.configure_gateway(port, addressing.gateways(lease), addressing.routes_to_container(lease))
         if conf.ip_masq:
             host.create_masquerade(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
-        container.configure(eth, lease.cidrs, addressing.routes_to_host(lease), on_link=False)
-        host.wait_until_reachable(port, addressing.gateways(lease))
-        container.wait_until_reachable(eth, lease.cidrs)
-        container.announce(eth)
+        container.addresses.configure(eth, lease.cidrs, addressing.routes_to_host(lease), on_link=False)
+        host.addresses.wait_until_reachable(port, addressing.gateways(lease))
+        container.addresses.wait_until_reachable(eth, lease.cidrs)
+        container.addresses.announce(eth)
         return cni.result(port, eth, lease=lease, on=eth)
 
     def check(self, cni: Attachment[PtpConfig]) -> None:
@@ -52,13 +52,13 @@ class Ptp(Plugin[PtpConfig]):
         eth = container.link(cni.ifname)
         eth.expect(kind="veth", up=True)
         for route in addressing.routes_to_host(lease):
-            container.expect_route(eth, route)
-        port = host.peer_of(eth)
+            container.routes.expect(eth, route)
+        port = host.links.peer(eth)
         port.expect(up=True)
         for gateway in addressing.gateways(lease):
-            host.expect_address(port, gateway)
+            host.addresses.expect(port, gateway)
         for route in addressing.routes_to_container(lease):
-            host.expect_route(port, route)
+            host.routes.expect(port, route)
         if cni.config.ip_masq:
             host.expect_masquerade(lease.cidrs, cni.owner, backend=cni.config.ip_masq_backend)
 

@@ -65,10 +65,10 @@ class Sbr(Plugin[SbrConfig]):
         """Give each address a routing table and a rule, and move the routes of the interface from table main there."""
         conf, container, result = cni.config, cni.container, cni.required_prev_result
         eth, ips = container.link(cni.ifname), _addresses(cni)
-        with container.locked("choosing a routing table"):
+        with container.routes.lock_tables():
             if conf.table is not None:
                 for ip in ips:
-                    container.create_source_rule(ip.address.ip, conf.table)
+                    container.rules.create(ip.address.ip, conf.table)
             else:
                 for version in (4, 6):
                     self._move_routes(cni, eth, [ip for ip in ips if ip.address.version == version], version)
@@ -79,28 +79,28 @@ class Sbr(Plugin[SbrConfig]):
         if not ips:
             return
         container, hints = cni.container, cni.config.add_source_hints
-        routes, subnets = container.routes_of(eth, version), [ip.address.network for ip in ips]
+        routes, subnets = container.routes.of(eth, version), [ip.address.network for ip in ips]
         for ip in ips:
-            table = container.create_source_rule(ip.address.ip)
+            table = container.rules.create(ip.address.ip)
             for route in _routes_of_address(routes, ip, subnets, cni.config.gateway(ip)):
-                container.create_route(eth, replace(route, table=table))
+                container.routes.create(eth, replace(route, table=table))
         for route in reversed(_on_link_first(routes)):
             source = next((ip.address.ip for ip in ips if route.dst.ip in ip.address.network), None)
             hinted = replace(route, source=source) if hints and route.gw is None and source else None
             if route != hinted:
-                container.withdraw_route(eth, route)
+                container.routes.withdraw(eth, route)
             if hinted and route != hinted:
-                container.create_route(eth, hinted)
+                container.routes.create(eth, hinted)
 
     def check(self, cni: Attachment[SbrConfig]) -> None:
         """Raise CniError unless each address has its rule, and the table of the rule a default route."""
         container, conf = cni.container, cni.config
         eth = container.link(cni.ifname)
         for ip in _addresses(cni):
-            table = container.expect_source_rule(ip.address.ip, conf.table)
+            table = container.rules.expect(ip.address.ip, conf.table)
             gateway = conf.gateway(ip)
             if conf.table is None and gateway is not None:
-                container.expect_route(eth, SourceRoute(_DEFAULT_DST[ip.address.version], gw=gateway, table=table))
+                container.routes.expect(eth, SourceRoute(_DEFAULT_DST[ip.address.version], gw=gateway, table=table))
 
     def delete(self, cni: Attachment[SbrConfig]) -> None:
         """Delete the rules. The kernel deletes the routes with the interface."""
@@ -108,9 +108,9 @@ class Sbr(Plugin[SbrConfig]):
         eth = cni.find_owned_link()
         if eth is None and container.find_link(cni.ifname) is not None:
             return  # the path belongs to another container now, which may have the same addresses
-        present = container.addresses(eth) if eth else []
+        present = container.addresses.of(eth) if eth else []
         sources = {*(cidr.ip for cidr in present), *(ip.address.ip for ip in cni.prev_ips)}
-        container.delete_source_rules(sources, cni.config.table)
+        container.rules.delete(sources, cni.config.table)
 
 
 def _addresses(cni: Attachment[SbrConfig]) -> list[IpConfig]:

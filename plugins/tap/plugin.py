@@ -32,9 +32,9 @@ class TapPlugin(LinkPlugin[TapConfig]):
         conf, container = cni.config, cni.container
         bridge = container.link(conf.bridge) if conf.bridge else None
         tap = Tap(conf.owner, conf.group, conf.multi_queue, conf.selinux_context)
-        link = container.create_tap(cni.ifname, cni.owner, tap, mtu=conf.mtu, mac=conf.requested_mac(cni.args))
+        link = container.taps.create(cni.ifname, cni.owner, tap, mtu=conf.mtu, mac=conf.requested_mac(cni.args))
         if bridge is not None:
-            link.plug_into(bridge, hairpin=False, isolated=False)
+            link.attach_to(bridge)
         return link
 
     def expected_settings(self, cni: Attachment[TapConfig]) -> LinkSettings:
@@ -51,4 +51,4 @@ class TapPlugin(LinkPlugin[TapConfig]):
     def status(self, cni: Network[TapConfig]) -> None:
         """Raise CniError if IPAM is not available or taps cannot be created."""
         cni.ipam.status()
-        cni.host.expect_taps()
+        cni.host.taps.expect_supported()

@@ -35,7 +35,7 @@ class Tuning(Plugin[TuningConfig]):
         result, wanted = cni.required_prev_result, _wanted(cni)
         if wanted.sysctl:
             allowlist.check(wanted.sysctl)
-            cni.container.set_sysctls(sysctls.paths(wanted.sysctl, cni.ifname))
+            cni.container.sysctls.set(sysctls.paths(wanted.sysctl, cni.ifname))
         if not wanted.of_link:
             return result
         eth = cni.container.link(cni.ifname)
@@ -47,7 +47,7 @@ class Tuning(Plugin[TuningConfig]):
         """See that everything is as configured; of what is not configured, nothing is expected."""
         _, wanted = cni.required_prev_result, _wanted(cni)
         if wanted.sysctl:
-            cni.container.expect_sysctls(sysctls.paths(wanted.sysctl, cni.ifname))
+            cni.container.sysctls.expect(sysctls.paths(wanted.sysctl, cni.ifname))
         if wanted.of_link:
             cni.container.link(cni.ifname).expect(**wanted.of_link)
 
@@ -80,7 +80,7 @@ class Tuning(Plugin[TuningConfig]):
             raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE) from None
         wanted = cni.config.wanted({})
         if wanted.sysctl:
-            cni.host.expect_writable_sysctls()
+            cni.host.sysctls.expect_writable()
         if wanted.of_link and not _is_writable(Path(cni.config.data_dir)):
             raise CniError(f"dataDir {cni.config.data_dir} is not writable", code=Code.PLUGIN_NOT_AVAILABLE)
 

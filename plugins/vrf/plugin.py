@@ -45,14 +45,14 @@ class Vrf(Plugin[VrfConfig]):
         name, container, result = cni.config.required_name, cni.container, cni.required_prev_result
         eth = container.link(cni.ifname)
         was_up = eth.state.operstate == "UP"  # the kernel sets the interface down and up when it enters a VRF
-        with container.locked("choosing a routing table"):
-            vrf = container.ensure_vrf(name, cni.config.table or None)
-            container.join_vrf(eth, vrf)
+        with container.routes.lock_tables():
+            vrf = container.vrfs.ensure(name, cni.config.table or None)
+            container.vrfs.join(eth, vrf)
         if was_up:
-            container.wait_until_reachable(eth, [ip.address for ip in cni.prev_ips])
-            port = cni.host.find_peer_of(eth)
+            container.addresses.wait_until_reachable(eth, [ip.address for ip in cni.prev_ips])
+            port = cni.host.links.find_peer(eth)
             if port is not None:
-                cni.host.wait_for_carrier(port)
+                cni.host.links.wait_for_carrier(port)
         return result
 
     def check(self, cni: Attachment[VrfConfig]) -> None:
@@ -62,17 +62,17 @@ class Vrf(Plugin[VrfConfig]):
         vrf.expect(kind="vrf", up=True)
         if conf.table:
             vrf.expect(table=conf.table)
-        container.expect_in_vrf(eth, vrf)
+        container.vrfs.expect_member(eth, vrf)
         for ip in cni.prev_ips:
-            container.expect_address(eth, ip.address)
+            container.addresses.expect(eth, ip.address)
         for route in Lease(tuple(cni.prev_ips), result.routes).resolved_routes():
             table = vrf.state.table if route.table is None else route.table
-            container.expect_route(eth, replace(route, table=table))
+            container.routes.expect(eth, replace(route, table=table))
 
     def delete(self, cni: Attachment[VrfConfig]) -> None:
         """Remove the interface from the VRF, and delete the VRF with its last member."""
-        cni.container.leave_vrf(cni.find_owned_link(), cni.config.vrfname)
+        cni.container.vrfs.leave(cni.find_owned_link(), cni.config.vrfname)
 
     def status(self, cni: Network[VrfConfig]) -> None:
         """Raise CniError if the kernel does not support VRFs."""
-        cni.host.expect_kind("vrf")
+        cni.host.links.expect_kind_supported("vrf")

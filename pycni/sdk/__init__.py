@@ -92,13 +92,13 @@ if TYPE_CHECKING:
     from pycni.kernel.firewall.port_mappings import PortMapping as PortMapping
     from pycni.kernel.firewall.settings import Firewall as Firewall
     from pycni.kernel.journal import Journal as Journal
+    from pycni.kernel.link.address_change import RouteChange as RouteChange
     from pycni.kernel.link.arp import probing as probing
     from pycni.kernel.link.datagrams import Datagram as Datagram
     from pycni.kernel.link.datagrams import DatagramSocket as DatagramSocket
     from pycni.kernel.link.devices import Device as Device
-    from pycni.kernel.link.links import Link as Link
+    from pycni.kernel.link.link import Link as Link
     from pycni.kernel.link.rate_limit import RateLimit as RateLimit
-    from pycni.kernel.link.readdress import RouteChange as RouteChange
     from pycni.kernel.link.routes import SourceRoute as SourceRoute
     from pycni.kernel.link.saved_link import SavedLink as SavedLink
     from pycni.kernel.link.taps import Tap as Tap
@@ -164,9 +164,9 @@ _MODULES = {
     "pycni.kernel.link.arp": ["probing"],
     "pycni.kernel.link.datagrams": ["Datagram", "DatagramSocket"],
     "pycni.kernel.link.devices": ["Device"],
-    "pycni.kernel.link.links": ["Link"],
+    "pycni.kernel.link.link": ["Link"],
     "pycni.kernel.link.rate_limit": ["RateLimit"],
-    "pycni.kernel.link.readdress": ["RouteChange"],
+    "pycni.kernel.link.address_change": ["RouteChange"],
     "pycni.kernel.link.routes": ["SourceRoute"],
     "pycni.kernel.link.saved_link": ["SavedLink"],
     "pycni.kernel.link.taps": ["Tap"],

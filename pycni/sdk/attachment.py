@@ -21,7 +21,7 @@ from pycni.sdk.ipam import Invoke, IpamDelegate
 from pycni.sdk.lease import Lease
 
 if TYPE_CHECKING:
-    from pycni.kernel.link.links import Link
+    from pycni.kernel.link.link import Link
     from pycni.kernel.namespace import Namespace
     from pycni.sdk.address_usage import AddressUsage
 
@@ -53,7 +53,7 @@ class Network(Generic[C]):
         from pycni.kernel.namespace import Namespace  # loads pyroute2, which IPAM plugins never need
 
         host = Namespace.own(self.journal, self.request.host_fd)
-        host.still = self.request.command == "CHECK"
+        host.read_only = self.request.command == "CHECK"
         self._opened.append(host)
         return host
 
@@ -162,7 +162,7 @@ class Attachment(Network[C]):
             if self.request.command == "DEL":
                 return NoNamespace()  # type: ignore[return-value] # it has what DEL needs
             raise
-        container.still = self.request.command == "CHECK"
+        container.read_only = self.request.command == "CHECK"
         self._opened.append(container)
         return container
 
@@ -240,9 +240,9 @@ class Attachment(Network[C]):
         """
         self.ipam.delete_before_link()
         if self.host.find_link(self.host_ifname) is not None:
-            self.host.delete_link(self.host_ifname)
+            self.host.links.delete(self.host_ifname)
         elif self.find_owned_link() is not None:
-            self.container.delete_link(self.ifname)
+            self.container.links.delete(self.ifname)
 
     def delete_link(self) -> None:
         """Remove the container's interface, if it carries this attachment's label.
@@ -252,9 +252,9 @@ class Attachment(Network[C]):
         """
         link = self.container.find_link(self.ifname)
         if link is None:  # an ADD may have been killed before it had given the link its name
-            self.container.delete_link(self.host_ifname)
+            self.container.links.delete(self.host_ifname)
         elif self.owner.owns(link.state.alias) or (self.is_in_prev_result and not is_label(link.state.alias)):
-            self.container.delete_link(self.ifname)
+            self.container.links.delete(self.ifname)
 
     @property
     def is_in_prev_result(self) -> bool:
@@ -269,13 +269,13 @@ class Attachment(Network[C]):
         what the container's namespace still has belongs to other interfaces.
         """
         known = [ip.address for ip in self.prev_ips]
-        kept = [] if known else self.container.all_addresses()
+        kept = [] if known else self.container.addresses.all()
         self.host.delete_masquerade(self.owner, known or None, kept=kept)
 
     def find_owned_link(self) -> "Link | None":
         """The container's interface, for DEL; None if it is gone, or if somebody else's label hangs on its cable."""
         link = self.container.find_link(self.ifname)
-        peer = self.host.find_peer_of(link) if link is not None else None
+        peer = self.host.links.find_peer(link) if link is not None else None
         return link if peer is None or self._may_own(peer.state.alias) else None
 
     def _may_own(self, label: str) -> bool:
@@ -284,8 +284,6 @@ class Attachment(Network[C]):
 
     def expect_prev_result(self) -> None:
         """Raise CniError unless every interface, address and route that ADD reported is still there."""
-        from pycni.kernel.link import addresses, routes
-
         result = self.required_prev_result
         own = None
         for interface in result.interfaces:
@@ -302,9 +300,9 @@ class Attachment(Network[C]):
                 details="CHECK needs the same CNI_IFNAME and CNI_NETNS as the ADD",
             )
         for ip in self.prev_ips:
-            addresses.expect(own, ip.address)
+            self.container.addresses.expect(own, ip.address)
         for route in Lease(tuple(self.prev_ips), result.routes).resolved_routes():
-            routes.expect(own, route)
+            self.container.routes.expect(own, route)
 
 
 def _is_on(ip: IpConfig, result: Result, ifname: str) -> bool:

@@ -13,7 +13,7 @@ from pycni.sdk.models import Field
 from pycni.sdk.plugin import Plugin
 
 if TYPE_CHECKING:
-    from pycni.kernel.link.links import Link
+    from pycni.kernel.link.link import Link
 
 LinkSettings = dict[str, int | str | bool | None]  # by the names of LinkState
 C = TypeVar("C", bound=NetConf)
@@ -39,10 +39,10 @@ class LinkPlugin(Plugin[C]):
 
     def add(self, cni: Attachment[C]) -> Result:
         """Make the link and give it its addresses."""
-        cni.container.expect_no_link(cni.ifname)
+        cni.container.links.expect_absent(cni.ifname)
         link = self.create_link(cni)
         lease = self.lease(cni)  # only now: a DHCP client needs the link
-        cni.container.configure(link, lease.cidrs, lease.resolved_routes(), on_lan=self.on_lan)
+        cni.container.addresses.configure(link, lease.cidrs, lease.resolved_routes(), on_lan=self.on_lan)
         return cni.result(link, lease=lease, on=link)
 
     def check(self, cni: Attachment[C]) -> None:
@@ -60,7 +60,7 @@ class LinkPlugin(Plugin[C]):
     def status(self, cni: Network[C]) -> None:
         """Ready if IPAM is, and the kernel has such links."""
         cni.ipam.status()
-        cni.host.expect_kind(self.kind)
+        cni.host.links.expect_kind_supported(self.kind)
 
     def gc(self, cni: Network[C]) -> None:
         """Only addresses are left behind by a container that is gone."""
@@ -116,7 +116,7 @@ class MasterLinkPlugin(LinkPlugin[M]):
             )
         if self.requires_master_up and not master.state.up:
             raise CniError(f'master "{master}" is down', details=f"set it up: ip link set {master} up")
-        return cni.container.create_link(
+        return cni.container.links.create(
             cni.ifname,
             self.kind,
             cni.owner,
@@ -140,7 +140,7 @@ class MasterLinkPlugin(LinkPlugin[M]):
     def _master(self, cni: Attachment[M]) -> "Link":
         place = cni.container if cni.config.link_in_container else cni.host
         name = self.master_name(cni)
-        master = place.find_link(name) if name else place.find_default_link()
+        master = place.find_link(name) if name else place.links.find_default()
         if master is not None:
             return master
         where = f"the container ({place.path})" if cni.config.link_in_container else "the host"

@@ -7,7 +7,8 @@ from threading import Thread
 import pytest
 
 from pycni.kernel.journal import Journal
-from pycni.kernel.link import addresses
+from pycni.kernel.link import address_readiness
+from pycni.kernel.link.address_readiness import wait_for_multicast_groups
 from pycni.kernel.namespace import Namespace
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner
@@ -28,7 +29,7 @@ def namespace(host: Host) -> Iterator[Namespace]:
 def test_an_address_counts_when_its_group_is_joined(host: Host, namespace: Namespace) -> None:
     """A neighbour that asked before lost a second: its question was not heard."""
     link = namespace.link("v0")
-    waiting = Thread(target=addresses.wait_until_heard, args=(link, [ADDRESS]))
+    waiting = Thread(target=wait_for_multicast_groups, args=(link, [ADDRESS]))
     waiting.start()
     waiting.join(0.1)
     assert waiting.is_alive()
@@ -38,13 +39,13 @@ def test_an_address_counts_when_its_group_is_joined(host: Host, namespace: Names
 
 
 def test_an_address_that_is_never_heard_is_an_error(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "_DEADLINE", 0.0)
+    monkeypatch.setattr(address_readiness, "_TIMEOUT", 0.0)
     with pytest.raises(CniError, match="v0 did not join the multicast groups of its addresses"):
-        addresses.wait_until_heard(namespace.link("v0"), [ADDRESS])
+        wait_for_multicast_groups(namespace.link("v0"), [ADDRESS])
 
 
 def test_nobody_waits_for_ipv4(namespace: Namespace) -> None:
-    addresses.wait_until_heard(namespace.link("v0"), [ip_interface("10.1.0.2/24")])
+    wait_for_multicast_groups(namespace.link("v0"), [ip_interface("10.1.0.2/24")])
 
 
 @pytest.mark.parametrize("plugin", ["bridge", "ptp"])

@@ -8,7 +8,7 @@ import pytest
 
 from pycni.kernel.link.arp import probing
 from pycni.kernel.link.datagrams import DatagramSocket
-from pycni.kernel.link.links import Link
+from pycni.kernel.link.link import Link
 from pycni.kernel.namespace import Namespace
 from pycni.testing import Container, Host, wait_for
 

@@ -12,8 +12,9 @@ import pytest
 
 from pycni.kernel import scheduling
 from pycni.kernel.journal import Journal
-from pycni.kernel.link import links
-from pycni.kernel.link.links import Link, LinkState
+from pycni.kernel.link import deletion
+from pycni.kernel.link.link import Link
+from pycni.kernel.link.link_state import LinkState
 from pycni.kernel.namespace import Namespace
 from pycni.kernel.netlink.rtnetlink import Message, NetlinkError
 from pycni.protocol.errors import CniError
@@ -72,8 +73,8 @@ def test_a_device_that_must_be_down_for_another_mac_goes_down_for_it() -> None:
 
 
 def test_the_peer_of_a_cable_is_found_by_its_index(namespace: Namespace) -> None:
-    assert namespace.peer_of(namespace.link("v0")).name == "v1"
-    assert namespace.find_peer_of(namespace.link("lo")) is None
+    assert namespace.links.peer(namespace.link("v0")).name == "v1"
+    assert namespace.links.find_peer(namespace.link("lo")) is None
 
 
 class Reluctant:
@@ -96,7 +97,7 @@ def delete(namespace: Namespace, name: str, finish: scheduling.BackgroundRunner)
 
     def do() -> bool:
         scheduling.set_background_runner(finish)
-        return links.delete(namespace, name)
+        return deletion.delete(namespace, name)
 
     return copy_context().run(do)
 

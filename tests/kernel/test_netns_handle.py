@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pycni.kernel.journal import Journal
-from pycni.kernel.link import links
+from pycni.kernel.link.link_state import find_state
 from pycni.kernel.netns.handle import OWN, NetnsHandle, is_own_namespace
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host
@@ -67,7 +67,7 @@ def test_nothing_stays_open(container: Container) -> None:
     before = descriptors()
     for _ in range(5):
         netns = NetnsHandle(container.path, Journal())
-        assert links.find_state(netns, "lo")
+        assert find_state(netns, "lo")
         netns.close()
     assert descriptors() == before
 

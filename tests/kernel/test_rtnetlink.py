@@ -5,8 +5,7 @@ import threading
 
 import pytest
 
-from pycni.kernel.link import links
-from pycni.kernel.link.links import LinkState
+from pycni.kernel.link.link_state import LinkState, all_states, get_request
 from pycni.kernel.netlink import rtnetlink
 from pycni.kernel.netlink.rtnetlink import NetlinkError, link_message
 from pycni.testing import Host
@@ -14,9 +13,9 @@ from pycni.testing import Host
 
 def test_a_batch_answers_for_each_message(host: Host) -> None:
     found, missing, up = host.netns.netlink.outcomes(
-        links.question("lo"), links.question("nowhere0"), link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", "lo")])
+        get_request("lo"), get_request("nowhere0"), link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", "lo")])
     )
-    assert [LinkState.of(answer).name for answer in found] == ["lo"]  # type: ignore[union-attr]
+    assert [LinkState.parse(answer).name for answer in found] == ["lo"]  # type: ignore[union-attr]
     assert isinstance(missing, NetlinkError)
     assert missing.errno == errno.ENODEV
     assert up == []
@@ -47,7 +46,7 @@ def test_a_dump_is_whole_while_the_list_changes(host: Host) -> None:
     thread.start()
     try:
         for _ in range(50):
-            names = {state.name for state in links.all_states(host.netns)}
+            names = {state.name for state in all_states(host.netns)}
             assert {f"link{number}" for number in range(40)} <= names
     finally:
         stop.set()

@@ -400,7 +400,7 @@ def test_routes_that_others_have_made_meanwhile_stay(
     runtime.delete()
     assert "203.0.113.0/24 via 10.1.0.9 dev hd1" in host.run("ip route")
     assert not ways(host)
-    assert "has come home, but" not in caplog.text
+    assert "was moved back, but" not in caplog.text
 
 
 @pytest.mark.usefixtures("wire")
@@ -459,7 +459,7 @@ def test_it_comes_home_although_its_bridge_is_gone(
     host.run("ip link del br0")
     runtime.delete()
     assert link(host, "hd0").keys().isdisjoint({"master", "ifalias"})
-    assert "hd0 has come home, but br0, to which it belonged, is gone" in caplog.text
+    assert "hd0 was moved back, but its master br0 is gone" in caplog.text
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")

@@ -14,7 +14,8 @@ class Clean(Plugin[NetConf]):
     """Makes two links on the host, by the book."""
 
     def add(self, cni: Attachment[NetConf]) -> Result:
-        link, _ = cni.host.create_veth(cni.host_ifname, peer=cni.ifname, peer_in=cni.container, alias=cni.owner.label)
+        host, container = cni.host, cni.container
+        link, _ = host.links.create_veth(cni.host_ifname, peer=cni.ifname, peer_in=container, alias=cni.owner.label)
         link.set(up=True)
         return Result()
 

@@ -21,7 +21,7 @@ from pycni.kernel.firewall.nfnetlink import (
 )
 from pycni.kernel.firewall.port_mappings import UdpPort
 from pycni.kernel.link import routes
-from pycni.kernel.link.addresses import FAMILIES
+from pycni.kernel.link.address_requests import FAMILIES
 from pycni.kernel.netns import sysctl
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.protocol.address import Address

@@ -10,7 +10,7 @@ from pycni.kernel.firewall.nftables import isolation as by_nftables
 from pycni.kernel.firewall.nftables import port_isolation
 from pycni.kernel.firewall.nftables.nft import NftError, NftUnavailableError
 from pycni.kernel.firewall.settings import Firewall
-from pycni.kernel.link import links
+from pycni.kernel.link.link_state import all_states, find_state
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
@@ -80,12 +80,12 @@ def delete(netns: NetnsHandle, owner: Owner | Stale, fence: BridgeIsolation | No
 
 def _ports(netns: NetnsHandle, fence: BridgeIsolation) -> list[str]:
     """The ports that are to be isolated. Raises CniError if there is no such link, or no port of it."""
-    state = links.find_state(netns, fence.bridge)
+    state = find_state(netns, fence.bridge)
     if state is None:
         raise CniError(f'cannot isolate "{fence.bridge}": there is no such link on the host')
     if not fence.strict or state.kind != "bridge":
         return []
-    found = [links.find_state(netns, name) for name in fence.ports]
+    found = [find_state(netns, name) for name in fence.ports]
     ports = [port.name for port in found if port is not None and port.master == state.index]
     if not ports:
         raise CniError(
@@ -119,7 +119,7 @@ def _in_use(netns: NetnsHandle, owner: Owner | Stale, fence: BridgeIsolation | N
     own = {fence.bridge, *fence.ports} if fence else set()
     if isinstance(owner, Owner):
         own.add(owner.host_ifname)
-    states = links.all_states(netns)
+    states = all_states(netns)
     names = {state.index: state.name for state in states}
     others = [state for state in states if state.name not in own and not owner.owns(state.alias)]
     return {names.get(state.master, "") for state in others if state.master} | {

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 
 from pycni.kernel.link.datagrams import DatagramSocket
-from pycni.kernel.link.links import Link
+from pycni.kernel.link.link import Link
 from pycni.kernel.netlink import rtnetlink
 from pycni.kernel.netlink.rtnetlink import Message, NetlinkError
 

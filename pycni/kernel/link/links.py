@@ -1,423 +1,202 @@
-"""Links: what the kernel says about one, and what can be done with it."""
+"""The attribute `links` of a namespace: find, create, delete and wait for links."""
+
+from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Self
 
+from pycni.kernel.link import creation, routes
+from pycni.kernel.link.deletion import delete
+from pycni.kernel.link.link import Link, Value, not_found, random_mac, refresh_operstate
+from pycni.kernel.link.link_state import LinkState, all_states, find_state, find_state_at, get_request
 from pycni.kernel.netlink import rtnetlink
-from pycni.kernel.netlink.rtnetlink import NetlinkError, link_message
-from pycni.kernel.netns import sysctl
-from pycni.kernel.netns.handle import NetnsHandle, new_route_socket
-from pycni.kernel.scheduling import BackgroundRunner, background_runner, yield_turn
-from pycni.protocol.errors import CniError
+from pycni.kernel.netlink.rtnetlink import NetlinkError, explain_errors, link_message
+from pycni.kernel.netns.handle import NetnsHandle
+from pycni.kernel.netns.operations import NetnsOperations
+from pycni.kernel.owner import Owner
+from pycni.kernel.scheduling import poll_with_backoff
+from pycni.protocol.errors import CniError, Code
 
-UP, PROMISC, ALLMULTI = 0x1, 0x100, 0x200  # IFF_UP, IFF_PROMISC, IFF_ALLMULTI
-_SKIP_STATISTICS = ("IFLA_EXT_MASK", 8)
-_MISSING = frozenset({errno.ENODEV, errno.ENXIO, errno.ERANGE})  # the last: no link has a name that long
-_ATTRIBUTES = {"mtu": "IFLA_MTU", "mac": "IFLA_ADDRESS", "alias": "IFLA_IFALIAS", "txqlen": "IFLA_TXQLEN"}
-_FLAGS = {"up": UP, "promisc": PROMISC, "allmulti": ALLMULTI}
-_AF_BRIDGE = 7
-_TIME_TO_BEGIN = 0.0002  # seconds
-MODES = {
-    "macvlan": {1: "private", 2: "vepa", 4: "bridge", 8: "passthru"},
-    "ipvlan": {0: "l2", 1: "l3", 2: "l3s"},
-}
-# A port carries the IPv6 of others and has none of its own. A thousand with routes to ff00::/8 make the kernel look at
-# all of them for each packet that a container sends to everybody, and whenever a link goes.
-_PORT = {"accept_ra": "0", "disable_ipv6": "1"}
-Value = int | str | bool | None  # of a property of a link; None leaves it as it is
-_VLAN_PVID, _VLAN_UNTAGGED = 2, 4
+_CARRIER_TIMEOUT = 2.0  # seconds
+_NEW = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
+_MULTICAST_MAC = "01:00:00:00:00:00"
 
 
-def random_mac() -> str:
-    """A random unicast address that no manufacturer owns."""
-    octets = bytearray(os.urandom(6))
-    octets[0] = octets[0] & 0xFC | 0x02
-    return octets.hex(":")
+class Links(NetnsOperations):
+    """The links of a network namespace."""
 
+    __slots__ = ("_cache",)
 
-@contextmanager
-def explained(failure: str) -> Iterator[None]:
-    """Turn the kernel's refusal into a CNI error that starts with what failed."""
-    try:
-        yield
-    except NetlinkError as error:
-        raise CniError(f"{failure}: {error}") from None
+    def __init__(self, netns: NetnsHandle, *, cached: bool = False) -> None:
+        """With `cached` the state of each link is read only once: for calls that change nothing."""
+        super().__init__(netns)
+        self._cache: dict[str, LinkState] | None = {} if cached else None
 
+    def find(self, name: str) -> Link | None:
+        """Return the link called `name`, or None if there is none."""
+        state = (self._cache.get(name) if self._cache else None) or find_state(self._netns, name)
+        return None if state is None else self._link(state)
 
-class LinkState(NamedTuple):
-    """A link as the kernel described it at one moment."""
+    def get(self, name: str) -> Link:
+        """Return the link called `name`. Raises CniError if there is none."""
+        link = self.find(name)
+        if link is None:
+            raise not_found(name)
+        return link
 
-    index: int  # type: ignore[assignment] # it hides the method of tuples
-    name: str
-    kind: str = ""
-    mac: str = ""
-    mtu: int = 0
-    up: bool = False
-    promisc: bool = False
-    allmulti: bool = False
-    txqlen: int = 0  # packets that wait for the device, at most
-    master: int = 0
-    alias: str = ""
-    operstate: str = ""
-    peer: int = 0  # index of a veth's other end, or of what the link stands on, in the namespace where that is
-    vlan_filtering: bool = False
-    hairpin: bool = False
-    isolated: bool = False
-    mode: str = ""  # of a macvlan or an ipvlan, in their words
-    broadcast_queue: int | None = None  # of a macvlan: how many broadcasts may wait
-    vlan: int | None = None  # the id of a vlan
-    table: int | None = None  # by which the members of a vrf are routed
-    user: int | None = None  # who may open a tap; None is root alone, if there is no group either
-    group: int | None = None
-    multi_queue: bool = False
+    def _link(self, state: LinkState) -> Link:
+        if self._cache is not None:
+            self._cache[state.name] = state
+        return Link(self._netns, state)
 
-    @classmethod
-    def of(cls, message: Any) -> Self:
-        """Read an RTM_NEWLINK."""
-        attribute, flags = message.get_attr, message["flags"]
-        info = partial(message.get_nested, "IFLA_LINKINFO")
-        kind, details = info("IFLA_INFO_KIND") or "", {}
-        # What only links of that kind say: attributes of the same numbers mean something else for others.
-        for name, (own, read) in _OWN.get(kind, {}).items():
-            details[name] = read(info("IFLA_INFO_DATA", own))
-        if info("IFLA_INFO_SLAVE_KIND") == "bridge":
-            for name, own in _PORT_FLAGS.items():
-                details[name] = bool(info("IFLA_INFO_SLAVE_DATA", own))
-        return cls(
-            index=message["index"],
-            name=attribute("IFLA_IFNAME"),
-            kind=kind,
-            mac=attribute("IFLA_ADDRESS") or "",
-            mtu=attribute("IFLA_MTU") or 0,
-            up=bool(flags & UP),
-            promisc=bool(flags & PROMISC),
-            allmulti=bool(flags & ALLMULTI),
-            txqlen=attribute("IFLA_TXQLEN") or 0,
-            master=attribute("IFLA_MASTER") or 0,
-            alias=attribute("IFLA_IFALIAS") or "",
-            operstate=attribute("IFLA_OPERSTATE") or "",
-            peer=attribute("IFLA_LINK") or 0,
-            **details,
-        )
+    def all(self) -> list[Link]:
+        """Return every link of the namespace."""
+        return [Link(self._netns, state) for state in all_states(self._netns)]
 
+    def find_default(self) -> Link | None:
+        """Return the link of the default route, or None if there is none.
 
-def _itself(value: Any) -> Any:
-    return value
-
-
-# By the kind of a link: what of LinkState it alone has, where the kernel says it, and how that is read.
-_OWN: Mapping[str, Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
-    "bridge": {"vlan_filtering": ("IFLA_BR_VLAN_FILTERING", bool)},
-    "macvlan": {
-        "mode": ("IFLA_MACVLAN_MODE", lambda number: MODES["macvlan"].get(number, "")),
-        "broadcast_queue": ("IFLA_MACVLAN_BC_QUEUE_LEN", _itself),
-    },
-    "ipvlan": {"mode": ("IFLA_IPVLAN_MODE", lambda number: MODES["ipvlan"].get(number, ""))},
-    "vlan": {"vlan": ("IFLA_VLAN_ID", _itself)},
-    "vrf": {"table": ("IFLA_VRF_TABLE", _itself)},
-    "tun": {
-        "user": ("IFLA_TUN_OWNER", _itself),
-        "group": ("IFLA_TUN_GROUP", _itself),
-        "multi_queue": ("IFLA_TUN_MULTI_QUEUE", bool),
-    },
-}
-_PORT_FLAGS = {"hairpin": "IFLA_BRPORT_MODE", "isolated": "IFLA_BRPORT_ISOLATED"}
-
-
-def other_end(state: LinkState, name: str, mac: str) -> LinkState:
-    """What there is to know of the other end of a new cable, by what the kernel has said of this one."""
-    return LinkState(state.peer, name, kind="veth", mac=mac, mtu=state.mtu, peer=state.index)
-
-
-def _phrase(key: str, value: object) -> str:
-    if key == "up":
-        return "up" if value else "down"
-    return f"{key} {value}"
-
-
-def find_state(netns: NetnsHandle, name: str) -> LinkState | None:
-    """What the kernel says about the link called `name`; None if there is none."""
-    return _answer(netns, question(name))
-
-
-def find_state_at(netns: NetnsHandle, index: int) -> LinkState | None:
-    """What the kernel says about the link with this index; None if there is none."""
-    return _answer(netns, link_message(rtnetlink.GETLINK, [_SKIP_STATISTICS], index=index))
-
-
-def _answer(netns: NetnsHandle, asked: rtnetlink.Message) -> LinkState | None:
-    try:
-        (answer,) = netns.netlink.request(asked)
-    except NetlinkError as error:
-        if error.errno in _MISSING:
-            return None
-        raise
-    return LinkState.of(answer)
-
-
-def question(name: str) -> rtnetlink.Message:
-    """The request for one link by its name."""
-    return link_message(rtnetlink.GETLINK, [("IFLA_IFNAME", name), _SKIP_STATISTICS])
-
-
-def find(netns: NetnsHandle, name: str) -> "Link | None":
-    """Return the link called `name`, or None if there is none."""
-    state = find_state(netns, name)
-    return None if state is None else Link(netns, state)
-
-
-def get(netns: NetnsHandle, name: str) -> "Link":
-    """Return the link called `name`. Raises CniError if there is none."""
-    link = find(netns, name)
-    if link is None:
-        raise missing(name)
-    return link
-
-
-def missing(name: str) -> CniError:
-    """Return the error for a link that does not exist."""
-    return CniError(f'link "{name}" not found')
-
-
-def refresh(netns: NetnsHandle, links: Sequence["Link"]) -> None:
-    """Ask the kernel again about all of these links of a namespace. Raises CniError if one is gone."""
-    for link, outcome in zip(links, netns.netlink.outcomes(*[question(link.name) for link in links]), strict=True):
-        learn(link, outcome)
-
-
-def learn(link: "Link", outcome: list[Any] | NetlinkError) -> None:
-    """Take what the kernel has answered to the `question` about the link for its state. Raises CniError."""
-    link.state = LinkState.of(_answered(link, outcome))
-
-
-def learn_whether_up(link: "Link", outcome: list[Any] | NetlinkError) -> None:
-    """Take from it only whether the link is up and carries frames: what else there is has not changed since."""
-    answer = _answered(link, outcome)
-    link.state = link.state._replace(up=bool(answer["flags"] & UP), operstate=answer.get_attr("IFLA_OPERSTATE") or "")
-
-
-def see_whether_up(netns: NetnsHandle, links: Sequence["Link"]) -> None:
-    """Ask the kernel whether these links of a namespace are up and carry frames. Raises CniError if one is gone."""
-    for link, outcome in zip(links, netns.netlink.outcomes(*[question(link.name) for link in links]), strict=True):
-        learn_whether_up(link, outcome)
-
-
-def _answered(link: "Link", outcome: list[Any] | NetlinkError) -> Any:
-    if not isinstance(outcome, NetlinkError):
-        return outcome[0]
-    if outcome.errno in _MISSING:
-        raise CniError(f'link "{link.name}" is gone')
-    raise outcome
-
-
-def all_states(netns: NetnsHandle) -> list[LinkState]:
-    """Every link of the namespace."""
-    return [LinkState.of(answer) for answer in netns.netlink.dump(link_message(rtnetlink.GETLINK, [_SKIP_STATISTICS]))]
-
-
-def delete(netns: NetnsHandle, name: str) -> bool:
-    """Remove the link; says whether there was one. A veth takes its peer along."""
-    finish = background_runner()
-    try:
-        with yield_turn(briefly=True):
-            if finish is not None:
-                return _delete_until_it_is_gone(netns, name, finish)
-            netns.netlink.request(link_message(rtnetlink.DELLINK, [("IFLA_IFNAME", name)]))
-    except NetlinkError as error:
-        if error.errno in _MISSING:
-            return False
-        raise CniError(f'cannot delete link "{name}": {error}') from None
-    return True
-
-
-def _delete_until_it_is_gone(netns: NetnsHandle, name: str, finish: BackgroundRunner) -> bool:
-    """Have it deleted, and wait until it is gone: nobody sees it any more, in either namespace, and its name is free.
-
-    The kernel holds whoever deletes a link for some 20 ms more, until nothing of it is in use (netdev_run_todo).
-    """
-    state = find_state(netns, name)
-    if state is None:
-        return False
-    deletion, own = link_message(rtnetlink.DELLINK, [], index=state.index), new_route_socket(netns)
-
-    def delete() -> None:
-        with closing(own):  # the door may be closed before the end
-            own.request(deletion)
-
-    deleting, pause = finish(delete), _TIME_TO_BEGIN
-    while True:
-        with suppress(TimeoutError):
-            deleting.result(pause)
-            return True
-        if find_state_at(netns, state.index) is None:  # the kernel answers between two changes of links, not amid one
-            return True
-        pause *= 2
-
-
-class Link:
-    """A link in a namespace, with its state as it was last read."""
-
-    def __init__(self, netns: NetnsHandle, state: LinkState) -> None:
-        self.netns = netns
-        self.state = state
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.state.name
-
-    @property
-    def index(self) -> int:
-        """Its index in the namespace."""
-        return self.state.index
-
-    @property
-    def mac(self) -> str:
-        """Its hardware address."""
-        return self.state.mac
-
-    def refresh(self) -> LinkState:
-        """Ask the kernel again. Raises CniError if the link is gone."""
-        refresh(self.netns, [self])
-        return self.state
-
-    def set(self, **wanted: Value) -> None:
-        """Change mtu, mac, up, promisc, allmulti, txqlen or alias to what is given, from what `state` says.
-
-        It is put back if the call fails.
+        IPv4 comes before IPv6, and within a family the route with the lowest metric counts.
         """
-        self._set(wanted, undone=True)
+        defaults = [(v, metric, index) for v in (4, 6) for metric, index in routes.default_routes(self._netns, v)]
+        state = find_state_at(self._netns, min(defaults)[2]) if defaults else None
+        return None if state is None else Link(self._netns, state)
 
-    def ensure(self, **wanted: Value) -> None:
-        """The same for a link that is shared: what was changed stays."""
-        self._set(wanted, undone=False)
+    def find_peer(self, link: Link) -> Link | None:
+        """Return the veth peer of `link`, a link of another namespace; None if the peer is not in this namespace."""
+        index = link.state.peer
+        if not index:
+            return None
+        cached = next((state for state in (self._cache or {}).values() if state.index == index), None)
+        state = cached or find_state_at(self._netns, index)
+        return self._link(state) if state is not None and state.peer == link.index else None
 
-    def _set(self, wanted: Mapping[str, Value], *, undone: bool) -> None:
-        before = self.state
-        changes = {key: value for key, value in wanted.items() if value not in (None, getattr(before, key))}
-        if not changes:
-            return
-        old = {key: getattr(before, key) for key in changes}
-        words = ", ".join(_phrase(key, value) for key, value in changes.items())
+    def peer(self, link: Link) -> Link:
+        """Return the veth peer of `link`, a link of another namespace. Raises CniError if it is not here."""
+        peer = self.find_peer(link)
+        if peer is None:
+            raise CniError(f"the veth peer of {link} on the host is gone")
+        return peer
+
+    def expect_absent(self, name: str) -> None:
+        """Raise CniError if there is a link called `name`."""
+        if self.find(name) is not None:
+            raise CniError(
+                f'interface "{name}" already exists in {self._netns.path}',
+                details="it needs a DEL before the next ADD",
+            )
+
+    def expect_kind_supported(self, kind: str) -> None:
+        """Raise CniError, code 50, unless the kernel supports links of this kind."""
+        # Never creates a link, since no link may have a multicast MAC. The kernel checks the kind first, and loads its
+        # module.
+        invalid = [("IFLA_ADDRESS", _MULTICAST_MAC), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
+        (outcome,) = self._netns.netlink.outcomes(link_message(rtnetlink.NEWLINK, invalid, how=_NEW))
+        if isinstance(outcome, NetlinkError) and outcome.errno == errno.EOPNOTSUPP:
+            raise CniError(
+                f"this kernel has no {kind} links",
+                code=Code.PLUGIN_NOT_AVAILABLE,
+                details=f"the plugin needs the kernel's module for {kind}",
+            )
+
+    def create_veth(
+        self, name: str, *, peer: str, peer_in: NetnsHandle, mtu: int | None = None, mac: str = "", alias: str = ""
+    ) -> tuple[Link, Link]:
+        """Create a veth pair and return both ends: `name` in this namespace, `peer` in `peer_in`.
+
+        Both ends are down and have their final names and MACs; `mac` is that of the peer. `mtu` is in bytes.
+        """
+        size = [("IFLA_MTU", mtu)] if mtu else []
+        peer_mac = mac or random_mac()
+        end = [("IFLA_IFNAME", peer), ("IFLA_ADDRESS", peer_mac), ("IFLA_NET_NS_FD", peer_in.fd), *size]
+        data = {"attrs": [("VETH_INFO_PEER", {"attrs": end})]}
+        pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}
+        own = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_TXQLEN", 0), *size]
+        creation = link_message(rtnetlink.NEWLINK, [*own, ("IFLA_LINKINFO", pair)], how=_NEW)
+        labelling = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
+
+        def do() -> tuple[Link, Link]:
+            messages = creation, labelling, get_request(name)
+            outcomes = self._netns.netlink.outcomes(*messages)
+            if isinstance(outcomes[0], NetlinkError) and outcomes[0].errno == errno.EEXIST:
+                _expect_no_peer(peer_in, peer, name)
+                delete(self._netns, name)  # left behind by an ADD of the same attachment that was killed
+                outcomes = self._netns.netlink.outcomes(*messages)
+            refusal = next((outcome for outcome in outcomes if isinstance(outcome, NetlinkError)), None)
+            if refusal is not None:
+                if not isinstance(outcomes[0], NetlinkError):
+                    delete(self._netns, name)
+                with explain_errors(f"cannot create veth {name} with peer {peer}"):
+                    raise refusal
+            (answer,) = next(answers for answers in outcomes if answers and not isinstance(answers, NetlinkError))
+            state = LinkState.parse(answer)
+            if not state.peer:  # before Linux 5.11, if both ends have the same index
+                return Link(self._netns, state), Links(peer_in).get(peer)
+            return Link(self._netns, state), Link(peer_in, state.new_peer(peer, peer_mac))
+
+        what = f"create veth {name} with peer {peer}"
+        return self._netns.journal.change(what, do, lambda: delete(self._netns, name))
+
+    def create(
+        self,
+        name: str,
+        kind: str,
+        owner: Owner,
+        *,
+        master: Link | None = None,
+        mtu: int = 0,
+        mac: str = "",
+        settings: Mapping[str, Value] | None = None,
+    ) -> Link:
+        """Create a link that belongs to one attachment; it carries the owner's label and is down.
+
+        `master` is the lower link of a macvlan, ipvlan or vlan and may be in another namespace. `mtu` is in bytes, 0 is
+        the kernel's default. `settings` are fields of LinkState that only links of this kind have. Raises CniError.
+        """
+        netns = self._netns if master is None else master.netns
+        info = creation.link_info(kind, settings or {})
+        attributes = [("IFLA_IFNAME", owner.host_ifname), *creation.size_and_mac(mtu, mac), info]
+        attributes += [("IFLA_LINK", master.index)] if master is not None else []
+        attributes += [("IFLA_NET_NS_FD", self._netns.fd)] if netns is not self._netns else []
+        words = f"{kind} {name}" + (f" on {master}" if master is not None else "")
+
+        def send() -> None:
+            with explain_errors(f"cannot create {words}"):
+                netns.netlink.request(link_message(rtnetlink.NEWLINK, attributes, how=_NEW))
+
+        return creation.create_labelled(self._netns, name, owner, words, send)
+
+    def delete(self, name: str) -> None:
+        """Delete the link called `name`, and with a veth its peer. Go on if this fails."""
+        self._netns.journal.attempt(f"delete link {name}", partial(delete, self._netns, name))
+
+    def set_down(self, name: str) -> None:
+        """Set the link called `name` down if there is one. Go on if this fails."""
 
         def do() -> None:
-            try:
-                self._apply(changes)
-            except CniError:
-                if undone:
-                    with suppress(CniError):
-                        self._apply(old)  # what the kernel had accepted before it refused
-                raise
+            link = self.find(name)
+            if link is not None:
+                link.ensure(up=False)
 
-        self.netns.journal.change(f"set {self.name} {words}", do, (lambda: self._apply(old)) if undone else None)
-        if changes.keys() <= _FLAGS.keys():
-            flags: dict[str, Any] = changes
-            self.state = before._replace(**flags)
-        else:
-            self.refresh()
+        self._netns.journal.attempt(f"set {name} down", do)
 
-    def _apply(self, values: Mapping[str, Value]) -> None:
-        """Set each property by a message of its own: of one that it refuses the kernel may do half."""
-        outcomes = self.netns.netlink.outcomes(*[self.setting(key, value) for key, value in values.items()])
-        for (key, value), outcome in zip(values.items(), outcomes, strict=True):
-            if not isinstance(outcome, NetlinkError):
-                continue
-            with explained(f"cannot set {self.name} {_phrase(key, value)}"):
-                if key != "mac" or outcome.errno != errno.EBUSY:
-                    raise outcome
-                # Some devices take another address only while they are down, and lose their routes by it.
-                down, up = self.setting("up", False), self.setting("up", True)
-                self.netns.netlink.request(down, self.setting(key, value), up)
+    def wait_for_carrier(self, *links: Link) -> None:
+        """Wait until the links can carry frames; a bridge port, until it forwards. Raises CniError after 2 seconds."""
+        for _ in poll_with_backoff(_CARRIER_TIMEOUT):
+            refresh_operstate(self._netns, links)
+            late = [link for link in links if link.state.operstate != "UP"]
+            if not late:
+                return
+        link, *_ = late
+        what = "bridge port" if link.refresh().master else "link"
+        raise CniError(f"{what} in error state: {link} is {link.state.operstate or 'unknown'}")
 
-    def plug_into(self, bridge: "Link", *, hairpin: bool, isolated: bool) -> str:
-        """Make it a port of the bridge and set it up; the other end of the cable is down. Returns the bridge's MAC."""
-        sysctl.prefer(self.netns, {sysctl.link_setting(6, self.name, key): value for key, value in _PORT.items()})
-        messages = [
-            link_message(rtnetlink.NEWLINK, [("IFLA_MASTER", bridge.index)], index=self.index, flags=UP, change=UP)
-        ]
-        if hairpin or isolated:  # a new port is neither
-            flags = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
-            port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": flags})]
-            messages.append(link_message(rtnetlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": port})], index=self.index))
-        (answer,) = self._change(f"plug {self.name} into {bridge.name}", [*messages, question(bridge.name)])
-        return str(answer.get_attr("IFLA_ADDRESS"))
 
-    def refuse_router_advertisements(self) -> None:
-        """Let nobody on the link steer the host that owns it (CVE-2020-10749); to be said before it is up."""
-        sysctl.prefer(self.netns, {sysctl.link_setting(6, self.name, "accept_ra"): "0"})
-
-    def skip_duplicate_address_detection(self) -> None:
-        """Let its link-local address, made of a random MAC, be usable at once; to be said before it is up.
-
-        Until it is, the host asks for no neighbour on behalf of those it forwards for: IPv6 would not reach containers.
-        """
-        sysctl.prefer(self.netns, {sysctl.link_setting(6, self.name, "accept_dad"): "0"})
-
-    def set_port_vlans(self, *, untagged: int, tagged: tuple[int, ...], keep_default: bool) -> None:
-        """The VLANs of a bridge port: `untagged` is its own, `tagged` are its trunk."""
-        present = [] if keep_default else [vlan for vlan in self.port_vlans() if vlan != untagged]
-        removals = [self._port_vlan(rtnetlink.DELLINK, vlan, 0) for vlan in present]
-        additions = [self._port_vlan(rtnetlink.SETLINK, untagged, _VLAN_PVID | _VLAN_UNTAGGED)]
-        additions += [self._port_vlan(rtnetlink.SETLINK, vlan, 0) for vlan in tagged if vlan != untagged]
-        self._change(f"put {self.name} into VLAN {untagged}", removals + additions)
-
-    def port_vlans(self) -> dict[int, int]:
-        """The VLANs of a bridge port and their flags (2: its own, 4: untagged)."""
-        question = link_message(rtnetlink.GETLINK, [("IFLA_EXT_MASK", 2)], family=_AF_BRIDGE)
-        for answer in self.netns.netlink.dump(question):
-            if answer["index"] == self.index:
-                spec = answer.get_attr("IFLA_AF_SPEC")
-                infos = spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else []
-                return {info["vid"]: info["flags"] for info in infos}
-        return {}
-
-    def port_vlan_changes(self, wanted: Mapping[int, int]) -> list[rtnetlink.Message]:
-        """The requests that give the bridge port these VLANs, with their flags, and no others."""
-        present = self.port_vlans()
-        removals = [self._port_vlan(rtnetlink.DELLINK, vlan, 0) for vlan in present if vlan not in wanted]
-        missing = {vlan: flags for vlan, flags in wanted.items() if present.get(vlan) != flags}
-        return removals + [self._port_vlan(rtnetlink.SETLINK, vlan, flags) for vlan, flags in missing.items()]
-
-    def port_settings(self, names: AbstractSet[str]) -> dict[str, int]:
-        """Those of its settings as a bridge port that have these names in the kernel."""
-        (answer,) = self.netns.netlink.request(question(self.name))
-        settings = answer.in_full().get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
-        return {name: value for name, value in (settings["attrs"] if settings else ()) if name in names}
-
-    def expect_port_vlans(self, wanted: AbstractSet[int]) -> None:
-        """Raise CniError unless the bridge port is in all these VLANs."""
-        if missing := wanted - self.port_vlans().keys():
-            raise CniError(f"{self} has lost VLAN {min(missing)}")
-
-    def expect(self, **wanted: object) -> None:
-        """Raise CniError for the first property that is not as `wanted`, as far as `state` (see there) says."""
-        for name, value in wanted.items():
-            found = getattr(self.state, name)
-            if found != value:
-                raise CniError(f"{self.name} should have {name} {value}, but has {found}")
-
-    def _port_vlan(self, kind: int, vlan: int, flags: int) -> rtnetlink.Message:
-        info = ("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags})
-        return link_message(kind, [("IFLA_AF_SPEC", {"attrs": [info]})], family=_AF_BRIDGE, index=self.index)
-
-    def setting(self, key: str, value: Value) -> rtnetlink.Message:
-        """The request that changes one of what `set` changes."""
-        if key in _ATTRIBUTES:
-            return link_message(rtnetlink.NEWLINK, [(_ATTRIBUTES[key], value)], index=self.index)
-        flag = _FLAGS[key]
-        return link_message(rtnetlink.NEWLINK, [], index=self.index, flags=flag if value else 0, change=flag)
-
-    def _change(self, what: str, messages: list[rtnetlink.Message]) -> list[Any]:
-        def send() -> list[Any]:
-            with explained(f"cannot {what}"):
-                return self.netns.netlink.request(*messages)
-
-        return self.netns.journal.change(what, send)
+def _expect_no_peer(netns: NetnsHandle, peer: str, name: str) -> None:
+    """Raise CniError if the container has an interface with the name of the new veth's peer."""
+    if find_state(netns, peer) is not None:
+        raise CniError(
+            f'container veth name ("{peer}") peer provided ("{name}") already exists',
+            details=f"{netns.path} has an interface {peer}; it needs a DEL before the next ADD",
+        )

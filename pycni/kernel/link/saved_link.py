@@ -1,4 +1,4 @@
-"""What a link is like where it belongs, so that one that has been away is made so again."""
+"""The state of a host link before it is moved into a container, and how it is restored afterwards."""
 
 import errno
 import logging
@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from pycni.kernel.link import addresses, links, routes
-from pycni.kernel.link.links import Link
+from pycni.kernel.link import address_requests, routes
+from pycni.kernel.link.link import Link
+from pycni.kernel.link.link_state import find_state, find_state_at
 from pycni.kernel.link.routes import SourceRoute
 from pycni.kernel.netlink import rtnetlink
 from pycni.kernel.netlink.rtnetlink import Message, NetlinkError, link_message
@@ -17,8 +18,8 @@ from pycni.protocol.names import check_ifname
 
 log = logging.getLogger(__name__)
 
-# What makes one port of a bridge differ from another, but for what the kernel finds out itself, such as its cost.
-_OF_A_PORT = frozenset(
+# The configurable settings of a bridge port. The kernel finds out the others itself, such as the path cost.
+_PORT_SETTINGS = frozenset(
     f"IFLA_BRPORT_{setting}"
     for setting in (
         *("PRIORITY", "MODE", "GUARD", "PROTECT", "FAST_LEAVE", "LEARNING", "UNICAST_FLOOD", "MCAST_FLOOD"),
@@ -26,16 +27,16 @@ _OF_A_PORT = frozenset(
         *("VLAN_TUNNEL", "ISOLATED", "LOCKED", "MAB"),
     )
 )
-_AT_ONCE = 100  # messages: a socket takes only so much
-_Step = tuple[str, Message]  # what the link is after it, in words
+_BATCH = 100  # messages: the receive buffer of the socket holds the answers to so many
+_Step = tuple[str, Message]  # what cannot be done if the request fails, as in "set eth0 up", and the request
 
 
 @dataclass(frozen=True, slots=True)
 class SavedLink:
-    """What a link is like where it belongs. While it is away its alias is its name there."""
+    """The state of a link before it was moved. None means unknown: the property is not restored."""
 
     name: str
-    mac: str | None = None  # None leaves it as it is, also in what follows
+    mac: str | None = None
     mtu: int | None = None
     promisc: bool | None = None
     allmulti: bool | None = None
@@ -44,35 +45,35 @@ class SavedLink:
     alias: str = ""
     cidrs: tuple[Cidr, ...] = ()
     routes: tuple[SourceRoute, ...] = ()
-    master: str = ""  # the bridge, VRF or bond that it belongs to
-    port: tuple[tuple[str, int], ...] = ()  # its settings as a port of that bridge, by the kernel's names
-    vlans: tuple[tuple[int, int], ...] = ()  # the same for its VLANs: their numbers and flags
+    master: str = ""  # name of the bridge, VRF or bond
+    port: tuple[tuple[str, int], ...] = ()  # its settings as a bridge port, by their names in the kernel
+    vlans: tuple[tuple[int, int], ...] = ()  # its VLANs as a bridge port: ids and flags
 
     @classmethod
-    def of(cls, link: Link) -> Self:
-        """What it is like now; of its addresses and routes those that somebody gave it for good."""
+    def read(cls, link: Link) -> Self:
+        """Return the present state of the link, with its permanent addresses and routes."""
         state = link.refresh()
-        master = links.find_state_at(link.netns, state.master) if state.master else None
+        master = find_state_at(link.netns, state.master) if state.master else None
         is_port = master is not None and master.kind == "bridge"
         return cls(
             name=state.name,
-            mac=None if master is not None and master.kind == "bond" else state.mac,  # a bond lends out its own
+            mac=None if master is not None and master.kind == "bond" else state.mac,  # a bond gives it the bond's MAC
             mtu=state.mtu,
             promisc=state.promisc,
             allmulti=state.allmulti,
             txqlen=state.txqlen,
             up=state.up,
             alias="" if state.alias == state.name else state.alias,
-            cidrs=tuple(addresses.lasting_on(link)),
-            routes=tuple(routes.lasting_on(link)),
+            cidrs=tuple(address_requests.list_permanent(link)),
+            routes=tuple(routes.permanent(link)),
             master="" if master is None else master.name,
-            port=tuple(link.port_settings(_OF_A_PORT).items()) if is_port else (),
+            port=tuple(link.port_settings(_PORT_SETTINGS).items()) if is_port else (),
             vlans=tuple(link.port_vlans().items()) if is_port else (),
         )
 
     @staticmethod
-    def is_known_to(link: Link) -> bool:
-        """Whether the link's alias can be its name at home."""
+    def alias_is_name(link: Link) -> bool:
+        """Return whether the alias of the link can be the name that it had before it was moved."""
         try:
             check_ifname(link.state.alias)
         except CniError:
@@ -80,74 +81,75 @@ class SavedLink:
         return True
 
 
-def restore(link: Link, home: SavedLink) -> None:
-    """Make a link that is at home what it was. What it cannot have again is logged: that it is there counts more."""
-    _take(link, home, [*_identity(link, home), *_membership(link, home)])
-    _take(link, home, [*_vlans(link, home), *_addresses(link, home), *_being_up(link, home)])
-    _take(link, home, _ways(link, home), unless=errno.EEXIST)  # others may have found another way meanwhile
-    _take(link, home, _alias(link, home))  # last: until then whoever comes next begins anew
+def restore(link: Link, saved: SavedLink) -> None:
+    """Restore the state of a link that is back in its namespace. Log what cannot be restored."""
+    _send(link, saved, [*_properties(link, saved), *_membership(link, saved)])
+    _send(link, saved, [*_vlans(link, saved), *_addresses(link, saved), *_up(link, saved)])
+    _send(link, saved, _routes(link, saved), tolerated=errno.EEXIST)  # others may have added such a route meanwhile
+    _send(link, saved, _alias(link, saved))  # last: the alias marks a link that has yet to be restored
 
 
-def _take(link: Link, home: SavedLink, steps: Iterable[_Step], *, unless: int = 0) -> None:
-    taken, outcomes = list(steps), []
-    for first in range(0, len(taken), _AT_ONCE):
-        outcomes += link.netns.netlink.outcomes(*[message for _, message in taken[first : first + _AT_ONCE]])
-    for (words, _), outcome in zip(taken, outcomes, strict=True):
-        if isinstance(outcome, NetlinkError) and outcome.errno != unless:
-            log.warning("%s has come home, but cannot be %s: %s", home.name, words, outcome)
+def _send(link: Link, saved: SavedLink, steps: Iterable[_Step], *, tolerated: int = 0) -> None:
+    sent, outcomes = list(steps), []
+    for first in range(0, len(sent), _BATCH):
+        outcomes += link.netns.netlink.outcomes(*[message for _, message in sent[first : first + _BATCH]])
+    for (words, _), outcome in zip(sent, outcomes, strict=True):
+        if isinstance(outcome, NetlinkError) and outcome.errno != tolerated:
+            log.warning("%s was moved back, but cannot %s: %s", saved.name, words, outcome)
 
 
-def _identity(link: Link, home: SavedLink) -> Iterator[_Step]:
-    if link.name != home.name:
-        yield "down", link.setting("up", False)  # as some kernels want it
-        yield f"called {home.name}", _setting(link, "IFLA_IFNAME", home.name)
+def _properties(link: Link, saved: SavedLink) -> Iterator[_Step]:
+    if link.name != saved.name:
+        yield "be set down", link.change_request("up", False)  # some kernels rename only links that are down
+        yield f"be renamed to {saved.name}", _set_request(link, "IFLA_IFNAME", saved.name)
     for key in ("mac", "mtu", "promisc", "allmulti", "txqlen"):
-        value = getattr(home, key)
+        value = getattr(saved, key)
         if value not in (None, getattr(link.state, key)):
-            yield f"with {key} {value}", link.setting(key, value)
+            yield f"be given {key} {value}", link.change_request(key, value)
 
 
-def _membership(link: Link, home: SavedLink) -> Iterator[_Step]:
-    if not home.master:
+def _membership(link: Link, saved: SavedLink) -> Iterator[_Step]:
+    if not saved.master:
         return
-    master = links.find_state(link.netns, home.master)
+    master = find_state(link.netns, saved.master)
     if master is None:
-        log.warning("%s has come home, but %s, to which it belonged, is gone", home.name, home.master)
+        log.warning("%s was moved back, but its master %s is gone", saved.name, saved.master)
         return
-    yield f"in {home.master}", _setting(link, "IFLA_MASTER", master.index)  # while it is down, as a bond wants it
-    if home.port:
-        port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": home.port})]
-        yield f"such a port of {home.master}", _setting(link, "IFLA_LINKINFO", {"attrs": port})
+    # A bond accepts only links that are down.
+    yield f"be made a member of {saved.master}", _set_request(link, "IFLA_MASTER", master.index)
+    if saved.port:
+        port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": saved.port})]
+        yield f"get its port settings of {saved.master}", _set_request(link, "IFLA_LINKINFO", {"attrs": port})
 
 
-def _setting(link: Link, name: str, value: object) -> Message:
+def _set_request(link: Link, name: str, value: object) -> Message:
     return link_message(rtnetlink.NEWLINK, [(name, value)], index=link.index)
 
 
-def _vlans(link: Link, home: SavedLink) -> Iterator[_Step]:
-    state = links.find_state_at(link.netns, link.index)
-    if home.port and state is not None and state.master:
-        for message in link.port_vlan_changes(dict(home.vlans)):
-            yield f"in its VLANs of {home.master}", message
+def _vlans(link: Link, saved: SavedLink) -> Iterator[_Step]:
+    state = find_state_at(link.netns, link.index)
+    if saved.port and state is not None and state.master:
+        for message in link.port_vlan_requests(dict(saved.vlans)):
+            yield f"be put into its VLANs of {saved.master}", message
 
 
-def _addresses(link: Link, home: SavedLink) -> Iterator[_Step]:
-    present = addresses.on(link)
-    for cidr in home.cidrs:
+def _addresses(link: Link, saved: SavedLink) -> Iterator[_Step]:
+    present = address_requests.list_with_flags(link)
+    for cidr in saved.cidrs:
         if cidr not in present:
-            yield f"with {cidr}", addresses.addition(link.index, cidr)
+            yield f"be given {cidr}", address_requests.addition(link.index, cidr)
 
 
-def _being_up(link: Link, home: SavedLink) -> Iterator[_Step]:
-    if home.up:
-        yield "up", link.setting("up", True)
+def _up(link: Link, saved: SavedLink) -> Iterator[_Step]:
+    if saved.up:
+        yield "be set up", link.change_request("up", True)
 
 
-def _alias(link: Link, home: SavedLink) -> Iterator[_Step]:
-    yield f'with the alias "{home.alias}"', link.setting("alias", home.alias)
+def _alias(link: Link, saved: SavedLink) -> Iterator[_Step]:
+    yield f'be given the alias "{saved.alias}"', link.change_request("alias", saved.alias)
 
 
-def _ways(link: Link, home: SavedLink) -> Iterator[_Step]:
-    for route in home.routes:
-        words = f"the way to {route.dst}" + (f" by {route.gw}" if route.gw else "")
+def _routes(link: Link, saved: SavedLink) -> Iterator[_Step]:
+    for route in saved.routes:
+        words = f"be given the route to {route.dst}" + (f" via {route.gw}" if route.gw else "")
         yield words, routes.addition(link.index, route, rtnetlink.CREATE | rtnetlink.EXCLUSIVE)

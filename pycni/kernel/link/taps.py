@@ -1,4 +1,4 @@
-"""Taps: links whose frames a process reads and writes, such as a virtual machine's."""
+"""The attribute `taps` of a namespace: links whose frames a process reads and writes, such as a virtual machine."""
 
 import fcntl
 import os
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycni.kernel.link import creation
-from pycni.kernel.link.links import Link
-from pycni.kernel.netlink.codec import Attributes
-from pycni.kernel.netns.handle import NetnsHandle
+from pycni.kernel.link.link import Link
+from pycni.kernel.netns.operations import NetnsOperations
 from pycni.kernel.owner import Owner
 from pycni.protocol.errors import CniError, Code
 
@@ -25,47 +24,55 @@ _REQUEST = struct.Struct("=16sH22x")  # struct ifreq
 
 @dataclass(frozen=True)
 class Tap:
-    """Who may open a tap, and how."""
+    """Who may open a tap, and with how many queues."""
 
-    user: int | None = None  # root alone, if there is no group either
+    user: int | None = None  # only root if `group` is None too
     group: int | None = None
     multi_queue: bool = False
     selinux_context: str = ""
 
 
-def create(container: NetnsHandle, name: str, owner: Owner, tap: Tap, attributes: Attributes) -> Link:
-    """Make a tap that stays without a process, still down. Whoever opens it says how its frames begin."""
+class Taps(NetnsOperations):
+    """The taps of a network namespace."""
 
-    def make() -> None:
-        with container.entered():
-            if tap.selinux_context:
-                _make_labelled(owner.host_ifname, tap)
-            else:
-                _make(owner.host_ifname, tap)
+    __slots__ = ()
 
-    return creation.make_and_label(container, name, owner, f"tap {name}", make, late=attributes)
+    def create(self, name: str, owner: Owner, tap: Tap, *, mtu: int = 0, mac: str = "") -> Link:
+        """Create a persistent tap that carries the owner's label, down, and return it. Raises CniError.
+
+        `mtu` is in bytes, 0 is the kernel's default. The program that opens the tap chooses the format of the frames.
+        """
+
+        def create() -> None:
+            with self._netns.entered():
+                if tap.selinux_context:
+                    _create_in_context(owner.host_ifname, tap)
+                else:
+                    _create(owner.host_ifname, tap)
+
+        late = creation.size_and_mac(mtu, mac)
+        return creation.create_labelled(self._netns, name, owner, f"tap {name}", create, late)
+
+    def expect_supported(self) -> None:
+        """Raise CniError, code 50, unless this process can create taps."""
+        try:
+            os.close(_open())
+        except OSError as error:
+            raise CniError(
+                f"no taps can be made: {_TUN}: {os.strerror(error.errno or 0).lower()}",
+                code=Code.PLUGIN_NOT_AVAILABLE,
+                details="the plugin needs the kernel's module tun and its device",
+            ) from None
 
 
-def probe() -> None:
-    """Raise CniError, code 50, unless taps can be made."""
-    try:
-        os.close(_opened())
-    except OSError as error:
-        raise CniError(
-            f"no taps can be made: {_TUN}: {os.strerror(error.errno or 0).lower()}",
-            code=Code.PLUGIN_NOT_AVAILABLE,
-            details="the plugin needs the kernel's module tun and its device",
-        ) from None
-
-
-def _opened() -> int:
+def _open() -> int:
     return os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
 
 
-def _make(name: str, tap: Tap) -> None:
+def _create(name: str, tap: Tap) -> None:
     flags = _TAP | _NO_PACKET_INFORMATION | _EXCLUSIVE | (_MULTI_QUEUE if tap.multi_queue else 0)
     try:
-        descriptor = _opened()
+        descriptor = _open()
         try:
             fcntl.ioctl(descriptor, _SET_INTERFACE, _REQUEST.pack(name.encode(), flags))
             if tap.user is not None:
@@ -80,24 +87,24 @@ def _make(name: str, tap: Tap) -> None:
 
 
 def _signed(number: int) -> int:
-    """The number of a user or group as ioctl takes it: with the same 32 bits."""
+    """Return the id of a user or group as the signed number with the same 32 bits, which ioctl needs."""
     return number - (1 << 32) if number >> 31 else number
 
 
-def _make_labelled(name: str, tap: Tap) -> None:
-    """Let a process with the context make it: a tap has the context of its maker."""
+def _create_in_context(name: str, tap: Tap) -> None:
+    """Create the tap in a process with the SELinux context: a tap gets the context of its creator."""
     command = ["ip", "tuntap", "add", "dev", name, "mode", "tap", *(["multi_queue"] if tap.multi_queue else [])]
     command += ["user", str(tap.user)] if tap.user is not None else []
     command += ["group", str(tap.group)] if tap.group is not None else []
-    with _next_process_labelled(tap.selinux_context):
+    with _selinux_exec_context(tap.selinux_context):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CniError(f"cannot create a tap: {done.stderr.strip()}", details=f"asked was: {' '.join(command)}")
+        raise CniError(f"cannot create a tap: {done.stderr.strip()}", details=f"the command was: {' '.join(command)}")
 
 
 @contextmanager
-def _next_process_labelled(context: str) -> Iterator[None]:
-    """Whatever this thread starts runs in the SELinux context."""
+def _selinux_exec_context(context: str) -> Iterator[None]:
+    """Run the processes that this thread starts in the SELinux context."""
     try:
         _EXEC_LABEL.write_text(f"{context}\0")
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pycni.kernel.firewall import forward, hostports, isolation, masquerade
 from pycni.kernel.firewall.nftables import nft, spoof_check
 from pycni.kernel.firewall.port_mappings import HostPorts
-from pycni.kernel.link.links import Link
+from pycni.kernel.link.link import Link
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Abandoned, Owner, Stale
 from pycni.protocol.address import Address, Cidr

@@ -7,11 +7,13 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pycni.kernel.netlink import codec, messages
 from pycni.kernel.netlink.codec import Attributes
+from pycni.protocol.errors import CniError
 
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
@@ -45,6 +47,15 @@ class NetlinkError(OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+@contextmanager
+def explain_errors(failure: str) -> Iterator[None]:
+    """Turn a NetlinkError inside this block into a CniError that starts with `failure`, as in "cannot set eth0 up"."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise CniError(f"{failure}: {error}") from None
 
 
 class Message(NamedTuple):

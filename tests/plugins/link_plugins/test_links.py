@@ -253,9 +253,9 @@ def test_status_fails_if_the_kernel_lacks_the_link_kind(
 @pytest.mark.direct
 def test_expect_kind_names_the_missing_link_kind(host: Host) -> None:
     own = Namespace.own(Journal())
-    own.expect_kind("veth")
+    own.links.expect_kind_supported("veth")
     with pytest.raises(CniError, match="this kernel has no unknownkind links") as caught:
-        own.expect_kind("unknownkind")
+        own.links.expect_kind_supported("unknownkind")
     own.close()
     assert caught.value.code == 50
     assert link_names(host) == {"lo"}

@@ -155,7 +155,7 @@ def test_error_for_an_invalid_configuration_names_the_option(attachment: CreateR
 
 
 def test_no_tap_is_left_if_the_kernel_refuses_the_mtu(attachment: CreateRunner, container: Container) -> None:
-    with pytest.raises(CniError, match="cannot make eth0 of the new link: invalid argument"):
+    with pytest.raises(CniError, match="cannot configure the new link eth0: invalid argument"):
         attachment("tap", mtu=1 << 20).add()
     assert "eth0" not in container.run("ip -br link")
 

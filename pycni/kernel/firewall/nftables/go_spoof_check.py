@@ -13,7 +13,7 @@ from typing import Any
 from pycni.kernel.firewall.nftables.go_chain import GoChain
 from pycni.kernel.firewall.nftables.lookup import lookup
 from pycni.kernel.firewall.nftables.nft import opened
-from pycni.kernel.link import links
+from pycni.kernel.link.link_state import all_states
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale
 
@@ -48,7 +48,7 @@ def _those_of_no_port(netns: NetnsHandle) -> list[str]:
     if not _has_chain(netns, _BASE):
         return []
     ports = {rule["comment"].removeprefix(_COMMENT): _port(rule) for rule in _JUMPS.rules(netns, _is_comment)}
-    there = {state.name for state in links.all_states(netns)}  # only now: a port is older than its rule
+    there = {state.name for state in all_states(netns)}  # only now: a port is older than its rule
     return [name for name, port in ports.items() if port and port not in there]
 
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, ip_interface
 
 import pytest
 
-from pycni.kernel.link.readdress import RouteChange
+from pycni.kernel.link.address_change import RouteChange
 from pycni.kernel.namespace import Namespace
 from pycni.protocol.result import Route
 from pycni.testing import Container
@@ -36,9 +36,9 @@ def test_routes_of_others_come_back_with_all_their_attributes(container: Contain
     container.run("ip route add 10.8.0.0/16 via 10.1.0.9 metric 5 mtu 1300 advmss 1200")
     container.run("ip route add 10.9.0.0/16 via 10.1.0.9 table 77 src 10.1.0.2")
     change = RouteChange((default("10.1.0.1"),), (default("10.1.0.254"),))
-    place.readdress(place.link("eth0"), [OLD], [NEW], change)
-    assert NEW in place.addresses(place.link("eth0"))
-    assert OLD not in place.addresses(place.link("eth0"))
+    place.addresses.replace(place.link("eth0"), [OLD], [NEW], change)
+    assert NEW in place.addresses.of(place.link("eth0"))
+    assert OLD not in place.addresses.of(place.link("eth0"))
     assert routes(container) == {
         "default via 10.1.0.254",
         "10.8.0.0/16 via 10.1.0.9 metric 5 mtu 1300 advmss 1200",
@@ -50,7 +50,7 @@ def test_a_route_without_a_way_to_its_gateway_is_lost_and_said_so(
     container: Container, place: Namespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     container.run("ip route add 10.8.0.0/16 via 10.1.0.9")
-    place.readdress(place.link("eth0"), [OLD], [ELSEWHERE], RouteChange((default("10.1.0.1"),)))
+    place.addresses.replace(place.link("eth0"), [OLD], [ELSEWHERE], RouteChange((default("10.1.0.1"),)))
     assert routes(container) == set()
     assert "the route to 10.8.0.0/16 via 10.1.0.9 is lost" in caplog.text
 
@@ -60,7 +60,7 @@ def test_another_address_of_the_link_keeps_what_goes_by_it(
 ) -> None:
     container.run("ip addr add 10.7.0.2/24 dev eth0 && ip route add 10.8.0.0/16 via 10.7.0.1 src 10.7.0.2")
     change = RouteChange((default("10.1.0.1"),), (default("10.2.0.1"),))
-    place.readdress(place.link("eth0"), [OLD], [ELSEWHERE], change)
+    place.addresses.replace(place.link("eth0"), [OLD], [ELSEWHERE], change)
     assert routes(container) == {"default via 10.2.0.1", "10.8.0.0/16 via 10.7.0.1 src 10.7.0.2"}
     assert caplog.text == ""
 
@@ -69,7 +69,7 @@ def test_where_the_address_stays_only_routes_change(container: Container, place:
     container.run("ip route add 10.8.0.0/16 via 10.1.0.9")
     change = RouteChange((default("10.1.0.1"),), (default("10.1.0.254"),))
     (before,) = container.json("ip -j -4 addr show dev eth0")
-    place.readdress(place.link("eth0"), [OLD], [OLD], change)
+    place.addresses.replace(place.link("eth0"), [OLD], [OLD], change)
     assert routes(container) == {"default via 10.1.0.254", "10.8.0.0/16 via 10.1.0.9"}
     (after,) = container.json("ip -j -4 addr show dev eth0")
     assert after["addr_info"] == before["addr_info"]
@@ -78,6 +78,6 @@ def test_where_the_address_stays_only_routes_change(container: Container, place:
 def test_what_is_gone_already_is_no_failure(container: Container, place: Namespace) -> None:
     container.run("ip addr flush dev eth0")
     change = RouteChange((default("10.1.0.1"),), (default("10.1.0.254"),))
-    place.readdress(place.link("eth0"), [OLD], [NEW], change)
-    assert NEW in place.addresses(place.link("eth0"))
+    place.addresses.replace(place.link("eth0"), [OLD], [NEW], change)
+    assert NEW in place.addresses.of(place.link("eth0"))
     assert routes(container) == {"default via 10.1.0.254"}
