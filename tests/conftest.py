@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pycni.kernel.link.link import Links
+from pycni.kernel.link.links import Links
 from pycni.protocol.errors import CniError
 from pycni.testing import wait_for
 from pycni.testing.topology import Netns
