@@ -1,14 +1,16 @@
-"""Modules that load, and methods that are compiled, when they are first used, for processes that live for one call.
+"""Lazy loading for processes that answer one call: modules are executed, and methods compiled, at their first use.
 
-Most calls need one firewall out of three, start no process, and never ask which distributions are installed; but who
-might need any of it says so at the top of its file, as is usual. A resident process loads everything.
+Most calls need one of three firewalls, start no process and write no log. Modules still import whatever they may need
+at the top of the file. A server does not use this module: it loads everything before it is ready.
 
-(A second `import x` of what waits makes it load; `from package import x` does not.)
+Three mechanisms:
+
+- LazyLoader of importlib, for modules of pycni that are imported with `import x` or `from package import x`.
+- Stand-ins in `sys.modules`, for modules of the standard library; `import x` gets the stand-in.
+- Methods of dataclasses of known packages are compiled when they are first called.
 """
 
-import dataclasses
 import sys
-import typing
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
@@ -33,13 +35,27 @@ _MODULES = {
     *(f"{_FIREWALL}.nftables.{name}" for name in ("address_owners", "forward", "hostports", "isolation", "masquerade")),
     *(f"{_FIREWALL}.nftables.{name}" for name in ("go_hostports", "go_spoof_check", "port_isolation", "spoof_check")),
 }
-_PATIENT = {"pycni", "pycni_plugins", "pydantic", "annotated_types"}
+_STANDARD_LIBRARY = ("copy", "ctypes", "inspect", "shlex")  # dataclasses imports two of them
 _METADATA = "importlib.metadata"
 _CORE_SCHEMA = "pydantic_core.core_schema"
+_WITH_LAZY_METHODS = {"pycni", "pycni_plugins", "pydantic", "annotated_types"}
+
+
+def defer() -> None:
+    """Load these modules and compile these methods lazily from now on."""
+    sys.meta_path.insert(0, _Finder)
+    for name in _STANDARD_LIBRARY:
+        sys.modules.setdefault(name, StandIn(name))
+    sys.modules.setdefault(_METADATA, _MetadataStandIn(_METADATA))
+    import dataclasses
+
+    # Python 3.11 and 3.12 have this function.
+    if compile_method := getattr(dataclasses, "_create_fn", None):
+        dataclasses._create_fn = _lazily(compile_method)  # type: ignore[attr-defined] # noqa: SLF001
 
 
 class _Finder:
-    """Finds the modules that can wait."""
+    """Finds the modules that are executed at their first use."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, _target: ModuleType | None = None) -> ModuleSpec | None:
@@ -53,8 +69,34 @@ class _Finder:
         return spec
 
 
+class StandIn(ModuleType):
+    """An entry of `sys.modules` that loads the real module when an attribute is used, in whichever module."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.load(), name)
+
+    def load(self) -> ModuleType:
+        """Return the real module, which takes the place of this one."""
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return import_module(self.__name__)
+
+
+class _MetadataStandIn(StandIn):
+    """The stand-in for importlib.metadata: pydantic imports entry_points by name, and does not call it."""
+
+    def entry_points(self, **params: Any) -> Any:
+        """Load the module and call its function."""
+        return self.load().entry_points(**params)
+
+
 class _WithRecords:
-    """Loads a module whose eighty TypedDicts are for type checkers alone: to make them would take 10 to 15 ms."""
+    """Loads pydantic_core.core_schema without creating its eighty TypedDicts, which takes 10 to 15 ms.
+
+    They are for type checkers. The functions in that module call them as one calls `dict`.
+    """
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -63,73 +105,48 @@ class _WithRecords:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        import typing
+
         import typing_extensions
 
-        homes: list[Any] = [typing, typing_extensions]
-        real = [home.TypedDict for home in homes]
+        modules: list[Any] = [typing, typing_extensions]
+        real = [module.TypedDict for module in modules]
         try:
-            for home in homes:
-                home.TypedDict = _Record
+            for typing_module in modules:
+                typing_module.TypedDict = _Record
             self._loader.exec_module(module)
         finally:
-            for home, of_home in zip(homes, real, strict=True):
-                home.TypedDict = of_home
+            for typing_module, its_own in zip(modules, real, strict=True):
+                typing_module.TypedDict = its_own
 
 
 class _Record(dict[str, Any]):
-    """Stands in for TypedDict: what is derived from it makes dictionaries, as there."""
+    """Stands in for TypedDict: calling a class derived from it returns a dict, as there."""
 
     def __init_subclass__(cls, *, total: bool = True) -> None:
-        """Nothing is remembered of the fields."""
+        """Ignore the fields."""
 
     def __new__(cls, **fields: Any) -> Any:
         return fields
 
 
-class _Metadata(ModuleType):
-    """importlib.metadata before anybody has used it: pydantic imports a function of it that it then does not call."""
+def _lazily(compile_method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a replacement for the function with which dataclasses compiles the methods that it generates.
 
-    def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(_real_metadata(), name)
-
-    @staticmethod
-    def entry_points(**params: Any) -> Any:
-        return _real_metadata().entry_points(**params)
-
-
-def _real_metadata() -> ModuleType:
-    if isinstance(sys.modules.get(_METADATA), _Metadata):
-        del sys.modules[_METADATA]
-    return import_module(_METADATA)
-
-
-_compiled: Callable[..., Any] | None = getattr(dataclasses, "_create_fn", None)  # of Python 3.11 and 3.12
-
-
-def _compiled_when_called(name: str, arguments: Any, body: Any, **how: Any) -> Any:
-    """A method that dataclasses makes, of a module that is known to be content with it.
-
-    They are compiled one by one, a hundred and more of them, and few are ever called: that would take 14 of 95 ms.
+    A one-shot process defines more than a hundred of them and calls few: compiling all takes 14 ms.
     """
-    assert _compiled is not None
-    if str((how.get("globals") or {}).get("__name__", "")).partition(".")[0] not in _PATIENT:
-        return _compiled(name, arguments, body, **how)
-    made: list[Any] = []
 
-    def method(*values: Any, **named: Any) -> Any:
-        if not made:
-            made.append(_compiled(name, arguments, body, **how))
-        return made[0](*values, **named)
+    def compile_when_called(name: str, arguments: Any, body: Any, **how: Any) -> Any:
+        if str((how.get("globals") or {}).get("__name__", "")).partition(".")[0] not in _WITH_LAZY_METHODS:
+            return compile_method(name, arguments, body, **how)
+        compiled: list[Any] = []
 
-    method.__name__ = name
-    return method
+        def method(*values: Any, **named: Any) -> Any:
+            if not compiled:
+                compiled.append(compile_method(name, arguments, body, **how))
+            return compiled[0](*values, **named)
 
+        method.__name__ = name
+        return method
 
-def defer() -> None:
-    """From here on these modules, and methods, wait."""
-    sys.meta_path.insert(0, _Finder)
-    sys.modules.setdefault(_METADATA, _Metadata(_METADATA))
-    if _compiled is not None:
-        dataclasses._create_fn = _compiled_when_called  # type: ignore[attr-defined] # noqa: SLF001
+    return compile_when_called

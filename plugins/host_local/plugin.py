@@ -6,7 +6,6 @@ ADD ── one address of each range set ──► /var/lib/cni/networks/<networ
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 from pycni.sdk import Address, Attachment, CniError, Code, Dns, IpConfig, Network, Plugin, Result, parse_ip
 
@@ -132,7 +131,8 @@ def _resolver(path: str) -> Dns:
     if not path:
         return Dns()
     try:
-        return resolvconf.parse(Path(path).read_text(encoding="utf-8", errors="replace"))
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return resolvconf.parse(file.read())
     except OSError as error:
         raise CniError(
             f"open {path}: {(error.strerror or '').lower()}",

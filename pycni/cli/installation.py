@@ -35,7 +35,18 @@ def launchers(only: Iterable[str] = ()) -> list[Stub]:
     path = _search_path(chosen)
     if not path:
         _expect_found(chosen)
-    return [Stub(entry.name, entry.value, registry.load(entry.name).versions, sys.executable, path) for entry in chosen]
+    loadable = _loadable_without_pydantic(chosen, path)
+    return [
+        Stub(
+            entry.name,
+            entry.value,
+            registry.load(entry.name).versions,
+            sys.executable,
+            path,
+            needs_pydantic=entry.value not in loadable,
+        )
+        for entry in chosen
+    ]
 
 
 def has_compiled_launcher() -> bool:
@@ -117,6 +128,19 @@ def _search_path(entries: Iterable[EntryPoint]) -> tuple[str, ...]:
         places[str(file.parent.parent if file.name == "__init__.py" else file.parent)] = None
     modules = "; ".join(f"import {entry.module}" for entry in entries)
     return tuple(places) if _runs("-IS", f"import sys; sys.path[:0] = {list(places)!r}; {modules}") else ()
+
+
+def _loadable_without_pydantic(entries: Sequence[EntryPoint], path: Sequence[str]) -> list[str]:
+    """The entries that a one-shot process can load with pydantic_subset in place of pydantic.
+
+    If a plugin changes after the installation, its process falls back to pydantic.
+    """
+    code = (
+        f"import sys; sys.path[:0] = {list(path)!r}; from pycni.oneshot import loadable_without_pydantic; "
+        f"print(*loadable_without_pydantic({[entry.value for entry in entries]!r}), sep=chr(10))"
+    )
+    command = [sys.executable, "-IS" if path else "-I", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def _expect_found(entries: Iterable[EntryPoint]) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from pycni import pydantic_subset
 from pycni.protocol import go_json
 from pycni.protocol.conversion import VersionedResult, parse_plugin_result
 from pycni.protocol.errors import CniError
@@ -58,10 +59,14 @@ def _find(name: str, path: tuple[str, ...]) -> tuple[str, type[Plugin[Any]] | No
             raise
         return "", registry.load(name)
     launcher = Stub.read(executable)
-    if launcher is not None and _is_of_this_installation(launcher):
+    if launcher is not None and _is_of_this_installation(launcher) and _can_be_loaded(launcher):
         return executable, registry.load_class(launcher.entry, executable)
     return executable, None
 
 
 def _is_of_this_installation(launcher: Stub) -> bool:
     return launcher.interpreter == sys.executable or (bool(launcher.path) and set(launcher.path) <= set(sys.path))
+
+
+def _can_be_loaded(launcher: Stub) -> bool:
+    return not (launcher.needs_pydantic and pydantic_subset.in_use)

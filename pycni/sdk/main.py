@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from pycni.protocol import version
 from pycni.protocol.errors import CniError, Code
+from pycni.pydantic_subset import UnsupportedError
 from pycni.sdk.dispatch import Response, handle_call
 from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
@@ -28,27 +29,56 @@ def main(name: str, plugin: type[Plugin[Any]]) -> NoReturn:
     _answer_and_exit(name, lambda: plugin, dict(os.environ))
 
 
-def main_of_entry(name: str, entry: str, env: dict[str, str], arguments: Sequence[str] = ()) -> NoReturn:
-    """The same for a plugin that `module:Class` names, with the environment of the call.
+def main_of_entry(
+    name: str,
+    entry: str,
+    env: dict[str, str],
+    arguments: Sequence[str] = (),
+    *,
+    restart_env: dict[str, str] | None = None,
+) -> NoReturn:
+    """Answer the call with the plugin that `module:Class` names, in the environment `env`, and exit.
 
-    `arguments` stand behind the name of an executable that is started by hand.
+    `arguments` follow the name of an executable that is started by hand. `restart_env` is the environment in which this
+    process starts again, with pydantic, if the plugin needs that.
     """
     if arguments and (status := load_class(entry, f'plugin "{name}"').run_command(arguments)) is not None:
         sys.exit(status)
-    _answer_and_exit(name, lambda: load_class(entry, f'plugin "{name}"'), env)
+    _answer_and_exit(name, lambda: load_class(entry, f'plugin "{name}"'), env, restart_env)
 
 
-def _answer_and_exit(name: str, load: Callable[[], type[Plugin[Any]]], env: dict[str, str]) -> NoReturn:
+def _answer_and_exit(
+    name: str, load: Callable[[], type[Plugin[Any]]], env: dict[str, str], restart_env: dict[str, str] | None = None
+) -> NoReturn:
     stdout = redirect_stdout()
     signal.signal(signal.SIGTERM, _terminate)
+    stdin: bytes | None = None
     try:
-        reply = handle_call(name, load(), env, read_stdin(), invoke)
+        plugin = load()
+        stdin = read_stdin()
+        reply = handle_call(name, plugin, env, stdin, invoke)
     except CniError as error:
         reply = Response(error.to_json(version.NEWEST), 1)
     except (TerminatedBySignal, KeyboardInterrupt):
         ended = CniError("the call was ended by a signal and undone", code=Code.TRY_AGAIN_LATER)
         reply = Response(ended.to_json(version.NEWEST), 1)
+    except UnsupportedError:
+        if restart_env is None:
+            raise
+        _restart(restart_env, stdin, stdout)
     write_and_exit(reply, stdout)
+
+
+def _restart(env: dict[str, str], stdin: bytes | None, stdout: int) -> NoReturn:
+    """Replace this process by a new one that answers the same call. `stdin` is what has been read of it."""
+    if stdin is not None:
+        memory = os.memfd_create("stdin")
+        with open(memory, "wb", closefd=False) as file:
+            file.write(stdin)
+        os.lseek(memory, 0, os.SEEK_SET)
+        os.dup2(memory, 0)
+    os.dup2(stdout, 1)
+    os.execve(sys.executable, sys.orig_argv, env)  # noqa: S606 - this very program
 
 
 def redirect_stdout() -> int:

@@ -1,18 +1,37 @@
-"""What models are declared with: the part of pydantic that the SDK exports."""
+"""What models are declared with: pydantic, or its subset in a one-shot process."""
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
+from typing import TYPE_CHECKING
+
+from pycni import pydantic_subset
+
+if TYPE_CHECKING or not pydantic_subset.in_use:
+    from pydantic import (
+        AfterValidator,
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        PlainValidator,
+        TypeAdapter,
+        ValidationError,
+        field_validator,
+        model_validator,
+    )
+    from pydantic.alias_generators import to_camel
+else:
+    from pycni.pydantic_subset import (
+        AfterValidator,
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        PlainValidator,
+        TypeAdapter,
+        ValidationError,
+        field_validator,
+        model_validator,
+        to_camel,
+    )
 
 __all__ = [
     "AfterValidator",

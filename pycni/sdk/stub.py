@@ -29,6 +29,7 @@ class Stub:
     versions: tuple[str, ...]
     interpreter: str
     path: tuple[str, ...]  # directories of the packages; empty if the interpreter finds them by itself
+    needs_pydantic: bool = True  # else its models can be declared with pycni.pydantic_subset
 
     @classmethod
     def read(cls, executable: str) -> "Stub | None":
@@ -68,7 +69,7 @@ exec {shlex.quote(self.interpreter)} {options} "$0" "$@"
 '''
 import sys
 {paths}from pycni.oneshot import main
-main({self.type!r}, {self.entry!r})
+main({self.type!r}, {self.entry!r}, needs_pydantic={self.needs_pydantic})
 """
 
 

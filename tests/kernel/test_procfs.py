@@ -49,7 +49,7 @@ def test_where_there_can_be_no_instance_the_shared_one_is_used(
 ) -> None:
     """As for root of a user namespace, under a seccomp filter, or with an old C library."""
 
-    library = procfs._libc
+    library = procfs._libc()
 
     class Library:
         def __getattr__(self, name: str) -> object:
@@ -65,7 +65,7 @@ def test_where_there_can_be_no_instance_the_shared_one_is_used(
         monkeypatch.setattr(procfs, "_own", procfs._Own())
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         with monkeypatch.context() as patched:
-            patched.setattr(procfs, "_libc", Library())
+            patched.setattr(procfs, "_libc", Library)
             descriptor = settings_directory("ipv4")
         assert "ip_forward" in os.listdir(f"/proc/self/fd/{descriptor}")  # noqa: PTH208
         os.close(descriptor)

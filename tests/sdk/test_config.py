@@ -3,10 +3,9 @@
 from typing import Any, Self
 
 import pytest
-from pydantic import Field, model_validator
 
 from pycni.protocol.errors import ConfigError
-from pycni.sdk import Address, Cidr, Ifname, Mac, Model, NetConf, RouteField
+from pycni.sdk import Address, Cidr, Field, Ifname, Mac, Model, NetConf, RouteField, model_validator
 
 
 class Range(Model):

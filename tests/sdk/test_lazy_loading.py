@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import os, sys, typing
 os.environ["PYDANTIC_DISABLE_PLUGINS"] = "true"
@@ -58,3 +60,49 @@ else:
 
 def test_modules_wait_and_types_for_checkers_are_left_out() -> None:
     subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+
+
+LOGGING = """
+import sys
+from pycni import lazy_loading, lazy_logging
+
+lazy_loading.defer()
+lazy_logging.defer()
+import logging
+
+log = logging.getLogger("one")
+log.debug("not %s", "shown")
+log.info("neither")
+assert "traceback" not in sys.modules
+if sys.argv[1:]:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+log.info("at level %s", "info")
+logging.getLogger("two").warning("at level %s", "warning")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.error("failed", exc_info=True)
+assert log.name == "one" and isinstance(log, object)
+import logging.handlers
+assert sys.modules["logging"].getLogger("one").level == logging.NOTSET
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ([], ["at level warning", "failed"]),
+        (["configured"], ["INFO one: at level info", "WARNING two: at level warning", "ERROR one: failed"]),
+    ],
+)
+def test_logging_loads_when_there_is_something_to_log(arguments: list[str], shown: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"import sys; sys.path[:] = {sys.path!r}\n{LOGGING}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not line.startswith(("Traceback", " ", "ZeroDivisionError"))] == shown
+    assert "ZeroDivisionError: division by zero" in lines

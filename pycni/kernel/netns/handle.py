@@ -7,8 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from functools import cached_property
-from pathlib import Path
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pycni.kernel.journal import Journal
@@ -23,9 +22,8 @@ T = TypeVar("T", bound=handle_cache.Closable)
 OWN = "/proc/thread-self/ns/net"
 _NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _GET_TYPE = 0xB703  # ioctl: which kind of namespace a descriptor is
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NetnsHandle:
@@ -81,7 +79,8 @@ class NetnsHandle:
                 (cookie,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
             except OSError:  # before Linux 5.14
                 cookie = ".".join(map(str, self.identity))
-        return f"{_BOOT_ID.read_text().strip()}/{cookie}"
+        with open(_BOOT_ID, encoding="ascii") as boot_id:  # noqa: PTH123 - pathlib takes 2 ms to load
+            return f"{boot_id.read().strip()}/{cookie}"
 
     def opened(self, make: "Callable[[NetnsHandle], T]") -> T:
         """What `make` opens in the namespace, once: it is closed with this, unless the thread keeps it."""
@@ -179,8 +178,14 @@ def is_own_namespace(place: str | int) -> bool:
         return False
 
 
+@cache
+def _libc() -> Any:
+    """Return the C library. One-shot processes that need none of its functions do not load ctypes, which takes 2 ms."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _setns(fd: int) -> None:
-    if _libc.setns(fd, _NEWNET) != 0:
+    if _libc().setns(fd, _NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"setns: {os.strerror(code).lower()}")
 
@@ -193,6 +198,6 @@ def move_thread_to(fd: int) -> None:
 
 def unshare_network() -> None:
     """Give this thread a new, empty network namespace."""
-    if _libc.unshare(_NEWNET) != 0:
+    if _libc().unshare(_NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"unshare: {os.strerror(code).lower()}")

@@ -8,11 +8,18 @@ seen many; it takes 0.05 ms to make.
 import ctypes
 import os
 import threading
+from functools import cache
+from typing import Any
 
 _SHARED = "/proc/sys/net"
 _TIMES = 32  # that an instance is used
 _CLOEXEC, _CREATE = 1, 6  # FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC, FSCONFIG_CMD_CREATE
-_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@cache
+def _libc() -> Any:
+    """Return the C library. One-shot processes that need none of its functions do not load ctypes, which takes 2 ms."""
+    return ctypes.CDLL(None, use_errno=True)
 
 
 class _Instance:
@@ -20,10 +27,10 @@ class _Instance:
 
     def __init__(self) -> None:
         """Raises OSError where this process may make none, AttributeError where the C library cannot."""
-        context = _done(_libc.fsopen(b"proc", _CLOEXEC))
+        context = _done(_libc().fsopen(b"proc", _CLOEXEC))
         try:
-            _done(_libc.fsconfig(context, _CREATE, None, None, 0))
-            self.fd = _done(_libc.fsmount(context, _CLOEXEC, 0))
+            _done(_libc().fsconfig(context, _CREATE, None, None, 0))
+            self.fd = _done(_libc().fsmount(context, _CLOEXEC, 0))
         finally:
             os.close(context)
         self.left = _TIMES
