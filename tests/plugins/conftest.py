@@ -231,3 +231,13 @@ def outside(host: Host) -> Iterator[Container]:
     )
     yield machine
     machine.close()
+
+
+def failing_ipam(host: Host) -> dict[str, str]:
+    """Create an IPAM plugin whose ADD and STATUS fail with code 50, and return its configuration."""
+    binary = host.state / "bin" / "empty"
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    answer = json.dumps({"cniVersion": "1.1.0", "code": 50, "msg": "the pool is dry"})
+    binary.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exit\necho '{answer}'\nexit 1\n")
+    binary.chmod(0o755)
+    return {"type": "empty"}

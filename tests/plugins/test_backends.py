@@ -1,4 +1,4 @@
-"""Which firewall is used where none is named: nftables, unless the machine has iptables alone."""
+"""Default firewall backend: nftables, or iptables on a machine without nftables."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.direct
 
 @pytest.fixture
 def without_nftables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine without libnftables and nft; returns the directory of all the programs that it has."""
+    """Simulate a machine without libnftables and nft. Return the directory that is its PATH."""
 
     def missing() -> Any:
         raise OSError("libnftables.so.1: cannot open shared object file")
@@ -34,7 +34,7 @@ def without_nftables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def chain(container: Container) -> list[PluginRunner]:
-    """The runtimes of bridge, firewall and portmap after their ADDs."""
+    """Return the runners of bridge, firewall and portmap after their ADDs."""
     bridge = PluginRunner("bridge", container, **BRIDGE)
     result = bridge.add()
     firewall = PluginRunner("firewall", container, previous=result)
@@ -44,12 +44,12 @@ def chain(container: Container) -> list[PluginRunner]:
     return [bridge, firewall, portmap]
 
 
-def test_a_machine_with_iptables_alone_uses_it(container: Container, without_nftables: Path) -> None:
+def test_iptables_is_the_default_without_nftables(container: Container, without_nftables: Path) -> None:
     for name in ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save"):
         (without_nftables / name).symlink_to(os.path.realpath(f"/usr/sbin/{name}"))
-    before = saved(container)
+    before = iptables_rules(container)
     runtimes = chain(container)
-    rules = saved(container)
+    rules = iptables_rules(container)
     assert "CNI-DN-" in rules
     assert "-A CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT" in rules
     assert "MASQUERADE" in rules
@@ -62,16 +62,18 @@ def test_a_machine_with_iptables_alone_uses_it(container: Container, without_nft
         runtime.delete()
         runtime.gc()
     assert "10.1.0.2" in rules
-    assert "10.1.0.2" not in saved(container)
-    assert "CNI-DN-" not in before + saved(container)
+    assert "10.1.0.2" not in iptables_rules(container)
+    assert "CNI-DN-" not in before + iptables_rules(container)
 
 
-def test_a_machine_with_neither_is_told_what_to_install(container: Container, without_nftables: Path) -> None:
+def test_error_without_nftables_and_iptables_names_the_package_to_install(
+    container: Container, without_nftables: Path
+) -> None:
     with pytest.raises(CniError, match="nftables is not available") as caught:
         chain(container)
     assert "libnftables1" in caught.value.details
 
 
-def saved(container: Container) -> str:
-    """The rules of iptables on the container's host."""
+def iptables_rules(container: Container) -> str:
+    """Return the output of iptables-save on the container's host."""
     return container.host.run("/usr/sbin/iptables-save")

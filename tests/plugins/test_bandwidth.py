@@ -1,4 +1,4 @@
-"""bandwidth: each option and its effect, seen from outside and by real traffic."""
+"""bandwidth: the effect of each option, seen in the kernel's state and in traffic."""
 
 import socket
 import time
@@ -11,21 +11,21 @@ from pycni.testing import Container, Host, PluginRunner, wait_for
 
 IPAM = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
 GATEWAYS, ADDRESSES = {4: "10.1.0.1", 6: "fd00:1::1"}, {4: "10.1.0.2", 6: "fd00:1::2"}
-KBIT8 = 8000  # bits a second: a thousand bytes
-FRAMES, FRAME = 100, 1000  # many more than the bursts below let through
-UNLIMITED = [4294967295, 34359738359]  # bits: what containerd and others send for "any burst"
+KBIT8 = 8000  # bit/s, or 1000 bytes/s
+FRAMES, FRAME = 100, 1000  # far more than the bursts below
+UNLIMITED = [4294967295, 34359738359]  # bits; containerd and others send these for an unlimited burst
 
 
-def bridged(container: Container, ifname: str = "eth0", **config: Any) -> dict[str, Any]:
-    """The result of a bridge's ADD."""
+def bridge_result(container: Container, ifname: str = "eth0", **config: Any) -> dict[str, Any]:
+    """Call ADD of bridge and return its result."""
     return PluginRunner(
         "bridge", container, ifname=ifname, **{"bridge": "br0", "isGateway": True, "ipam": IPAM, **config}
     ).add()
 
 
-def limited(container: Container, **config: Any) -> PluginRunner:
-    """A runtime for a bridged container, before the ADD of bandwidth."""
-    return PluginRunner("bandwidth", container, prevResult=bridged(container), **config)
+def bandwidth_runner(container: Container, **config: Any) -> PluginRunner:
+    """Return a runner for bandwidth after the ADD of bridge."""
+    return PluginRunner("bandwidth", container, prevResult=bridge_result(container), **config)
 
 
 def port_of(runtime: PluginRunner) -> str:
@@ -38,13 +38,13 @@ def ifb_of(runtime: PluginRunner) -> str:
 
 
 def tbf(host: Host, device: str) -> dict[str, Any]:
-    """The tbf of a device with its counters."""
+    """Return the tbf qdisc of a device with its counters."""
     (found,) = [qdisc for qdisc in host.json(f"tc -s -j qdisc show dev {device}") if qdisc["kind"] == "tbf"]
     return dict(found)
 
 
 def flood(sender: Host | Container, address: str, frames: int) -> None:
-    """Send that many frames of FRAME bytes at once, as UDP."""
+    """Send `frames` frames of FRAME bytes of UDP without a pause."""
     with sender.netns.entered():
         socket_ = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     headers = 62 if ":" in address else 42
@@ -53,8 +53,8 @@ def flood(sender: Host | Container, address: str, frames: int) -> None:
             socket_.sendto(bytes(FRAME - headers), (address, 9))
 
 
-def assert_limited(host: Host, device: str, flow: Any) -> None:
-    """What `flow` sends passes the device up to the burst, and no faster than the rate from then on."""
+def assert_rate_limited(host: Host, device: str, flow: Any) -> None:
+    """Assert that the device passes the traffic of `flow` up to the burst, then at most at the rate."""
     started = time.monotonic()
     before = tbf(host, device)
     flow()
@@ -63,7 +63,7 @@ def assert_limited(host: Host, device: str, flow: Any) -> None:
         now = tbf(host, device)
         return bool(now["packets"] + now["drops"] + now["qlen"] >= before["packets"] + FRAMES)
 
-    wait_for(arrived, f"{FRAMES} frames reach {device}")
+    wait_for(arrived, f"{FRAMES} frames at {device}")
     now = tbf(host, device)
     elapsed = time.monotonic() - started
     assert now["drops"] > 0
@@ -73,54 +73,58 @@ def assert_limited(host: Host, device: str, flow: Any) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_what_the_container_receives_is_limited(host: Host, container: Container, version: int) -> None:
-    runtime = limited(container, ingressRate=KBIT8, ingressBurst=128_000)
+def test_ingress_limits_what_the_container_receives(host: Host, container: Container, version: int) -> None:
+    runtime = bandwidth_runner(container, ingressRate=KBIT8, ingressBurst=128_000)
     assert container.pings(GATEWAYS[version])
     runtime.add()
-    assert_limited(host, port_of(runtime), lambda: flood(host, ADDRESSES[version], FRAMES))
+    assert_rate_limited(host, port_of(runtime), lambda: flood(host, ADDRESSES[version], FRAMES))
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_what_the_container_sends_is_limited(host: Host, container: Container, version: int) -> None:
-    runtime = limited(container, egressRate=KBIT8, egressBurst=128_000)
+def test_egress_limits_what_the_container_sends(host: Host, container: Container, version: int) -> None:
+    runtime = bandwidth_runner(container, egressRate=KBIT8, egressBurst=128_000)
     assert container.pings(GATEWAYS[version])
     runtime.add()
-    assert_limited(host, ifb_of(runtime), lambda: flood(container, GATEWAYS[version], FRAMES))
+    assert_rate_limited(host, ifb_of(runtime), lambda: flood(container, GATEWAYS[version], FRAMES))
 
 
 @pytest.mark.parametrize("burst", UNLIMITED)
-def test_an_unlimited_burst_is_one(host: Host, container: Container, burst: int) -> None:
-    """As the Go plugin writes it, in ticks, the kernel makes 4.3 seconds of it: here, four of a hundred frames."""
+def test_unlimited_burst_passes_all_frames(host: Host, container: Container, burst: int) -> None:
+    """Go: the burst overflows in the kernel's unit and becomes 4.3 seconds, here 4 of 100 frames."""
     limits = {"ingressRate": KBIT8, "ingressBurst": burst, "egressRate": KBIT8, "egressBurst": burst}
-    runtime = limited(container, runtimeConfig={"bandwidth": limits})
+    runtime = bandwidth_runner(container, runtimeConfig={"bandwidth": limits})
     assert container.pings(GATEWAYS[4])
     runtime.add()
     runtime.check()
     flood(host, ADDRESSES[4], FRAMES)
     flood(container, GATEWAYS[4], FRAMES)
     for device in (port_of(runtime), ifb_of(runtime)):
-        wait_for(lambda device=device: tbf(host, device)["packets"] >= FRAMES, f"{FRAMES} frames pass {device}")
+        wait_for(lambda device=device: tbf(host, device)["packets"] >= FRAMES, f"{FRAMES} frames sent by {device}")
         counters = tbf(host, device)
         assert (counters["drops"], counters["backlog"]) == (0, 0)
 
 
-def test_rate_burst_and_latency_are_the_configured_ones(host: Host, container: Container) -> None:
-    runtime = limited(container, ingressRate=1_000_000, ingressBurst=80_000, egressRate=2_000_000, egressBurst=160_000)
+def test_rate_burst_and_latency_are_set_as_configured(host: Host, container: Container) -> None:
+    runtime = bandwidth_runner(
+        container, ingressRate=1_000_000, ingressBurst=80_000, egressRate=2_000_000, egressBurst=160_000
+    )
     runtime.add()
     shown = host.run("tc qdisc show")
     assert f"qdisc tbf 1: dev {port_of(runtime)} root refcnt 3 rate 1Mbit burst 10000b lat 25ms" in shown
     assert f"qdisc tbf 1: dev {ifb_of(runtime)} root refcnt 2 rate 2Mbit burst 20000b lat 25ms" in shown
 
 
-def test_rates_beyond_32_bits(host: Host, container: Container) -> None:
-    runtime = limited(container, ingressRate=10**15, ingressBurst=UNLIMITED[0])  # the most that kubelet allows
+def test_rates_larger_than_32_bits(host: Host, container: Container) -> None:
+    runtime = bandwidth_runner(
+        container, ingressRate=10**15, ingressBurst=UNLIMITED[0]
+    )  # the maximum that kubelet allows
     runtime.add()
     assert tbf(host, port_of(runtime))["options"]["rate"] == 10**15 // 8
     runtime.check()
 
 
-def test_the_result_has_the_ifb_as_well(host: Host, container: Container) -> None:
-    runtime = limited(container, egressRate=KBIT8, egressBurst=KBIT8)
+def test_result_contains_the_ifb(host: Host, container: Container) -> None:
+    runtime = bandwidth_runner(container, egressRate=KBIT8, egressBurst=KBIT8)
     previous = runtime.config["prevResult"]
     result = runtime.add()
     (ifb,) = host.json("ip -j -d link show type ifb")
@@ -130,15 +134,15 @@ def test_the_result_has_the_ifb_as_well(host: Host, container: Container) -> Non
     assert ifb["ifalias"] == runtime.owner.label
 
 
-def test_one_direction_leaves_the_other_alone(host: Host, container: Container) -> None:
-    runtime = limited(container, egressRate=KBIT8, egressBurst=KBIT8)
+def test_egress_limit_adds_no_ingress_limit(host: Host, container: Container) -> None:
+    runtime = bandwidth_runner(container, egressRate=KBIT8, egressBurst=KBIT8)
     runtime.add()
     assert [q["kind"] for q in host.json(f"tc -j qdisc show dev {port_of(runtime)}")] == ["noqueue", "ingress"]
 
 
-def test_the_ifb_has_the_mtu_of_the_cable(host: Host, container: Container) -> None:
-    made = bridged(container, mtu=9000)
-    PluginRunner("bandwidth", container, prevResult=made, egressRate=KBIT8, egressBurst=800_000).add()
+def test_ifb_has_the_mtu_of_the_veth_pair(host: Host, container: Container) -> None:
+    previous_result = bridge_result(container, mtu=9000)
+    PluginRunner("bandwidth", container, prevResult=previous_result, egressRate=KBIT8, egressBurst=800_000).add()
     (ifb,) = host.json("ip -j link show type ifb")
     assert ifb["mtu"] == 9000
 
@@ -150,12 +154,12 @@ def test_the_ifb_has_the_mtu_of_the_cable(host: Host, container: Container) -> N
         {"ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0},
         {"runtimeConfig": {"bandwidth": None}},
         {"ingressRate": 0, "runtimeConfig": {"bandwidth": {"egressRate": KBIT8, "egressBurst": KBIT8}}},
-        {"ingressRate": 0, "runtimeConfig": {"bandwidth": {"egressRate": KBIT8}}},  # hidden, so not wrong either
+        {"ingressRate": 0, "runtimeConfig": {"bandwidth": {"egressRate": KBIT8}}},  # overridden, so not validated
     ],
 )
-def test_with_nothing_to_limit_nothing_is_done(host: Host, container: Container, config: dict[str, Any]) -> None:
-    """A 0 at the top level hides what the runtime asks for (BW-01)."""
-    runtime = limited(container, **config)
+def test_add_without_limits_changes_nothing(host: Host, container: Container, config: dict[str, Any]) -> None:
+    """A rate of 0 in the configuration overrides the runtime's limits (docs/reference/plugins.md#bandwidth)."""
+    runtime = bandwidth_runner(container, **config)
     previous, before = runtime.config["prevResult"], host.run("tc qdisc show; ip link")
     assert runtime.add() == previous
     assert host.run("tc qdisc show; ip link") == before
@@ -164,9 +168,9 @@ def test_with_nothing_to_limit_nothing_is_done(host: Host, container: Container,
 
 
 @pytest.mark.parametrize("key", ["ingressRate", "IngressRate", "INGRESSRATE"])
-def test_the_runtimes_keys_come_in_any_case(host: Host, container: Container, key: str) -> None:
-    asked = {key: KBIT8, "IngressBurst": KBIT8, "egressRate": None}
-    runtime = limited(container, runtimeConfig={"bandwidth": asked})
+def test_keys_of_runtime_config_are_case_insensitive(host: Host, container: Container, key: str) -> None:
+    limits = {key: KBIT8, "IngressBurst": KBIT8, "egressRate": None}
+    runtime = bandwidth_runner(container, runtimeConfig={"bandwidth": limits})
     runtime.add()
     assert tbf(host, port_of(runtime))["options"]["rate"] == 1000
 
@@ -183,7 +187,7 @@ def test_the_runtimes_keys_come_in_any_case(host: Host, container: Container, ke
         ({"runtimeConfig": {"bandwidth": {"egressRate": 8}}}, "egress: if rate is set, burst must also be set"),
     ],
 )
-def test_limits_that_cannot_be_kept_are_refused(container: Container, config: dict[str, Any], message: str) -> None:
+def test_invalid_limits_are_refused(container: Container, config: dict[str, Any], message: str) -> None:
     with pytest.raises(CniError, match=message) as caught:
         PluginRunner("bandwidth", container, prevResult={"cniVersion": "1.1.0"}, **config).add()
     assert caught.value.code == 7
@@ -196,15 +200,15 @@ def test_limits_that_cannot_be_kept_are_refused(container: Container, config: di
         ({"interfaces": [{"name": "zzz"}]}, "no veth peer of container interface found in host ns"),
     ],
 )
-def test_a_previous_result_without_the_hosts_end_is_refused(
+def test_prev_result_without_the_host_interface_is_refused(
     container: Container, previous: dict[str, Any], message: str
 ) -> None:
-    bridged(container)
+    bridge_result(container)
     with pytest.raises(CniError, match=message):
         PluginRunner("bandwidth", container, prevResult=previous, ingressRate=800, ingressBurst=800).add()
 
 
-def test_an_interface_without_a_cable_is_refused(host: Host, container: Container) -> None:
+def test_interface_that_is_not_a_veth_is_refused(host: Host, container: Container) -> None:
     host.run("ip link add up0 type bridge && ip link set up0 up")
     host.run(f"ip link add link up0 name mac0 type macvlan && ip link set mac0 netns {container.path} name eth0")
     previous = {"interfaces": [{"name": "eth0", "sandbox": container.path}]}
@@ -216,7 +220,7 @@ CHECKED = {"ingressRate": 80_000, "ingressBurst": 80_000, "egressRate": 160_000,
 
 
 @pytest.mark.parametrize(
-    ("damage", "complaint"),
+    ("change", "message"),
     [
         ("tc qdisc change dev {port} root tbf rate 90kbit burst 10000b lat 25ms", "rate is 11250 bytes/s, not 10000"),
         ("tc qdisc change dev {port} root tbf rate 80kbit burst 30000b lat 25ms", "burst is 30000 bytes, not 10000"),
@@ -232,18 +236,18 @@ CHECKED = {"ingressRate": 80_000, "ingressBurst": 80_000, "egressRate": 160_000,
         ("ip link del {ifb}", "the ifb through which eth0 sends, is gone"),
     ],
 )
-def test_check_notices(host: Host, container: Container, damage: str, complaint: str) -> None:
-    runtime = limited(container, **CHECKED)
+def test_check_reports_a_changed_limit(host: Host, container: Container, change: str, message: str) -> None:
+    runtime = bandwidth_runner(container, **CHECKED)
     runtime.add()
     runtime.check()
-    host.run(damage.format(port=port_of(runtime), ifb=ifb_of(runtime)))
-    with pytest.raises(CniError, match=complaint):
+    host.run(change.format(port=port_of(runtime), ifb=ifb_of(runtime)))
+    with pytest.raises(CniError, match=message):
         runtime.check()
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_check_notices_where_only_one_direction_is_limited(host: Host, container: Container, direction: str) -> None:
-    runtime = limited(container, **{key: value for key, value in CHECKED.items() if key.startswith(direction)})
+def test_check_reports_a_removed_limit_of_a_single_direction(host: Host, container: Container, direction: str) -> None:
+    runtime = bandwidth_runner(container, **{key: value for key, value in CHECKED.items() if key.startswith(direction)})
     runtime.add()
     runtime.check()
     host.run(f"tc qdisc del dev {port_of(runtime) if direction == 'ingress' else ifb_of(runtime)} root")
@@ -251,14 +255,14 @@ def test_check_notices_where_only_one_direction_is_limited(host: Host, container
         runtime.check()
 
 
-def test_status_is_ready_and_changes_nothing(host: Host, container: Container) -> None:
+def test_status_succeeds_and_changes_nothing(host: Host, container: Container) -> None:
     before = host.run("tc qdisc show; ip link")
     PluginRunner("bandwidth", container).status()
     assert host.run("tc qdisc show; ip link") == before
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
-def test_versions_without_chains_are_refused(container: Container, version: str) -> None:
+def test_versions_without_plugin_chains_are_refused(container: Container, version: str) -> None:
     with pytest.raises(CniError, match="incompatible CNI versions") as caught:
         PluginRunner("bandwidth", container, cniVersion=version).add()
     assert caught.value.code == 1

@@ -1,4 +1,4 @@
-"""bandwidth: whole lives, failures and deaths, with every option; and lives that change hands with the Go plugin."""
+"""bandwidth: lifecycle, failures and killed processes with every option, and attachments shared with the Go plugin."""
 
 import itertools
 from typing import Any
@@ -21,40 +21,51 @@ by_case = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name,
 
 
 @pytest.fixture
-def made(container: Container) -> dict[str, Any]:
-    """The result of the bridge before."""
+def bridge_result(container: Container) -> dict[str, Any]:
+    """The result of bridge's ADD."""
     return PluginRunner("bridge", container, bridge="br0", isGateway=True, ipam=IPAM).add()
 
 
 @by_case
-def test_it_leaves_nothing_behind(container: Container, made: dict[str, Any], case: dict[str, Any]) -> None:
-    check_lifecycle(PluginRunner("bandwidth", container, prevResult=made, **case))
+def test_add_check_and_del_leave_nothing_behind(
+    container: Container, bridge_result: dict[str, Any], case: dict[str, Any]
+) -> None:
+    check_lifecycle(PluginRunner("bandwidth", container, prevResult=bridge_result, **case))
 
 
 @by_case
-def test_a_failed_add_leaves_nothing_behind(container: Container, made: dict[str, Any], case: dict[str, Any]) -> None:
-    assert fail_at_every_change(lambda: PluginRunner("bandwidth", container, prevResult=made, **case)) >= 1
+def test_failed_add_leaves_nothing_behind(
+    container: Container, bridge_result: dict[str, Any], case: dict[str, Any]
+) -> None:
+    assert fail_at_every_change(lambda: PluginRunner("bandwidth", container, prevResult=bridge_result, **case)) >= 1
 
 
 @by_case
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del(
-    container: Container, made: dict[str, Any], case: dict[str, Any]
+def test_del_cleans_up_after_a_killed_add(
+    container: Container, bridge_result: dict[str, Any], case: dict[str, Any]
 ) -> None:
-    assert kill_at_every_change(lambda: PluginRunner("bandwidth", container, prevResult=made, **case), gc=False) >= 1
+    assert (
+        kill_at_every_change(lambda: PluginRunner("bandwidth", container, prevResult=bridge_result, **case), gc=False)
+        >= 1
+    )
 
 
-@pytest.mark.parametrize("hands", [*itertools.product(["ours", "go"], repeat=3)], ids="-".join)
-def test_a_life_that_changes_hands(
-    host: Host, container: Container, made: dict[str, Any], go_runner: type[PluginRunner], hands: tuple[str, str, str]
+@pytest.mark.parametrize("implementations", [*itertools.product(["ours", "go"], repeat=3)], ids="-".join)
+def test_add_check_and_del_by_either_implementation(
+    host: Host,
+    container: Container,
+    bridge_result: dict[str, Any],
+    go_runner: type[PluginRunner],
+    implementations: tuple[str, str, str],
 ) -> None:
     before = host.run("ip -br link | sort")
     limits = {**INGRESS, **EGRESS}
     runtimes = {
-        "ours": PluginRunner("bandwidth", container, prevResult=made, **limits),
-        "go": go_runner("bandwidth", container, prevResult=made, **limits),
+        "ours": PluginRunner("bandwidth", container, prevResult=bridge_result, **limits),
+        "go": go_runner("bandwidth", container, prevResult=bridge_result, **limits),
     }
-    adds, checks, deletes = (runtimes[hand] for hand in hands)
+    adds, checks, deletes = (runtimes[name] for name in implementations)
     checks.result = deletes.result = adds.add()
     checks.check()
     deletes.delete()
@@ -73,12 +84,14 @@ def test_a_life_that_changes_hands(
         (8 * 10**10, 8 * 10**8),
     ],
 )
-def test_go_checks_whatever_rate_ours_made(
-    container: Container, made: dict[str, Any], go_runner: type[PluginRunner], rate: int, burst: int
+def test_go_check_accepts_every_rate_set_by_pycni(
+    container: Container, bridge_result: dict[str, Any], go_runner: type[PluginRunner], rate: int, burst: int
 ) -> None:
-    """It wants the kernel's number of ticks to be its own, to the last one."""
+    """Go's CHECK compares the burst in kernel ticks exactly."""
     limits = {"ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst}
-    ours, theirs = (by("bandwidth", container, prevResult=made, **limits) for by in (PluginRunner, go_runner))
-    theirs.result = ours.add()
-    theirs.check()
-    ours.check()
+    by_pycni, by_go = (
+        runner("bandwidth", container, prevResult=bridge_result, **limits) for runner in (PluginRunner, go_runner)
+    )
+    by_go.result = by_pycni.add()
+    by_go.check()
+    by_pycni.check()

@@ -1,4 +1,4 @@
-"""bridge: each option and its effect, seen from outside."""
+"""bridge: the effect of each option."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +15,15 @@ STATIC = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address"
 
 
 def attach(container: Container, last: int = 2, **config: Any) -> PluginRunner:
-    """A runtime whose static addresses end in `last`, after its ADD."""
+    """Call ADD for a container whose static addresses end in `last`; return the runner."""
     ipam = {"type": "static", "addresses": [{"address": f"10.1.0.{last}/24"}, {"address": f"fd00:1::{last}/64"}]}
     runtime = PluginRunner("bridge", container, **{"bridge": "br0", "ipam": ipam, **config})
     runtime.add()
     return runtime
 
 
-def link(world: Host | Container, name: str) -> dict[str, Any]:
-    (found,) = world.json(f"ip -j -d link show dev {name}")
+def link(netns: Host | Container, name: str) -> dict[str, Any]:
+    (found,) = netns.json(f"ip -j -d link show dev {name}")
     return dict(found)
 
 
@@ -31,12 +31,12 @@ def port_of(runtime: PluginRunner) -> dict[str, Any]:
     return link(runtime.container.host, runtime.owner.host_ifname)
 
 
-def addresses(world: Host | Container, name: str) -> set[str]:
-    (found,) = world.json(f"ip -j addr show dev {name}")
+def addresses(netns: Host | Container, name: str) -> set[str]:
+    (found,) = netns.json(f"ip -j addr show dev {name}")
     return {f"{info['local']}/{info['prefixlen']}" for info in found["addr_info"] if info["scope"] == "global"}
 
 
-def test_the_result_names_bridge_port_and_interface(host: Host, container: Container) -> None:
+def test_result_contains_bridge_port_and_container_interface(host: Host, container: Container) -> None:
     runtime = attach(container, isDefaultGateway=True)
     bridge, port, eth = link(host, "br0"), port_of(runtime), link(container, "eth0")
     assert runtime.result == {
@@ -61,8 +61,8 @@ def test_containers_reach_each_other_and_the_host(containers: list[Container]) -
         assert containers[0].pings(address), address
 
 
-def test_an_address_is_usable_at_once(container: Container) -> None:
-    """No duplicate address detection for what IPAM made sure is ours alone (R-52, issue 680 of the Go plugins)."""
+def test_ipv6_address_is_not_tentative_after_add(container: Container) -> None:
+    """containernetworking/plugins#680: no duplicate address detection for addresses from IPAM."""
     attach(container)
     (found,) = container.json("ip -j addr show dev eth0")
     assert [info["local"] for info in found["addr_info"] if info.get("tentative")] == []
@@ -77,14 +77,14 @@ def test_enabledad_waits_for_duplicate_address_detection(container: Container) -
     assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_dad").strip() == "1"
 
 
-def test_enabledad_finds_a_duplicate(containers: list[Container]) -> None:
+def test_enabledad_refuses_a_duplicate_address(containers: list[Container]) -> None:
     attach(containers[0])
     with pytest.raises(CniError, match="fd00:1::2/64 of eth0 is in use by another host"):
         attach(containers[1], enabledad=True)
     assert "eth0" not in containers[1].run("ip -br link")
 
 
-def test_is_gateway_puts_the_gateway_on_the_bridge_and_forwards(host: Host, container: Container) -> None:
+def test_is_gateway_assigns_the_gateway_and_enables_forwarding(host: Host, container: Container) -> None:
     attach(container, isGateway=True)
     assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64"}
     assert host.run("cat /proc/sys/net/ipv4/ip_forward").strip() == "1"
@@ -92,7 +92,7 @@ def test_is_gateway_puts_the_gateway_on_the_bridge_and_forwards(host: Host, cont
     assert container.json("ip -j route show default") == []
 
 
-def test_the_bridge_may_have_no_address_in_the_way(host: Host, container: Container) -> None:
+def test_bridge_with_another_ipv4_address_is_refused(host: Host, container: Container) -> None:
     host.run("ip link add br0 type bridge && ip addr add 10.7.0.1/24 dev br0")
     with pytest.raises(
         CniError, match=r'"br0" already has an IP address different from 10\.1\.0\.1/24: 10\.7\.0\.1/24'
@@ -101,31 +101,31 @@ def test_the_bridge_may_have_no_address_in_the_way(host: Host, container: Contai
     assert addresses(host, "br0") == {"10.7.0.1/24"}
 
 
-def test_force_address_replaces_it(host: Host, container: Container) -> None:
+def test_force_address_replaces_another_ipv4_address(host: Host, container: Container) -> None:
     host.run("ip link add br0 type bridge && ip addr add 10.7.0.1/24 dev br0 && ip addr add fd00:7::1/64 dev br0")
     attach(container, isGateway=True, forceAddress=True)
-    # An IPv6 address of another subnet is not in the way.
+    # An IPv6 address of another subnet does not conflict.
     assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64", "fd00:7::1/64"}
 
 
 @pytest.mark.parametrize("backend", ["", "nftables", "iptables"])
 @pytest.mark.usefixtures("outside")
-def test_masquerading_hides_the_container_from_the_world(containers: list[Container], backend: str) -> None:
+def test_ip_masq_masquerades_traffic_to_other_networks(containers: list[Container], backend: str) -> None:
     container, neighbour, _ = containers
     attach(container, 2, isDefaultGateway=True, ipMasq=True, ipMasqBackend=backend).check()
     attach(neighbour, 3, isDefaultGateway=True)
-    # The world has no route back to 10.1.0.0/24: only masqueraded packets are answered.
+    # The host outside has no route to 10.1.0.0/24, so it answers only masqueraded packets.
     assert container.pings("192.0.2.2")
     assert container.pings("2001:db8::2")
     assert not neighbour.pings("192.0.2.2")
     assert container.pings("10.1.0.3")
 
 
-def test_hairpin_mode_lets_a_frame_return(container: Container) -> None:
+def test_hairpin_mode_is_set_on_the_port(container: Container) -> None:
     assert port_of(attach(container, hairpinMode=True))["linkinfo"]["info_slave_data"]["hairpin"] is True
 
 
-def test_promisc_mode_sets_the_bridge(host: Host, container: Container) -> None:
+def test_promisc_mode_is_set_on_the_bridge_and_checked(host: Host, container: Container) -> None:
     runtime = attach(container, promiscMode=True)
     assert "PROMISC" in link(host, "br0")["flags"]
     runtime.check()
@@ -143,7 +143,7 @@ def test_isolated_ports_do_not_reach_each_other(containers: list[Container]) -> 
     assert containers[0].pings("10.1.0.1")
 
 
-def test_the_spoof_check_drops_what_comes_from_another_mac(containers: list[Container]) -> None:
+def test_macspoofchk_drops_frames_with_another_source_mac(containers: list[Container]) -> None:
     guarded, neighbour, _ = containers
     attach(guarded, 2, macspoofchk=True, isGateway=True)
     attach(neighbour, 3, isGateway=True)
@@ -153,7 +153,7 @@ def test_the_spoof_check_drops_what_comes_from_another_mac(containers: list[Cont
     assert not guarded.pings("10.1.0.3")
 
 
-def test_mtu_is_that_of_both_ends_and_of_a_new_bridge(host: Host, container: Container) -> None:
+def test_mtu_is_set_on_both_ends_of_the_veth_and_on_a_new_bridge(host: Host, container: Container) -> None:
     runtime = attach(container, mtu=1400)
     assert [link(host, "br0")["mtu"], port_of(runtime)["mtu"], link(container, "eth0")["mtu"]] == [1400] * 3
 
@@ -170,7 +170,7 @@ def test_mtu_is_that_of_both_ends_and_of_a_new_bridge(host: Host, container: Con
         ),
     ],
 )
-def test_the_mac_comes_from_runtime_config_then_args_then_cni_args(
+def test_mac_precedence_is_runtime_config_then_args_then_cni_args(
     container: Container, config: dict[str, Any], cni_args: str, expected: str
 ) -> None:
     runtime = PluginRunner("bridge", container, bridge="br0", **config)
@@ -180,7 +180,7 @@ def test_the_mac_comes_from_runtime_config_then_args_then_cni_args(
     assert result["interfaces"][2]["mac"] == expected
 
 
-def test_a_wrong_mac_in_cni_args_is_named_and_nothing_is_touched(host: Host, container: Container) -> None:
+def test_invalid_mac_in_cni_args_is_refused_and_nothing_changes(host: Host, container: Container) -> None:
     runtime = PluginRunner("bridge", container, bridge="br0")
     runtime.cni_args = "MAC=zz:11"
     with pytest.raises(CniError, match='mac: invalid MAC address.*"zz:11"') as caught:
@@ -189,7 +189,7 @@ def test_a_wrong_mac_in_cni_args_is_named_and_nothing_is_touched(host: Host, con
     assert "br0" not in host.run("ip -br link")
 
 
-def test_disable_container_interface_leaves_it_down(container: Container) -> None:
+def test_disable_container_interface_keeps_the_interface_down(container: Container) -> None:
     runtime = attach(container, ipam={}, disableContainerInterface=True)
     assert "UP" not in link(container, "eth0")["flags"]
     runtime.check()
@@ -197,14 +197,14 @@ def test_disable_container_interface_leaves_it_down(container: Container) -> Non
     runtime.check()
 
 
-def test_layer_two_only_has_no_addresses(container: Container) -> None:
+def test_add_without_ipam_returns_no_addresses(container: Container) -> None:
     runtime = attach(container, ipam={})
     assert runtime.result is not None
     assert "ips" not in runtime.result
     assert "UP" in link(container, "eth0")["flags"]
 
 
-def test_dns_of_the_configuration_stands_in_for_that_of_ipam(containers: list[Container]) -> None:
+def test_dns_of_the_configuration_overrides_dns_of_ipam(containers: list[Container]) -> None:
     ipam = {**STATIC, "dns": {"nameservers": ["10.1.0.53"], "domain": "ipam.test"}}
     assert (attach(containers[0], ipam=ipam).result or {})["dns"] == ipam["dns"]
     dns = {"search": ["conf.test"]}
@@ -228,7 +228,7 @@ def test_dns_of_the_configuration_stands_in_for_that_of_ipam(containers: list[Co
         ({"bridge": "a-name-too-long-for-linux"}, "bridge: interface name is too long"),
     ],
 )
-def test_a_wrong_configuration_is_named_and_nothing_is_touched(
+def test_error_for_an_invalid_configuration_names_the_option_and_nothing_changes(
     host: Host, container: Container, config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CniError, match=message) as caught:
@@ -237,7 +237,7 @@ def test_a_wrong_configuration_is_named_and_nothing_is_touched(
     assert "br0" not in host.run("ip -br link")
 
 
-def test_a_link_of_another_kind_is_no_bridge(host: Host, container: Container) -> None:
+def test_link_of_another_kind_with_the_bridge_name_is_refused(host: Host, container: Container) -> None:
     host.run("ip link add br0 type veth peer name br1")
     with pytest.raises(CniError, match='"br0" already exists but is not a bridge') as caught:
         attach(container)
@@ -246,14 +246,14 @@ def test_a_link_of_another_kind_is_no_bridge(host: Host, container: Container) -
 
 @pytest.mark.usefixtures("without_vlan_filtering")
 @pytest.mark.parametrize("option", [{"vlan": 100}, {"vlanTrunk": [{"id": 100}]}])
-def test_a_kernel_without_vlan_filtering_says_so(container: Container, option: dict[str, Any]) -> None:
+def test_vlan_options_are_refused_without_vlan_filtering(container: Container, option: dict[str, Any]) -> None:
     with pytest.raises(CniError, match="this kernel has no bridge VLAN filtering") as caught:
         PluginRunner("bridge", container, bridge="br0", **option).add()
     assert "CONFIG_BRIDGE_VLAN_FILTERING" in caught.value.details
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_vlans_tell_containers_apart(containers: list[Container]) -> None:
+def test_containers_reach_each_other_only_in_the_same_vlan(containers: list[Container]) -> None:
     attach(containers[0], 2, vlan=100)
     attach(containers[1], 3, vlan=100)
     runtime = attach(containers[2], 4, vlan=200, vlanTrunk=[{"minID": 300, "maxID": 302}])
@@ -265,7 +265,7 @@ def test_vlans_tell_containers_apart(containers: list[Container]) -> None:
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_the_trunk_of_a_port_carries_tagged_frames_and_the_rest_goes_to_vlan_1(containers: list[Container]) -> None:
+def test_vlan_trunk_carries_tagged_frames_and_untagged_frames_use_vlan_1(containers: list[Container]) -> None:
     trunk = attach(containers[0], 2, vlanTrunk=[{"id": 300}])
     attach(containers[1], 3, vlan=300)
     attach(containers[2], 4)
@@ -279,7 +279,7 @@ def test_the_trunk_of_a_port_carries_tagged_frames_and_the_rest_goes_to_vlan_1(c
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_check_finds_a_lost_vlan(container: Container) -> None:
+def test_check_fails_if_the_port_lost_a_vlan(container: Container) -> None:
     runtime = attach(container, vlan=100, vlanTrunk=[{"id": 300}])
     port = runtime.owner.host_ifname
     container.host.run(f"bridge vlan del dev {port} vid 300")
@@ -288,7 +288,7 @@ def test_check_finds_a_lost_vlan(container: Container) -> None:
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_the_gateway_of_a_vlan_is_a_link_in_it(host: Host, container: Container) -> None:
+def test_gateway_of_a_vlan_is_an_interface_in_this_vlan(host: Host, container: Container) -> None:
     runtime = attach(container, vlan=100, isGateway=True)
     assert addresses(host, "br0.100") == {"10.1.0.1/24", "fd00:1::1/64"}
     assert (runtime.result or {})["interfaces"][3]["name"] == "br0.100"
@@ -297,9 +297,7 @@ def test_the_gateway_of_a_vlan_is_a_link_in_it(host: Host, container: Container)
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_an_add_that_fails_leaves_the_gateway_of_its_vlan_to_who_came_meanwhile(
-    host: Host, containers: list[Container]
-) -> None:
+def test_failed_add_keeps_the_vlan_gateway_of_a_concurrent_add(host: Host, containers: list[Container]) -> None:
     first, second, _ = containers
     options = {"vlan": 100, "isGateway": True, "ipMasq": True}
 
@@ -317,60 +315,60 @@ def test_an_add_that_fails_leaves_the_gateway_of_its_vlan_to_who_came_meanwhile(
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_parallel_first_adds_share_the_gateway_of_a_vlan(host: Host) -> None:
-    own, made = host.netns, [Container(host) for _ in range(4)]
+def test_concurrent_first_adds_share_the_gateway_of_a_vlan(host: Host) -> None:
+    host_netns, created = host.netns, [Container(host) for _ in range(4)]
 
     def add(numbered: tuple[int, Container]) -> PluginRunner:
-        own.enter_permanently()  # a thread starts where the process is
+        host_netns.enter_permanently()  # a new thread is in the namespace of the process
         return attach(numbered[1], numbered[0] + 2, vlan=100, isGateway=True)
 
     with ThreadPoolExecutor(4) as pool:
-        runtimes = list(pool.map(add, enumerate(made)))
+        runtimes = list(pool.map(add, enumerate(created)))
     for runtime in runtimes:
         runtime.check()
         assert runtime.container.pings("10.1.0.1")
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_a_gateway_of_a_vlan_that_a_killed_add_left_is_plugged_in(host: Host, container: Container) -> None:
+def test_vlan_gateway_of_a_killed_add_is_attached_to_the_bridge(host: Host, container: Container) -> None:
     host.run("ip link add veth-half type veth peer name br0.100")
     attach(container, vlan=100, isGateway=True).check()
     assert container.pings("10.1.0.1")
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_the_gateway_of_a_vlan_whose_name_would_be_too_long_is_named(container: Container) -> None:
+def test_error_names_a_vlan_gateway_whose_name_is_too_long(container: Container) -> None:
     with pytest.raises(CniError, match=r"cannot make a-long-bridge\.100, the gateway of its VLAN"):
         attach(container, bridge="a-long-bridge", vlan=100, isGateway=True)
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_preserve_default_vlan_keeps_the_ports_first_vlan(container: Container) -> None:
+def test_preserve_default_vlan_keeps_vlan_1_on_the_port(container: Container) -> None:
     runtime = attach(container, vlan=100, preserveDefaultVlan=True)
     (port,) = container.host.json(f"bridge -j vlan show dev {runtime.owner.host_ifname}")
     assert [entry["vlan"] for entry in port["vlans"]] == [1, 100]
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_preserve_default_vlan_lets_the_gateway_hear_the_first_vlan_too(host: Host, container: Container) -> None:
+def test_preserve_default_vlan_keeps_vlan_1_on_the_gateways_port(host: Host, container: Container) -> None:
     attach(container, vlan=100, preserveDefaultVlan=True, isGateway=True)
     (port,) = host.json(f"bridge -j vlan show dev {link(host, 'br0.100')['link']}")
     assert [entry["vlan"] for entry in port["vlans"]] == [1, 100]
 
 
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
-def test_parallel_first_adds_share_one_bridge(host: Host, backend: str) -> None:
-    """Issue 966 of clearlinux: parallel first ADDs must not trip over each other's bridge and gateway."""
-    made = [Container(host) for _ in range(16)]
-    own = host.netns
+def test_concurrent_first_adds_share_one_bridge(host: Host, backend: str) -> None:
+    """clearlinux/distribution#966: concurrent first ADDs fail because the bridge or its address already exists."""
+    created = [Container(host) for _ in range(16)]
+    host_netns = host.netns
 
     def add(numbered: tuple[int, Container]) -> PluginRunner:
-        own.enter_permanently()  # a thread starts where the process is
+        host_netns.enter_permanently()  # a new thread is in the namespace of the process
         options = {"isDefaultGateway": True, "ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True}
         return attach(numbered[1], numbered[0] + 2, **options)
 
     with ThreadPoolExecutor(16) as pool:
-        runtimes = list(pool.map(add, enumerate(made)))
+        runtimes = list(pool.map(add, enumerate(created)))
     assert len({(runtime.result or {})["interfaces"][0]["mac"] for runtime in runtimes}) == 1
     assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64"}
     if backend == "nftables":
@@ -378,8 +376,8 @@ def test_parallel_first_adds_share_one_bridge(host: Host, backend: str) -> None:
     else:
         assert host.run("iptables-save -t nat").count("-A POSTROUTING") == 16
         assert host.run("ip6tables-save -t nat").count("-A POSTROUTING") == 16
-    assert all(container.pings("10.1.0.2") for container in made[1:])
+    assert all(container.pings("10.1.0.2") for container in created[1:])
     for runtime in runtimes:
         runtime.check()
-    for container in made:
+    for container in created:
         container.close()

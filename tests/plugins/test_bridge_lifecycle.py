@@ -1,4 +1,4 @@
-"""bridge: whole lives, failures and deaths, with every option that the kernel has."""
+"""bridge: lifecycle, failures and killed processes, with every option that the kernel supports."""
 
 from collections.abc import Collection
 from typing import Any
@@ -36,45 +36,45 @@ EVERYDAY = {"default gateway and masquerade", "interface down", "all at once"}
 SLOW = {"dad"}
 
 
-def by_case(*, but: Collection[str] = ()) -> pytest.MarkDecorator:
+def by_case(*, exclude: Collection[str] = ()) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "case",
         [
             pytest.param(case, id=name, marks=() if name in EVERYDAY else pytest.mark.exhaustive)
             for name, case in CASES.items()
-            if name not in but
+            if name not in exclude
         ],
     )
 
 
 @by_case()
-def test_it_leaves_nothing_behind(container: Container, case: dict[str, Any]) -> None:
+def test_add_check_and_del_leave_nothing_behind(container: Container, case: dict[str, Any]) -> None:
     check_lifecycle(PluginRunner("bridge", container, bridge="br0", **case))
 
 
 @pytest.mark.parametrize("name", ["iptables", "all at once"])
-def test_a_container_may_have_a_long_id(container: Container, name: str) -> None:
-    """The Go plugin's spoof check has it in the names of chains, which are not as long."""
+def test_long_container_id_is_supported(container: Container, name: str) -> None:
+    """Go: the names of macspoofchk's chains contain the container ID, and are limited to fewer characters."""
     container.id = "c" * 250
     check_lifecycle(PluginRunner("bridge", container, bridge="br0", **CASES[name]))
 
 
-@by_case(but=SLOW)
-def test_a_failed_add_leaves_nothing_behind(container: Container, case: dict[str, Any]) -> None:
+@by_case(exclude=SLOW)
+def test_failed_add_leaves_nothing_behind(container: Container, case: dict[str, Any]) -> None:
     assert fail_at_every_change(lambda: PluginRunner("bridge", container, bridge="br0", **case)) > 1
 
 
 @pytest.mark.parametrize("name", ["layer 2", "iptables", "all at once"])
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container, name: str) -> None:
+def test_del_or_gc_cleans_up_after_a_killed_add(container: Container, name: str) -> None:
     assert kill_at_every_change(lambda: PluginRunner("bridge", container, bridge="br0", **CASES[name])) > 1
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_a_life_in_vlans_leaves_nothing_behind(container: Container) -> None:
+def test_add_check_and_del_with_vlans_leave_nothing_behind(container: Container) -> None:
     check_lifecycle(PluginRunner("bridge", container, bridge="br0", **VLANS))
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_a_failed_add_in_vlans_leaves_nothing_behind(container: Container) -> None:
+def test_failed_add_with_vlans_leaves_nothing_behind(container: Container) -> None:
     assert fail_at_every_change(lambda: PluginRunner("bridge", container, bridge="br0", **VLANS)) > 3

@@ -1,4 +1,4 @@
-"""bridge: the stories behind what goes wrong elsewhere, each told once."""
+"""bridge: regression tests, mostly for faults of the Go plugin (docs/reference/plugins.md#bridge)."""
 
 import os
 import socket
@@ -11,23 +11,26 @@ from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner, wait_for
 from pycni.testing.snapshot import of_host
 
-ROUTED: dict[str, Any] = {"bridge": "br0", "isDefaultGateway": True, "ipMasq": True, "macspoofchk": True}
+GATEWAY: dict[str, Any] = {"bridge": "br0", "isDefaultGateway": True, "ipMasq": True, "macspoofchk": True}
 
 
-def routed(container: Container, last: int = 2, ifname: str = "eth0", **config: Any) -> PluginRunner:
-    """A runtime for a masqueraded, spoof-checked attachment whose addresses end in `last`, before its ADD."""
+def gateway_runner(container: Container, last: int = 2, ifname: str = "eth0", **config: Any) -> PluginRunner:
+    """Return a runner with masquerading and macspoofchk, and addresses that end in `last`, before its ADD."""
     addresses = [{"address": f"10.1.0.{last}/24"}, {"address": f"fd00:1::{last}/64"}]
     ipam = {"type": "static", "addresses": addresses}
-    return PluginRunner("bridge", container, ifname=ifname, **{**ROUTED, "ipam": ipam, **config})
+    return PluginRunner("bridge", container, ifname=ifname, **{**GATEWAY, "ipam": ipam, **config})
 
 
 def elements(host: Host) -> list[str]:
-    """The lines of our nftables that name an owner."""
+    """Return the lines of pycni's nftables tables that contain the label of an attachment."""
     return [line for line in host.run("nft list ruleset").splitlines() if "net: test" in line]
 
 
 def executable_ipam(host: Host, script: str) -> dict[str, str]:
-    """An IPAM plugin in the host's bin directory; `script` is run by sh, and every verb is noted in ipam.log."""
+    """Create an IPAM plugin that logs each verb in ipam.log and runs `script` with sh.
+
+    Return its configuration.
+    """
     binary = host.state / "bin" / "scripted"
     binary.parent.mkdir(parents=True, exist_ok=True)
     binary.write_text(f"#!/bin/sh\necho $CNI_COMMAND >> {host.state}/ipam.log\ncat > /dev/null\n{script}\n")
@@ -39,13 +42,13 @@ def verbs(host: Host) -> list[str]:
     return (host.state / "ipam.log").read_text().split()
 
 
-GIVES_AN_ADDRESS = """
+RETURN_ONE_ADDRESS = """
 if [ $CNI_COMMAND = ADD ]; then echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.9/24"}]}'; fi
 """
 
 
-def test_r01_gc_removes_what_no_valid_attachment_owns(containers: list[Container]) -> None:
-    host, runtimes = containers[0].host, [routed(c, last) for last, c in enumerate(containers, start=2)]
+def test_gc_removes_links_and_rules_without_a_valid_attachment(containers: list[Container]) -> None:
+    host, runtimes = containers[0].host, [gateway_runner(c, last) for last, c in enumerate(containers, start=2)]
     for runtime in runtimes:
         runtime.add()
     alive, *dead = runtimes
@@ -58,22 +61,22 @@ def test_r01_gc_removes_what_no_valid_attachment_owns(containers: list[Container
     alive.check()
 
 
-def test_r01_gc_leaves_other_networks_alone(containers: list[Container]) -> None:
-    mine, other = routed(containers[0]), routed(containers[1], 3, name="other")
-    mine.add()
+def test_gc_keeps_attachments_of_other_networks(containers: list[Container]) -> None:
+    own, other = gateway_runner(containers[0]), gateway_runner(containers[1], 3, name="other")
+    own.add()
     other.add()
-    mine.gc()
+    own.gc()
     other.check()
 
 
-def test_r01_gc_without_a_list_removes_nothing(container: Container) -> None:
-    runtime = routed(container)
+def test_gc_without_valid_attachments_key_removes_nothing(container: Container) -> None:
+    runtime = gateway_runner(container)
     runtime.add()
     runtime._call("GC")
     runtime.check()
 
 
-def test_r01_status_asks_ipam(container: Container) -> None:
+def test_status_calls_ipam(container: Container) -> None:
     not_ready = """echo '{"code": 50, "msg": "the pool is dry"}'; exit 1"""
     runtime = PluginRunner("bridge", container, ipam=executable_ipam(container.host, not_ready))
     with pytest.raises(CniError, match="the pool is dry") as caught:
@@ -81,8 +84,8 @@ def test_r01_status_asks_ipam(container: Container) -> None:
     assert caught.value.code == 50
 
 
-def test_r02_the_hosts_own_namespace_is_refused_before_anything_is_done(container: Container) -> None:
-    runtime = routed(container)
+def test_own_namespace_of_the_host_is_refused_before_anything_changes(container: Container) -> None:
+    runtime = gateway_runner(container)
     runtime.netns = f"/proc/{os.getpid()}/ns/net"
     before = of_host(container.host)
     with pytest.raises(CniError, match="should not be the same") as caught:
@@ -91,27 +94,27 @@ def test_r02_the_hosts_own_namespace_is_refused_before_anything_is_done(containe
     assert of_host(container.host) == before
 
 
-def test_r03_a_retry_after_a_failed_add_succeeds(host: Host, container: Container) -> None:
+def test_add_succeeds_after_a_failed_add(host: Host, container: Container) -> None:
     host.run("ip link add br0 type bridge && ip addr add 10.7.0.1/24 dev br0")
     with pytest.raises(CniError, match="already has an IP address"):
-        routed(container).add()
+        gateway_runner(container).add()
     assert "eth0" not in container.run("ip -br link")
     host.run("ip addr flush dev br0")
-    routed(container).add()
+    gateway_runner(container).add()
 
 
-def test_r04_a_failing_ipam_leaves_no_link(container: Container) -> None:
+def test_no_link_is_left_if_ipam_fails(container: Container) -> None:
     ipam = executable_ipam(container.host, """echo '{"code": 11, "msg": "busy", "details": "later"}'; exit 1""")
     with pytest.raises(CniError, match="busy") as caught:
         PluginRunner("bridge", container, bridge="br0", ipam=ipam).add()
     assert (caught.value.code, caught.value.msg) == (11, "busy")
     assert "eth0" not in container.run("ip -br link")
     assert "veth" not in container.host.run("ip -br link")
-    assert verbs(container.host) == ["ADD", "DEL"]  # SPEC section 4: a delegate that failed is told so
+    assert verbs(container.host) == ["ADD", "DEL"]  # SPEC section 4: DEL after a failed delegated ADD
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "change",
     [
         {"mtu": "many"},
         {"hairpinMode": True, "promiscMode": True},
@@ -122,12 +125,10 @@ def test_r04_a_failing_ipam_leaves_no_link(container: Container) -> None:
         {"dns": 7},
     ],
 )
-def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
-    container: Container, damage: dict[str, Any]
-) -> None:
-    runtime = routed(container)
+def test_del_succeeds_with_an_invalid_configuration(container: Container, change: dict[str, Any]) -> None:
+    runtime = gateway_runner(container)
     runtime.add()
-    runtime.config |= damage
+    runtime.config |= change
     runtime.cni_args = "NONSENSE"
     runtime.forget()
     runtime.delete()
@@ -135,7 +136,7 @@ def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
     assert elements(container.host) == []
 
 
-def test_r06_an_ipam_that_gives_no_address_is_told_to_release(container: Container) -> None:
+def test_ipam_del_is_called_if_ipam_returns_no_address(container: Container) -> None:
     ipam = executable_ipam(container.host, """[ $CNI_COMMAND = ADD ] && echo '{"cniVersion": "1.1.0"}'; true""")
     with pytest.raises(CniError, match="IPAM plugin returned missing IP config"):
         PluginRunner("bridge", container, ipam=ipam).add()
@@ -143,21 +144,21 @@ def test_r06_an_ipam_that_gives_no_address_is_told_to_release(container: Contain
 
 
 def nat(host: Host) -> list[str]:
-    """The lines of iptables, nat, that name the network."""
+    """Return the lines of iptables-save and ip6tables-save, table nat, that name the network."""
     lines = [*host.run("iptables-save -t nat").splitlines(), *host.run("ip6tables-save -t nat").splitlines()]
     return [line for line in lines if r"name: \"test\"" in line or line.startswith(":CNI-")]
 
 
-@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("with_prev_result", [True, False])
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
-def test_r07_deleting_one_of_two_interfaces_leaves_the_others_nat(
-    container: Container, backend: str, *, remembered: bool
+def test_del_of_one_interface_keeps_the_masquerade_rules_of_the_other(
+    container: Container, backend: str, *, with_prev_result: bool
 ) -> None:
-    first = routed(container, 2, "eth0", ipMasqBackend=backend)
-    second = routed(container, 3, "eth1", ipMasqBackend=backend, isDefaultGateway=False, isGateway=True)
+    first = gateway_runner(container, 2, "eth0", ipMasqBackend=backend)
+    second = gateway_runner(container, 3, "eth1", ipMasqBackend=backend, isDefaultGateway=False, isGateway=True)
     first.add()
     second.add()
-    if not remembered:
+    if not with_prev_result:
         first.forget()
     first.delete()
     second.check()
@@ -168,22 +169,22 @@ def test_r07_deleting_one_of_two_interfaces_leaves_the_others_nat(
     assert nat(container.host) == elements(container.host) == []
 
 
-@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("with_prev_result", [True, False])
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
-def test_r08_masquerading_goes_even_if_the_address_was_flushed(
-    container: Container, backend: str, *, remembered: bool
+def test_del_removes_masquerade_rules_of_a_flushed_address(
+    container: Container, backend: str, *, with_prev_result: bool
 ) -> None:
-    runtime = routed(container, ipMasqBackend=backend)
+    runtime = gateway_runner(container, ipMasqBackend=backend)
     runtime.add()
     container.run("ip addr flush dev eth0")
-    if not remembered:
+    if not with_prev_result:
         runtime.forget()
     runtime.delete()
     assert nat(container.host) == elements(container.host) == []
 
 
-def test_the_backend_may_be_changed_while_a_container_lives(container: Container) -> None:
-    runtime = routed(container, ipMasqBackend="iptables")
+def test_del_removes_rules_of_the_previous_backend(container: Container) -> None:
+    runtime = gateway_runner(container, ipMasqBackend="iptables")
     runtime.add()
     runtime.config["ipMasqBackend"] = "nftables"
     with pytest.raises(CniError, match="is missing in nftables"):
@@ -192,8 +193,10 @@ def test_the_backend_may_be_changed_while_a_container_lives(container: Container
     assert nat(container.host) == elements(container.host) == []
 
 
-def test_gc_removes_what_iptables_has_of_containers_that_are_gone(containers: list[Container]) -> None:
-    alive, dead, _ = (routed(each, last, ipMasqBackend="iptables") for last, each in enumerate(containers, start=2))
+def test_gc_removes_iptables_rules_without_a_valid_attachment(containers: list[Container]) -> None:
+    alive, dead, _ = (
+        gateway_runner(each, last, ipMasqBackend="iptables") for last, each in enumerate(containers, start=2)
+    )
     alive.add()
     dead.add()
     alive.gc(alive)
@@ -201,9 +204,11 @@ def test_gc_removes_what_iptables_has_of_containers_that_are_gone(containers: li
     assert len([line for line in nat(dead.container.host) if "-A POSTROUTING" in line]) == 2
 
 
-def test_status_says_if_the_backend_does_not_work(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_fails_with_code_50_if_the_backend_is_unavailable(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
-    runtime = routed(container, ipMasqBackend="iptables", macspoofchk=False)
+    runtime = gateway_runner(container, ipMasqBackend="iptables", macspoofchk=False)
     runtime.status()
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
@@ -214,15 +219,15 @@ def test_status_says_if_the_backend_does_not_work(container: Container, monkeypa
     runtime.status()
 
 
-@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize("with_prev_result", [True, False])
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/hostname"])
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
-def test_r09_r10_the_hosts_state_goes_without_the_namespace(
-    container: Container, netns: str, backend: str, *, remembered: bool
+def test_del_without_a_namespace_removes_the_state_of_the_host(
+    container: Container, netns: str, backend: str, *, with_prev_result: bool
 ) -> None:
-    runtime = routed(container, ipam=executable_ipam(container.host, GIVES_AN_ADDRESS), ipMasqBackend=backend)
+    runtime = gateway_runner(container, ipam=executable_ipam(container.host, RETURN_ONE_ADDRESS), ipMasqBackend=backend)
     runtime.add()
-    if not remembered:
+    if not with_prev_result:
         runtime.forget()
     runtime.netns = netns
     runtime.delete()
@@ -231,31 +236,33 @@ def test_r09_r10_the_hosts_state_goes_without_the_namespace(
     assert verbs(container.host) == ["ADD", "DEL"]
 
 
-def test_a_spoof_check_by_go_is_checked_and_removed(containers: list[Container], go_runner: type[PluginRunner]) -> None:
-    """Its chains tell container and interface, and not the network: GC removes those of ports that are gone."""
+def test_macspoofchk_chains_of_the_go_plugin_are_checked_and_removed(
+    containers: list[Container], go_runner: type[PluginRunner]
+) -> None:
+    """They name container and interface but no network, so GC removes those without a port."""
     host, ipam = containers[0].host, {"type": "host-local", "subnet": "10.1.0.0/24"}
     options: dict[str, Any] = {"bridge": "br0", "isGateway": True, "macspoofchk": True, "ipam": ipam}
-    kept, gone, deleted = (go_runner("bridge", each, **options) for each in containers)
-    for theirs in (kept, gone, deleted):
-        theirs.add()
-    ours = [PluginRunner("bridge", each, **options) for each in containers]
-    for runtime, theirs in zip(ours, (kept, gone, deleted), strict=True):
-        runtime.result = theirs.result
+    alive, without_port, deleted = (go_runner("bridge", each, **options) for each in containers)
+    for by_go in (alive, without_port, deleted):
+        by_go.add()
+    by_pycni = [PluginRunner("bridge", each, **options) for each in containers]
+    for runtime, by_go in zip(by_pycni, (alive, without_port, deleted), strict=True):
+        runtime.result = by_go.result
         runtime.check()
-    ours[2].netns = ""
-    ours[2].delete()
-    host.run(f"ip link del {(gone.result or {})['interfaces'][1]['name']}")
-    ours[0].gc(ours[0])
+    by_pycni[2].netns = ""
+    by_pycni[2].delete()
+    host.run(f"ip link del {(without_port.result or {})['interfaces'][1]['name']}")
+    by_pycni[0].gc(by_pycni[0])
     left = host.run("nft list table bridge nat")
     assert [each.id in left for each in containers] == [True, False, False]
-    ours[0].check()
+    by_pycni[0].check()
     host.run(f"nft flush chain bridge nat cni-br-iface-{containers[0].id}-eth0-mac")
     with pytest.raises(CniError, match="spoof check of .* is missing"):
-        ours[0].check()
+        by_pycni[0].check()
 
 
-def test_a_reused_namespace_keeps_its_new_containers_interface(container: Container) -> None:
-    old, new = routed(container, 2), routed(container, 3)
+def test_del_keeps_the_interface_of_a_new_container_in_a_reused_namespace(container: Container) -> None:
+    old, new = gateway_runner(container, 2), gateway_runner(container, 3)
     old.add()
     old.container.host.run(f"ip link del {old.owner.host_ifname}")
     old_id = container.id
@@ -267,29 +274,29 @@ def test_a_reused_namespace_keeps_its_new_containers_interface(container: Contai
     new.check()
 
 
-def test_a_cable_that_somebody_else_made_is_removed_too(host: Host, container: Container) -> None:
-    """As the Go plugin makes it: a random name on the host, and no label."""
+def test_del_deletes_a_veth_pair_without_label(host: Host, container: Container) -> None:
+    """The Go plugin creates it with a random name on the host and without a label."""
     host.run(f"ip link add vethdeadbeef type veth peer name eth0 netns {container.path}")
-    routed(container).delete()
+    gateway_runner(container).delete()
     assert "vethdeadbeef" not in host.run("ip -br link")
 
 
 @pytest.mark.usefixtures("without_vlan_filtering")
-def test_r13_an_existing_bridge_that_cannot_filter_vlans_is_refused(host: Host, container: Container) -> None:
+def test_existing_bridge_is_refused_if_the_kernel_lacks_vlan_filtering(host: Host, container: Container) -> None:
     host.run("ip link add br0 type bridge")
     with pytest.raises(CniError, match="no bridge VLAN filtering"):
         PluginRunner("bridge", container, bridge="br0", vlan=7).add()
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_r13_an_existing_bridge_is_made_to_filter_vlans(host: Host, container: Container) -> None:
+def test_vlan_filtering_is_enabled_on_an_existing_bridge(host: Host, container: Container) -> None:
     host.run("ip link add br0 type bridge")
     PluginRunner("bridge", container, bridge="br0", vlan=7).add()
     (bridge,) = host.json("ip -j -d link show br0")
     assert bridge["linkinfo"]["info_data"]["vlan_filtering"] == 1
 
 
-def test_r14_a_default_route_from_ipam_and_is_default_gateway_agree(container: Container) -> None:
+def test_default_routes_of_ipam_and_is_default_gateway_can_be_combined(container: Container) -> None:
     routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}], "routes": routes}
     runtime = PluginRunner("bridge", container, bridge="br0", isDefaultGateway=True, ipam=ipam)
@@ -299,28 +306,28 @@ def test_r14_a_default_route_from_ipam_and_is_default_gateway_agree(container: C
     runtime.check()
 
 
-def test_r15_a_bridge_that_lost_its_last_port_keeps_its_address(host: Host, container: Container) -> None:
+def test_bridge_without_ports_keeps_its_mac(host: Host, container: Container) -> None:
     def mac() -> str:
         return str(host.json("ip -j link show br0")[0]["address"])
 
-    layer_two = PluginRunner("bridge", container, bridge="br0")
-    layer_two.add()
+    without_ipam = PluginRunner("bridge", container, bridge="br0")
+    without_ipam.add()
     before = mac()
-    layer_two.delete()
+    without_ipam.delete()
     assert mac() == before
-    gateway = routed(container)
+    gateway = gateway_runner(container)
     gateway.add()
     assert mac() == before
     gateway.check()
 
 
-@pytest.mark.parametrize("layer_two", [{"ipam": {}}, {}], ids=["layer 2", "gateway"])
-def test_r15_a_bridge_of_others_keeps_its_address_whatever_is_plugged_in(
-    host: Host, containers: list[Container], layer_two: dict[str, Any]
+@pytest.mark.parametrize("options", [{"ipam": {}}, {}], ids=["layer 2", "gateway"])
+def test_existing_bridge_keeps_its_mac_when_ports_are_added_and_removed(
+    host: Host, containers: list[Container], options: dict[str, Any]
 ) -> None:
     host.run("ip link add br0 type bridge && ip link set br0 up")
     mac = host.json("ip -j link show br0")[0]["address"]
-    runtimes = [routed(each, last, **layer_two) for last, each in enumerate(containers, start=2)]
+    runtimes = [gateway_runner(each, last, **options) for last, each in enumerate(containers, start=2)]
     for runtime in runtimes:
         assert runtime.add()["interfaces"][0]["mac"] == mac
     assert host.json("ip -j link show br0")[0]["address"] == mac
@@ -330,17 +337,15 @@ def test_r15_a_bridge_of_others_keeps_its_address_whatever_is_plugged_in(
     assert host.json("ip -j link show br0")[0]["address"] == mac
 
 
-def test_r15_a_bridge_left_without_a_mac_gets_one(host: Host, container: Container) -> None:
+def test_bridge_without_a_mac_gets_one(host: Host, container: Container) -> None:
     host.run("ip link add br0 type bridge")
     host.run("ip link add p0 type veth peer name p1 && ip link set p0 master br0 && ip link del p0")
-    routed(container).add()
+    gateway_runner(container).add()
     assert host.json("ip -j link show br0")[0]["address"] != "00:00:00:00:00:00"
 
 
 @pytest.mark.parametrize("number", [{"priority": -1}, {"table": 1 << 32}, {"scope": 256}, {"mtu": 1 << 32}])
-def test_a_number_of_a_route_that_the_kernel_has_no_room_for_is_named(
-    container: Container, number: dict[str, int]
-) -> None:
+def test_error_names_a_route_attribute_that_is_out_of_range(container: Container, number: dict[str, int]) -> None:
     addresses, routes = [{"address": "10.1.0.2/24"}], [{"dst": "10.9.0.0/16", **number}]
     runtime = PluginRunner("bridge", container, ipam={"type": "static", "addresses": addresses, "routes": routes})
     ((name, value),) = number.items()
@@ -349,7 +354,7 @@ def test_a_number_of_a_route_that_the_kernel_has_no_room_for_is_named(
     assert caught.value.code == 7
 
 
-def test_r31_the_mtu_and_advmss_of_a_route_are_applied(container: Container) -> None:
+def test_mtu_advmss_and_priority_of_a_route_are_set(container: Container) -> None:
     routes = [{"dst": "10.8.0.0/16", "mtu": 1300, "advmss": 1200, "priority": 50}]
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}], "routes": routes}
     PluginRunner("bridge", container, ipam=ipam).add()
@@ -380,7 +385,7 @@ UNUSUAL = [
 
 
 @pytest.mark.parametrize(("addresses", "routes"), UNUSUAL)
-def test_r32_check_understands_unusual_addresses_and_routes(
+def test_check_succeeds_with_unusual_addresses_and_routes(
     container: Container, addresses: list[Any], routes: list[Any]
 ) -> None:
     runtime = PluginRunner("bridge", container, ipam={"type": "static", "addresses": addresses, "routes": routes})
@@ -388,29 +393,29 @@ def test_r32_check_understands_unusual_addresses_and_routes(
     runtime.check()
 
 
-def test_r32_check_notices_a_wrong_default_gateway(container: Container) -> None:
-    runtime = routed(container)
+def test_check_fails_if_the_default_gateway_differs(container: Container) -> None:
+    runtime = gateway_runner(container)
     runtime.add()
     container.run("ip route replace default via 10.1.0.77")
     with pytest.raises(CniError, match=r"eth0 has lost the route to 0\.0\.0\.0/0 via 10\.1\.0\.1"):
         runtime.check()
 
 
-def test_r32_check_does_not_ask_for_the_addresses_of_other_interfaces(container: Container) -> None:
-    runtime = routed(container)
-    made = runtime.add()
-    made["interfaces"].append({"name": "net9", "sandbox": container.path})
-    made["ips"].append({"address": "10.99.0.9/24", "interface": 3})
+def test_check_ignores_addresses_of_other_interfaces(container: Container) -> None:
+    runtime = gateway_runner(container)
+    result = runtime.add()
+    result["interfaces"].append({"name": "net9", "sandbox": container.path})
+    result["ips"].append({"address": "10.99.0.9/24", "interface": 3})
     runtime.check()
 
 
-def test_r34_check_works_without_ipam(container: Container) -> None:
+def test_check_succeeds_without_ipam(container: Container) -> None:
     runtime = PluginRunner("bridge", container, bridge="br0")
     runtime.add()
     runtime.check()
 
 
-DAMAGE = [
+CHANGES = [
     ("ip -n {c} addr del 10.1.0.2/24 dev eth0", r"eth0 has lost 10\.1\.0\.2/24"),
     ("ip -n {c} link set eth0 address 02:00:00:00:00:07", "eth0 should have mac"),
     ("ip -n {c} link set eth0 down", "eth0 "),
@@ -427,61 +432,63 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "message"), DAMAGE)
-def test_check_finds_what_is_really_wrong(host: Host, container: Container, damage: str, message: str) -> None:
-    runtime = routed(container)
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_check_reports_changes_of_links_addresses_and_rules(
+    host: Host, container: Container, change: str, message: str
+) -> None:
+    runtime = gateway_runner(container)
     runtime.add()
     runtime.check()
-    if damage.startswith("ip -n {c}"):
-        container.run(damage.replace(" -n {c}", ""))
+    if change.startswith("ip -n {c}"):
+        container.run(change.replace(" -n {c}", ""))
     else:
-        host.run(damage.format(port=runtime.owner.host_ifname))
+        host.run(change.format(port=runtime.owner.host_ifname))
     with pytest.raises(CniError, match=message):
         runtime.check()
 
 
-def test_r54_the_neighbours_hear_of_the_address_once_the_port_forwards(containers: list[Container]) -> None:
-    """A gratuitous ARP and an unsolicited neighbour advertisement reach another port of the bridge."""
+def test_addresses_are_announced_to_other_ports_of_the_bridge(containers: list[Container]) -> None:
+    """A gratuitous ARP and an unsolicited neighbour advertisement are sent once the port forwards."""
     listener, newcomer, _ = containers
-    routed(listener, 3).add()
+    gateway_runner(listener, 3).add()
     with listener.netns.entered():
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
-    with tap:
-        tap.settimeout(0.05)
-        tap.bind(("eth0", 0x0003))
-        result = routed(newcomer, 2).add()
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+    with sniffer:
+        sniffer.settimeout(0.05)
+        sniffer.bind(("eth0", 0x0003))
+        result = gateway_runner(newcomer, 2).add()
         mac = bytes.fromhex(result["interfaces"][2]["mac"].replace(":", ""))
-        heard: set[str] = set()
+        announced: set[str] = set()
 
-        def both() -> bool:
+        def announced_both() -> bool:
             try:
-                frame = tap.recv(2048)
+                frame = sniffer.recv(2048)
             except TimeoutError:
                 return False
             if frame[6:12] != mac:
                 return False
             if frame[12:14] == b"\x08\x06" and frame[28:32] == frame[38:42] == bytes([10, 1, 0, 2]):
-                heard.add("ARP")
+                announced.add("ARP")
             if frame[12:14] == b"\x86\xdd" and frame[54:55] == b"\x88":
                 target = socket.inet_ntop(socket.AF_INET6, frame[62:78])
-                heard.add("NA" if target == "fd00:1::2" else target)
-            return {"ARP", "NA"} <= heard
+                announced.add("NA" if target == "fd00:1::2" else target)
+            return {"ARP", "NA"} <= announced
 
-        wait_for(both, "an ARP and a neighbour advertisement")
+        wait_for(announced_both, "a gratuitous ARP and a neighbour advertisement")
 
 
-def test_r52_what_comes_from_outside_reaches_the_first_container_of_a_bridge_at_once(
+def test_first_container_of_a_bridge_is_reachable_from_outside_immediately(
     container: Container, outside: Container
 ) -> None:
-    """The host does not ask for neighbours on a new bridge before the bridge's own address is usable."""
+    """The host sends no neighbour solicitations on a new bridge until the bridge's own address is usable."""
     outside.run("ip route add 10.1.0.0/24 via 192.0.2.1 && ip route add fd00:1::/64 via 2001:db8::1")
-    routed(container, ipMasq=False).add()
+    gateway_runner(container, ipMasq=False).add()
     assert outside.pings("fd00:1::2")
     assert outside.pings("10.1.0.2")
 
 
 def router_advertisement(mac: bytes, source: str) -> bytes:
-    """A frame that offers its sender as default router for half an hour."""
+    """Return a frame that offers its sender as default router for half an hour."""
     body = struct.pack("!BBHII", 64, 0, 1800, 0, 0)
     ip, all_nodes = socket.inet_pton(socket.AF_INET6, source), socket.inet_pton(socket.AF_INET6, "ff02::1")
     icmp = struct.pack("!BBH", 134, 0, 0) + body
@@ -493,42 +500,48 @@ def router_advertisement(mac: bytes, source: str) -> bytes:
     return b"\x33\x33\x00\x00\x00\x01" + mac + b"\x86\xdd" + header + icmp
 
 
-def test_cve_2020_10749_a_container_cannot_become_the_router_of_host_or_neighbours(containers: list[Container]) -> None:
-    evil, victim, _ = containers
-    host = evil.host
-    routed(evil, 2, isDefaultGateway=False).add()
-    routed(victim, 3, isDefaultGateway=False).add()
-    addresses = evil.json("ip -j addr show eth0")[0]["addr_info"]
+def test_router_advertisements_of_a_container_are_ignored_by_host_and_other_containers(
+    containers: list[Container],
+) -> None:
+    """CVE-2020-10749."""
+    attacker, victim, _ = containers
+    host = attacker.host
+    gateway_runner(attacker, 2, isDefaultGateway=False).add()
+    gateway_runner(victim, 3, isDefaultGateway=False).add()
+    addresses = attacker.json("ip -j addr show eth0")[0]["addr_info"]
     link_local = next(info["local"] for info in addresses if info["scope"] == "link")
-    mac = bytes.fromhex(evil.json("ip -j link show eth0")[0]["address"].replace(":", ""))
+    mac = bytes.fromhex(attacker.json("ip -j link show eth0")[0]["address"].replace(":", ""))
 
     def advertise() -> None:
-        with evil.netns.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
+        with attacker.netns.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
             channel.bind(("eth0", 0x86DD))
             channel.send(router_advertisement(mac, link_local))
 
     advertise()
-    # The same frame convinces a container that does listen: so it has arrived when the others have ignored it.
+    # A container that accepts advertisements obeys the same frame, so the frame has reached the others too.
     victim.run("sysctl -q net.ipv6.conf.eth0.accept_ra=2")
-    wait_for(lambda: advertise() or victim.run("ip -6 route show default"), "the advertisement to work at all")
+    wait_for(
+        lambda: advertise() or victim.run("ip -6 route show default"), "a container that accepts the advertisement"
+    )
     assert host.run("ip -6 route show default") == ""
-    for name in ("br0", routed(evil, 2).owner.host_ifname):
+    for name in ("br0", gateway_runner(attacker, 2).owner.host_ifname):
         assert host.run(f"cat /proc/sys/net/ipv6/conf/{name}/accept_ra").strip() == "0"
-    assert evil.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "0"
+    assert attacker.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "0"
 
 
-def test_cve_2020_10749_a_bridge_that_was_there_refuses_them_too(container: Container) -> None:
+def test_existing_bridge_ignores_router_advertisements(container: Container) -> None:
+    """CVE-2020-10749."""
     container.host.run("ip link add br0 type bridge && sysctl -q net.ipv6.conf.br0.accept_ra=1")
-    routed(container, 2, isDefaultGateway=False).add()
+    gateway_runner(container, 2, isDefaultGateway=False).add()
     assert container.host.run("cat /proc/sys/net/ipv6/conf/br0/accept_ra").strip() == "0"
 
 
-def test_a_port_has_no_ipv6_of_its_own(containers: list[Container]) -> None:
-    """A thousand ports with routes of their own would slow down each packet to everybody, and each DEL."""
+def test_ports_have_no_ipv6_addresses_and_routes(containers: list[Container]) -> None:
+    """With a thousand ports, their routes would slow down each packet to all nodes and each DEL."""
     one, two, _ = containers
-    port = routed(one, 2).owner.host_ifname
+    port = gateway_runner(one, 2).owner.host_ifname
     for number, container in enumerate((one, two), 2):
-        runtime = routed(container, number)
+        runtime = gateway_runner(container, number)
         runtime.config["ipam"] = {"type": "static", "addresses": [{"address": f"fd00:1::{number}/64"}]}
         runtime.add()
         runtime.check()
@@ -538,24 +551,26 @@ def test_a_port_has_no_ipv6_of_its_own(containers: list[Container]) -> None:
     assert one.pings("fd00:1::1")
 
 
-def test_a_late_del_of_an_old_container_does_not_free_the_new_ones_masquerade(containers: list[Container]) -> None:
-    """Azure issue 885: things are found by attachment, not by what they are about."""
-    old, new = routed(containers[0], 2), routed(containers[1], 2)
+def test_late_del_keeps_the_masquerade_rules_of_the_next_container_with_the_address(
+    containers: list[Container],
+) -> None:
+    """Azure/azure-container-networking#885: state is found by attachment, not by address."""
+    old, new = gateway_runner(containers[0], 2), gateway_runner(containers[1], 2)
     old.add()
     containers[0].host.run(f"ip link del {old.owner.host_ifname}")
-    new.add()  # IPAM gave it the same address again
+    new.add()  # with the same address
     old.delete()
     new.check()
 
 
-def test_the_host_without_ipv6_is_served(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 102 of the Go plugins: with ipv6.disable=1 the settings of IPv6 do not exist."""
+def test_add_and_check_succeed_on_a_host_without_ipv6(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """containernetworking/plugins#102: with ipv6.disable=1 the sysctls of IPv6 do not exist."""
     from pycni.kernel.netns import sysctl
 
-    real = sysctl._Settings._open
+    open_setting = sysctl._Settings._open
 
     def without_ipv6(self: sysctl._Settings, setting: str, flags: int) -> int:
-        return real(self, setting.replace("ipv6/", "absent/"), flags)
+        return open_setting(self, setting.replace("ipv6/", "absent/"), flags)
 
     monkeypatch.setattr(sysctl._Settings, "_open", without_ipv6)
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
