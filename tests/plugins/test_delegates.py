@@ -1,4 +1,4 @@
-"""Foreign executables as delegates, and ours under foreign plugins."""
+"""Delegation between pycni and Go: Go's IPAM plugin under pycni's bridge, and pycni's under Go's bridge."""
 
 import json
 import os
@@ -20,24 +20,26 @@ def network(state: Path) -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "mixed", "type": "bridge", "bridge": "br0", "isGateway": True, "ipam": ipam}
 
 
-def test_the_go_ipam_serves_our_bridge(container: Container, go_plugins: GoPlugins) -> None:
+def test_bridge_delegates_to_the_go_ipam_plugin(container: Container, go_plugins: GoPlugins) -> None:
     (container.host.state / "bin").mkdir(parents=True)
     shutil.copy(go_plugins.directory / "host-local", container.host.state / "bin")
     runtime = PluginRunner("bridge", container, **network(container.host.state))
     result = runtime.add()
     assert result["ips"] == [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 2}]
     runtime.check()
-    held = container.host.state / "networks" / "mixed" / "10.1.0.2"
-    assert held.read_bytes() == f"{container.id}\r\neth0".encode()
+    reservation = container.host.state / "networks" / "mixed" / "10.1.0.2"
+    assert reservation.read_bytes() == f"{container.id}\r\neth0".encode()
     runtime.delete()
-    assert not held.exists()
+    assert not reservation.exists()
 
 
-def test_our_ipam_serves_the_go_bridge(container: Container, go_plugins: GoPlugins, bin_directory: Path) -> None:
+def test_go_bridge_delegates_to_pycnis_ipam_plugin(
+    container: Container, go_plugins: GoPlugins, bin_directory: Path
+) -> None:
     config = network(container.host.state)
     container.host.state.mkdir(parents=True, exist_ok=True)
 
-    def go_bridge(command: str, **more: object) -> Any:
+    def go_bridge(command: str, **members: object) -> Any:
         env = {
             **os.environ,
             "CNI_COMMAND": command,
@@ -46,7 +48,7 @@ def test_our_ipam_serves_the_go_bridge(container: Container, go_plugins: GoPlugi
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(bin_directory),
         }
-        stdin = json.dumps({**config, **more}).encode()
+        stdin = json.dumps({**config, **members}).encode()
         done = subprocess.run([go_plugins.directory / "bridge"], input=stdin, env=env, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout
         return json.loads(done.stdout or "null")
@@ -59,22 +61,11 @@ def test_our_ipam_serves_the_go_bridge(container: Container, go_plugins: GoPlugi
     assert not (container.host.state / "networks" / "mixed" / "10.1.0.2").exists()
 
 
-def test_what_the_go_bridge_attached_ours_checks_and_detaches(container: Container, go_plugins: GoPlugins) -> None:
-    """Migration: the executable under a running container's network is replaced."""
+def test_check_and_del_accept_an_add_of_the_go_bridge(container: Container, go_runner: type[PluginRunner]) -> None:
+    """Migration: the executable is replaced while the container runs."""
     config = network(container.host.state)
-    env = {
-        **os.environ,
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": container.id,
-        "CNI_NETNS": container.path,
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(go_plugins.directory),
-    }
-    done = subprocess.run(
-        [go_plugins.directory / "bridge"], input=json.dumps(config).encode(), env=env, capture_output=True, check=True
-    )
     runtime = PluginRunner("bridge", container, **config)
-    runtime.result = json.loads(done.stdout)
+    runtime.result = go_runner("bridge", container, **config).add()
     runtime.check()
     runtime.delete()
     assert "eth0" not in container.run("ip -br link")
@@ -82,7 +73,7 @@ def test_what_the_go_bridge_attached_ours_checks_and_detaches(container: Contain
     assert not (container.host.state / "networks" / "mixed" / "10.1.0.2").exists()
 
 
-def test_an_executable_on_the_path_wins_over_what_is_registered(container: Container) -> None:
+def test_executable_on_cni_path_takes_precedence_over_a_registered_plugin(container: Container) -> None:
     binary = container.host.state / "bin" / "static"
     binary.parent.mkdir(parents=True)
     binary.write_text("""#!/bin/sh
@@ -94,7 +85,7 @@ cat > /dev/null
     assert result["ips"][0]["address"] == "10.7.0.7/24"
 
 
-def test_an_unknown_ipam_is_named_with_where_it_was_looked_for(container: Container) -> None:
+def test_error_for_an_unknown_ipam_plugin_names_it_and_the_searched_path(container: Container) -> None:
     runtime = PluginRunner("bridge", container, ipam={"type": "nonsense"})
     with pytest.raises(CniError, match=r'failed to find plugin "nonsense" in path \[.*/bin\]'):
         runtime.add()

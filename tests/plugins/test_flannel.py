@@ -1,4 +1,4 @@
-"""flannel: what it delegates, remembers and forgets, and pods of two nodes that talk."""
+"""flannel: delegation, the files that it keeps, and traffic between pods of two nodes."""
 
 import json
 import os
@@ -25,12 +25,12 @@ FLANNEL_MTU=1450
 FLANNEL_IPMASQ={masq}
 """
 
-Make = Callable[..., PluginRunner]
+CreateRunner = Callable[..., PluginRunner]
 
 
 @pytest.fixture
-def make(container: Container, tmp_path: Path) -> Make:
-    """Makes a runtime of flannel with a subnet.env of its own."""
+def make(container: Container, tmp_path: Path) -> CreateRunner:
+    """Return a function that creates a runner of flannel with a subnet.env of the test."""
     path = tmp_path / "subnet.env"
     path.write_text(ENV.format(node=1, masq="true"))
 
@@ -47,15 +47,15 @@ def flannel(container: Container, subnet_file: Path, ifname: str = "eth0", **con
     return PluginRunner("flannel", container, ifname=ifname, **{**options, "ipam": ipam, **config})
 
 
-def kept(runtime: PluginRunner) -> dict[str, Any]:
-    """What is remembered, by file."""
+def delegated_files(runtime: PluginRunner) -> dict[str, Any]:
+    """Return the delegated configurations that flannel has stored, by file name."""
     directory = Path(runtime.config["dataDir"])
     return (
         {path.name: json.loads(path.read_text()) for path in sorted(directory.iterdir())} if directory.is_dir() else {}
     )
 
 
-def test_the_delegate_gets_the_subnets_of_the_node(make: Make, container: Container) -> None:
+def test_delegate_gets_the_subnets_of_the_node(make: CreateRunner, container: Container) -> None:
     runtime = make(
         delegate={"hairpinMode": True, "isDefaultGateway": True}, ipam={"routes": [{"dst": "172.16.0.0/12"}]}
     )
@@ -67,7 +67,7 @@ def test_the_delegate_gets_the_subnets_of_the_node(make: Make, container: Contai
         "10.245.0.0/16",
         "fd10::/48",
     ]
-    delegated = kept(runtime)[f"{container.id}:eth0"]
+    delegated = delegated_files(runtime)[f"{container.id}:eth0"]
     assert delegated == {
         "cniVersion": "1.1.0",
         "name": "test",
@@ -89,7 +89,9 @@ def test_the_delegate_gets_the_subnets_of_the_node(make: Make, container: Contai
     runtime.check()
 
 
-def test_what_is_remembered_is_for_root_and_reads_as_the_go_plugins(make: Make, container: Container) -> None:
+def test_stored_configuration_is_private_and_has_the_go_plugins_format(
+    make: CreateRunner, container: Container
+) -> None:
     runtime = make()
     runtime.add()
     directory = Path(runtime.config["dataDir"])
@@ -101,21 +103,21 @@ def test_what_is_remembered_is_for_root_and_reads_as_the_go_plugins(make: Make, 
 
 
 @pytest.mark.parametrize(("word", "masquerades"), [("true", True), ("false", False), ("True", False), ("1", False)])
-def test_only_true_is_true(word: str, masquerades: bool) -> None:  # noqa: FBT001
+def test_ip_masq_is_set_only_by_the_word_true(word: str, masquerades: bool) -> None:  # noqa: FBT001
     assert SubnetEnv.parse(ENV.format(node=1, masq=word)).ip_masq == masquerades
 
 
-def test_what_the_delegate_is_given_stands(make: Make, container: Container, tmp_path: Path) -> None:
+def test_members_of_delegate_override_defaults(make: CreateRunner, container: Container, tmp_path: Path) -> None:
     (tmp_path / "subnet.env").write_text(ENV.format(node=1, masq="false"))
     runtime = make(delegate={"type": "ptp", "mtu": 1300}, runtimeConfig={"mac": "02:00:00:00:00:01"})
     runtime.add()
-    delegated = kept(runtime)[f"{container.id}:eth0"]
+    delegated = delegated_files(runtime)[f"{container.id}:eth0"]
     assert (delegated["type"], delegated["mtu"], delegated["ipMasq"]) == ("ptp", 1300, True)
     assert "isGateway" not in delegated
     assert delegated["runtimeConfig"] == {"mac": "02:00:00:00:00:01"}
     runtime.check()
     runtime.delete()
-    assert kept(runtime) == {}
+    assert delegated_files(runtime) == {}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_what_the_delegate_is_given_stands(make: Make, container: Container, tmp
         ("FLANNEL_IPV6_NETWORK=fd10::/48\nFLANNEL_IPV6_SUBNET=fd10:0:0:7::1/64\n", ["fd10:0:0:7::2/64"]),
     ],
 )
-def test_one_family_is_enough(make: Make, tmp_path: Path, env: str, addresses: list[str]) -> None:
+def test_one_address_family_is_sufficient(make: CreateRunner, tmp_path: Path, env: str, addresses: list[str]) -> None:
     (tmp_path / "subnet.env").write_text(f"{env}FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\nSOMETHING=else\n")
     assert [ip["address"] for ip in make().add()["ips"]] == addresses
 
@@ -141,10 +143,10 @@ def test_one_family_is_enough(make: Make, tmp_path: Path, env: str, addresses: l
         (ENV.format(node=1, masq="true").replace("1450", "many"), 'has "many" as FLANNEL_MTU'),
     ],
 )
-def test_r30_a_strange_subnet_env_is_an_error_that_names_it(
-    make: Make, host: Host, tmp_path: Path, env: str, message: str
+def test_error_for_an_invalid_subnet_env_names_the_line_or_variable(
+    make: CreateRunner, host: Host, tmp_path: Path, env: str, message: str
 ) -> None:
-    """The Go plugin panics at a line without "="."""
+    """Go: panic at a line without "="."""
     (tmp_path / "subnet.env").write_text(env)
     before = of_host(host)
     with pytest.raises(CniError, match=f"failed to load flannel 'subnet.env' file: .*{message}") as caught:
@@ -154,7 +156,7 @@ def test_r30_a_strange_subnet_env_is_an_error_that_names_it(
     make().delete()
 
 
-def test_status_says_that_the_node_has_no_subnet_yet(make: Make, tmp_path: Path) -> None:
+def test_status_fails_with_code_50_without_subnet_env(make: CreateRunner, tmp_path: Path) -> None:
     make().status()
     (tmp_path / "subnet.env").unlink()
     with pytest.raises(
@@ -173,7 +175,7 @@ def test_status_says_that_the_node_has_no_subnet_yet(make: Make, tmp_path: Path)
         ("bridge", "delegate: "),
     ],
 )
-def test_a_wrong_delegate_is_refused(make: Make, delegate: Any, message: str) -> None:
+def test_invalid_delegate_is_refused(make: CreateRunner, delegate: Any, message: str) -> None:
     with pytest.raises(CniError, match=message) as caught:
         make(delegate=delegate).add()
     assert caught.value.code == 7
@@ -181,68 +183,72 @@ def test_a_wrong_delegate_is_refused(make: Make, delegate: Any, message: str) ->
 
 
 @pytest.mark.parametrize(("routes", "message"), [("10.0.0.0/8", "it is a list of routes"), ([{"dst": 7}], "routes")])
-def test_routes_that_are_none_are_refused(make: Make, routes: Any, message: str) -> None:
+def test_invalid_routes_are_refused(make: CreateRunner, routes: Any, message: str) -> None:
     with pytest.raises(CniError, match=message) as caught:
         make(ipam={"routes": routes}).add()
     assert caught.value.code == 7
-    assert kept(make()) == {}
+    assert delegated_files(make()) == {}
 
 
-def test_routes_may_be_null(make: Make) -> None:
+def test_routes_can_be_null(make: CreateRunner) -> None:
     assert make(ipam={"routes": None}).add()["routes"][0]["dst"] == "10.244.0.0/16"
 
 
-def test_a_delegate_that_is_not_there_is_named_and_leaves_nothing(make: Make) -> None:
+def test_error_names_a_missing_delegate_and_no_file_is_left(make: CreateRunner) -> None:
     runtime = make(delegate={"type": "nosuch"})
     with pytest.raises(CniError, match='failed to find plugin "nosuch"'):
         runtime.add()
-    assert kept(runtime) == {}
+    assert delegated_files(runtime) == {}
     runtime.delete()
 
 
-def test_r47_two_interfaces_of_a_container_are_two(make: Make, container: Container, host: Host) -> None:
-    """The second ADD overwrote the cache of the first; after one DEL the other found nothing."""
+def test_two_interfaces_of_a_container_have_their_own_files(
+    make: CreateRunner, container: Container, host: Host
+) -> None:
+    """Go: the second ADD overwrites the file of the first, so only one DEL finds it."""
     both = [make(ifname=ifname) for ifname in ("eth0", "eth1")]
     both[0].add()
     both[1].config["delegate"] = {"type": "ptp"}
     both[1].add()
-    assert len(kept(both[0])) == 3
+    assert len(delegated_files(both[0])) == 3
     both[0].delete()
-    assert kept(both[0]).keys() == {container.id, f"{container.id}:eth1"}
+    assert delegated_files(both[0]).keys() == {container.id, f"{container.id}:eth1"}
     both[1].check()
     both[1].delete()
-    assert kept(both[0]) == {}
+    assert delegated_files(both[0]) == {}
     assert "veth" not in host.run("ip link")
     assert not [path for path in (host.state / "networks" / "test").iterdir() if path.name.startswith(("10.", "fd10"))]
 
 
-def test_r47_what_was_delegated_is_remembered_until_it_is_removed(make: Make) -> None:
-    """The Go plugin forgets it even if the delegate's DEL fails."""
+def test_stored_configuration_is_kept_if_the_delegates_del_fails(make: CreateRunner) -> None:
+    """Go: it is deleted even then."""
     runtime = make()
     runtime.add()
     for path in Path(runtime.config["dataDir"]).iterdir():
         path.write_text(json.dumps({**json.loads(path.read_text()), "type": "nosuch"}))
     with pytest.raises(CniError, match="nosuch"):
         runtime.delete()
-    assert len(kept(runtime)) == 2
+    assert len(delegated_files(runtime)) == 2
     for path in Path(runtime.config["dataDir"]).iterdir():
         path.write_text(json.dumps({**json.loads(path.read_text()), "type": "bridge"}))
     runtime.delete()
-    assert kept(runtime) == {}
+    assert delegated_files(runtime) == {}
 
 
-def test_an_add_that_fails_because_there_was_one_keeps_what_that_one_delegated(make: Make, tmp_path: Path) -> None:
+def test_failed_repeated_add_keeps_the_stored_configuration(make: CreateRunner, tmp_path: Path) -> None:
     runtime = make()
     runtime.add()
-    before = kept(runtime)
+    before = delegated_files(runtime)
     (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
     with pytest.raises(CniError, match="eth0"):
         make().add()
-    assert kept(runtime) == before
+    assert delegated_files(runtime) == before
     runtime.check()
 
 
-def test_check_is_the_delegates_of_what_was_delegated(make: Make, container: Container, tmp_path: Path) -> None:
+def test_check_calls_the_delegate_with_the_stored_configuration(
+    make: CreateRunner, container: Container, tmp_path: Path
+) -> None:
     runtime = make()
     runtime.add()
     (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
@@ -252,17 +258,19 @@ def test_check_is_the_delegates_of_what_was_delegated(make: Make, container: Con
         runtime.check()
 
 
-def test_del_undoes_what_add_did_whatever_the_daemon_says_by_now(make: Make, host: Host, tmp_path: Path) -> None:
+def test_del_uses_the_stored_configuration_after_subnet_env_has_changed(
+    make: CreateRunner, host: Host, tmp_path: Path
+) -> None:
     runtime = make()
     runtime.add()
     (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
     runtime.delete()
     assert "veth" not in host.run("ip link")
-    assert kept(runtime) == {}
+    assert delegated_files(runtime) == {}
 
 
 @pytest.mark.parametrize("loss", ["lost", "damaged"])
-def test_del_works_without_what_was_remembered(make: Make, host: Host, loss: str) -> None:
+def test_del_succeeds_without_the_stored_configuration(make: CreateRunner, host: Host, loss: str) -> None:
     runtime = make()
     runtime.add()
     for path in Path(runtime.config["dataDir"]).iterdir():
@@ -271,20 +279,22 @@ def test_del_works_without_what_was_remembered(make: Make, host: Host, loss: str
     assert "veth" not in host.run("ip link")
 
 
-def test_r01_gc_forgets_and_removes_what_is_not_valid(make: Make, containers: list[Container], host: Host) -> None:
+def test_gc_deletes_attachments_and_files_without_a_valid_attachment(
+    make: CreateRunner, containers: list[Container], host: Host
+) -> None:
     one, other, _ = (make(of=container) for container in containers)
     one.add()
     other.add()
-    elsewhere = make(of=containers[2], name="elsewhere")
-    elsewhere.add()
+    other_network = make(of=containers[2], name="elsewhere")
+    other_network.add()
     other.gc(other)
-    assert kept(one).keys() == {
+    assert delegated_files(one).keys() == {
         *(containers[1].id, f"{containers[1].id}:eth0"),
         *(containers[2].id, f"{containers[2].id}:eth0"),
     }
     assert len(host.json("ip -j link show type veth")) == 2
     other.check()
-    elsewhere.check()
+    other_network.check()
 
 
 CASES: dict[str, dict[str, Any]] = {"bridge": {}, "ptp": {"delegate": {"type": "ptp"}}}
@@ -292,62 +302,64 @@ by_case = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name,
 
 
 @by_case
-def test_it_leaves_nothing_behind(make: Make, case: dict[str, Any]) -> None:
+def test_add_check_and_del_leave_nothing_behind(make: CreateRunner, case: dict[str, Any]) -> None:
     check_lifecycle(make(**case))
 
 
 @by_case
-def test_a_failed_add_leaves_nothing_behind(make: Make, case: dict[str, Any]) -> None:
+def test_failed_add_leaves_nothing_behind(make: CreateRunner, case: dict[str, Any]) -> None:
     assert fail_at_every_change(lambda: make(**case)) > 5
 
 
 @by_case
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(make: Make, case: dict[str, Any]) -> None:
+def test_del_or_gc_cleans_up_after_a_killed_add(make: CreateRunner, case: dict[str, Any]) -> None:
     assert kill_at_every_change(lambda: make(**case)) > 5
 
 
-def test_what_the_go_plugin_remembered_is_removed(make: Make, host: Host, container: Container) -> None:
-    """Its file is named after the container alone."""
+def test_del_uses_and_deletes_the_file_of_the_go_plugin(make: CreateRunner, host: Host, container: Container) -> None:
+    """Its name is the container ID."""
     runtime = make()
     runtime.add()
     (Path(runtime.config["dataDir"]) / f"{container.id}:eth0").unlink()
     runtime.config["delegate"] = {"type": "nosuch"}
     runtime.delete()
-    assert kept(runtime) == {}
+    assert delegated_files(runtime) == {}
     assert "veth" not in host.run("ip link")
 
 
-def test_r01_gc_knows_what_the_go_plugin_remembered(make: Make, containers: list[Container]) -> None:
+def test_gc_deletes_files_of_the_go_plugin_without_a_valid_attachment(
+    make: CreateRunner, containers: list[Container]
+) -> None:
     one, other, _ = (make(of=container) for container in containers)
     for runtime in (one, other):
         runtime.add()
         (Path(runtime.config["dataDir"]) / f"{runtime.container.id}:eth0").unlink()
     other.gc(other)
-    assert kept(one).keys() == {containers[1].id}
+    assert delegated_files(one).keys() == {containers[1].id}
 
 
 class Node:
-    """A machine of the cluster: a host with one pod, and flannel's daemon has been at work."""
+    """A node of the cluster: a host with one pod and the routes that flannel's daemon creates."""
 
-    def __init__(self, number: int, place: Path) -> None:
+    def __init__(self, number: int, directory: Path) -> None:
         self.number = number
-        self.host = Host(place / f"node{number}")
+        self.host = Host(directory / f"node{number}")
         self.pod = Container(self.host)
         self.host.run("sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv4.ip_forward=1")
         self.host.run("sysctl -qw net.ipv6.conf.all.forwarding=1")
-        self.subnet_file = place / f"subnet{number}.env"
+        self.subnet_file = directory / f"subnet{number}.env"
         self.subnet_file.write_text(ENV.format(node=number, masq="true"))
 
     def join(self, other: "Node") -> None:
-        """A cable between the machines: 192.0.2.N and 2001:db8::N."""
+        """Connect the nodes by a veth pair with the addresses 192.0.2.<number> and 2001:db8::<number>."""
         self.host.run(f"ip link add up0 type veth peer name up0 netns {other.host.path}")
         for node in (self, other):
             node.host.run(f"ip addr add 192.0.2.{node.number}/24 dev up0; ip link set up0 up")
             node.host.run(f"ip addr add 2001:db8::{node.number}/64 dev up0 nodad")
 
     def vxlan(self) -> None:
-        """The daemon's tunnels, as its backend vxlan makes them; the MAC tells the node."""
+        """Create the tunnel interfaces of the daemon's vxlan backend; the MAC contains the number of the node."""
         for name, number, local in (("flannel.1", 1, "192.0.2"), ("flannel-v6.1", 1, "2001:db8:")):
             family = "" if "." in local else "-6 "
             own = f"{local}{'.' if not family else ':'}{self.number}"
@@ -359,7 +371,7 @@ class Node:
         self.host.run(f"ip addr add fd10:0:0:{self.number}::/128 dev flannel-v6.1 nodad")
 
     def vxlan_to(self, other: "Node") -> None:
-        """What the daemon does for each other node."""
+        """Create the routes and neighbour entries that the daemon's vxlan backend creates for another node."""
         n, mac = other.number, self._mac(other.number)
         self.host.run(
             f"ip route add 10.244.{n}.0/24 via 10.244.{n}.0 dev flannel.1 onlink;"
@@ -371,13 +383,13 @@ class Node:
         )
 
     def host_gw_to(self, other: "Node") -> None:
-        """The same by its backend host-gw: the other machine is the gateway."""
+        """Create the routes that the daemon's host-gw backend creates for another node."""
         n = other.number
         self.host.run(f"ip route add 10.244.{n}.0/24 via 192.0.2.{n}; ip route add fd10:0:0:{n}::/64 via 2001:db8::{n}")
 
     @contextmanager
-    def at(self) -> Iterator[None]:
-        """Be on this machine."""
+    def entered(self) -> Iterator[None]:
+        """Enter the network namespace of the node."""
         with self.host.netns.entered():
             yield
 
@@ -397,7 +409,7 @@ def nodes(host: Host, tmp_path: Path) -> Iterator[tuple[Node, Node]]:
 
 
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
-def test_pods_of_two_nodes_talk(nodes: tuple[Node, Node], backend: str) -> None:
+def test_pods_of_two_nodes_reach_each_other(nodes: tuple[Node, Node], backend: str) -> None:
     one, other = nodes
     for node, peer in ((one, other), (other, one)):
         if backend == "vxlan":
@@ -405,48 +417,50 @@ def test_pods_of_two_nodes_talk(nodes: tuple[Node, Node], backend: str) -> None:
             node.vxlan_to(peer)
         else:
             node.host_gw_to(peer)
-    lives = []
+    runtimes = []
     for node in nodes:
-        with node.at():
-            life = flannel(node.pod, node.subnet_file, delegate={"isDefaultGateway": True})
-            life.add()
-            life.check()
-        lives.append(life)
+        with node.entered():
+            runtime = flannel(node.pod, node.subnet_file, delegate={"isDefaultGateway": True})
+            runtime.add()
+            runtime.check()
+        runtimes.append(runtime)
     for node, peer in ((one, other), (other, one)):
         assert node.pod.pings(f"10.244.{peer.number}.2")
         assert node.pod.pings(f"fd10:0:0:{peer.number}::2")
-        # Nothing larger than the tunnel takes is sent.
+        # Packets up to the MTU of the tunnel are sent without fragmentation.
         assert node.pod.run(f"ping -c1 -W2 -M do -s 1422 10.244.{peer.number}.2")
-    for node, life in zip(nodes, lives, strict=True):
-        with node.at():
-            life.delete()
+    for node, runtime in zip(nodes, runtimes, strict=True):
+        with node.entered():
+            runtime.delete()
     assert "veth" not in one.host.run("ip link show type veth | grep -v up0", check=False)
 
 
-def test_the_usual_manifest_runs_through_the_executables(host: Host, container: Container, bin_directory: Path) -> None:
-    """As kube-flannel ships it, called by `pycni`."""
-    place = host.state
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "subnet.env").write_text(ENV.format(node=1, masq="true"))
+def test_default_configuration_of_kube_flannel_works_with_the_executables(
+    host: Host, container: Container, bin_directory: Path
+) -> None:
+    """Called by `pycni`."""
+    directory = host.state
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "subnet.env").write_text(ENV.format(node=1, masq="true"))
     conflist = {
         "name": "cbr0",
         "cniVersion": "0.3.1",
         "plugins": [
             {
                 "type": "flannel",
-                "subnetFile": str(place / "subnet.env"),
-                "dataDir": str(place / "flannel"),
-                "ipam": {"dataDir": str(place / "networks")},
+                "subnetFile": str(directory / "subnet.env"),
+                "dataDir": str(directory / "flannel"),
+                "ipam": {"dataDir": str(directory / "networks")},
                 "delegate": {"hairpinMode": True, "isDefaultGateway": True},
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
         ],
     }
-    (place / "10-flannel.conflist").write_text(json.dumps(conflist))
+    (directory / "10-flannel.conflist").write_text(json.dumps(conflist))
 
     def pycni(command: str) -> str:
-        env = {**os.environ, "NETCONFPATH": str(place), "CNI_PATH": str(bin_directory)}
-        line = [sys.executable, "-m", "pycni", command, "cbr0", container.path, "--cache-dir", place / "cache"]
+        env = {**os.environ, "NETCONFPATH": str(directory), "CNI_PATH": str(bin_directory)}
+        line = [sys.executable, "-m", "pycni", command, "cbr0", container.path, "--cache-dir", directory / "cache"]
         done = subprocess.run(line, capture_output=True, text=True, check=False, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -455,4 +469,4 @@ def test_the_usual_manifest_runs_through_the_executables(host: Host, container: 
     assert result["ips"][0]["address"] == "10.244.1.2/24"
     assert container.pings("10.244.1.1")
     pycni("del")
-    assert not list((place / "flannel").iterdir())
+    assert not list((directory / "flannel").iterdir())

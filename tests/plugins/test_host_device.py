@@ -1,4 +1,4 @@
-"""host-device: a link of the host goes into the container, and comes home as it was."""
+"""host-device: the device moves into the container with ADD, and back with its previous settings with DEL."""
 
 import json
 import re
@@ -21,6 +21,8 @@ from pycni.testing import (
 )
 from pycni.testing.snapshot import of_host, of_namespace
 
+from .conftest import failing_ipam
+
 MAC = "02:aa:bb:cc:dd:01"
 ADDRESSES = [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}, {"address": "fd00:1::2/64", "gateway": "fd00:1::1"}]
 STATIC = {"type": "static", "addresses": ADDRESSES, "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}
@@ -32,8 +34,8 @@ DUAL = {
 
 
 @pytest.fixture
-def wire(host: Host) -> str:
-    """hd0, up, with addresses, at a wire whose other end hd1 is 10.1.0.1 and fd00:1::1."""
+def connected_device(host: Host) -> str:
+    """hd0: a link that is up, has addresses, and is connected to hd1, which has 10.1.0.1 and fd00:1::1."""
     host.run(f"ip link add hd0 mtu 1400 address {MAC} type veth peer name hd1 mtu 1400")
     host.run("sysctl -q net.ipv6.conf.hd0.accept_dad=0 net.ipv6.conf.hd1.accept_dad=0")
     host.run("ip addr add 192.0.2.7/28 dev hd0 && ip addr add 2001:db8::7/64 dev hd0 nodad && ip link set hd0 up")
@@ -41,27 +43,27 @@ def wire(host: Host) -> str:
     return "hd0"
 
 
-def device(container: Container, *, by: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
-    """A runtime for host-device; it remembers devices in a directory of the test."""
+def device(container: Container, *, runner: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
+    """Return a runner for host-device that stores device files in a directory of the test."""
     options = {"device": "hd0", "dataDir": str(container.host.state / "devices"), **config}
-    return by("host-device", container, **{key: value for key, value in options.items() if value is not None})
+    return runner("host-device", container, **{key: value for key, value in options.items() if value is not None})
 
 
-def link(world: Container | Host, name: str) -> dict[str, Any]:
-    (found,) = world.json(f"ip -j -d addr show dev {name}")
+def link(netns: Container | Host, name: str) -> dict[str, Any]:
+    (found,) = netns.json(f"ip -j -d addr show dev {name}")
     return dict(found)
 
 
-def names(world: Container | Host) -> set[str]:
-    return {found["ifname"] for found in world.json("ip -j link")}
+def link_names(netns: Container | Host) -> set[str]:
+    return {found["ifname"] for found in netns.json("ip -j link")}
 
 
 def addresses(found: dict[str, Any]) -> set[str]:
     return {f"{each['local']}/{each['prefixlen']}" for each in found["addr_info"] if each["scope"] == "global"}
 
 
-def is_as_before(host: Host) -> None:
-    """hd0 is at home as `wire` has made it."""
+def assert_restored(host: Host) -> None:
+    """Assert that hd0 is on the host with all settings of `connected_device`."""
     found = link(host, "hd0")
     assert (found["address"], found["mtu"], found.get("ifalias", "")) == (MAC, 1400, "")
     assert addresses(found) == {"192.0.2.7/28", "2001:db8::7/64"}
@@ -70,22 +72,13 @@ def is_as_before(host: Host) -> None:
     assert not list(host.state.glob("devices/*"))
 
 
-def failing_ipam(host: Host) -> dict[str, str]:
-    binary = host.state / "bin" / "empty"
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    answer = json.dumps({"cniVersion": "1.1.0", "code": 50, "msg": "the pool is dry"})
-    binary.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exit\necho '{answer}'\nexit 1\n")
-    binary.chmod(0o755)
-    return {"type": "empty"}
-
-
-@pytest.mark.usefixtures("wire")
-def test_the_device_is_the_containers_and_comes_home_as_it_was(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_device_moves_into_the_container_and_is_restored_on_the_host(host: Host, container: Container) -> None:
     runtime = device(container, ipam=STATIC)
     result = runtime.add()
     assert result["interfaces"] == [{"name": "eth0", "mac": MAC, "sandbox": container.path}]
     assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.2/24", 0), ("fd00:1::2/64", 0)]
-    assert "hd0" not in names(host)
+    assert "hd0" not in link_names(host)
     found = link(container, "eth0")
     assert (found["ifalias"], found["mtu"]) == ("hd0", 1400)
     assert addresses(found) == {"10.1.0.2/24", "fd00:1::2/64"}
@@ -93,12 +86,12 @@ def test_the_device_is_the_containers_and_comes_home_as_it_was(host: Host, conta
     assert container.pings("fd00:1::1")
     runtime.check()
     runtime.delete()
-    assert names(container) == {"lo"}
-    is_as_before(host)
+    assert link_names(container) == {"lo"}
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
-def test_without_ipam_it_is_up_and_has_no_addresses(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_device_without_ipam_is_up_and_has_no_addresses(host: Host, container: Container) -> None:
     runtime = device(container)
     assert runtime.add() == {
         "cniVersion": "1.1.0",
@@ -109,11 +102,11 @@ def test_without_ipam_it_is_up_and_has_no_addresses(host: Host, container: Conta
     assert addresses(found) == set()
     runtime.check()
     runtime.delete()
-    is_as_before(host)
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
-def test_one_that_was_down_and_had_an_alias_is_so_again(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_down_state_and_alias_are_restored(host: Host, container: Container) -> None:
     host.run("ip link set hd0 down && ip link set hd0 alias uplink && ip addr flush dev hd0")
     before = of_host(host)
     runtime = device(container)
@@ -123,8 +116,8 @@ def test_one_that_was_down_and_had_an_alias_is_so_again(host: Host, container: C
     assert of_host(host) == before
 
 
-@pytest.mark.usefixtures("wire")
-def test_one_that_hears_everything_does_so_again(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_promiscuous_flags_and_queue_length_are_restored(host: Host, container: Container) -> None:
     host.run("ip link set hd0 promisc on allmulticast on txqueuelen 77")
     runtime = device(container)
     runtime.add()
@@ -135,37 +128,37 @@ def test_one_that_hears_everything_does_so_again(host: Host, container: Containe
     assert found["txqlen"] == 77
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize(
     ("selector", "value"),
     [("device", "hd0"), ("hwaddr", MAC), ("hwaddr", MAC.upper()), ("hwaddr", "02aa.bbcc.dd01")],
 )
-def test_selectors_of_links(host: Host, container: Container, selector: str, value: str) -> None:
+def test_link_is_selected_by_name_or_mac(host: Host, container: Container, selector: str, value: str) -> None:
     runtime = device(container, **{"device": None, selector: value})
     runtime.add()
     runtime.check()
-    assert "hd0" not in names(host)
+    assert "hd0" not in link_names(host)
     runtime.delete()
-    is_as_before(host)
+    assert_restored(host)
 
 
 @pytest.fixture
 def sysfs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A directory that stands in for /sys, with three devices that have no interface yet; the guest has real ones."""
-    tree = tmp_path / "sys"
-    monkeypatch.setattr(devices, "SYS", tree)
+    """Replace /sys by a directory with three devices that have no interface yet."""
+    directory = tmp_path / "sys"
+    monkeypatch.setattr(devices, "SYS", directory)
     for place in ("pci0000:00/0000:00:03.0/virtio0", "pci0000:00/0000:00:04.0", "virtual/mlx5_core.sf.2"):
-        (tree / "devices" / place).mkdir(parents=True)
+        (directory / "devices" / place).mkdir(parents=True)
     for bus in ("pci", "auxiliary"):
-        (tree / "bus" / bus / "devices").mkdir(parents=True)
-        (tree / "bus" / bus / "drivers").mkdir()
+        (directory / "bus" / bus / "devices").mkdir(parents=True)
+        (directory / "bus" / bus / "drivers").mkdir()
     for address in ("0000:00:03.0", "0000:00:04.0"):
-        (tree / "bus/pci/devices" / address).symlink_to(tree / "devices/pci0000:00" / address)
-    (tree / "bus/auxiliary/devices/mlx5_core.sf.2").symlink_to(tree / "devices/virtual/mlx5_core.sf.2")
-    return tree
+        (directory / "bus/pci/devices" / address).symlink_to(directory / "devices/pci0000:00" / address)
+    (directory / "bus/auxiliary/devices/mlx5_core.sf.2").symlink_to(directory / "devices/virtual/mlx5_core.sf.2")
+    return directory
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize(
     ("place", "config"),
     [
@@ -178,7 +171,7 @@ def sysfs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ("virtual/mlx5_core.sf.2", {"runtimeConfig": {"deviceID": "mlx5_core.sf.2"}, "pciBusID": "0000:00:03.0"}),
     ],
 )
-def test_selectors_of_devices(
+def test_device_is_selected_by_pci_address_device_id_or_kernel_path(
     host: Host, container: Container, sysfs: Path, place: str, config: dict[str, Any]
 ) -> None:
     (sysfs / "devices" / place / "net" / "hd0").mkdir(parents=True)
@@ -186,29 +179,29 @@ def test_selectors_of_devices(
     runtime.status()
     runtime.add()
     runtime.check()
-    assert "hd0" not in names(host)
+    assert "hd0" not in link_names(host)
     runtime.delete()
-    is_as_before(host)
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
-def test_the_first_selector_counts(host: Host, container: Container, sysfs: Path) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_selectors_have_an_order_of_precedence(host: Host, container: Container, sysfs: Path) -> None:
     host.run("ip link add other type veth peer name others")
     (sysfs / "devices/pci0000:00/0000:00:04.0/net/other").mkdir(parents=True)
     (sysfs / "devices/virtual/mlx5_core.sf.2/net/others").mkdir(parents=True)
-    everything = {
+    selectors = {
         "hwaddr": link(host, "other")["address"],
         "kernelpath": "/sys/devices/pci0000:00/0000:00:04.0",
         "pciBusID": "0000:00:04.0",
         "runtimeConfig": {"deviceID": "mlx5_core.sf.2"},
     }
-    for left_out, expected in (
+    for omitted, expected in (
         ((), "hd0"),
         (("device",), "other"),
         (("device", "hwaddr"), "other"),
         (("device", "hwaddr", "kernelpath"), "others"),
     ):
-        runtime = device(container, **{**everything, **dict.fromkeys(left_out)})
+        runtime = device(container, **{**selectors, **dict.fromkeys(omitted)})
         runtime.add()
         assert link(container, "eth0")["ifalias"] == expected
         runtime.delete()
@@ -235,7 +228,7 @@ def test_the_first_selector_counts(host: Host, container: Container, sysfs: Path
         ({"device": "x" * 16}, "device: "),
     ],
 )
-def test_what_cannot_be_had_is_named_and_del_works(
+def test_error_names_a_missing_device_and_del_succeeds(
     host: Host, container: Container, sysfs: Path, config: dict[str, Any], message: str
 ) -> None:
     runtime = device(container, **{"device": None, **config})
@@ -246,8 +239,8 @@ def test_what_cannot_be_had_is_named_and_del_works(
     assert of_host(host) == before
 
 
-@pytest.mark.usefixtures("wire")
-def test_one_that_is_in_use_says_by_whom(containers: list[Container]) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_error_names_the_container_that_uses_the_device(containers: list[Container]) -> None:
     device(containers[0]).add()
     for config in ({}, {"device": None, "hwaddr": MAC}):
         with pytest.raises(CniError, match=f"eth0 of container {containers[0].id} is this device"):
@@ -255,7 +248,9 @@ def test_one_that_is_in_use_says_by_whom(containers: list[Container]) -> None:
 
 
 @pytest.mark.parametrize("driver", ["vfio-pci", "uio_pci_generic", "igb_uio"])
-def test_what_dpdk_drives_stays_and_ipam_runs(host: Host, container: Container, sysfs: Path, driver: str) -> None:
+def test_device_with_dpdk_driver_stays_on_the_host_and_ipam_is_called(
+    host: Host, container: Container, sysfs: Path, driver: str
+) -> None:
     (sysfs / "bus/pci/drivers" / driver).mkdir()
     (sysfs / "devices/pci0000:00/0000:00:04.0/driver").symlink_to(sysfs / "bus/pci/drivers" / driver)
     runtime = device(container, device=None, pciBusID="0000:00:04.0", ipam=DUAL)
@@ -263,7 +258,7 @@ def test_what_dpdk_drives_stays_and_ipam_runs(host: Host, container: Container, 
     result = runtime.add()
     assert result["interfaces"] == [{"name": "eth0", "sandbox": container.path}]
     assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.2/24", 0), ("fd00:1::2/64", 0)]
-    assert names(container) == {"lo"}
+    assert link_names(container) == {"lo"}
     runtime.check()
     runtime.delete()
     assert not list(host.state.glob("networks/test/10*"))
@@ -271,56 +266,56 @@ def test_what_dpdk_drives_stays_and_ipam_runs(host: Host, container: Container, 
     assert without_addresses == {"cniVersion": "1.1.0", "interfaces": result["interfaces"]}
 
 
-@pytest.mark.usefixtures("wire")
-def test_dpdk_may_also_be_said(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_dpdk_mode_can_be_configured(host: Host, container: Container) -> None:
     runtime = device(container, DPDKMode=True)
     runtime.add()
     runtime.check()
-    assert "hd0" in names(host)
+    assert "hd0" in link_names(host)
     runtime.delete()
-    is_as_before(host)
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize("ipam", [{}, DUAL])
-def test_it_leaves_nothing_behind(container: Container, ipam: dict[str, Any]) -> None:
+def test_add_check_and_del_leave_nothing_behind(container: Container, ipam: dict[str, Any]) -> None:
     check_lifecycle(device(container, ipam=ipam))
 
 
-@pytest.mark.usefixtures("wire")
-def test_a_container_may_have_an_id_that_is_too_long_for_a_file(container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_container_id_longer_than_a_file_name_is_supported(container: Container) -> None:
     container.id = "c" * 250
     check_lifecycle(device(container, ipam=DUAL))
 
 
-@pytest.mark.usefixtures("wire")
-def test_a_failed_add_leaves_nothing_behind(container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_failed_add_leaves_nothing_behind(container: Container) -> None:
     assert fail_at_every_change(lambda: device(container, ipam=DUAL)) >= 4
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up(container: Container) -> None:
-    """By DEL, and by GC, which finds the namespace in what was remembered."""
+def test_del_or_gc_cleans_up_after_a_killed_add(container: Container) -> None:
+    """GC finds the namespace in the device file."""
     assert kill_at_every_change(lambda: device(container, ipam=DUAL)) >= 4
 
 
-@pytest.mark.usefixtures("wire")
-def test_r18_when_ipam_fails_the_device_is_at_home_as_it_was(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_device_is_restored_if_ipam_fails(host: Host, container: Container) -> None:
     with pytest.raises(CniError, match="the pool is dry"):
         device(container, ipam=failing_ipam(host)).add()
-    assert names(container) == {"lo"}
-    is_as_before(host)
+    assert link_names(container) == {"lo"}
+    assert_restored(host)
     device(container).add()
 
 
-@pytest.mark.usefixtures("wire")
-def test_r11_a_second_del_works(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_del_can_be_repeated(host: Host, container: Container) -> None:
     runtime = device(container, ipam=DUAL)
     runtime.add()
     for _ in range(3):
         runtime.delete()
-        is_as_before(host)
+        assert_restored(host)
         runtime.forget()
 
 
@@ -333,8 +328,8 @@ ROUTES = (
 )
 
 
-def ways(host: Host) -> set[str]:
-    """The routes over hd0 that somebody has made."""
+def device_routes(host: Host) -> set[str]:
+    """Return the routes on hd0 that the kernel did not create."""
     listed = [
         {"family": family, **route}
         for family in ("-4", "-6")
@@ -345,52 +340,54 @@ def ways(host: Host) -> set[str]:
 
 
 @pytest.fixture
-def routed(host: Host, wire: str) -> set[str]:
-    """Routes over hd0."""
+def added_routes(host: Host, connected_device: str) -> set[str]:
+    """Add routes on hd0 and return them."""
     host.run(" && ".join(f"ip {route[:2]} route add {route[3:]}" for route in ROUTES))
-    assert len(ways(host)) == len(ROUTES)
-    return ways(host)
+    assert len(device_routes(host)) == len(ROUTES)
+    return device_routes(host)
 
 
-@pytest.mark.parametrize("far", ["up", "down"])
-def test_its_routes_come_home_too(host: Host, container: Container, routed: set[str], far: str) -> None:
-    """Also where the wire is dead when it comes."""
+@pytest.mark.parametrize("state", ["up", "down"])
+def test_routes_are_restored(host: Host, container: Container, added_routes: set[str], state: str) -> None:
+    """Also if the link has no carrier when it is moved back."""
     runtime = device(container)
     runtime.add()
-    host.run(f"ip link set hd1 {far}")
+    host.run(f"ip link set hd1 {state}")
     runtime.delete()
-    assert ways(host) == routed
+    assert device_routes(host) == added_routes
 
 
-@pytest.mark.usefixtures("wire")
-def test_many_routes_come_home(host: Host, container: Container) -> None:
-    """More than a socket takes at once; the kernel would have no room for its answers."""
+@pytest.mark.usefixtures("connected_device")
+def test_many_routes_are_restored(host: Host, container: Container) -> None:
+    """More than one batch: the kernel's answers to all of them would not fit into the socket's receive buffer."""
     script = "for i in $(seq 0 9); do seq -f route\\ add\\ 10.9$i.%g.0/24\\ dev\\ hd0 0 255; done"
     host.run(f"{script} | ip -batch -")
-    before, runtime = ways(host), device(container)
+    before, runtime = device_routes(host), device(container)
     assert len(before) == 2560
     runtime.add()
     runtime.delete()
-    assert ways(host) == before
+    assert device_routes(host) == before
 
 
-def test_what_the_kernel_has_sent_home_has_its_routes_again(host: Host, container: Container, routed: set[str]) -> None:
+def test_gc_restores_routes_of_a_device_that_the_kernel_moved_back(
+    host: Host, container: Container, added_routes: set[str]
+) -> None:
     runtime = device(container)
     runtime.add()
     container.run(f"ip link set eth0 netns {host.path} name dev3")
     runtime.gc()
-    assert ways(host) == routed
+    assert device_routes(host) == added_routes
 
 
-def test_a_failed_add_leaves_the_routes(host: Host, container: Container, routed: set[str]) -> None:
+def test_failed_add_restores_the_routes(host: Host, container: Container, added_routes: set[str]) -> None:
     with pytest.raises(CniError, match="the pool is dry"):
         device(container, ipam=failing_ipam(host)).add()
-    assert ways(host) == routed
+    assert device_routes(host) == added_routes
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.direct
-def test_routes_that_others_have_made_meanwhile_stay(
+def test_routes_added_in_the_meantime_are_kept(
     host: Host, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     host.run("ip route add 203.0.113.0/24 via 192.0.2.1")
@@ -399,59 +396,61 @@ def test_routes_that_others_have_made_meanwhile_stay(
     host.run("ip route add 203.0.113.0/24 via 10.1.0.9")
     runtime.delete()
     assert "203.0.113.0/24 via 10.1.0.9 dev hd1" in host.run("ip route")
-    assert not ways(host)
+    assert not device_routes(host)
     assert "was moved back, but" not in caplog.text
 
 
-@pytest.mark.usefixtures("wire")
-@pytest.mark.parametrize("what", ["via inet6 fe80::1", "tos 8", "proto dhcp", "proto 186"])
-def test_routes_that_cannot_be_told_whole_or_come_again_are_left_out(
-    host: Host, container: Container, what: str
+@pytest.mark.usefixtures("connected_device")
+@pytest.mark.parametrize("attributes", ["via inet6 fe80::1", "tos 8", "proto dhcp", "proto 186"])
+def test_routes_of_daemons_and_unsupported_routes_are_not_restored(
+    host: Host, container: Container, attributes: str
 ) -> None:
-    """Without its other half, a route would lead elsewhere; 186 is BGP."""
-    host.run(f"ip route add 203.0.113.0/24 {what} dev hd0")
-    assert ways(host)
+    """A route without its unsupported attribute could have another effect. Protocol 186 is BGP."""
+    host.run(f"ip route add 203.0.113.0/24 {attributes} dev hd0")
+    assert device_routes(host)
     runtime = device(container)
     runtime.add()
     runtime.delete()
-    assert not ways(host)
+    assert not device_routes(host)
 
 
 def port_of(host: Host) -> dict[str, Any]:
-    """Where hd0 is a port, and of which kind."""
+    """Return the bridge or bond of hd0 and its settings as a port."""
     found = link(host, "hd0")
-    told = ("hairpin", "isolated", "learning", "flood", "fastleave", "guard", "priority")
+    settings = ("hairpin", "isolated", "learning", "flood", "fastleave", "guard", "priority")
     data = found.get("linkinfo", {}).get("info_slave_data", {})
-    return {"master": found.get("master"), **{name: data.get(name) for name in told}}
+    return {"master": found.get("master"), **{name: data.get(name) for name in settings}}
 
 
 @pytest.fixture
-def bridged(host: Host, wire: str) -> dict[str, Any]:
-    """hd0 is a port of br0, with settings of its own."""
-    host.run(f"ip addr flush dev {wire} && ip link add br0 type bridge && ip link set br0 up")
+def bridge_port(host: Host, connected_device: str) -> dict[str, Any]:
+    """Make hd0 a port of br0 with settings other than the defaults; return them."""
+    host.run(f"ip addr flush dev {connected_device} && ip link add br0 type bridge && ip link set br0 up")
     host.run("ip link set hd0 master br0 && bridge link set dev hd0 isolated on learning off hairpin on priority 3")
     assert port_of(host).items() >= {"master": "br0", "isolated": True, "learning": False, "hairpin": True}.items()
     return port_of(host)
 
 
-def test_a_port_of_a_bridge_is_that_port_again(host: Host, container: Container, bridged: dict[str, Any]) -> None:
+def test_bridge_port_is_restored_with_its_settings(
+    host: Host, container: Container, bridge_port: dict[str, Any]
+) -> None:
     before, runtime = of_host(host), device(container, ipam=DUAL)
     runtime.add()
     runtime.check()
     runtime.delete()
     assert of_host(host) == before
-    assert port_of(host) == bridged
+    assert port_of(host) == bridge_port
 
 
-@pytest.mark.usefixtures("bridged")
+@pytest.mark.usefixtures("bridge_port")
 @pytest.mark.exhaustive
-def test_a_failed_add_leaves_the_port_and_nothing_else_behind(container: Container) -> None:
+def test_failed_add_restores_a_bridge_port(container: Container) -> None:
     assert fail_at_every_change(lambda: device(container, ipam=DUAL)) >= 4
 
 
-@pytest.mark.usefixtures("bridged")
+@pytest.mark.usefixtures("bridge_port")
 @pytest.mark.direct
-def test_it_comes_home_although_its_bridge_is_gone(
+def test_device_moves_back_if_its_bridge_was_deleted(
     host: Host, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = device(container)
@@ -463,8 +462,8 @@ def test_it_comes_home_although_its_bridge_is_gone(
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
-def test_a_port_of_a_bridge_is_in_its_vlans_again(host: Host, container: Container, bridged: dict[str, Any]) -> None:
-    """And in no others: a port that joins a bridge is in VLAN 1."""
+def test_vlans_of_a_bridge_port_are_restored(host: Host, container: Container, bridge_port: dict[str, Any]) -> None:
+    """VLAN 1, which the kernel adds to a new port, is removed."""
     host.run("ip link set br0 type bridge vlan_filtering 1 && bridge vlan del dev hd0 vid 1")
     host.run("bridge vlan add dev hd0 vid 10 pvid untagged && bridge vlan add dev hd0 vid 20-22")
     before = host.json("bridge -j vlan show dev hd0")
@@ -472,24 +471,26 @@ def test_a_port_of_a_bridge_is_in_its_vlans_again(host: Host, container: Contain
     runtime.add()
     runtime.delete()
     assert host.json("bridge -j vlan show dev hd0") == before
-    assert port_of(host) == bridged
+    assert port_of(host) == bridge_port
 
 
 @pytest.mark.needs_kernel("vrf")
-def test_a_member_of_a_vrf_is_one_again_with_its_routes(host: Host, container: Container, wire: str) -> None:
-    host.run(f"ip link add red type vrf table 500 && ip link set red up && ip link set {wire} master red")
-    host.run("ip addr add 2001:db8::7/64 dev hd0 nodad")  # those of IPv6 are gone by then
+def test_vrf_membership_and_routes_are_restored(host: Host, container: Container, connected_device: str) -> None:
+    host.run(f"ip link add red type vrf table 500 && ip link set red up && ip link set {connected_device} master red")
+    host.run("ip addr add 2001:db8::7/64 dev hd0 nodad")  # the kernel removed it when the link joined the VRF
     host.run("ip route add 203.0.113.0/24 via 192.0.2.1 table 500 && ip -6 route add default via 2001:db8::1 table 500")
     before, runtime = of_host(host), device(container)
     runtime.add()
     runtime.delete()
     assert of_host(host) == before
-    is_as_before(host)
+    assert_restored(host)
 
 
 @pytest.mark.needs_kernel("bond")
-def test_a_member_of_a_bond_is_one_again_with_its_own_address(host: Host, container: Container, wire: str) -> None:
-    host.run(f"ip addr flush dev {wire} && ip link add lag type bond && ip link add spare type veth peer name spares")
+def test_bond_membership_and_permanent_mac_are_restored(
+    host: Host, container: Container, connected_device: str
+) -> None:
+    host.run("ip addr flush dev hd0 && ip link add lag type bond && ip link add spare type veth peer name spares")
     host.run("ip link set spare master lag && ip link set hd0 down && ip link set hd0 master lag && ip link set lag up")
     assert link(host, "hd0")["address"] == link(host, "spare")["address"] != MAC
     before, runtime = of_host(host), device(container)
@@ -500,9 +501,9 @@ def test_a_member_of_a_bond_is_one_again_with_its_own_address(host: Host, contai
     assert link(host, "hd0")["address"] == MAC
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
-def test_r11_without_its_path_the_namespace_is_found_and_the_addresses_are_given_back(
+def test_del_without_netns_path_finds_the_namespace_and_releases_the_addresses(
     host: Host, container: Container, netns: str
 ) -> None:
     runtime = device(container, ipam=DUAL)
@@ -510,30 +511,35 @@ def test_r11_without_its_path_the_namespace_is_found_and_the_addresses_are_given
     runtime.netns = netns
     runtime.delete()
     assert not list(host.state.glob("networks/test/10*"))
-    assert names(container) == {"lo"}
-    is_as_before(host)
+    assert link_names(container) == {"lo"}
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
-def test_r11_a_virtual_device_goes_with_the_namespace_and_the_addresses_are_given_back(
+def test_del_releases_the_addresses_after_namespace_and_virtual_device_are_gone(
     host: Host, container: Container, netns: str
 ) -> None:
     runtime = device(container, ipam=DUAL)
     runtime.add()
     runtime.netns = netns
     container.close()
-    wait_for(lambda: "hd1" not in names(host), "the end of the namespace")
+    wait_for(lambda: "hd1" not in link_names(host), "the end of the namespace")
     runtime.delete()
     assert not list(host.state.glob("networks/test/10*"))
     assert not list(host.state.glob("devices/*"))
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize("name", ["eth0", "dev3", "hd0"])
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
-def test_r11_what_the_kernel_has_sent_home_is_as_it_was(host: Host, container: Container, name: str, verb: str) -> None:
-    """It comes down, without addresses, and under the container's name or another; the guest shows how."""
+def test_settings_of_a_device_that_the_kernel_moved_back_are_restored(
+    host: Host, container: Container, name: str, verb: str
+) -> None:
+    """The kernel moves it back down, without addresses, with the container's name for it or a new one.
+
+    test_host_device_pci.py shows this with real devices.
+    """
     runtime = device(container)
     runtime.add()
     container.run(f"ip link set eth0 netns {host.path} name {name}")
@@ -543,11 +549,11 @@ def test_r11_what_the_kernel_has_sent_home_is_as_it_was(host: Host, container: C
         runtime.delete()
     else:
         runtime.gc()
-    is_as_before(host)
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
-def test_what_somebody_has_brought_home_is_left_as_it_is(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_device_moved_back_by_the_administrator_is_not_changed(host: Host, container: Container) -> None:
     runtime = device(container)
     runtime.add()
     container.run(f"ip link set eth0 alias '' netns {host.path} name hd0")
@@ -557,7 +563,7 @@ def test_what_somebody_has_brought_home_is_left_as_it_is(host: Host, container: 
     assert not list(host.state.glob("devices/*"))
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize(
     "change",
     [
@@ -569,80 +575,80 @@ def test_what_somebody_has_brought_home_is_left_as_it_is(host: Host, container: 
         "ip link add hd0 type veth peer name hd2 && ip link set eth0 alias ''",
     ],
 )
-def test_whatever_the_container_does_with_it_it_comes_home(host: Host, container: Container, change: str) -> None:
-    """Also past another link of the container that has its name."""
+def test_device_changed_by_the_container_is_restored(host: Host, container: Container, change: str) -> None:
+    """Also if another link of the container has the device's original name."""
     runtime = device(container, ipam=DUAL)
     runtime.add()
     container.run(change)
-    before = names(container) - {"eth0", "lan7"}
+    before = link_names(container) - {"eth0", "lan7"}
     runtime.delete()
-    assert names(container) == before
-    is_as_before(host)
+    assert link_names(container) == before
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
-def test_it_comes_home_although_its_name_is_taken(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_device_gets_another_name_if_its_name_is_in_use(host: Host, container: Container) -> None:
     runtime = device(container)
     runtime.add()
     host.run("ip link add hd0 type veth peer name hd2")
     runtime.delete()
-    assert names(container) == {"lo"}
-    (home,) = [name for name in names(host) if name.startswith("dev")]
-    assert addresses(link(host, home)) == {"192.0.2.7/28", "2001:db8::7/64"}
+    assert link_names(container) == {"lo"}
+    (name,) = [name for name in link_names(host) if name.startswith("dev")]
+    assert addresses(link(host, name)) == {"192.0.2.7/28", "2001:db8::7/64"}
     runtime.delete()
 
 
-@pytest.mark.usefixtures("wire")
-def test_gc_brings_home_what_no_valid_attachment_has(host: Host, containers: list[Container]) -> None:
-    gone, alive = device(containers[0], ipam=DUAL), device(containers[1], device="other", ipam=DUAL)
+@pytest.mark.usefixtures("connected_device")
+def test_gc_moves_devices_without_a_valid_attachment_back(host: Host, containers: list[Container]) -> None:
+    first, alive = device(containers[0], ipam=DUAL), device(containers[1], device="other", ipam=DUAL)
     host.run("ip link add other type veth peer name others")
-    for runtime in (gone, alive):
+    for runtime in (first, alive):
         runtime.add()
-    gone.gc(gone, alive)
-    gone.check()
-    gone.gc(alive)
+    first.gc(first, alive)
+    first.check()
+    first.gc(alive)
     alive.check()
     assert addresses(link(host, "hd0")) == {"192.0.2.7/28", "2001:db8::7/64"}
     assert len(list(host.state.glob("devices/*"))) == 1
     assert [path.name for path in host.state.glob("networks/test/10.*")] == ["10.1.0.3"]
 
 
-@pytest.mark.usefixtures("wire")
-def test_gc_leaves_the_devices_of_other_networks(container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_gc_keeps_devices_of_other_networks(container: Container) -> None:
     runtime = device(container)
     runtime.add()
     device(container, name="other").gc()
     runtime.check()
 
 
-@pytest.mark.usefixtures("wire")
-def test_del_leaves_what_another_attachment_has(host: Host, container: Container) -> None:
-    """The path of a namespace may lead to another container by the time of the DEL."""
-    theirs = device(container)
-    theirs.result = theirs.add()
-    ours = device(container)
-    ours.container = Container(host)
-    ours.netns = theirs.netns
-    ours.result = theirs.result
-    ours.delete()
-    theirs.check()
-    ours.container.close()
+@pytest.mark.usefixtures("connected_device")
+def test_del_keeps_a_device_of_another_attachment(host: Host, container: Container) -> None:
+    """When DEL is called, the netns path may already refer to another container."""
+    other = device(container)
+    other.result = other.add()
+    runtime = device(container)
+    runtime.container = Container(host)
+    runtime.netns = other.netns
+    runtime.result = other.result
+    runtime.delete()
+    other.check()
+    runtime.container.close()
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize("alias", ["", "uplink"])
-def test_an_interface_of_that_name_is_left_alone(host: Host, container: Container, alias: str) -> None:
+def test_existing_interface_is_neither_used_nor_deleted(host: Host, container: Container, alias: str) -> None:
     container.run(f"ip link add eth0 type veth peer name other && ip link set eth0 alias '{alias}'")
     runtime = device(container)
     with pytest.raises(CniError, match='interface "eth0" already exists'):
         runtime.add()
     runtime.delete()
-    assert {"eth0", "other"} <= names(container)
-    is_as_before(host)
+    assert {"eth0", "other"} <= link_names(container)
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
-def test_r33_the_dns_of_ipam_is_in_the_result(container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_result_contains_dns_of_ipam_unless_configured(container: Container) -> None:
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}], "dns": {"nameservers": ["10.1.0.53"]}}
     runtime = device(container, ipam=ipam)
     assert runtime.add()["dns"] == {"nameservers": ["10.1.0.53"]}
@@ -651,9 +657,9 @@ def test_r33_the_dns_of_ipam_is_in_the_result(container: Container) -> None:
     assert runtime.add()["dns"] == {"nameservers": ["10.1.0.54"]}
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("change", "message"),
     [
         ("ip link set eth0 down", "eth0 should have up True"),
         ("ip link set eth0 alias mine", "eth0 should have alias hd0, but has mine"),
@@ -664,17 +670,19 @@ def test_r33_the_dns_of_ipam_is_in_the_result(container: Container) -> None:
         ("ip link del eth0", 'link "eth0" not found'),
     ],
 )
-def test_check_finds_what_is_wrong(container: Container, damage: str, message: str) -> None:
+def test_check_reports_changes_of_the_device_its_addresses_and_routes(
+    container: Container, change: str, message: str
+) -> None:
     runtime = device(container, ipam=DUAL)
     runtime.add()
     runtime.check()
-    container.run(damage)
+    container.run(change)
     with pytest.raises(CniError, match=message):
         runtime.check()
 
 
-@pytest.mark.usefixtures("wire")
-def test_check_asks_ipam(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_check_calls_ipam(host: Host, container: Container) -> None:
     runtime = device(container, ipam=DUAL)
     runtime.add()
     (host.state / "networks" / "test" / "10.1.0.2").unlink()
@@ -682,21 +690,21 @@ def test_check_asks_ipam(host: Host, container: Container) -> None:
         runtime.check()
 
 
-@pytest.mark.usefixtures("wire")
-def test_status_asks_for_the_device_and_ipam(host: Host, container: Container) -> None:
+@pytest.mark.usefixtures("connected_device")
+def test_status_checks_the_device_and_ipam(host: Host, container: Container) -> None:
     device(container, ipam=STATIC).status()
-    device(container, device=None).status()  # the runtime may name one
+    device(container, device=None).status()  # the runtime can name a device
     for config in ({"device": "nope"}, {"ipam": failing_ipam(host)}, {"pciBusID": "0000:ff:00.0"}):
         with pytest.raises(CniError) as caught:
             device(container, **{"device": None, **config}).status()
         assert caught.value.code == 50
     device(container).add()
-    device(container).status()  # a container has it, as it should
+    device(container).status()  # the device is in a container
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"name": 7}'])
-def test_a_damaged_memory_does_not_keep_the_device_from_home(host: Host, container: Container, content: str) -> None:
+def test_device_moves_back_with_a_damaged_device_file(host: Host, container: Container, content: str) -> None:
     runtime = device(container)
     runtime.add()
     (file,) = host.state.glob("devices/*")
@@ -704,82 +712,84 @@ def test_a_damaged_memory_does_not_keep_the_device_from_home(host: Host, contain
     runtime.check()
     runtime.gc()
     runtime.delete()
-    assert "hd0" in names(host)
+    assert "hd0" in link_names(host)
     assert not list(host.state.glob("devices/*"))
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.exhaustive
-def test_a_go_add_is_checked_and_removed_by_ours(
+def test_check_and_del_accept_an_add_of_the_go_plugin(
     host: Host, container: Container, go_runner: type[PluginRunner]
 ) -> None:
-    theirs = device(container, by=go_runner, ipam=DUAL, cniVersion="1.0.0")
-    ours = device(container, ipam=DUAL, cniVersion="1.0.0")
+    by_go = device(container, runner=go_runner, ipam=DUAL, cniVersion="1.0.0")
+    by_pycni = device(container, ipam=DUAL, cniVersion="1.0.0")
     inside = of_namespace(container)
-    for remembered in (True, False):
-        ours.result = theirs.add()
+    for with_prev_result in (True, False):
+        by_pycni.result = by_go.add()
         assert container.pings("10.1.0.1")
-        ours.check()
-        if not remembered:
-            ours.forget()
-        ours.delete()
-        ours.delete()
+        by_pycni.check()
+        if not with_prev_result:
+            by_pycni.forget()
+        by_pycni.delete()
+        by_pycni.delete()
         assert of_namespace(container) == inside
         found = link(host, "hd0")
-        assert "ifalias" not in found  # as newer ones do; that of Debian leaves it
+        assert "ifalias" not in found  # Go 1.9 removes the alias, Go 1.1 does not
         assert not list(host.state.glob("networks/test/10*"))
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.exhaustive
-def test_our_add_is_checked_and_removed_by_go(host: Host, container: Container, go_runner: type[PluginRunner]) -> None:
-    theirs = device(container, by=go_runner, ipam=DUAL, cniVersion="1.0.0")
-    ours = device(container, ipam=DUAL, cniVersion="1.0.0")
+def test_go_plugin_checks_and_deletes_an_add_of_pycni(
+    host: Host, container: Container, go_runner: type[PluginRunner]
+) -> None:
+    by_go = device(container, runner=go_runner, ipam=DUAL, cniVersion="1.0.0")
+    by_pycni = device(container, ipam=DUAL, cniVersion="1.0.0")
     inside = of_namespace(container)
-    theirs.result = ours.add()
-    theirs.check()
-    theirs.delete()
+    by_go.result = by_pycni.add()
+    by_go.check()
+    by_go.delete()
     assert of_namespace(container) == inside
-    assert "hd0" in names(host)
+    assert "hd0" in link_names(host)
     device(container).gc()
-    is_as_before(host)
+    assert_restored(host)
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.exhaustive
-def test_both_make_the_same_result(container: Container, go_runner: type[PluginRunner]) -> None:
+def test_result_is_the_same_as_the_go_plugins(container: Container, go_runner: type[PluginRunner]) -> None:
     results = []
-    for kind in (go_runner, PluginRunner):
-        runtime = device(container, by=kind, ipam=STATIC, cniVersion="1.0.0")
+    for runner in (go_runner, PluginRunner):
+        runtime = device(container, runner=runner, ipam=STATIC, cniVersion="1.0.0")
         results.append({**runtime.add(), "dns": {}})
         runtime.delete()
     assert results[0] == results[1]
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.exhaustive
 @pytest.mark.newer_go
 @pytest.mark.parametrize("ipam", [{}, STATIC], ids=["no addresses", "addresses"])
-def test_both_make_the_same_result_of_what_dpdk_drives(
+def test_result_for_a_dpdk_device_is_the_same_as_the_go_plugins(
     container: Container, go_runner: type[PluginRunner], ipam: dict[str, Any]
 ) -> None:
     results = []
-    for kind in (go_runner, PluginRunner):
-        runtime = device(container, by=kind, ipam=ipam, DPDKMode=True)
+    for runner in (go_runner, PluginRunner):
+        runtime = device(container, runner=runner, ipam=ipam, DPDKMode=True)
         results.append(runtime.add())
         runtime.delete()
     assert results[0] == results[1]
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("connected_device")
 @pytest.mark.direct
-def test_as_an_executable(host: Host, container: Container, bin_directory: Path) -> None:
+def test_executable_handles_add_check_and_del(host: Host, container: Container, bin_directory: Path) -> None:
     runtime = device(container, ipam=STATIC)
 
-    def call(command: str, **more: Any) -> str:
+    def call(command: str, **members: Any) -> str:
         env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
         env |= {"CNI_IFNAME": "eth0", "CNI_PATH": str(bin_directory)}
-        stdin = json.dumps(runtime.config | more)
+        stdin = json.dumps(runtime.config | members)
         done = subprocess.run(
             [bin_directory / "host-device"], env=env, input=stdin, capture_output=True, text=True, check=False
         )
@@ -791,10 +801,10 @@ def test_as_an_executable(host: Host, container: Container, bin_directory: Path)
     call("CHECK", prevResult=result)
     call("DEL", prevResult=result)
     call("DEL")
-    is_as_before(host)
+    assert_restored(host)
 
 
-def test_the_example_of_its_readme_works(host: Host, container: Container) -> None:
+def test_example_of_the_readme(host: Host, container: Container) -> None:
     readme = Path(__file__).parents[2] / "plugins" / "host_device" / "README.md"
     (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     config = json.loads(example)
@@ -803,4 +813,4 @@ def test_the_example_of_its_readme_works(host: Host, container: Container) -> No
     assert len(runtime.add()["ips"]) == 2
     runtime.check()
     runtime.delete()
-    assert names(container) == {"lo"}
+    assert link_names(container) == {"lo"}

@@ -1,4 +1,4 @@
-"""host-device with network cards, as only a machine has them that has some to spare: the guest."""
+"""host-device with network cards that belong to the test; scripts/guest has some."""
 
 import fcntl
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from pycni.testing.snapshot import of_host, of_namespace
 
 pytestmark = pytest.mark.needs_kernel("cards")
 
-MACS = ("02:63:6e:69:00:00", "02:63:6e:69:00:01")  # as scripts/guest gives them
+MACS = ("02:63:6e:69:00:00", "02:63:6e:69:00:01")  # set by scripts/guest
 DUAL = {
     "type": "host-local",
     "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2"}], [{"subnet": "fd00:1::/64"}]],
@@ -31,23 +31,28 @@ DUAL = {
 
 
 class Machine(Host):
-    """The machine itself, since its sysfs shows the cards of its own namespace alone."""
+    """The machine itself as the host: sysfs shows only cards in the network namespace that mounted it."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
         self._netns = NetnsHandle(OWN, Journal())
 
-    def named(self, mac: str) -> str | None:
+    def name_of(self, mac: str) -> str | None:
         return next((each["ifname"] for each in self.json("ip -j link") if each["address"] == mac), None)
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A machine with the card nic0, up, with addresses and routes; its wire leads to 10.1.0.1 and fd00:1::1."""
+    """A machine with the card nic0, which is up and has addresses and routes.
+
+    It is connected to 10.1.0.1 and fd00:1::1.
+    """
     with Path("/run/pycni-cards.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # there is one wire
+        fcntl.flock(lock, fcntl.LOCK_EX)  # there is only one pair of cards
         made = Machine(tmp_path / "state")
-        wait_for(lambda: all(made.named(mac) for mac in MACS), "the cards of the test before", seconds=60)
+        wait_for(
+            lambda: all(made.name_of(mac) for mac in MACS), "the return of the cards from the previous test", seconds=60
+        )
         for number, mac in enumerate(MACS):
             made.run(f"ip link set {made.named(mac)} down && ip link set {made.named(mac)} alias ''")
             made.run(f"ip addr flush dev {made.named(mac)} && ip link set {made.named(mac)} name nic{number}")
@@ -56,11 +61,11 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             "ip addr add 192.0.2.7/28 dev nic0 && ip addr add 2001:db8::7/64 dev nic0 nodad && ip link set nic0 up"
         )
         made.run("ip route add 203.0.113.0/24 via 192.0.2.1 && ip -6 route add 2001:db8:9::/64 via 2001:db8::1")
-        far = Container(made)
-        made.run(f"ip link set nic1 netns {far.path}")
-        far.run("ip addr add 10.1.0.1/24 dev nic1 && ip addr add fd00:1::1/64 dev nic1 nodad && ip link set nic1 up")
+        remote = Container(made)
+        made.run(f"ip link set nic1 netns {remote.path}")
+        remote.run("ip addr add 10.1.0.1/24 dev nic1 && ip addr add fd00:1::1/64 dev nic1 nodad && ip link set nic1 up")
         yield made
-        far.close()
+        remote.close()
         made.close()
 
 
@@ -89,14 +94,14 @@ SELECTORS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def card(container: Container, *, by: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
+def card(container: Container, *, runner: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
     state = str(container.host.state / "devices")
     selector = {} if config.keys() & {"kernelpath", "pciBusID", "hwaddr", "runtimeConfig"} else {"device": "nic0"}
-    return by("host-device", container, **{"ipam": DUAL, "dataDir": state, **selector, **config})
+    return runner("host-device", container, **{"ipam": DUAL, "dataDir": state, **selector, **config})
 
 
-def is_at_home(machine: Machine) -> bool:
-    if machine.named(MACS[0]) != "nic0":
+def is_restored(machine: Machine) -> bool:
+    if machine.name_of(MACS[0]) != "nic0":
         return False
     shown = machine.run("ip addr show nic0 && ip route && ip -6 route")
     wanted = ("192.0.2.7/28", "2001:db8::7/64", ",UP", "203.0.113.0/24 via", "2001:db8:9::/64 via")
@@ -104,90 +109,93 @@ def is_at_home(machine: Machine) -> bool:
 
 
 @pytest.mark.parametrize("selector", SELECTORS)
-def test_a_card_is_the_containers_and_comes_home_as_it_was(
+def test_card_moves_into_the_container_and_is_restored_on_the_host(
     machine: Machine, container: Container, selector: str
 ) -> None:
     runtime = card(container, **SELECTORS[selector]())
     runtime.status()
     result = runtime.add()
     assert result["interfaces"] == [{"name": "eth0", "mac": MACS[0], "sandbox": container.path}]
-    assert machine.named(MACS[0]) is None
+    assert machine.name_of(MACS[0]) is None
     assert container.pings("10.1.0.1", seconds=5)
     assert container.pings("fd00:1::1", seconds=5)
     runtime.check()
     runtime.status()
     runtime.delete()
-    assert is_at_home(machine)
+    assert is_restored(machine)
     runtime.delete()
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
 @pytest.mark.parametrize("others", ["", "ip link add eth0 type dummy"])
-def test_r11_the_kernel_sends_it_home_when_the_namespace_goes_and_it_is_as_it_was(
+def test_card_is_restored_after_the_kernel_moved_it_back(
     machine: Machine, container: Container, verb: str, others: str
 ) -> None:
-    """At once, or a moment after the DEL; under the container's name, or another if that is taken."""
+    """The kernel moves the card when the namespace is gone, before or after DEL.
+
+    Its name is the container's or a new one.
+    """
     runtime = card(container)
     runtime.add()
     machine.run(others)
     container.close()
     runtime.netns = ""
     if verb == "GC":
-        wait_for(lambda: machine.named(MACS[0]), "the card", seconds=60)
+        wait_for(lambda: machine.name_of(MACS[0]), "the card", seconds=60)
         runtime.gc()
     else:
         runtime.delete()
-        if not is_at_home(machine):  # the kernel has taken its time
-            wait_for(lambda: machine.named(MACS[0]), "the card", seconds=60)
+        if not is_restored(machine):  # the kernel moved it after DEL
+            wait_for(lambda: machine.name_of(MACS[0]), "the card", seconds=60)
             runtime.gc()
     if others:
         machine.run("ip link del eth0")
-    assert is_at_home(machine)
+    assert is_restored(machine)
     assert not list(machine.state.glob("networks/test/10*"))
     assert not list(machine.state.glob("devices/*"))
 
 
-def test_it_leaves_nothing_behind(container: Container) -> None:
+def test_add_check_and_del_leave_nothing_behind(container: Container) -> None:
     check_lifecycle(card(container))
 
 
-def test_a_failed_add_leaves_nothing_behind(container: Container) -> None:
+def test_failed_add_leaves_nothing_behind(container: Container) -> None:
     assert fail_at_every_change(lambda: card(container)) >= 4
 
 
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up(container: Container) -> None:
+def test_del_or_gc_cleans_up_after_a_killed_add(container: Container) -> None:
     assert kill_at_every_change(lambda: card(container)) >= 4
 
 
 @pytest.mark.parametrize("selector", ["device", "pciBusID"])
-def test_the_go_plugin_and_ours_take_over_from_each_other(
+def test_both_plugins_check_and_delete_adds_of_the_other(
     machine: Machine, container: Container, go_runner: type[PluginRunner], selector: str
 ) -> None:
     config = {**SELECTORS[selector](), "cniVersion": "1.0.0"}
-    theirs, ours = card(container, by=go_runner, **config), card(container, **config)
+    by_go, by_pycni = card(container, runner=go_runner, **config), card(container, **config)
     inside, host = of_namespace(container), of_host(machine)
-    theirs.result = ours.add()
+    by_go.result = by_pycni.add()
     assert container.pings("10.1.0.1", seconds=5)
-    theirs.check()
-    theirs.delete()
-    assert machine.named(MACS[0]) == "nic0"
+    by_go.check()
+    by_go.delete()
+    assert machine.name_of(MACS[0]) == "nic0"
     card(container).gc()
     assert of_host(machine) == host
-    ours.result = theirs.add()
-    ours.check()
-    ours.delete()
+    by_pycni.result = by_go.add()
+    by_pycni.check()
+    by_pycni.delete()
     assert of_namespace(container) == inside
-    assert machine.named(MACS[0]) == "nic0"
+    assert machine.name_of(MACS[0]) == "nic0"
 
 
 @pytest.mark.usefixtures("through_server")
-def test_the_server_does_the_same(machine: Machine, container: Container) -> None:
+def test_card_is_moved_and_restored_by_the_server(machine: Machine, container: Container) -> None:
     runtime = card(container, pciBusID=pci_address())
     runtime.add()
     assert container.pings("10.1.0.1", seconds=5)
     runtime.check()
     runtime.netns = ""
     runtime.delete()
-    assert is_at_home(machine)
+    assert is_restored(machine)
     runtime.delete()

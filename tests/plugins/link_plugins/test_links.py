@@ -24,6 +24,7 @@ from pycni.testing import (
     kill_at_every_change,
     wait_for,
 )
+from tests.plugins.conftest import failing_ipam
 
 CreateRunner = Callable[..., PluginRunner]
 DUAL = {
@@ -40,16 +41,6 @@ def link(netns: Container | Host, name: str = "eth0") -> dict[str, Any]:
 
 def link_names(netns: Container | Host) -> set[str]:
     return {found["ifname"] for found in netns.json("ip -j link")}
-
-
-def failing_ipam(host: Host) -> dict[str, str]:
-    """Create an IPAM plugin whose ADD and STATUS fail with code 50, and return its configuration."""
-    binary = host.state / "bin" / "empty"
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    answer = json.dumps({"cniVersion": "1.1.0", "code": 50, "msg": "the pool is dry"})
-    binary.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exit\necho '{answer}'\nexit 1\n")
-    binary.chmod(0o755)
-    return {"type": "empty"}
 
 
 def test_add_check_and_del_leave_nothing_behind(attachment: CreateRunner, plugin: str) -> None:
