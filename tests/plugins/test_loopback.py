@@ -1,4 +1,4 @@
-"""loopback: the container's `lo`."""
+"""loopback: the container's lo interface."""
 
 import pytest
 
@@ -8,15 +8,15 @@ from pycni.testing import Container, PluginRunner, check_lifecycle, fail_at_ever
 LO = {"name": "lo", "mac": "00:00:00:00:00:00"}
 
 
-def test_it_leaves_nothing_behind(container: Container) -> None:
+def test_add_check_and_del_leave_nothing_behind(container: Container) -> None:
     check_lifecycle(PluginRunner("loopback", container))
 
 
-def test_a_failed_add_leaves_nothing_behind(container: Container) -> None:
+def test_failed_add_leaves_nothing_behind(container: Container) -> None:
     assert fail_at_every_change(lambda: PluginRunner("loopback", container)) == 1
 
 
-def test_add_sets_lo_up_and_reports_its_addresses(container: Container) -> None:
+def test_add_sets_lo_up_and_returns_its_addresses(container: Container) -> None:
     result = PluginRunner("loopback", container, ifname="whatever").add()
     assert result["interfaces"] == [LO | {"sandbox": container.path}]
     assert result["ips"] == [{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}]
@@ -33,10 +33,10 @@ def test_add_sets_lo_up_and_reports_its_addresses(container: Container) -> None:
         ("0.4.0", {"ips": [{"version": "4", "interface": 0, "address": "127.0.0.1/8"}]}),
     ],
 )
-def test_r40_the_result_has_the_shape_of_the_version_asked_for(
+def test_result_has_the_format_of_the_requested_version(
     container: Container, version: str, expected: dict[str, object]
 ) -> None:
-    """The Go plugin answers 0.2.0 to 0.4.0 in the shape of 1.x."""
+    """Go: results of 0.2.0 to 0.4.0 have the format of 1.x."""
     if "ips" in expected:
         container.run("sysctl -q net.ipv6.conf.lo.disable_ipv6=1")
     result = PluginRunner("loopback", container, cniVersion=version).add()
@@ -44,19 +44,19 @@ def test_r40_the_result_has_the_shape_of_the_version_asked_for(
     assert {key: result[key] for key in expected} == expected
 
 
-def test_a_chained_result_is_passed_on(container: Container) -> None:
+def test_prev_result_is_returned_in_a_chain(container: Container) -> None:
     previous = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.2/24"}]}
     assert PluginRunner("loopback", container, prevResult=previous).add() == previous
 
 
-def test_a_stranger_on_lo_is_refused(container: Container) -> None:
+def test_non_loopback_address_on_lo_is_refused(container: Container) -> None:
     container.run("ip addr add 10.9.9.9/32 dev lo")
     with pytest.raises(CniError, match=r'non-loopback address "10\.9\.9\.9/32"'):
         PluginRunner("loopback", container).add()
     assert "UP" not in container.run("ip -br link show lo").split()[1]
 
 
-def test_check_notices_that_lo_is_down(container: Container) -> None:
+def test_check_fails_if_lo_is_down(container: Container) -> None:
     runtime = PluginRunner("loopback", container)
     runtime.add()
     runtime.check()
@@ -66,14 +66,14 @@ def test_check_notices_that_lo_is_down(container: Container) -> None:
 
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/passwd"])
-def test_delete_works_once_the_namespace_is_gone(container: Container, netns: str) -> None:
+def test_del_succeeds_when_the_network_namespace_is_gone(container: Container, netns: str) -> None:
     runtime = PluginRunner("loopback", container)
     runtime.add()
     runtime.netns = netns
     runtime.delete()
 
 
-def test_add_without_a_namespace_names_the_path(container: Container) -> None:
+def test_error_names_the_path_of_a_missing_namespace(container: Container) -> None:
     runtime = PluginRunner("loopback", container)
     runtime.netns = "/nowhere/at/all"
     with pytest.raises(CniError, match="/nowhere/at/all") as caught:

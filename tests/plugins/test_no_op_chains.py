@@ -1,4 +1,4 @@
-"""Chained plugins that have nothing to do: what every pod without such wishes pays for."""
+"""Chained plugins without a task: the call that runs for every pod that does not use them."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ print(reply.stdout, reply.status, "pyroute2" in sys.modules)
 
 
 @pytest.mark.parametrize("plugin", ["bandwidth", "portmap", "tuning"])
-def test_add_passes_the_result_on_without_loading_pyroute2(plugin: str) -> None:
+def test_add_returns_prev_result_without_importing_pyroute2(plugin: str) -> None:
     previous = {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]}
     document = {"cniVersion": "1.1.0", "name": "n", "type": plugin, "prevResult": previous}
     command = [sys.executable, "-c", SCRIPT, plugin, json.dumps(document)]

@@ -1,4 +1,4 @@
-"""portmap: whole lives, failures and deaths, dual stack, with every option, by both backends."""
+"""portmap: lifecycle, failures and killed processes, dual stack, with every option and both backends."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
         for name, case in BOTH.items()
         for backend in ("nftables", "iptables")
     },
-    "nobody chose": {},
+    "default backend": {},
     "another mark": {"backend": "iptables", "markMasqBit": 5},
     "conditions by nftables": {
         "conditionsV4": ["ip", "saddr", "10.0.0.0/8"],
@@ -44,37 +44,45 @@ by_case = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def made(container: Container) -> dict[str, Any]:
-    """What the bridge before it made."""
+def bridge_result(container: Container) -> dict[str, Any]:
+    """The result of bridge's ADD."""
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
     return PluginRunner("bridge", container, bridge="br0", isDefaultGateway=True, ipam=ipam).add()
 
 
-def runtime(container: Container, made: dict[str, Any], case: dict[str, Any]) -> PluginRunner:
-    of = PluginRunner("portmap", container, runtimeConfig={"portMappings": MAPPINGS}, prevResult=made, **case)
-    of.result = made
-    return of
+def portmap_runner(container: Container, bridge_result: dict[str, Any], case: dict[str, Any]) -> PluginRunner:
+    runner = PluginRunner(
+        "portmap", container, runtimeConfig={"portMappings": MAPPINGS}, prevResult=bridge_result, **case
+    )
+    runner.result = bridge_result
+    return runner
 
 
 @by_case
-def test_it_leaves_nothing_behind(container: Container, made: dict[str, Any], case: dict[str, Any]) -> None:
-    check_lifecycle(runtime(container, made, case))
+def test_add_check_and_del_leave_nothing_behind(
+    container: Container, bridge_result: dict[str, Any], case: dict[str, Any]
+) -> None:
+    check_lifecycle(portmap_runner(container, bridge_result, case))
 
 
 @by_case
-def test_a_failed_add_leaves_nothing_behind(container: Container, made: dict[str, Any], case: dict[str, Any]) -> None:
-    assert fail_at_every_change(lambda: runtime(container, made, case)) > 1
+def test_failed_add_leaves_nothing_behind(
+    container: Container, bridge_result: dict[str, Any], case: dict[str, Any]
+) -> None:
+    assert fail_at_every_change(lambda: portmap_runner(container, bridge_result, case)) > 1
 
 
 @by_case
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(
-    container: Container, made: dict[str, Any], case: dict[str, Any]
+def test_del_or_gc_cleans_up_after_a_killed_add(
+    container: Container, bridge_result: dict[str, Any], case: dict[str, Any]
 ) -> None:
-    assert kill_at_every_change(lambda: runtime(container, made, case)) > 1
+    assert kill_at_every_change(lambda: portmap_runner(container, bridge_result, case)) > 1
 
 
-def test_a_life_with_the_legacy_iptables(container: Container, made: dict[str, Any], iptables: str) -> None:
-    check_lifecycle(runtime(container, made, {"backend": "iptables"}))
+def test_lifecycle_with_each_variant_of_iptables(
+    container: Container, bridge_result: dict[str, Any], iptables: str
+) -> None:
+    check_lifecycle(portmap_runner(container, bridge_result, {"backend": "iptables"}))
     tables = container.host.run("cat /proc/thread-self/net/ip_tables_names").split()
     assert ("nat" in tables) == (iptables == "legacy")

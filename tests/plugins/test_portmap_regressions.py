@@ -1,4 +1,4 @@
-"""portmap: the stories behind what goes wrong elsewhere, each told once."""
+"""portmap: regression tests, mostly for faults of the Go plugin (docs/reference/plugins.md#portmap)."""
 
 import subprocess
 import threading
@@ -31,7 +31,7 @@ SHARED = {
 
 
 def result(container: Container, last: int = 2, *, ifname: str = "eth0", net: int = 1) -> dict[str, Any]:
-    """What a plugin before portmap may have made."""
+    """Return a result as a plugin before portmap returns it."""
     return {
         "cniVersion": "1.1.0",
         "interfaces": [{"name": ifname, "sandbox": container.path}],
@@ -42,39 +42,39 @@ def result(container: Container, last: int = 2, *, ifname: str = "eth0", net: in
     }
 
 
-def mapped(
+def portmap_runner(
     container: Container,
     *mappings: dict[str, Any],
     last: int = 2,
     ifname: str = "eth0",
     net: int = 1,
-    by: type[PluginRunner] = PluginRunner,
+    runner_class: type[PluginRunner] = PluginRunner,
     **config: Any,
 ) -> PluginRunner:
-    """A runtime of portmap, before its ADD; the container's addresses end in `last`."""
+    """Return a runner of portmap before its ADD, for a container whose addresses end in `last`."""
     container.host.run(
         "ip link add br0 type bridge && ip addr add 10.1.0.1/24 dev br0 && ip link set br0 up", check=False
     )
-    made = result(container, last, ifname=ifname, net=net)
-    of = by(
+    previous_result = result(container, last, ifname=ifname, net=net)
+    runner = runner_class(
         "portmap",
         container,
         ifname=ifname,
-        **{"runtimeConfig": {"portMappings": list(mappings)}, "prevResult": made, **config},
+        **{"runtimeConfig": {"portMappings": list(mappings)}, "prevResult": previous_result, **config},
     )
-    of.result = made
-    return of
+    runner.result = previous_result
+    return runner
 
 
 def rules(host: Host, container: Container) -> list[str]:
-    """The lines of both firewalls that are this container's."""
+    """Return the lines of nftables and iptables that name this container."""
     lines = host.run("nft list ruleset; iptables-save; ip6tables-save").splitlines()
     chain = PluginRunner("portmap", container).owner.container_name("CNI-DN-", 28)
     return [line for line in lines if container.id in line or chain in line]
 
 
 def failing_at(start: str) -> Callable[[str], AbstractContextManager[None]]:
-    """A watcher that lets the change fail whose description begins so."""
+    """Return a journal watcher that fails the change whose description starts with `start`."""
 
     @contextmanager
     def watch(what: str) -> Iterator[None]:
@@ -85,34 +85,37 @@ def failing_at(start: str) -> Callable[[str], AbstractContextManager[None]]:
     return watch
 
 
-def without_mappings(runtime: PluginRunner) -> None:
+def drop_mappings_and_results(runtime: PluginRunner) -> None:
+    """Remove mappings and prevResult from the runner, as if the runtime had lost them."""
     runtime.config["runtimeConfig"] = {}
     runtime.forget()
     runtime.config.pop("prevResult", None)
 
 
 @by_backend
-def test_r01_gc_takes_back_the_ports_of_attachments_that_are_no_more(containers: list[Container], backend: str) -> None:
+def test_gc_removes_ports_without_a_valid_attachment(containers: list[Container], backend: str) -> None:
     host = containers[0].host
-    _, dead, elsewhere = containers
-    runtimes = [mapped(c, {**WEB, "hostPort": 8080 + n}, last=2 + n, backend=backend) for n, c in enumerate(containers)]
+    _, dead, other_network = containers
+    runtimes = [
+        portmap_runner(c, {**WEB, "hostPort": 8080 + n}, last=2 + n, backend=backend) for n, c in enumerate(containers)
+    ]
     runtimes[2].config["name"] = "other"
     for runtime in runtimes:
         runtime.add()
     runtimes[0].gc(runtimes[0])
     assert rules(host, dead) == []
-    assert rules(host, elsewhere)
+    assert rules(host, other_network)
     runtimes[0].check()
     runtimes[2].check()
 
 
 @by_backend
-def test_r03_a_refused_add_leaves_nothing_and_takes_nothing(containers: list[Container], backend: str) -> None:
-    """Issue 1538 of CRI-O: the second silently won, or left a rule."""
+def test_refused_add_leaves_no_rules_and_keeps_the_holders(containers: list[Container], backend: str) -> None:
+    """cri-o/cri-o#1538: the second container takes the port silently, or leaves a rule."""
     first, second, _ = containers
-    holder = mapped(first, WEB, backend=backend)
+    holder = portmap_runner(first, WEB, backend=backend)
     holder.add()
-    late = mapped(second, {**WEB, "hostPort": 9090}, WEB, last=3, backend=backend)
+    late = portmap_runner(second, {**WEB, "hostPort": 9090}, WEB, last=3, backend=backend)
     with pytest.raises(
         CniError, match=rf"host port tcp/8080 is taken: .*container {first.id}.*network \"test\""
     ) as caught:
@@ -126,12 +129,10 @@ def test_r03_a_refused_add_leaves_nothing_and_takes_nothing(containers: list[Con
 
 
 @by_backend
-@pytest.mark.parametrize("end", ["DEL", "DEL without anything known", "GC", "a failed ADD"])
-def test_r07_of_two_interfaces_on_one_network_each_keeps_its_ports(
-    container: Container, backend: str, end: str
-) -> None:
-    host, first = container.host, mapped(container, WEB, DNS, backend=backend)
-    second = mapped(container, WEB, {**DNS, "hostPort": 5354}, last=3, ifname="eth1", backend=backend)
+@pytest.mark.parametrize("end", ["DEL", "DEL without mappings", "GC", "a failed ADD"])
+def test_each_interface_of_a_container_keeps_its_ports(container: Container, backend: str, end: str) -> None:
+    host, first = container.host, portmap_runner(container, WEB, DNS, backend=backend)
+    second = portmap_runner(container, WEB, {**DNS, "hostPort": 5354}, last=3, ifname="eth1", backend=backend)
     first.add()
     before = rules(host, container)
     if end == "a failed ADD":
@@ -150,12 +151,12 @@ def test_r07_of_two_interfaces_on_one_network_each_keeps_its_ports(
             second.delete()
         case "GC":
             first.gc(first)
-        case "DEL without anything known":
-            without_mappings(second)
+        case "DEL without mappings":
+            drop_mappings_and_results(second)
             second.delete()
     first.check()
     assert rules(host, container) == before
-    third = mapped(container, WEB, {**DNS, "hostPort": 5354}, last=3, ifname="eth1", backend=backend)
+    third = portmap_runner(container, WEB, {**DNS, "hostPort": 5354}, last=3, ifname="eth1", backend=backend)
     third.add()
     first.delete()
     third.check()
@@ -164,25 +165,30 @@ def test_r07_of_two_interfaces_on_one_network_each_keeps_its_ports(
     assert rules(host, container) == []
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [("iptables", "nftables"), ("nftables", "iptables")])
-def test_a_port_is_refused_too_that_the_other_backend_has(containers: list[Container], theirs: str, ours: str) -> None:
-    """Or who was first would have it, as between a Go plugin's containers and new ones of ours."""
+@pytest.mark.parametrize(("holders_backend", "backend"), [("iptables", "nftables"), ("nftables", "iptables")])
+def test_host_port_in_use_by_the_other_backend_is_refused(
+    containers: list[Container], holders_backend: str, backend: str
+) -> None:
+    """Otherwise the rule that was added first would win, for example one of the Go plugin."""
     first, second, third = containers
-    holder = mapped(first, WEB, DNS, backend=theirs)
+    holder = portmap_runner(first, WEB, DNS, backend=holders_backend)
     holder.add()
-    of_one_address = {**DNS, "hostPort": 9090}, {**DNS, "hostIP": "10.1.0.1"}
-    for late in (mapped(second, WEB, last=3, backend=ours), mapped(third, *of_one_address, last=4, backend=ours)):
+    mappings = {**DNS, "hostPort": 9090}, {**DNS, "hostIP": "10.1.0.1"}
+    for late in (
+        portmap_runner(second, WEB, last=3, backend=backend),
+        portmap_runner(third, *mappings, last=4, backend=backend),
+    ):
         with pytest.raises(CniError, match=rf"is taken: .*container {first.id}.*network \"test\"") as caught:
             late.add()
         assert caught.value.code == 11
         assert rules(late.container.host, late.container) == []
-        free = mapped(late.container, {**WEB, "hostPort": 81}, last=3, backend=ours)
+        free = portmap_runner(late.container, {**WEB, "hostPort": 81}, last=3, backend=backend)
         free.add()
         free.delete()
-    elsewhere = mapped(first, WEB, last=5, backend=ours, net=2)
-    elsewhere.config["name"] = "other"  # of the same container: it stands by
-    elsewhere.add()
-    elsewhere.delete()
+    other_network = portmap_runner(first, WEB, last=5, backend=backend, net=2)
+    other_network.config["name"] = "other"  # the same container: accepted as a second mapping
+    other_network.add()
+    other_network.delete()
     holder.check()
     holder.delete()
     late.add()
@@ -190,27 +196,27 @@ def test_a_port_is_refused_too_that_the_other_backend_has(containers: list[Conta
 
 
 @pytest.mark.direct
-def test_what_iptables_cannot_list_is_in_nobodys_way(
+def test_add_succeeds_if_iptables_cannot_list_its_rules(
     containers: list[Container], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_table: Table) -> Listing:
         raise IptablesError("iptables-save", (), "table `nat' is incompatible, use 'nft' tool.")
 
-    mapped(containers[0], WEB, backend="iptables").add()
+    portmap_runner(containers[0], WEB, backend="iptables").add()
     monkeypatch.setattr(Table, "listing", refused)
-    runtime = mapped(containers[1], WEB, last=3)
+    runtime = portmap_runner(containers[1], WEB, last=3)
     runtime.add()
     runtime.check()
 
 
 @by_backend
 @pytest.mark.parametrize(("first", "second"), [("", "10.1.0.1"), ("10.1.0.1", ""), ("10.1.0.1", "0.0.0.0")])
-def test_a_port_of_all_addresses_and_one_of_one_address_are_in_each_others_way(
+def test_host_port_of_all_addresses_conflicts_with_that_of_one_address(
     containers: list[Container], first: str, second: str, backend: str
 ) -> None:
-    holder = mapped(containers[0], {**WEB, "hostIP": first}, backend=backend)
+    holder = portmap_runner(containers[0], {**WEB, "hostIP": first}, backend=backend)
     holder.add()
-    late = mapped(containers[1], {**WEB, "hostIP": second}, last=3, backend=backend)
+    late = portmap_runner(containers[1], {**WEB, "hostIP": second}, last=3, backend=backend)
     with pytest.raises(CniError, match=rf"is taken: .*container {containers[0].id}"):
         late.add()
     assert rules(containers[1].host, containers[1]) == []
@@ -218,33 +224,35 @@ def test_a_port_of_all_addresses_and_one_of_one_address_are_in_each_others_way(
 
 
 @by_backend
-def test_the_same_port_of_another_address_protocol_or_family_is_free(containers: list[Container], backend: str) -> None:
-    mapped(containers[0], {**WEB, "hostIP": "10.1.0.1"}, backend=backend).add()
+def test_host_port_does_not_conflict_with_other_address_protocol_or_family(
+    containers: list[Container], backend: str
+) -> None:
+    portmap_runner(containers[0], {**WEB, "hostIP": "10.1.0.1"}, backend=backend).add()
     others = [{**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, {**WEB, "hostIP": "::"}]
-    late = mapped(containers[1], *others, last=3, backend=backend)
+    late = portmap_runner(containers[1], *others, last=3, backend=backend)
     late.add()
     late.check()
 
 
 @by_backend
-def test_a_second_add_of_the_same_attachment_replaces_the_first(container: Container, backend: str) -> None:
-    """R-39: the Go plugin makes every rule twice."""
-    mapped(container, WEB, DNS, backend=backend).add()
+def test_repeated_add_replaces_the_rules(container: Container, backend: str) -> None:
+    """Go: every rule exists twice after a repeated ADD."""
+    portmap_runner(container, WEB, DNS, backend=backend).add()
     before = rules(container.host, container)
-    again = mapped(container, {**WEB, "hostPort": 8081}, DNS, backend=backend)
-    again.add()
-    again.check()
+    repeated = portmap_runner(container, {**WEB, "hostPort": 8081}, DNS, backend=backend)
+    repeated.add()
+    repeated.check()
     after = rules(container.host, container)
     assert len(after) == len(before)
     assert not any("8080" in line for line in after)
-    again.delete()
+    repeated.delete()
     assert rules(container.host, container) == []
 
 
 @by_backend
-def test_a_leftover_that_leads_to_our_own_address_gives_way(containers: list[Container], backend: str) -> None:
-    """IPAM has handed the address out again although a DEL was lost."""
-    lost, new = (mapped(c, WEB, backend=backend) for c in containers[:2])
+def test_stale_mapping_to_the_same_address_is_replaced(containers: list[Container], backend: str) -> None:
+    """IPAM has reassigned the address although no DEL was sent."""
+    lost, new = (portmap_runner(c, WEB, backend=backend) for c in containers[:2])
     lost.add()
     new.add()
     new.check()
@@ -253,16 +261,19 @@ def test_a_leftover_that_leads_to_our_own_address_gives_way(containers: list[Con
 
 
 @pytest.mark.parametrize("masq_all", [False, True])
-def test_a_container_on_two_networks_has_its_ports_on_each(containers: list[Container], *, masq_all: bool) -> None:
-    """Podman gives every network of a container all its ports; the second stands by for the first."""
+def test_container_on_two_networks_has_its_ports_on_both(containers: list[Container], *, masq_all: bool) -> None:
+    """podman passes all ports for every network of a container.
+
+    The second mapping takes over when the first is deleted.
+    """
     container, other, _ = containers
-    first = mapped(container, WEB, name="one", masqAll=masq_all)
-    second = mapped(container, WEB, name="two", ifname="eth1", net=2, masqAll=masq_all)
+    first = portmap_runner(container, WEB, name="one", masqAll=masq_all)
+    second = portmap_runner(container, WEB, name="two", ifname="eth1", net=2, masqAll=masq_all)
     first.add()
     second.add()
     first.check()
     second.check()
-    late = mapped(other, WEB, last=3)
+    late = portmap_runner(other, WEB, last=3)
     with pytest.raises(CniError, match="is taken"):
         late.add()
     first.delete()
@@ -275,45 +286,50 @@ def test_a_container_on_two_networks_has_its_ports_on_each(containers: list[Cont
 
 
 @by_backend
-def test_r16_sixteen_first_adds_at_once_make_each_shared_rule_once(host: Host, backend: str) -> None:
-    made = [Container(host) for _ in range(16)]
-    runtimes = [mapped(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(made)]
-    at_once([runtime.add for runtime in runtimes], host)
+def test_16_concurrent_first_adds_create_each_shared_rule_once(host: Host, backend: str) -> None:
+    """containernetworking/plugins#418 and #683."""
+    created = [Container(host) for _ in range(16)]
+    runtimes = [
+        portmap_runner(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(created)
+    ]
+    run_concurrently([runtime.add for runtime in runtimes], host)
     for runtime in runtimes:
         runtime.check()
-    assert_shared_once(host, backend)
-    at_once([runtime.delete for runtime in runtimes], host)
-    assert not any(rules(host, container) for container in made)
-    assert_shared_once(host, backend)
-    for container in made:
+    assert_shared_rules_exist_once(host, backend)
+    run_concurrently([runtime.delete for runtime in runtimes], host)
+    assert not any(rules(host, container) for container in created)
+    assert_shared_rules_exist_once(host, backend)
+    for container in created:
         container.close()
 
 
 @by_backend
 @pytest.mark.exhaustive
-def test_r16_two_hundred_adds_at_once_end_without_error_or_duplicate(host: Host, backend: str) -> None:
-    made = [Container(host) for _ in range(200)]
-    runtimes = [mapped(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(made)]
-    at_once([runtime.add for runtime in runtimes], host)
-    assert_shared_once(host, backend)
+def test_200_concurrent_adds_succeed_without_duplicate_rules(host: Host, backend: str) -> None:
+    created = [Container(host) for _ in range(200)]
+    runtimes = [
+        portmap_runner(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(created)
+    ]
+    run_concurrently([runtime.add for runtime in runtimes], host)
+    assert_shared_rules_exist_once(host, backend)
     if backend == "nftables":
         assert host.run("nft list map inet pycni hostports4").count("comment") == 200
     else:
         assert host.run("iptables-save -t nat").count("-j DNAT") == 200
-    for container in made:
+    for container in created:
         container.close()
 
 
-def at_once(calls: list[Any], host: Host) -> None:
+def run_concurrently(calls: list[Any], host: Host) -> None:
     def call(one: Any) -> None:
-        host.netns.enter_permanently()  # a thread starts where the process is
+        host.netns.enter_permanently()  # a new thread is in the namespace of the process
         one()
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(call, calls))
 
 
-def assert_shared_once(host: Host, backend: str) -> None:
+def assert_shared_rules_exist_once(host: Host, backend: str) -> None:
     if backend == "nftables":
         assert host.run("nft list chain inet pycni hostport-prerouting").count("jump hostports") == 1
         assert host.run("nft list chain inet pycni hostports").count("@hostports4") == 1
@@ -324,9 +340,12 @@ def assert_shared_once(host: Host, backend: str) -> None:
 
 
 @by_backend
-def test_the_same_port_at_once_is_one_containers(containers: list[Container], backend: str) -> None:
+def test_concurrent_adds_for_one_port_succeed_once(containers: list[Container], backend: str) -> None:
     one, other, _ = containers
-    wanted = [mapped(one, WEB, backend=backend), mapped(other, {**WEB, "hostIP": "10.1.0.1"}, last=3, backend=backend)]
+    wanted = [
+        portmap_runner(one, WEB, backend=backend),
+        portmap_runner(other, {**WEB, "hostIP": "10.1.0.1"}, last=3, backend=backend),
+    ]
 
     def attempt(runtime: PluginRunner) -> bool:
         one.host.netns.enter_permanently()
@@ -347,27 +366,27 @@ def test_the_same_port_at_once_is_one_containers(containers: list[Container], ba
 
 
 @pytest.mark.direct
-def test_an_add_during_the_last_ones_del_has_its_route_localnet(
+def test_concurrent_add_keeps_the_route_localnet_that_del_resets(
     containers: list[Container], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The DEL was about to put the setting back, and did so when a new container needed it already."""
-    last, new = mapped(containers[0], WEB), mapped(containers[1], {**WEB, "hostPort": 8081}, last=3)
+    """The DEL of the last container resets the sysctl while the ADD of a new container needs it."""
+    last, new = portmap_runner(containers[0], WEB), portmap_runner(containers[1], {**WEB, "hostPort": 8081}, last=3)
     last.add()
     prefer, take, adds = sysctl.prefer, lock._take, list[Future[Any]]()
-    waits = threading.Event()
+    add_waits = threading.Event()
 
-    def watched(fd: int, kind: int) -> bool:
+    def watched_take(fd: int, kind: int) -> bool:
         taken = take(fd, kind)
         if adds and not taken:
-            waits.set()
+            add_waits.set()
         return taken
 
-    monkeypatch.setattr(lock, "_take", watched)
+    monkeypatch.setattr(lock, "_take", watched_take)
     with ThreadPoolExecutor(1) as pool:
 
         def late(netns: NetnsHandle, wanted: dict[str, str]) -> None:
             adds.append(pool.submit(new.add))
-            wait_for(lambda: waits.is_set() or adds[0].done(), "the ADD waits for us, or does not")
+            wait_for(lambda: add_waits.is_set() or adds[0].done(), "the ADD to wait for the lock or to finish")
             prefer(netns, wanted)
             if adds[0].done():
                 new.check()
@@ -379,17 +398,15 @@ def test_an_add_during_the_last_ones_del_has_its_route_localnet(
 
 
 @pytest.mark.direct
-def test_what_a_killed_del_left_of_route_localnet_goes_with_the_next(
-    container: Container, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime = mapped(container, WEB)
+def test_del_resets_route_localnet_after_a_killed_del(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = portmap_runner(container, WEB)
     runtime.add()
 
-    def killed(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(sysctl, "prefer", killed)
+        patched.setattr(sysctl, "prefer", interrupt)
         runtime.delete()
     assert '"br0"' in container.host.run("nft list set inet pycni guarded")
     runtime.add()
@@ -399,22 +416,21 @@ def test_what_a_killed_del_left_of_route_localnet_goes_with_the_next(
 
 
 @by_backend
-@pytest.mark.parametrize("now", ["nftables", "iptables", ""])
-def test_r38_del_finds_what_is_there_whatever_the_configuration_says(
-    container: Container, backend: str, now: str
+@pytest.mark.parametrize("current_backend", ["nftables", "iptables", ""])
+def test_del_removes_all_rules_without_mappings_and_with_another_backend(
+    container: Container, backend: str, current_backend: str
 ) -> None:
-    """Mappings, previous result and backend are not those of the ADD any more."""
-    runtime = mapped(container, WEB, DNS, backend=backend)
+    runtime = portmap_runner(container, WEB, DNS, backend=backend)
     runtime.add()
-    without_mappings(runtime)
-    runtime.config["backend"] = now
+    drop_mappings_and_results(runtime)
+    runtime.config["backend"] = current_backend
     runtime.delete()
     assert rules(container.host, container) == []
 
 
 @by_backend
-def test_r38_del_with_other_mappings_removes_those_that_were_made(container: Container, backend: str) -> None:
-    runtime = mapped(container, WEB, DNS, backend=backend)
+def test_del_with_changed_mappings_removes_those_of_add(container: Container, backend: str) -> None:
+    runtime = portmap_runner(container, WEB, DNS, backend=backend)
     runtime.add()
     runtime.config["runtimeConfig"] = {"portMappings": [WEB, {**WEB, "hostPort": 9999}]}
     runtime.delete()
@@ -422,7 +438,7 @@ def test_r38_del_with_other_mappings_removes_those_that_were_made(container: Con
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "change",
     [
         {"runtimeConfig": {"portMappings": [{**WEB, "hostPort": 0}]}},
         {"runtimeConfig": {"portMappings": "none"}},
@@ -433,23 +449,21 @@ def test_r38_del_with_other_mappings_removes_those_that_were_made(container: Con
         {"prevResult": {"cniVersion": "1.1.0", "ips": "none"}},
     ],
 )
-def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
-    container: Container, damage: dict[str, Any]
-) -> None:
-    runtime = mapped(container, WEB)
+def test_del_succeeds_with_an_invalid_configuration(container: Container, change: dict[str, Any]) -> None:
+    runtime = portmap_runner(container, WEB)
     runtime.add()
-    runtime.config |= damage
+    runtime.config |= change
     runtime.forget()
     runtime.delete()
     assert rules(container.host, container) == []
 
 
-def test_r39_conditions_are_of_one_container_alone(containers: list[Container]) -> None:
-    """The last ADD's conditions applied to every container."""
+def test_conditions_apply_to_one_container_only(containers: list[Container]) -> None:
+    """Go: the conditions of the last ADD apply to every container."""
     plain, strict, _ = containers
-    first = mapped(plain, WEB)
+    first = portmap_runner(plain, WEB)
     first.add()
-    second = mapped(strict, {**WEB, "hostPort": 8081}, last=3, conditionsV4=["ip", "saddr", "10.9.0.0/16"])
+    second = portmap_runner(strict, {**WEB, "hostPort": 8081}, last=3, conditionsV4=["ip", "saddr", "10.9.0.0/16"])
     second.add()
     for line in plain.host.run("nft list ruleset").splitlines():
         assert ("10.9.0.0/16" in line) == (strict.id in line and "saddr 10.9" in line)
@@ -459,9 +473,9 @@ def test_r39_conditions_are_of_one_container_alone(containers: list[Container]) 
 
 
 @by_backend
-def test_r39_del_of_one_network_leaves_the_ports_of_the_other(container: Container, backend: str) -> None:
-    first = mapped(container, WEB, name="one", backend=backend)
-    second = mapped(container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2, backend=backend)
+def test_del_of_one_network_keeps_the_ports_of_the_other(container: Container, backend: str) -> None:
+    first = portmap_runner(container, WEB, name="one", backend=backend)
+    second = portmap_runner(container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2, backend=backend)
     first.add()
     second.add()
     first.delete()
@@ -469,48 +483,50 @@ def test_r39_del_of_one_network_leaves_the_ports_of_the_other(container: Contain
 
 
 @pytest.mark.direct
-def test_r48_by_nftables_no_process_is_started(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nftables_backend_starts_no_process(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
 
-    runtime = mapped(container, WEB, DNS)
+    runtime = portmap_runner(container, WEB, DNS)
     monkeypatch.setattr(subprocess, "Popen", refuse)
     runtime.add()
     runtime.check()
     runtime.delete()
 
 
-def test_r48_what_others_have_is_not_read(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The transactions of a whole life are the same however many ports others have."""
+def test_transactions_do_not_depend_on_other_containers(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ADD, CHECK and DEL send the same scripts with and without 2000 other ports."""
 
-    def life() -> list[str]:
+    def scripts_of_add_check_and_del() -> list[str]:
         scripts: list[str] = []
         with monkeypatch.context() as context:
-            real = nft.Library.run
-            context.setattr(nft.Library, "run", lambda self, script: scripts.append(script) or real(self, script))
+            library_run = nft.Library.run
+            context.setattr(
+                nft.Library, "run", lambda self, script: scripts.append(script) or library_run(self, script)
+            )
             for step in (runtime.add, runtime.check, runtime.delete):
                 runtime.result = runtime.config["prevResult"]
                 step()
         return scripts
 
-    runtime = mapped(container, WEB, DNS)
+    runtime = portmap_runner(container, WEB, DNS)
     runtime.add()
     runtime.delete()
-    alone = life()
+    scripts_without_others = scripts_of_add_check_and_del()
     others = "".join(
         f"create element inet pycni hostports4 {{ tcp . {n} : 10.7.0.7 . 7 }}\n" for n in range(20000, 22000)
     )
     opened = nft.opened(container.host.netns)
     opened.run(others)
-    assert life() == alone
-    assert not any("list table" in script or "list map inet pycni hostports" in script for script in alone)
+    assert scripts_of_add_check_and_del() == scripts_without_others
+    assert not any(
+        "list table" in script or "list map inet pycni hostports" in script for script in scripts_without_others
+    )
 
 
 @by_backend
-def test_r49_nothing_is_written_to_stderr(
-    container: Container, capfd: pytest.CaptureFixture[str], backend: str
-) -> None:
-    runtime = mapped(container, WEB, DNS, backend=backend)
+def test_nothing_is_written_to_stderr(container: Container, capfd: pytest.CaptureFixture[str], backend: str) -> None:
+    runtime = portmap_runner(container, WEB, DNS, backend=backend)
     runtime.add()
     runtime.check()
     runtime.delete()
@@ -518,7 +534,7 @@ def test_r49_nothing_is_written_to_stderr(
     assert capfd.readouterr().err == ""
 
 
-DAMAGE = [
+CHANGES = [
     ("nftables", "nft delete element inet pycni hostports4 '{ tcp . 8080 }'", r"tcp \. 8080 is missing .*hostports4"),
     ("nftables", "nft delete element inet pycni hostports6 '{ udp . 5353 }'", r"udp \. 5353 is missing .*hostports6"),
     ("nftables", "nft flush set inet pycni hairpin4", r"is missing .*hairpin4"),
@@ -546,23 +562,25 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize(("backend", "damage", "message"), DAMAGE)
-def test_check_finds_what_is_really_wrong(container: Container, backend: str, damage: str, message: str) -> None:
+@pytest.mark.parametrize(("backend", "change", "message"), CHANGES)
+def test_check_reports_the_missing_rule_or_element(
+    container: Container, backend: str, change: str, message: str
+) -> None:
     container.host.run("ip -6 route add fd00:1::/64 dev lo")
-    runtime = mapped(container, WEB, DNS, backend=backend)
+    runtime = portmap_runner(container, WEB, DNS, backend=backend)
     runtime.add()
     runtime.result = runtime.config["prevResult"]
     runtime.check()
     names = {"CHAIN": runtime.owner.container_name("CNI-DN-", 28), "LABEL": runtime.owner.label}
     for placeholder, name in names.items():
-        damage = damage.replace(placeholder, name)
-    container.host.run(damage)
+        change = change.replace(placeholder, name)
+    container.host.run(change)
     with pytest.raises(CniError, match=message):
         runtime.check()
 
 
-def test_check_finds_a_lost_conditional_rule(container: Container) -> None:
-    runtime = mapped(container, WEB, conditionsV4=["ip", "saddr", "10.0.0.0/8"])
+def test_check_fails_if_a_conditional_rule_is_missing(container: Container) -> None:
+    runtime = portmap_runner(container, WEB, conditionsV4=["ip", "saddr", "10.0.0.0/8"])
     runtime.add()
     runtime.check()
     container.host.run("nft flush chain inet pycni hostport-conditions")
@@ -571,15 +589,15 @@ def test_check_finds_a_lost_conditional_rule(container: Container) -> None:
 
 
 @by_backend
-def test_status_is_ready_where_the_firewall_is(container: Container, backend: str) -> None:
-    mapped(container, backend=backend).status()
+def test_status_succeeds_if_the_backend_is_available(container: Container, backend: str) -> None:
+    portmap_runner(container, backend=backend).status()
 
 
 @by_backend
-def test_status_names_the_package_that_is_missing(
+def test_status_fails_with_code_50_if_the_backend_is_unavailable(
     container: Container, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    runtime = mapped(container, backend=backend)
+    runtime = portmap_runner(container, backend=backend)
     monkeypatch.setattr(nft, "_open", nft.Program)
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
@@ -589,111 +607,117 @@ def test_status_names_the_package_that_is_missing(
 
 
 @pytest.fixture
-def world(host: Host, containers: list[Container]) -> Container:
-    """A world outside with the addresses 192.0.2.2 and 198.51.100.2, and the host between."""
-    world = containers[2]
-    host.run(f"ip link add up0 type veth peer name eth0 netns {world.path}")
+def outside_host(host: Host, containers: list[Container]) -> Container:
+    """A host outside with the addresses 192.0.2.2 and 198.51.100.2, connected through the host."""
+    outside_host = containers[2]
+    host.run(f"ip link add up0 type veth peer name eth0 netns {outside_host.path}")
     host.run("ip addr add 192.0.2.1/29 dev up0 && ip link set up0 up && sysctl -q net.ipv4.ip_forward=1")
-    world.run("ip addr add 192.0.2.2/29 dev eth0 && ip addr add 198.51.100.2/32 dev eth0 && ip link set eth0 up")
+    outside_host.run("ip addr add 192.0.2.2/29 dev eth0 && ip addr add 198.51.100.2/32 dev eth0 && ip link set eth0 up")
     host.run("ip route add 198.51.100.0/24 via 192.0.2.2")
-    wait_for(lambda: world.pings("192.0.2.1"), "the uplink")
-    return world
+    wait_for(lambda: outside_host.pings("192.0.2.1"), "the uplink")
+    return outside_host
 
 
-def bridged(container: Container, last: int) -> dict[str, Any]:
+def bridge_result(container: Container, last: int) -> dict[str, Any]:
     ipam = {"type": "static", "addresses": [{"address": f"10.1.0.{last}/24"}]}
     return PluginRunner("bridge", container, bridge="br0", isDefaultGateway=True, ipam=ipam).add()
 
 
-def flows(host: Host) -> str:
+def conntrack_entries(host: Host) -> str:
     return host.run("cat /proc/thread-self/net/nf_conntrack")
 
 
 @by_backend
-def test_a_udp_flow_that_began_before_is_no_black_hole_and_others_survive(
-    containers: list[Container], world: Container, backend: str
+def test_add_deletes_only_stale_conntrack_entries_of_the_udp_port(
+    containers: list[Container], outside_host: Container, backend: str
 ) -> None:
-    """Issues 123 and 705 of the Go plugins: a client that keeps its port, and flows that have nothing to do with it."""
-    (container, *_), host = containers, world.host
+    """containernetworking/plugins#123 and #705: a client that reuses its source port, and unrelated flows."""
+    (container, *_), host = containers, outside_host.host
     host.run("nft 'table ip watch { chain flows { type filter hook prerouting priority 0; ct state new accept; }\n }'")
     client = {"protocol": "udp", "source": ("192.0.2.2", 4000)}
-    assert query_whoami(world, "192.0.2.1", 5353, **client, seconds=0.1) == ""
-    query_whoami(world, "192.0.2.1", 5354, **client, seconds=0.1)  # another port
-    query_whoami(world, "192.0.2.1", 5353, source=("192.0.2.2", 4000), seconds=0.1)  # another protocol
-    query_whoami(host, "198.51.100.7", 5353, protocol="udp", seconds=0.1)  # the same port of somebody else
-    before = flows(host)
+    assert query_whoami(outside_host, "192.0.2.1", 5353, **client, seconds=0.1) == ""
+    query_whoami(outside_host, "192.0.2.1", 5354, **client, seconds=0.1)  # another port
+    query_whoami(outside_host, "192.0.2.1", 5353, source=("192.0.2.2", 4000), seconds=0.1)  # another protocol
+    query_whoami(host, "198.51.100.7", 5353, protocol="udp", seconds=0.1)  # the same port of another host
+    before = conntrack_entries(host)
     assert all(text in before for text in ("dport=5353", "dport=5354", "dst=198.51.100.7"))
-    result = bridged(container, 2)
+    result = bridge_result(container, 2)
     runtime = PluginRunner(
         "portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=result, backend=backend
     )
     with run_whoami(container, 53, "dns", protocol="udp"):
         runtime.add()
-        assert "dst=192.0.2.1 sport=4000 dport=5354" in flows(host)
-        assert "dst=198.51.100.7" in flows(host)
-        assert query_whoami(world, "192.0.2.1", 5353, **client) == "dns 192.0.2.2"
+        assert "dst=192.0.2.1 sport=4000 dport=5354" in conntrack_entries(host)
+        assert "dst=198.51.100.7" in conntrack_entries(host)
+        assert query_whoami(outside_host, "192.0.2.1", 5353, **client) == "dns 192.0.2.2"
 
 
 @by_backend
-def test_a_udp_flow_follows_its_port_to_the_next_container(
-    containers: list[Container], world: Container, backend: str
+def test_del_deletes_conntrack_entries_of_the_udp_port(
+    containers: list[Container], outside_host: Container, backend: str
 ) -> None:
-    """Issue 1190 of the Go plugins: DEL forgets the flows too, and the next container is reached by the same client."""
+    """containernetworking/plugins#1190: the next container with the host port is reachable for the same client."""
     old, new, _ = containers
     client = {"protocol": "udp", "source": ("192.0.2.2", 4000)}
     for name, container, last in (("old", old, 2), ("new", new, 3)):
-        made = bridged(container, last)
+        previous_result = bridge_result(container, last)
         runtime = PluginRunner(
-            "portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=made, backend=backend
+            "portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=previous_result, backend=backend
         )
         with run_whoami(container, 53, name, protocol="udp"):
             runtime.add()
-            assert query_whoami(world, "192.0.2.1", 5353, **client) == f"{name} 192.0.2.2"
-            without_mappings(runtime)
+            assert query_whoami(outside_host, "192.0.2.1", 5353, **client) == f"{name} 192.0.2.2"
+            drop_mappings_and_results(runtime)
             runtime.delete()
-            assert "dport=5353" not in flows(world.host)
-            assert query_whoami(world, "192.0.2.1", 5353, **client, seconds=0.1) == ""
+            assert "dport=5353" not in conntrack_entries(outside_host.host)
+            assert query_whoami(outside_host, "192.0.2.1", 5353, **client, seconds=0.1) == ""
 
 
-def test_a_late_del_leaves_the_flows_of_the_ports_new_holder(containers: list[Container], world: Container) -> None:
+def test_late_del_keeps_conntrack_entries_of_the_ports_new_holder(
+    containers: list[Container], outside_host: Container
+) -> None:
     old, new, _ = containers
-    first = mapped(old, DNS)
+    first = portmap_runner(old, DNS)
     first.add()
     first.delete()
-    made = bridged(new, 3)
+    previous_result = bridge_result(new, 3)
     with run_whoami(new, 53, "new", protocol="udp"):
-        PluginRunner("portmap", new, runtimeConfig={"portMappings": [DNS]}, prevResult=made).add()
-        assert query_whoami(world, "192.0.2.1", 5353, protocol="udp") == "new 192.0.2.2"
+        PluginRunner("portmap", new, runtimeConfig={"portMappings": [DNS]}, prevResult=previous_result).add()
+        assert query_whoami(outside_host, "192.0.2.1", 5353, protocol="udp") == "new 192.0.2.2"
         first.delete()
-        assert "dport=5353" in flows(world.host)
+        assert "dport=5353" in conntrack_entries(outside_host.host)
 
 
-class TestGo:
-    """What the Go plugin made by iptables ours checks and removes, and the other way round."""
+class TestGoIptables:
+    """The Go plugin and pycni check and delete each other's iptables rules."""
 
-    def test_ours_checks_and_removes_what_go_made(self, container: Container, go_runner: type[PluginRunner]) -> None:
-        made = bridged(container, 2) | {"cniVersion": "1.0.0"}
-        theirs = go_runner("portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=made)
-        theirs.add()
-        ours = PluginRunner("portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=made)
-        ours.config["cniVersion"] = "1.0.0"
-        ours.result = made
-        ours.check()
-        ours.config["backend"] = "iptables"
-        ours.check()
-        without_mappings(ours)
-        ours.delete()
+    def test_check_and_del_accept_an_add_of_the_go_plugin(
+        self, container: Container, go_runner: type[PluginRunner]
+    ) -> None:
+        previous_result = bridge_result(container, 2) | {"cniVersion": "1.0.0"}
+        by_go = go_runner("portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=previous_result)
+        by_go.add()
+        by_pycni = PluginRunner(
+            "portmap", container, runtimeConfig={"portMappings": [WEB, DNS]}, prevResult=previous_result
+        )
+        by_pycni.config["cniVersion"] = "1.0.0"
+        by_pycni.result = previous_result
+        by_pycni.check()
+        by_pycni.config["backend"] = "iptables"
+        by_pycni.check()
+        drop_mappings_and_results(by_pycni)
+        by_pycni.delete()
         assert rules(container.host, container) == []
 
-    def test_go_removes_what_ours_made(self, container: Container, go_runner: type[PluginRunner]) -> None:
-        made = bridged(container, 2) | {"cniVersion": "1.0.0"}
+    def test_go_del_removes_the_rules_of_pycni(self, container: Container, go_runner: type[PluginRunner]) -> None:
+        previous_result = bridge_result(container, 2) | {"cniVersion": "1.0.0"}
         mappings = {"runtimeConfig": {"portMappings": [WEB, DNS, {**WEB, "hostPort": 8081, "hostIP": "10.1.0.1"}]}}
-        ours = PluginRunner("portmap", container, prevResult=made, backend="iptables", **mappings)
-        ours.config["cniVersion"] = "1.0.0"
-        ours.add()
-        theirs = go_runner("portmap", container, prevResult=made, **mappings)
-        theirs.result = made
-        theirs.delete()
+        by_pycni = PluginRunner("portmap", container, prevResult=previous_result, backend="iptables", **mappings)
+        by_pycni.config["cniVersion"] = "1.0.0"
+        by_pycni.add()
+        by_go = go_runner("portmap", container, prevResult=previous_result, **mappings)
+        by_go.result = previous_result
+        by_go.delete()
         assert "CNI-DN-" not in container.host.run("iptables-save; ip6tables-save")
 
     @pytest.mark.newer_go
@@ -708,68 +732,74 @@ class TestGo:
             {"conditionsV4": ["!", "-s", "192.0.2.0/24"], "conditionsV6": ["-s", "fd00::/8"]},
         ],
     )
-    def test_go_checks_what_ours_made(
+    def test_go_check_accepts_an_add_of_pycni(
         self, container: Container, go_runner: type[PluginRunner], options: dict[str, Any]
     ) -> None:
-        """Its CHECK asked ip6tables for the rules of IPv4, until 1.3."""
+        """Before 1.3, Go's CHECK looks for IPv4 rules with ip6tables."""
         container.host.run("iptables -t nat -N MARKED && ip6tables -t nat -N MARKED")
         mappings = [*({**WEB, "hostPort": 9000 + number} for number in range(20)), DNS, {**WEB, "hostIP": "10.1.0.1"}]
-        ours, theirs = (
-            mapped(container, *mappings, by=by, backend="iptables", **options) for by in (PluginRunner, go_runner)
+        by_pycni, by_go = (
+            portmap_runner(container, *mappings, runner_class=runner_class, backend="iptables", **options)
+            for runner_class in (PluginRunner, go_runner)
         )
-        ours.add()
-        theirs.check()
-        theirs.delete()
+        by_pycni.add()
+        by_go.check()
+        by_go.delete()
         assert "CNI-DN-" not in container.host.run("iptables-save; ip6tables-save")
-        ours.gc()  # what is ours alone, the note whose the addresses are
+        by_pycni.gc()  # removes the address labels in pycni's nftables table
         assert rules(container.host, container) == []
 
-    def test_both_make_the_same_rules(self, containers: list[Container], go_runner: type[PluginRunner]) -> None:
+    def test_rules_are_the_same_as_the_go_plugins(
+        self, containers: list[Container], go_runner: type[PluginRunner]
+    ) -> None:
         container, host = containers[0], containers[0].host
-        made = bridged(container, 2) | {"cniVersion": "1.0.0"}
+        previous_result = bridge_result(container, 2) | {"cniVersion": "1.0.0"}
         mappings = [
             WEB,
             DNS,
             *({**WEB, "hostPort": 9000 + number} for number in range(20)),
             {**WEB, "hostPort": 1, "hostIP": "10.1.0.1"},
         ]
-        config: dict[str, Any] = {"runtimeConfig": {"portMappings": mappings}, "prevResult": made}
+        config: dict[str, Any] = {"runtimeConfig": {"portMappings": mappings}, "prevResult": previous_result}
         saved = []
-        for of in (
+        for runner in (
             go_runner("portmap", container, **config),
             PluginRunner("portmap", container, backend="iptables", **config),
         ):
-            of.config["cniVersion"] = "1.0.0"
-            of.result = made
-            of.add()
+            runner.config["cniVersion"] = "1.0.0"
+            runner.result = previous_result
+            runner.add()
             lines = host.run("iptables-save -t nat").splitlines()
             saved.append([line for line in lines if line.startswith("-A") and "CNI-" in line])
-            of.delete()
-        theirs, ours = saved
-        assert ours == theirs
+            runner.delete()
+        by_go, by_pycni = saved
+        assert by_pycni == by_go
 
-    def test_gc_removes_what_go_left(self, containers: list[Container], go_runner: type[PluginRunner]) -> None:
+    def test_gc_removes_iptables_rules_of_the_go_plugin(
+        self, containers: list[Container], go_runner: type[PluginRunner]
+    ) -> None:
         for last, container in enumerate(containers[:2], start=2):
-            made = bridged(container, last) | {"cniVersion": "1.0.0"}
+            previous_result = bridge_result(container, last) | {"cniVersion": "1.0.0"}
             mapping = {**WEB, "hostPort": 8080 + last}
-            go_runner("portmap", container, runtimeConfig={"portMappings": [mapping]}, prevResult=made).add()
+            go_runner("portmap", container, runtimeConfig={"portMappings": [mapping]}, prevResult=previous_result).add()
         alive = PluginRunner("portmap", containers[0])
         alive.gc(alive)
         assert rules(containers[0].host, containers[0])
         assert rules(containers[0].host, containers[1]) == []
 
-    def test_what_somebody_has_put_into_its_chain_goes_too(self, container: Container) -> None:
-        host, runtime = container.host, mapped(container, DNS, backend="iptables")
+    def test_del_removes_rules_that_others_added_to_the_containers_chain(self, container: Container) -> None:
+        host, runtime = container.host, portmap_runner(container, DNS, backend="iptables")
         runtime.add()
         chain = runtime.owner.container_name("CNI-DN-", 28)
         for destination in ("10.1.0.2", "10.1.0.2-10.1.0.9:53", "10.1.0.9:53"):
             host.run(f"iptables -t nat -A {chain} -p udp --dport 99 -j DNAT --to-destination {destination}")
-        without_mappings(runtime)
+        drop_mappings_and_results(runtime)
         runtime.delete()
         assert rules(host, container) == []
 
-    def test_the_chain_of_before_2017_goes_too(self, container: Container) -> None:
-        host, runtime = container.host, mapped(container, WEB)
+    def test_del_removes_the_snat_chain_of_old_go_plugins(self, container: Container) -> None:
+        """Go plugins before 2017 created it."""
+        host, runtime = container.host, portmap_runner(container, WEB)
         name = runtime.owner.container_name("CNI-SN-", 28)
         host.run(f"iptables -t nat -N CNI-HOSTPORT-SNAT && iptables -t nat -N {name}")
         host.run(f"iptables -t nat -A CNI-HOSTPORT-SNAT -j {name}")
@@ -789,66 +819,74 @@ MANY = [
 
 @pytest.mark.exhaustive
 @pytest.mark.newer_go
-class TestGosNftables:
-    """What the Go plugin makes by nftables, which it can do since 1.6. It tells the container alone."""
+class TestGoNftables:
+    """Rules of the Go plugin since 1.6 in nftables. They name the container only."""
 
     @pytest.mark.parametrize(
         "options", [{}, {"snat": False}, {"masqAll": True}, {"conditionsV4": ["tcp", "sport", "1"]}]
     )
     @pytest.mark.parametrize("backend", ["", "nftables"])
-    def test_ours_checks_and_removes_it(
+    def test_check_and_del_accept_an_add_of_the_go_plugin(
         self, container: Container, go_runner: type[PluginRunner], options: dict[str, Any], backend: str
     ) -> None:
-        mapped(container, *MANY, by=go_runner, backend="nftables", **options).add()
-        ours = mapped(container, *MANY, backend=backend, **options)
-        ours.check()
-        ours.delete()
+        portmap_runner(container, *MANY, runner_class=go_runner, backend="nftables", **options).add()
+        by_pycni = portmap_runner(container, *MANY, backend=backend, **options)
+        by_pycni.check()
+        by_pycni.delete()
         assert rules(container.host, container) == []
         with pytest.raises(CniError, match="is missing"):
-            ours.check()
+            by_pycni.check()
 
-    @pytest.mark.parametrize("remembered", [True, False])
+    @pytest.mark.parametrize("with_prev_result", [True, False])
     @pytest.mark.parametrize("mappings", [[], [WEB], MANY])
-    def test_del_finds_it_whatever_it_is_told(
+    def test_del_finds_the_rules_with_any_mappings(
         self,
         containers: list[Container],
         go_runner: type[PluginRunner],
         mappings: list[dict[str, Any]],
         *,
-        remembered: bool,
+        with_prev_result: bool,
     ) -> None:
         container, other, _ = containers
-        mapped(container, *MANY, by=go_runner, backend="nftables").add()
-        mapped(other, {**WEB, "hostPort": 81}, last=3, by=go_runner, backend="nftables").add()
-        ours = mapped(container, *mappings)
-        if not remembered:
-            ours.forget()
-            del ours.config["prevResult"]
-        ours.delete()
+        portmap_runner(container, *MANY, runner_class=go_runner, backend="nftables").add()
+        portmap_runner(other, {**WEB, "hostPort": 81}, last=3, runner_class=go_runner, backend="nftables").add()
+        by_pycni = portmap_runner(container, *mappings)
+        if not with_prev_result:
+            by_pycni.forget()
+            del by_pycni.config["prevResult"]
+        by_pycni.delete()
         assert rules(container.host, container) == []
-        mapped(other, {**WEB, "hostPort": 81}, last=3).check()
+        portmap_runner(other, {**WEB, "hostPort": 81}, last=3).check()
 
-    def test_r39_of_two_networks_the_rules_of_one_go(self, container: Container, go_runner: type[PluginRunner]) -> None:
-        """The Go plugin's DEL of one network takes the ports of the other."""
-        first = mapped(container, WEB, by=go_runner, backend="nftables")
-        second = mapped(
-            container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2, by=go_runner, backend="nftables"
+    def test_del_removes_the_rules_of_one_of_two_networks(
+        self, container: Container, go_runner: type[PluginRunner]
+    ) -> None:
+        """Go: DEL for one network removes the ports of the other."""
+        first = portmap_runner(container, WEB, runner_class=go_runner, backend="nftables")
+        second = portmap_runner(
+            container,
+            {**WEB, "hostPort": 8081},
+            name="two",
+            ifname="eth1",
+            net=2,
+            runner_class=go_runner,
+            backend="nftables",
         )
         first.add()
         second.add()
-        unknown = mapped(container)
-        without_mappings(unknown)
+        unknown = portmap_runner(container)
+        drop_mappings_and_results(unknown)
         unknown.delete()
-        assert "10.1.0.2" in str(rules(container.host, container))  # which network's they are is not known
-        mapped(container, WEB).delete()
+        assert "10.1.0.2" in str(rules(container.host, container))  # their network is unknown
+        portmap_runner(container, WEB).delete()
         assert "10.1.0.2" not in str(rules(container.host, container))
-        mapped(container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2).check()
+        portmap_runner(container, {**WEB, "hostPort": 8081}, name="two", ifname="eth1", net=2).check()
         unknown.delete()
         assert rules(container.host, container) == []
 
     @by_backend
     @pytest.mark.parametrize(
-        ("theirs", "ours"),
+        ("go_mapping", "mapping"),
         [
             ({}, {}),
             ({}, {"hostIP": "10.1.0.1"}),
@@ -858,134 +896,145 @@ class TestGosNftables:
             ({"hostIP": "::"}, {"hostIP": "fd00:1::1"}),
         ],
     )
-    def test_a_port_of_its_is_refused_with_its_container(
+    def test_error_for_a_host_port_of_the_go_plugin_names_its_container(
         self,
         containers: list[Container],
         go_runner: type[PluginRunner],
         backend: str,
-        theirs: dict[str, str],
-        ours: dict[str, str],
+        go_mapping: dict[str, str],
+        mapping: dict[str, str],
     ) -> None:
         first, second, _ = containers
-        mapped(first, DNS, {**WEB, **theirs}, by=go_runner, backend="nftables").add()
-        late = mapped(second, {**WEB, "hostPort": 81}, {**WEB, **ours}, last=3, backend=backend)
+        portmap_runner(first, DNS, {**WEB, **go_mapping}, runner_class=go_runner, backend="nftables").add()
+        late = portmap_runner(second, {**WEB, "hostPort": 81}, {**WEB, **mapping}, last=3, backend=backend)
         with pytest.raises(
             CniError, match=f"host port tcp/8080.* is taken: it leads to container {first.id}"
         ) as caught:
             late.add()
         assert caught.value.code == 11
         assert rules(second.host, second) == []
-        mapped(first, DNS, {**WEB, **theirs}).delete()
+        portmap_runner(first, DNS, {**WEB, **go_mapping}).delete()
         late.add()
         late.check()
 
     @by_backend
-    def test_the_same_port_of_another_address_protocol_or_family_is_free(
+    def test_host_port_does_not_conflict_with_other_address_protocol_or_family(
         self, containers: list[Container], go_runner: type[PluginRunner], backend: str
     ) -> None:
-        mapped(containers[0], {**WEB, "hostIP": "10.1.0.1"}, by=go_runner, backend="nftables").add()
+        portmap_runner(containers[0], {**WEB, "hostIP": "10.1.0.1"}, runner_class=go_runner, backend="nftables").add()
         others = [{**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, {**WEB, "hostIP": "::"}]
-        late = mapped(containers[1], *others, last=3, backend=backend)
+        late = portmap_runner(containers[1], *others, last=3, backend=backend)
         late.add()
         late.check()
 
     @by_backend
-    def test_a_container_of_its_may_be_added_by_ours(
+    def test_repeated_add_by_pycni_replaces_the_rules_of_the_go_plugin(
         self, container: Container, go_runner: type[PluginRunner], backend: str
     ) -> None:
-        mapped(container, WEB, by=go_runner, backend="nftables").add()
-        ours = mapped(container, WEB, backend=backend)
-        ours.add()
-        ours.check()
-        ours.delete()
+        portmap_runner(container, WEB, runner_class=go_runner, backend="nftables").add()
+        by_pycni = portmap_runner(container, WEB, backend=backend)
+        by_pycni.add()
+        by_pycni.check()
+        by_pycni.delete()
         assert rules(container.host, container) == []
 
     @by_backend
-    def test_a_leftover_that_leads_to_our_own_address_gives_way(
+    def test_stale_mapping_to_the_same_address_is_replaced(
         self, containers: list[Container], go_runner: type[PluginRunner], backend: str
     ) -> None:
-        """IPAM has handed the address out again although a DEL was lost."""
+        """IPAM has reassigned the address although no DEL was sent."""
         lost, other, new = containers
-        mapped(lost, WEB, DNS, by=go_runner, backend="nftables").add()
-        mapped(other, {**WEB, "hostPort": 81}, last=3, by=go_runner, backend="nftables").add()
-        ours = mapped(new, {**WEB, "containerPort": 8000}, backend=backend)
-        ours.add()
-        ours.check()
+        portmap_runner(lost, WEB, DNS, runner_class=go_runner, backend="nftables").add()
+        portmap_runner(other, {**WEB, "hostPort": 81}, last=3, runner_class=go_runner, backend="nftables").add()
+        by_pycni = portmap_runner(new, {**WEB, "containerPort": 8000}, backend=backend)
+        by_pycni.add()
+        by_pycni.check()
         assert rules(lost.host, lost) == []
         assert rules(other.host, other)
 
-    def test_gc_leaves_it_alone(self, container: Container, go_runner: type[PluginRunner]) -> None:
-        """It may be another network's."""
-        theirs = mapped(container, WEB, by=go_runner, backend="nftables")
-        theirs.add()
+    def test_gc_keeps_the_rules(self, container: Container, go_runner: type[PluginRunner]) -> None:
+        """They may belong to another network."""
+        by_go = portmap_runner(container, WEB, runner_class=go_runner, backend="nftables")
+        by_go.add()
         PluginRunner("portmap", container).gc()
-        theirs.check()
+        by_go.check()
 
 
 @pytest.mark.newer_go
-class TestBackToGo:
-    """With containers of ours running. The Go plugin's DEL does not know what ours made by nftables."""
+class TestReturnToGo:
+    """The Go plugin is installed again while containers of pycni run. Its DEL does not know pycni's nftables rules."""
 
-    @pytest.mark.parametrize("first", ["ours", "theirs"])
+    @pytest.mark.parametrize("first", ["pycni", "go"])
     @by_backend
-    def test_a_port_that_its_del_has_left_is_its_next_containers(
-        self, containers: list[Container], world: Container, go_runner: type[PluginRunner], backend: str, first: str
+    def test_next_container_gets_a_port_that_go_del_did_not_remove(
+        self,
+        containers: list[Container],
+        outside_host: Container,
+        go_runner: type[PluginRunner],
+        backend: str,
+        first: str,
     ) -> None:
         old, new, _ = containers
-        theirs = mapped(new, {**WEB, "hostPort": 81}, last=3, by=go_runner, backend=backend)
-        if first == "theirs":
-            theirs.add()  # of two tables that ask for the same place, the kernel takes the later one first
-        mapped(old, WEB).add()
-        mapped(old, WEB, by=go_runner, backend=backend).delete()
+        by_go = portmap_runner(new, {**WEB, "hostPort": 81}, last=3, runner_class=go_runner, backend=backend)
+        if first == "go":
+            by_go.add()  # of chains with equal priority, the one registered last is called first
+        portmap_runner(old, WEB).add()
+        portmap_runner(old, WEB, runner_class=go_runner, backend=backend).delete()
         assert "10.1.0.2" in str(rules(old.host, old))
-        made = bridged(new, 3)
+        previous_result = bridge_result(new, 3)
         with run_whoami(new, 80, "new"):
-            go_runner("portmap", new, runtimeConfig={"portMappings": [WEB]}, prevResult=made, backend=backend).add()
-            assert query_whoami(world, "192.0.2.1", 8080) == "new 192.0.2.2"
+            go_runner(
+                "portmap", new, runtimeConfig={"portMappings": [WEB]}, prevResult=previous_result, backend=backend
+            ).add()
+            assert query_whoami(outside_host, "192.0.2.1", 8080) == "new 192.0.2.2"
             assert query_whoami(old.host, "127.0.0.1", 8080).startswith("new ")
 
     @pytest.mark.parametrize("end", ["DEL", "GC"])
-    def test_what_its_del_has_left_goes_with_ours(
+    def test_rules_that_go_del_did_not_remove_are_removed_by_pycnis_del_or_gc(
         self, containers: list[Container], go_runner: type[PluginRunner], end: str
     ) -> None:
         old, alive, new = containers
-        runtime = mapped(old, WEB, DNS)
+        runtime = portmap_runner(old, WEB, DNS)
         runtime.add()
-        mapped(old, WEB, DNS, by=go_runner).delete()
-        kept = mapped(alive, {**WEB, "hostPort": 81}, last=3, by=go_runner)
-        kept.add()
-        late = mapped(new, WEB, last=4)
+        portmap_runner(old, WEB, DNS, runner_class=go_runner).delete()
+        other = portmap_runner(alive, {**WEB, "hostPort": 81}, last=3, runner_class=go_runner)
+        other.add()
+        late = portmap_runner(new, WEB, last=4)
         with pytest.raises(CniError, match=f"is taken: .*container {old.id}"):
             late.add()
         if end == "DEL":
             runtime.delete()
         else:
-            late.gc(kept)
+            late.gc(other)
         assert rules(old.host, old) == []
-        kept.check()
+        other.check()
         late.add()
         late.check()
 
 
-class TestOlderGosNftables:
-    """What the Go plugin made by nftables from 1.6 to 1.8: ports of one address were in a chain of their own."""
+class TestOlderGoNftables:
+    """Rules of the Go plugin 1.6 to 1.8 in nftables: ports with a hostIP are in a chain of their own."""
 
     @by_backend
-    def test_a_port_of_its_is_refused_with_its_container(self, containers: list[Container], backend: str) -> None:
+    def test_error_for_a_host_port_of_the_go_plugin_names_its_container(
+        self, containers: list[Container], backend: str
+    ) -> None:
         first, second, _ = containers
-        self._made_by_go(first, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
-        late = mapped(second, WEB, last=3, backend=backend)
+        self._added_by_go(first, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
+        late = portmap_runner(second, WEB, last=3, backend=backend)
         with pytest.raises(CniError, match=f"host port tcp/8080 is taken: it leads to container {first.id}"):
             late.add()
-        free = mapped(second, {**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, last=3, backend=backend)
+        free = portmap_runner(
+            second, {**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, last=3, backend=backend
+        )
         free.add()
         free.delete()
-        mapped(first, WEB, backend=backend).add()
+        portmap_runner(first, WEB, backend=backend).add()
 
-    def test_ours_checks_and_removes_it(self, container: Container) -> None:
-        runtime = self._made_by_go(container, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
+    def test_check_and_del_accept_an_add_of_the_go_plugin(self, container: Container) -> None:
+        runtime = self._added_by_go(container, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
         runtime.check()
-        without_mappings(runtime)
+        drop_mappings_and_results(runtime)
         runtime.delete()
         assert rules(container.host, container) == []
 
@@ -998,11 +1047,11 @@ class TestOlderGosNftables:
             "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.3:80",
         ],
     )
-    def test_check_finds_what_is_wrong(self, container: Container, rule: str) -> None:
+    def test_check_fails_if_the_rule_differs(self, container: Container, rule: str) -> None:
         with pytest.raises(CniError, match="8080 .*is missing"):
-            self._made_by_go(container, rule).check()
+            self._added_by_go(container, rule).check()
 
-    def _made_by_go(self, container: Container, rule: str) -> PluginRunner:
+    def _added_by_go(self, container: Container, rule: str) -> PluginRunner:
         host, comment = container.host, f'comment "{container.id}"'
         host.run(
             f"""nft -f- <<'END'
@@ -1017,6 +1066,6 @@ class TestOlderGosNftables:
             }}
 END"""
         )
-        runtime = mapped(container, {**WEB, "hostIP": "10.1.0.1"})
+        runtime = portmap_runner(container, {**WEB, "hostIP": "10.1.0.1"})
         runtime.result = runtime.config["prevResult"]
         return runtime

@@ -1,4 +1,4 @@
-"""ptp: whole lives, failures and deaths, with every option."""
+"""ptp: lifecycle, failures and killed processes, with every option."""
 
 from typing import Any
 
@@ -28,22 +28,22 @@ by_case = pytest.mark.parametrize(
 
 
 @by_case
-def test_it_leaves_nothing_behind(container: Container, case: dict[str, Any]) -> None:
+def test_add_check_and_del_leave_nothing_behind(container: Container, case: dict[str, Any]) -> None:
     check_lifecycle(PluginRunner("ptp", container, ipam=DUAL, **case))
 
 
 @by_case
-def test_a_failed_add_leaves_nothing_behind(container: Container, case: dict[str, Any]) -> None:
+def test_failed_add_leaves_nothing_behind(container: Container, case: dict[str, Any]) -> None:
     assert fail_at_every_change(lambda: PluginRunner("ptp", container, ipam=DUAL, **case)) > 3
 
 
 @by_case
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del_or_gc(container: Container, case: dict[str, Any]) -> None:
+def test_del_or_gc_cleans_up_after_a_killed_add(container: Container, case: dict[str, Any]) -> None:
     assert kill_at_every_change(lambda: PluginRunner("ptp", container, ipam=DUAL, **case)) > 3
 
 
-def test_a_life_with_the_legacy_iptables(container: Container, iptables: str) -> None:
+def test_lifecycle_with_each_variant_of_iptables(container: Container, iptables: str) -> None:
     check_lifecycle(PluginRunner("ptp", container, ipam=DUAL, ipMasq=True, ipMasqBackend="iptables"))
     programs = container.host.run("cat /proc/thread-self/net/ip_tables_names").split()
     assert programs == (["nat"] if iptables == "legacy" else [])
