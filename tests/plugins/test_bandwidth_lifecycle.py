@@ -51,7 +51,7 @@ def test_del_cleans_up_after_a_killed_add(
     )
 
 
-@pytest.mark.parametrize("implementations", [*itertools.product(["ours", "go"], repeat=3)], ids="-".join)
+@pytest.mark.parametrize("implementations", [*itertools.product(["pycni", "go"], repeat=3)], ids="-".join)
 def test_add_check_and_del_by_either_implementation(
     host: Host,
     container: Container,
@@ -62,7 +62,7 @@ def test_add_check_and_del_by_either_implementation(
     before = host.run("ip -br link | sort")
     limits = {**INGRESS, **EGRESS}
     runtimes = {
-        "ours": PluginRunner("bandwidth", container, prevResult=bridge_result, **limits),
+        "pycni": PluginRunner("bandwidth", container, prevResult=bridge_result, **limits),
         "go": go_runner("bandwidth", container, prevResult=bridge_result, **limits),
     }
     adds, checks, deletes = (runtimes[name] for name in implementations)

@@ -1,6 +1,6 @@
-"""The configurations in the plugins' READMEs: each lives a whole life in a throwaway host.
+"""The example configurations of the plugins' READMEs, run with `pycni try`.
 
-Those that need more than a host (a master, a device, a server) are tested with their plugins.
+Examples that need a master, a device or a server are tested with their plugins.
 """
 
 import re
@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-ELSEWHERE = {"dhcp", "dummy", "host_device", "ipvlan", "macvlan", "tap", "vlan", "vrf"}
-OURS = sorted(path.parent.name for path in PLUGINS.glob("*/README.md"))
-OTHERS = [name for name in OURS if name not in {*ELSEWHERE, "portmap"}]
+TESTED_WITH_PLUGIN = {"dhcp", "dummy", "host_device", "ipvlan", "macvlan", "tap", "vlan", "vrf"}
+PLUGIN_NAMES = sorted(path.parent.name for path in PLUGINS.glob("*/README.md"))
+OTHERS = [name for name in PLUGIN_NAMES if name not in {*TESTED_WITH_PLUGIN, "portmap"}]
 
 
 def example(plugin: str) -> str:
-    """The first JSON of the plugin's README."""
+    """Return the first JSON document of the plugin's README."""
     found = re.search(r"```json\n(.*?)```", (PLUGINS / plugin / "README.md").read_text(), re.DOTALL)
     assert found, f"the README of {plugin} has no configuration"
     return found[1]
 
 
 @pytest.mark.parametrize("plugin", ["portmap", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in OTHERS)])
-def test_the_example_lives_a_life(plugin: str, tmp_path: Path) -> None:
+def test_example_of_the_readme_passes_pycni_try(plugin: str, tmp_path: Path) -> None:
     text = example(plugin)
     if plugin == "flannel":
         env = tmp_path / "subnet.env"

@@ -1,4 +1,4 @@
-"""sbr: packets leave by the interface whose address they come from."""
+"""sbr: packets leave by the interface that has their source address."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ GATEWAYS = {4: "10.{net}.0.1", 6: "fd00:{net}::1"}
 
 
 def attach(container: Container, net: int = 1, **ipam: Any) -> dict[str, Any]:
-    """net1 at br1: 10.1.0.2 and fd00:1::2, with default routes if it is the first."""
+    """Attach net<net> to br<net>, with the addresses 10.<net>.0.2 and fd00:<net>::2; net1 has the default routes."""
     addresses = [
         {"address": f"10.{net}.0.2/24", "gateway": f"10.{net}.0.1"},
         {"address": f"fd00:{net}::2/64", "gateway": f"fd00:{net}::1"},
@@ -23,27 +23,29 @@ def attach(container: Container, net: int = 1, **ipam: Any) -> dict[str, Any]:
     return PluginRunner("bridge", container, ifname=f"net{net}", name=f"n{net}", ipam=ipam, **config).add()
 
 
-def sbr(container: Container, net: int = 1, *, by: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
-    """sbr for net1, whose attachment exists."""
+def sbr(
+    container: Container, net: int = 1, *, runner: type[PluginRunner] = PluginRunner, **config: Any
+) -> PluginRunner:
+    """Return a runner of sbr for net<net>, after ADD of bridge."""
     previous = attach(container, net)
-    return by("sbr", container, ifname=f"net{net}", name=f"n{net}", previous=previous, **config)
+    return runner("sbr", container, ifname=f"net{net}", name=f"n{net}", previous=previous, **config)
 
 
 def rules(container: Container) -> list[tuple[str, str]]:
-    """Source and table of each rule that has a source."""
+    """Return source and table of each rule that has a source."""
     found = container.json("ip -j rule") + container.json("ip -j -6 rule")
     return sorted((rule["src"], rule["table"]) for rule in found if rule["src"] != "all")
 
 
 def routes(container: Container, table: str, dev: str = "net1") -> list[str]:
-    """Destination and gateway of the routes over an interface in a table."""
+    """Return destination and gateway of the routes through an interface in a table."""
     shown = [container.run(f"ip {family} route show table {table} dev {dev}", check=False) for family in ("-4", "-6")]
     lines = [line.split() for text in shown for line in text.splitlines()]
     return sorted(" ".join([words[0], *words[2:3]] if "via" in words else words[:1]) for words in lines)
 
 
-class Refreshed(PluginRunner):
-    """After DEL the interface has the routes again that the kernel and bridge gave it."""
+class RestoringRunner(PluginRunner):
+    """Restores the interface's routes of the kernel and of bridge after DEL."""
 
     def delete(self) -> None:
         super().delete()
@@ -51,8 +53,10 @@ class Refreshed(PluginRunner):
         self.container.run("ip route add default via 10.1.0.1; ip -6 route add default via fd00:1::1")
 
 
-def test_answers_leave_by_the_interface_that_was_asked(host: Host, container: Container, outside: Container) -> None:
-    """What comes in by net2 must not go out by net1, where somebody drops what has no business there."""
+def test_answers_leave_by_the_interface_that_received_the_request(
+    host: Host, container: Container, outside: Container
+) -> None:
+    """Each bridge drops packets with a source address of the other network."""
     outside.run("ip route add default via 192.0.2.1; ip route add default via 2001:db8::1")
     first, second = sbr(container), sbr(container, 2)
     for net, other in ((1, 2), (2, 1)):
@@ -70,7 +74,7 @@ def test_answers_leave_by_the_interface_that_was_asked(host: Host, container: Co
         assert outside.pings(f"fd00:{net}::2")
 
 
-def test_each_address_has_a_table_and_main_has_none_of_the_routes(container: Container) -> None:
+def test_each_address_has_its_own_table_and_the_main_table_has_none_of_the_routes(container: Container) -> None:
     runtime = sbr(container)
     result = runtime.add()
     assert result == runtime.previous
@@ -83,7 +87,7 @@ def test_each_address_has_a_table_and_main_has_none_of_the_routes(container: Con
     assert [table for _, table in rules(container)] == ["100", "102", "101", "103"]
 
 
-def test_each_of_several_addresses_has_the_routes_of_its_own_subnet(container: Container) -> None:
+def test_tables_of_several_addresses_have_the_routes_of_their_subnets(container: Container) -> None:
     addresses = [{"address": f"10.{net}.0.2/24", "gateway": f"10.{net}.0.1"} for net in (1, 3)]
     extra = [{"dst": f"10.9{net}.0.0/16", "gw": f"10.{net}.0.7"} for net in (1, 3)]
     ipam = {"type": "static", "addresses": addresses, "routes": extra}
@@ -91,11 +95,11 @@ def test_each_of_several_addresses_has_the_routes_of_its_own_subnet(container: C
     container.run("ip route add 10.95.0.0/16 dev net1 scope link")
     PluginRunner("sbr", container, ifname="net1", name="n1", previous=previous).add()
     for net, table in ((1, "100"), (3, "101")):
-        own = [f"10.{net}.0.0/24", f"10.9{net}.0.0/16 10.{net}.0.7", "10.95.0.0/16", f"default 10.{net}.0.1"]
-        assert routes(container, table) == sorted(own)
+        expected = [f"10.{net}.0.0/24", f"10.9{net}.0.0/16 10.{net}.0.7", "10.95.0.0/16", f"default 10.{net}.0.1"]
+        assert routes(container, table) == sorted(expected)
 
 
-def test_the_same_add_again_finds_its_way_without_table_main(container: Container) -> None:
+def test_repeated_add_finds_the_routes_outside_the_main_table(container: Container) -> None:
     runtime = sbr(container)
     runtime.add()
     runtime.add()
@@ -106,15 +110,15 @@ def test_the_same_add_again_finds_its_way_without_table_main(container: Containe
     assert rules(container) == []
 
 
-def test_r46_each_family_keeps_to_itself_and_link_local_addresses_work(container: Container) -> None:
-    """fe80::/64 was taken away, and IPv6 routes were copied to tables of IPv4."""
+def test_link_local_addresses_work_after_add(container: Container) -> None:
+    """Go: the route to fe80::/64 is removed, and IPv6 routes are copied to tables for IPv4 addresses."""
     runtime = sbr(container)
     runtime.add()
     words = container.host.run("ip -6 -o addr show br1 scope link").split()
     assert container.pings(f"{words[3].partition('/')[0]}%net1")
 
 
-def test_a_table_of_ones_own_gets_rules_and_the_routes_stay(container: Container) -> None:
+def test_configured_table_gets_rules_only_and_routes_stay_in_the_main_table(container: Container) -> None:
     runtime = sbr(container, table=500)
     before = routes(container, "main")
     runtime.add()
@@ -124,15 +128,15 @@ def test_a_table_of_ones_own_gets_rules_and_the_routes_stay(container: Container
     assert routes(container, "500") == []
 
 
-def test_a_table_that_somebody_uses_is_not_taken(container: Container) -> None:
-    """The Go plugin looks at the routes of table main alone, and so overwrote those of others."""
+def test_tables_in_use_are_not_chosen(container: Container) -> None:
+    """Go: only routes of the main table are considered, so tables of other programs are overwritten."""
     runtime = sbr(container)
     container.run("ip route add blackhole 10.7.0.0/16 table 100; ip rule add from 10.8.0.0/16 lookup 101")
     runtime.add()
     assert [table for source, table in rules(container) if source in ("10.1.0.2", "fd00:1::2")] == ["102", "103"]
 
 
-def test_del_of_a_table_of_ones_own_leaves_rules_that_lead_elsewhere(container: Container) -> None:
+def test_del_with_a_configured_table_keeps_rules_for_other_tables(container: Container) -> None:
     runtime = sbr(container, table=500)
     container.run("ip rule add from 10.1.0.2 lookup 7")
     runtime.add()
@@ -140,7 +144,7 @@ def test_del_of_a_table_of_ones_own_leaves_rules_that_lead_elsewhere(container: 
     assert rules(container) == [("10.1.0.2", "7")]
 
 
-def test_gateways_stand_in_for_those_of_ipam(container: Container) -> None:
+def test_configured_gateways_override_those_of_ipam(container: Container) -> None:
     runtime = sbr(container, gateways=["10.1.0.9", "fd00:1::9"])
     runtime.add()
     assert routes(container, "100") == ["10.1.0.0/24", "default 10.1.0.9"]
@@ -148,15 +152,18 @@ def test_gateways_stand_in_for_those_of_ipam(container: Container) -> None:
     runtime.check()
 
 
-def test_source_hints_leave_the_subnets_in_table_main(container: Container) -> None:
+def test_add_source_hints_keeps_the_subnet_routes_in_the_main_table(container: Container) -> None:
     sbr(container, addSourceHints=True).add()
     assert routes(container, "main") == ["10.1.0.0/24", "fd00:1::/64", "fe80::/64"]
     hints = [*container.json("ip -j route show dev net1"), *container.json("ip -j -6 route show fd00:1::/64")]
     assert {route["prefsrc"] for route in hints} == {"10.1.0.2", "fd00:1::2"}
 
 
-def test_routes_by_a_gateway_outside_of_all_subnets_come_along(host: Host, container: Container) -> None:
-    """They were taken from table main, and put nowhere: a container with a /32 lost its way out."""
+def test_routes_with_a_gateway_outside_all_subnets_are_moved(host: Host, container: Container) -> None:
+    """Go: they are removed from the main table and added nowhere.
+
+    A container with a /32 address loses its default route.
+    """
     host.run("ip link add p1 type veth peer name net1 netns " + container.path)
     host.run("ip addr add 169.254.1.1/32 dev p1; ip link set p1 up; ip route add 10.1.0.2 dev p1")
     host.run("ip addr add 10.7.0.1/32 dev p1")
@@ -169,8 +176,8 @@ def test_routes_by_a_gateway_outside_of_all_subnets_come_along(host: Host, conta
     container.run("ping -c1 -W1 -I 10.1.0.2 10.7.0.1")
 
 
-def test_gateways_that_ipv6_has_merged_into_one_route_are_told_apart(container: Container) -> None:
-    """Two default routes of one metric are one to the kernel, with two hops."""
+def test_ipv6_multipath_routes_are_split_by_interface(container: Container) -> None:
+    """The kernel merges two IPv6 default routes of equal metric into one route with two next hops."""
     runtimes = [sbr(container, net) for net in (1, 2)]
     container.run("ip -6 route add default via fd00:2::1 dev net2 || ip -6 route append default via fd00:2::1 dev net2")
     container.run("ip -6 route append fd00:9::/64 via fd00:1::9; ip -6 route append fd00:9::/64 via fd00:2::9")
@@ -180,7 +187,7 @@ def test_gateways_that_ipv6_has_merged_into_one_route_are_told_apart(container: 
     assert routes(container, "103", "net2") == ["default fd00:2::1", "fd00:2::/64", "fd00:9::/64 fd00:2::9"]
 
 
-def test_a_route_keeps_its_metrics(container: Container) -> None:
+def test_moved_routes_keep_their_attributes(container: Container) -> None:
     extra = [{"dst": "10.9.0.0/16", "gw": "10.1.0.7", "mtu": 1300, "advmss": 1200, "priority": 7}]
     previous = attach(container, routes=extra)
     PluginRunner("sbr", container, ifname="net1", previous=previous).add()
@@ -200,7 +207,7 @@ def test_a_route_keeps_its_metrics(container: Container) -> None:
         ({"table": "x"}, "table: "),
     ],
 )
-def test_a_wrong_configuration_is_named_and_nothing_is_touched(
+def test_error_for_an_invalid_configuration_names_the_option_and_nothing_changes(
     container: Container, config: dict[str, Any], message: str
 ) -> None:
     runtime = sbr(container, **config)
@@ -212,7 +219,7 @@ def test_a_wrong_configuration_is_named_and_nothing_is_touched(
     runtime.delete()
 
 
-def test_without_addresses_or_a_plugin_before_it_says_so(container: Container) -> None:
+def test_add_requires_prev_result_with_addresses(container: Container) -> None:
     with pytest.raises(CniError, match="Required prevResult missing"):
         PluginRunner("sbr", container).add()
     previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": container.path}]}
@@ -221,18 +228,18 @@ def test_without_addresses_or_a_plugin_before_it_says_so(container: Container) -
         PluginRunner("sbr", container, previous=previous).add()
 
 
-def test_addresses_of_other_interfaces_are_not_meant(container: Container) -> None:
+def test_addresses_of_other_interfaces_are_ignored(container: Container) -> None:
     runtime = sbr(container)
     previous = runtime.previous or {}
-    others = {"interfaces": [*previous["interfaces"], {"name": "other", "sandbox": container.path}]}
-    strange = {"address": "10.7.0.2/24", "interface": len(previous["interfaces"])}
-    runtime.previous = {**previous, **others, "ips": [*previous["ips"], strange]}
+    interfaces = {"interfaces": [*previous["interfaces"], {"name": "other", "sandbox": container.path}]}
+    other_address = {"address": "10.7.0.2/24", "interface": len(previous["interfaces"])}
+    runtime.previous = {**previous, **interfaces, "ips": [*previous["ips"], other_address]}
     runtime.add()
     assert [source for source, _ in rules(container)] == ["10.1.0.2", "fd00:1::2"]
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("change", "message"),
     [
         ("ip rule del from 10.1.0.2", r"the rule from 10\.1\.0\.2 lookup a table of its own is missing"),
         ("ip -6 rule del from fd00:1::2", "the rule from fd00:1::2"),
@@ -240,17 +247,17 @@ def test_addresses_of_other_interfaces_are_not_meant(container: Container) -> No
         ("ip link set net1 down", "net1 has lost the route to"),
     ],
 )
-def test_r46_check_finds_what_is_really_wrong(container: Container, damage: str, message: str) -> None:
+def test_check_reports_missing_rules_and_routes(container: Container, change: str, message: str) -> None:
     runtime = sbr(container)
     runtime.add()
     runtime.check()
-    container.run(damage)
+    container.run(change)
     with pytest.raises(CniError, match=message):
         runtime.check()
 
 
-def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container) -> None:
-    """CHECK of a chain gives every plugin the last result, whose routes are in the tables of sbr by then."""
+def test_check_of_bridge_finds_routes_in_the_tables_of_sbr(container: Container) -> None:
+    """CHECK of a chain passes the final result to every plugin."""
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}]}
     bridge = PluginRunner("bridge", container, bridge="br1", isDefaultGateway=True, ipam=ipam)
     runtime = PluginRunner("sbr", container, previous=bridge.add())
@@ -261,33 +268,33 @@ def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container
         bridge.check()
 
 
-def test_it_leaves_nothing_behind(container: Container) -> None:
-    """Its routes go with the interface, which stays here."""
+def test_add_check_and_del_leave_nothing_behind(container: Container) -> None:
+    """RestoringRunner restores the routes: DEL does not, since the interface is usually deleted."""
     previous = attach(container)
-    check_lifecycle(Refreshed("sbr", container, ifname="net1", name="n1", previous=previous))
+    check_lifecycle(RestoringRunner("sbr", container, ifname="net1", name="n1", previous=previous))
 
 
 @pytest.mark.parametrize("config", [{}, {"table": 500}, {"addSourceHints": True}, {"gateways": ["10.1.0.9"]}])
-def test_r46_a_failed_add_puts_everything_back(container: Container, config: dict[str, Any]) -> None:
+def test_failed_add_restores_routes_and_rules(container: Container, config: dict[str, Any]) -> None:
     previous = attach(container)
 
     def make() -> PluginRunner:
-        return Refreshed("sbr", container, ifname="net1", name="n1", previous=previous, **config)
+        return RestoringRunner("sbr", container, ifname="net1", name="n1", previous=previous, **config)
 
     assert fail_at_every_change(make) >= (2 if "table" in config else 8)
 
 
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del(container: Container) -> None:
+def test_del_cleans_up_after_a_killed_add(container: Container) -> None:
     previous = attach(container)
 
     def make() -> PluginRunner:
-        return Refreshed("sbr", container, ifname="net1", name="n1", previous=previous)
+        return RestoringRunner("sbr", container, ifname="net1", name="n1", previous=previous)
 
     assert kill_at_every_change(make, gc=False) >= 8
 
 
-def test_del_removes_the_rules_and_only_its_own(container: Container) -> None:
+def test_del_removes_only_its_own_rules(container: Container) -> None:
     runtime = sbr(container)
     container.run("ip rule add from 10.7.0.2 lookup 7; ip rule add from 10.1.0.2 to 10.8.0.0/16 lookup 8")
     runtime.add()
@@ -296,7 +303,7 @@ def test_del_removes_the_rules_and_only_its_own(container: Container) -> None:
     runtime.delete()
 
 
-def test_del_works_when_the_interface_is_gone(container: Container) -> None:
+def test_del_succeeds_without_the_interface(container: Container) -> None:
     runtime = sbr(container)
     runtime.add()
     container.run("ip link del net1")
@@ -304,37 +311,37 @@ def test_del_works_when_the_interface_is_gone(container: Container) -> None:
     assert rules(container) == []
 
 
-def test_r10_rules_of_a_container_that_has_the_namespaces_path_by_now_stay(containers: list[Container]) -> None:
-    gone, other, _ = containers
-    runtime = sbr(gone)
+def test_del_keeps_the_rules_of_another_container_in_the_namespace(containers: list[Container]) -> None:
+    missing, other, _ = containers
+    runtime = sbr(missing)
     runtime.add()
-    PluginRunner("bridge", gone, ifname="net1", name="n1", bridge="br1").delete()
+    PluginRunner("bridge", missing, ifname="net1", name="n1", bridge="br1").delete()
     sbr(other).add()
     runtime.netns = other.path
     runtime.delete()
     assert [source for source, _ in rules(other)] == ["10.1.0.2", "fd00:1::2"]
 
 
-def test_r12_no_file_appears_where_the_namespace_was(container: Container, tmp_path: Any) -> None:
-    """The Go plugin locks the namespace's path by opening it, which makes a file where there is none."""
+def test_no_file_is_created_at_the_path_of_a_missing_namespace(container: Container, tmp_path: Any) -> None:
+    """Go: the path is opened as a lock file, which creates it."""
     runtime = sbr(container)
-    gone = tmp_path / "gone"
-    runtime.netns = str(gone)
+    missing = tmp_path / "missing"
+    runtime.netns = str(missing)
     runtime.delete()
     with pytest.raises(CniError) as caught:
         runtime.add()
     assert caught.value.code == 8
-    assert not gone.exists()
+    assert not missing.exists()
 
 
-def test_interfaces_of_one_container_at_the_same_time_get_tables_of_their_own(container: Container) -> None:
+def test_concurrent_adds_in_one_container_use_distinct_tables(container: Container) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     runtimes = [sbr(container, net) for net in (1, 2, 3)]
-    own = container.host.netns
+    expected = container.host.netns
 
     def add(runtime: PluginRunner) -> None:
-        own.enter_permanently()
+        expected.enter_permanently()
         runtime.add()
 
     with ThreadPoolExecutor() as pool:
@@ -346,22 +353,22 @@ def test_interfaces_of_one_container_at_the_same_time_get_tables_of_their_own(co
 
 
 @pytest.mark.parametrize("table", [{}, pytest.param({"table": 500}, marks=pytest.mark.newer_go)])
-def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(
+def test_both_plugins_check_and_delete_adds_of_the_other(
     container: Container, go_runner: type[PluginRunner], table: dict[str, int]
 ) -> None:
-    theirs = sbr(container, by=go_runner, **table)
-    ours = PluginRunner("sbr", container, ifname="net1", name="n1", previous=theirs.previous, **table)
-    ours.result = theirs.add()
-    ours.check()
-    ours.delete()
+    by_go = sbr(container, runner=go_runner, **table)
+    by_pycni = PluginRunner("sbr", container, ifname="net1", name="n1", previous=by_go.previous, **table)
+    by_pycni.result = by_go.add()
+    by_pycni.check()
+    by_pycni.delete()
     assert rules(container) == []
-    ours.add()
-    theirs.delete()
+    by_pycni.add()
+    by_go.delete()
     assert rules(container) == []
 
 
-def test_a_life_leaves_stderr_alone(container: Container, capfd: pytest.CaptureFixture[str]) -> None:
-    """R-49: the Go plugin prints Go's own structures there."""
+def test_nothing_is_written_to_stderr(container: Container, capfd: pytest.CaptureFixture[str]) -> None:
+    """Go: internal structures are printed."""
     runtime = sbr(container)
     runtime.add()
     runtime.delete()

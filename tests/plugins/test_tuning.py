@@ -1,4 +1,4 @@
-"""tuning: each option and its effect, seen from outside."""
+"""tuning: the effect of each option."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,14 @@ MAC = "02:00:5e:00:00:01"
 ARP_FILTER = "net.ipv4.conf.IFNAME.arp_filter"
 
 
-def tuned(container: Container, ifname: str = "eth0", **config: Any) -> PluginRunner:
-    """A runtime for a bridged container, before the ADD of tuning."""
-    made = PluginRunner("bridge", container, ifname=ifname, bridge="br0", isDefaultGateway=True, ipam=IPAM).add()
-    return PluginRunner("tuning", container, ifname=ifname, dataDir=str(data_dir(container)), prevResult=made, **config)
+def tuning_runner(container: Container, ifname: str = "eth0", **config: Any) -> PluginRunner:
+    """Return a runner of tuning, after ADD of bridge."""
+    bridge_result = PluginRunner(
+        "bridge", container, ifname=ifname, bridge="br0", isDefaultGateway=True, ipam=IPAM
+    ).add()
+    return PluginRunner(
+        "tuning", container, ifname=ifname, dataDir=str(data_dir(container)), prevResult=bridge_result, **config
+    )
 
 
 def data_dir(container: Container) -> Path:
@@ -41,8 +45,8 @@ def sysctl(container: Container, path: str) -> str:
     return container.run(f"cat /proc/sys/net/{path}").strip()
 
 
-def add_raw(runtime: PluginRunner, document: str) -> None:
-    """ADD with this very text as the configuration. Raises CniError."""
+def add_text(runtime: PluginRunner, document: str) -> None:
+    """Call ADD with this text as the configuration. Raise CniError if it fails."""
     env = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": runtime.container.id,
@@ -56,23 +60,23 @@ def add_raw(runtime: PluginRunner, document: str) -> None:
 
 
 @pytest.fixture
-def allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The administrator's allowlist, which is not there yet."""
+def allowlist_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of the administrator's allowlist, which does not exist yet."""
     path = tmp_path / "allowlist.conf"
     monkeypatch.setattr(allowlist, "PATH", path)
     return path
 
 
-def test_the_interface_is_as_configured(container: Container) -> None:
-    tuned(container, mac=MAC, mtu=1400, promisc=True, allmulti=True, txQLen=777).add()
+def test_link_attributes_are_set(container: Container) -> None:
+    tuning_runner(container, mac=MAC, mtu=1400, promisc=True, allmulti=True, txQLen=777).add()
     eth = link(container)
     assert (eth["address"], eth["mtu"], eth["txqlen"]) == (MAC, 1400, 777)
     assert {"PROMISC", "ALLMULTI", "UP"} <= set(eth["flags"])
 
 
-def test_addresses_and_routes_survive_another_mac(container: Container) -> None:
-    """The Go plugin sets the interface down for it, and the kernel drops the routes."""
-    runtime = tuned(container, mac=MAC)
+def test_addresses_and_routes_are_kept_when_the_mac_changes(container: Container) -> None:
+    """Go: the interface is set down, and the kernel removes the routes."""
+    runtime = tuning_runner(container, mac=MAC)
     before = container.run("ip -4 route; ip -6 route; ip -br addr | awk '{print $3}'")
     runtime.add()
     assert container.run("ip -4 route; ip -6 route; ip -br addr | awk '{print $3}'") == before
@@ -82,8 +86,8 @@ def test_addresses_and_routes_survive_another_mac(container: Container) -> None:
     assert container.pings("fd00:1::1")
 
 
-def test_the_result_has_the_new_mac(container: Container) -> None:
-    runtime = tuned(container, mac=MAC)
+def test_result_contains_the_new_mac(container: Container) -> None:
+    runtime = tuning_runner(container, mac=MAC)
     previous = runtime.config["prevResult"]
     result = runtime.add()
     assert result["interfaces"][2] == {**previous["interfaces"][2], "mac": MAC}
@@ -91,15 +95,15 @@ def test_the_result_has_the_new_mac(container: Container) -> None:
     assert {key: result[key] for key in ("ips", "routes")} == {key: previous[key] for key in ("ips", "routes")}
 
 
-def test_the_result_has_the_new_mtu_where_it_had_the_old(container: Container) -> None:
-    runtime = tuned(container, mtu=1400)
+def test_result_contains_the_new_mtu_if_prev_result_has_one(container: Container) -> None:
+    runtime = tuning_runner(container, mtu=1400)
     runtime.config["prevResult"]["interfaces"][2]["mtu"] = 1500
     assert [interface.get("mtu") for interface in runtime.add()["interfaces"]] == [None, None, 1400]
 
 
-def test_sysctls_are_set_in_the_container_alone(host: Host, container: Container) -> None:
+def test_sysctls_are_set_in_the_container_only(host: Host, container: Container) -> None:
     before = host.run("cat /proc/sys/net/core/somaxconn")
-    tuned(container, sysctl={ARP_FILTER: "1", "net/core/somaxconn": "500"}).add()
+    tuning_runner(container, sysctl={ARP_FILTER: "1", "net/core/somaxconn": "500"}).add()
     assert sysctl(container, "ipv4/conf/eth0/arp_filter") == "1"
     assert sysctl(container, "core/somaxconn") == "500"
     assert host.run("cat /proc/sys/net/core/somaxconn") == before
@@ -111,16 +115,16 @@ def test_sysctls_are_set_in_the_container_alone(host: Host, container: Container
         ("net.ipv4.conf.IFNAME.arp_filter", "ipv4/conf/eth0.7/arp_filter"),
         ("net/ipv4/conf/IFNAME/arp_filter", "ipv4/conf/eth0.7/arp_filter"),
         ("net.ipv4/conf.all/arp_filter", "ipv4/conf/all/arp_filter"),
-        ("net.ipv4.IFNAME.IFNAME", "ipv4/eth0.7/IFNAME"),  # the first one alone
+        ("net.ipv4.IFNAME.IFNAME", "ipv4/eth0.7/IFNAME"),  # only the first IFNAME is replaced
         ("net..core//somaxconn.", "core/somaxconn"),
-        ("net/../../../etc/passwd", "etc/passwd"),  # below /proc/sys/net, come what may
+        ("net/../../../etc/passwd", "etc/passwd"),  # stays below /proc/sys/net
     ],
 )
-def test_which_file_a_key_means(key: str, path: str) -> None:
+def test_sysctl_key_is_converted_to_a_path(key: str, path: str) -> None:
     assert sysctls.paths({key: "1"}, "eth0.7") == {path: "1"}
 
 
-def test_with_nothing_to_tune_nothing_is_looked_at(container: Container) -> None:
+def test_add_without_options_does_not_open_the_namespace(container: Container) -> None:
     previous = {"cniVersion": "1.1.0", "interfaces": [], "ips": [{"address": "10.0.0.2/24"}]}
     runtime = PluginRunner("tuning", container, prevResult=previous, promisc=False, mtu=0, mac="", sysctl={})
     runtime.netns = "/run/netns/not-there"
@@ -141,27 +145,27 @@ def test_with_nothing_to_tune_nothing_is_looked_at(container: Container) -> None
         ({"runtimeConfig": {"mac": ""}, "mac": MAC.upper()}, MAC),
     ],
 )
-def test_who_decides_on_the_mac(container: Container, sources: dict[str, Any], expected: str) -> None:
-    """The configuration < CNI_ARGS < runtimeConfig.mac < args.cni.mac."""
-    runtime = tuned(container, **{key: value for key, value in sources.items() if key != "cni_args"})
+def test_mac_precedence(container: Container, sources: dict[str, Any], expected: str) -> None:
+    """In ascending order: configuration, CNI_ARGS, runtimeConfig.mac, args.cni.mac."""
+    runtime = tuning_runner(container, **{key: value for key, value in sources.items() if key != "cni_args"})
     runtime.cni_args = f"MAC={sources['cni_args']}" if "cni_args" in sources else ""
     runtime.add()
     assert link(container)["address"] == expected
     runtime.check()
 
 
-def test_args_cni_stands_in_for_every_option(container: Container) -> None:
+def test_args_cni_overrides_every_option(container: Container) -> None:
     args = {"sysctl": {ARP_FILTER: "1"}, "promisc": True, "mtu": 1300, "allmulti": False, "txQLen": 5}
     config = {"sysctl": {ARP_FILTER: "0", "net.core.somaxconn": "77"}, "promisc": False, "mtu": 1200, "allmulti": True}
-    tuned(container, **config, args={"cni": args}).add()
+    tuning_runner(container, **config, args={"cni": args}).add()
     eth = link(container)
     assert (eth["mtu"], eth["txqlen"], "PROMISC" in eth["flags"], "ALLMULTI" in eth["flags"]) == (1300, 5, True, False)
     assert sysctl(container, "ipv4/conf/eth0/arp_filter") == "1"
     assert sysctl(container, "core/somaxconn") == "77"
 
 
-def test_the_backup_is_in_the_go_plugins_format(container: Container) -> None:
-    runtime = tuned(container, mac=MAC, mtu=1400, txQLen=0, allmulti=False)
+def test_backup_has_the_go_plugins_format(container: Container) -> None:
+    runtime = tuning_runner(container, mac=MAC, mtu=1400, txQLen=0, allmulti=False)
     before = link(container)
     runtime.add()
     text = backup(container).read_text()
@@ -172,13 +176,13 @@ def test_the_backup_is_in_the_go_plugins_format(container: Container) -> None:
     assert backup(container).stat().st_mode & 0o777 == 0o600
 
 
-def test_without_changes_of_the_interface_there_is_no_backup(container: Container) -> None:
-    tuned(container, sysctl={ARP_FILTER: "1"}).add()
+def test_no_backup_is_written_for_sysctls_only(container: Container) -> None:
+    tuning_runner(container, sysctl={ARP_FILTER: "1"}).add()
     assert not data_dir(container).exists()
 
 
-def test_delete_makes_the_interface_what_it_was(container: Container) -> None:
-    runtime = tuned(container, mac=MAC, mtu=1400, promisc=True, allmulti=True, txQLen=777)
+def test_del_restores_the_link_attributes(container: Container) -> None:
+    runtime = tuning_runner(container, mac=MAC, mtu=1400, promisc=True, allmulti=True, txQLen=777)
     before = link(container)
     runtime.add()
     assert link(container) != before
@@ -207,14 +211,14 @@ def test_delete_makes_the_interface_what_it_was(container: Container) -> None:
         ({"txQLen": "many"}, 'txQLen: Input should be a valid integer, not "many"'),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_name(container: Container, config: dict[str, Any], message: str) -> None:
+def test_error_for_an_invalid_option_names_it(container: Container, config: dict[str, Any], message: str) -> None:
     with pytest.raises(CniError, match=message):
-        tuned(container, **config).add()
+        tuning_runner(container, **config).add()
     assert not backup(container).exists()
 
 
-def test_a_mac_in_cni_args_is_checked(container: Container) -> None:
-    runtime = tuned(container)
+def test_mac_in_cni_args_is_validated(container: Container) -> None:
+    runtime = tuning_runner(container)
     runtime.cni_args = "MAC=zz"
     with pytest.raises(CniError, match='mac: invalid MAC address, .*: "zz"'):
         runtime.add()
@@ -228,12 +232,12 @@ def test_a_mac_in_cni_args_is_checked(container: Container) -> None:
         '"args": {"cni": {"sysctl": {"net.core.somaxconn": "1", "net.core.somaxconn": "2"}}}',
     ],
 )
-def test_a_sysctl_that_is_configured_twice_is_refused(container: Container, sysctls: str) -> None:
-    """Decoded, a configuration has but one of two equal keys: it must be seen in the text (TU-02)."""
+def test_duplicate_sysctl_is_refused(container: Container, sysctls: str) -> None:
+    """The duplicate must be found in the text, since a decoded object has only one of two equal keys."""
     runtime = PluginRunner("tuning", container)
     document = '{"cniVersion": "1.1.0", "name": "test", "type": "tuning", "prevResult": {}, ' + sysctls + "}"
     with pytest.raises(CniError, match="duplicated sysctl keys are not allowed: net.core.somaxconn"):
-        add_raw(runtime, document)
+        add_text(runtime, document)
     assert sysctl(container, "core/somaxconn") not in ("1", "2")
 
 
@@ -241,44 +245,48 @@ def test_a_sysctl_that_is_configured_twice_is_refused(container: Container, sysc
     ("lines", "key"),
     [
         (r"^net\.ipv4\.conf\.IFNAME\.arp_filter$", ARP_FILTER),
-        ("net.core", "net.core.somaxconn"),  # anywhere in the key
+        ("net.core", "net.core.somaxconn"),  # matches anywhere in the key
         ("\n  \n nothing\t\n  somaxconn$ \n", "net.core.somaxconn"),
-        (r"^net[.][[:alpha:]]+[.][a-z_]+\z", "net.core.somaxconn"),  # Go's dialect
+        (r"^net[.][[:alpha:]]+[.][a-z_]+\z", "net.core.somaxconn"),  # Go's syntax
     ],
 )
-def test_a_sysctl_that_the_administrator_allows(container: Container, allowed: Path, lines: str, key: str) -> None:
-    allowed.write_text(lines)
-    runtime = tuned(container, sysctl={key: "1"})
+def test_sysctl_that_matches_the_allowlist_is_set(
+    container: Container, allowlist_path: Path, lines: str, key: str
+) -> None:
+    allowlist_path.write_text(lines)
+    runtime = tuning_runner(container, sysctl={key: "1"})
     runtime.add()
     runtime.check()
 
 
-def test_what_was_allowed_is_checked_and_deleted_when_it_is_allowed_no_more(
-    container: Container, allowed: Path
+def test_check_and_del_succeed_after_a_sysctl_is_removed_from_the_allowlist(
+    container: Container, allowlist_path: Path
 ) -> None:
-    allowed.write_text("net.core")
-    runtime = tuned(container, sysctl={"net.core.somaxconn": "77"}, mtu=1400)
+    allowlist_path.write_text("net.core")
+    runtime = tuning_runner(container, sysctl={"net.core.somaxconn": "77"}, mtu=1400)
     runtime.add()
-    allowed.write_text("nothing")
+    allowlist_path.write_text("nothing")
     runtime.check()
     runtime.delete()
     assert link(container)["mtu"] == 1500
 
 
 @pytest.mark.parametrize("lines", ["", r"^net\.ipv4\.conf\.eth0\.", r"^core", "^net$"])
-def test_a_sysctl_that_the_administrator_does_not_allow(container: Container, allowed: Path, lines: str) -> None:
-    """The key is compared as it is configured, before the interface's name is put in (TU-03)."""
-    allowed.write_text(lines)
-    runtime = tuned(container, sysctl={ARP_FILTER: "1"}, mtu=1400)
+def test_sysctl_that_does_not_match_the_allowlist_is_refused(
+    container: Container, allowlist_path: Path, lines: str
+) -> None:
+    """The configured key is compared, before IFNAME is replaced."""
+    allowlist_path.write_text(lines)
+    runtime = tuning_runner(container, sysctl={ARP_FILTER: "1"}, mtu=1400)
     with pytest.raises(CniError, match=f"Sysctl {ARP_FILTER} is not allowed. Only the following sysctls are allowed"):
         runtime.add()
     assert sysctl(container, "ipv4/conf/eth0/arp_filter") == "0"
     assert link(container)["mtu"] == 1500
 
 
-def test_an_allowlist_that_is_no_regular_expression_is_named_with_its_line(container: Container, allowed: Path) -> None:
-    allowed.write_text("net\n(unfinished\n")
-    runtime = tuned(container, sysctl={ARP_FILTER: "1"})
+def test_error_for_an_invalid_allowlist_names_file_and_line(container: Container, allowlist_path: Path) -> None:
+    allowlist_path.write_text("net\n(unfinished\n")
+    runtime = tuning_runner(container, sysctl={ARP_FILTER: "1"})
     with pytest.raises(CniError, match="allowlist.conf, line 2: '.unfinished' is no regular expression"):
         runtime.add()
     with pytest.raises(CniError, match="line 2") as caught:
@@ -297,7 +305,7 @@ CHECKED = {
 
 
 @pytest.mark.parametrize(
-    ("damage", "complaint"),
+    ("change", "message"),
     [
         ("ip link set eth0 address 02:00:00:00:00:09", f"should have mac {MAC}, but has 02:00:00:00:00:09"),
         ("ip link set eth0 mtu 1401", "should have mtu 1400, but has 1401"),
@@ -309,35 +317,35 @@ CHECKED = {
         ("ip link del eth0", "cannot be read"),
     ],
 )
-def test_check_notices(container: Container, damage: str, complaint: str) -> None:
-    runtime = tuned(container, **CHECKED)
+def test_check_reports_changed_attributes_and_sysctls(container: Container, change: str, message: str) -> None:
+    runtime = tuning_runner(container, **CHECKED)
     runtime.add()
     runtime.check()
-    container.run(damage)
-    with pytest.raises(CniError, match=complaint):
+    container.run(change)
+    with pytest.raises(CniError, match=message):
         runtime.check()
 
 
-def test_check_compares_sysctls_by_words_and_macs_by_value(container: Container) -> None:
-    """The kernel separates words by tabs and writes MACs in small letters."""
-    runtime = tuned(container, sysctl={"net.ipv4.ip_local_port_range": "32768   60999"}, mac=MAC.upper())
+def test_check_ignores_white_space_of_sysctls_and_case_of_macs(container: Container) -> None:
+    """The kernel separates the values with tabs and returns MACs in lower case."""
+    runtime = tuning_runner(container, sysctl={"net.ipv4.ip_local_port_range": "32768   60999"}, mac=MAC.upper())
     runtime.add()
     runtime.check()
 
 
-def test_check_expects_nothing_of_what_is_not_configured(container: Container) -> None:
-    runtime = tuned(container, mtu=1400)
+def test_check_ignores_options_that_are_not_configured(container: Container) -> None:
+    runtime = tuning_runner(container, mtu=1400)
     runtime.add()
     container.run("ip link set eth0 promisc on txqueuelen 9")
     runtime.check()
 
 
-def test_status_is_ready(container: Container, allowed: Path) -> None:
-    allowed.write_text("net")
+def test_status_succeeds(container: Container, allowlist_path: Path) -> None:
+    allowlist_path.write_text("net")
     PluginRunner("tuning", container, sysctl={ARP_FILTER: "1"}, mtu=1400, dataDir=str(data_dir(container))).status()
 
 
-def test_status_says_where_no_backup_can_be_written(container: Container) -> None:
+def test_status_fails_if_no_backup_can_be_written(container: Container) -> None:
     (container.host.state / "bin").mkdir(parents=True)
     (container.host.state / "bin" / "file").write_text("")
     data_dir = container.host.state / "bin" / "file" / "tuning"

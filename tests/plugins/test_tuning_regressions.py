@@ -1,4 +1,4 @@
-"""tuning: the stories behind what goes wrong elsewhere, each told once."""
+"""tuning: regression tests, mostly for faults of the Go plugin (docs/reference/plugins.md#tuning)."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ from pycni.testing import Container, PluginRunner
 MAC = "02:00:5e:00:00:01"
 
 
-def tuned(
-    container: Container, ifname: str = "eth0", *, by: type[PluginRunner] = PluginRunner, **config: Any
+def tuning_runner(
+    container: Container, ifname: str = "eth0", *, runner: type[PluginRunner] = PluginRunner, **config: Any
 ) -> PluginRunner:
-    """A runtime for a bridged container, before the ADD of tuning."""
-    made = PluginRunner("bridge", container, ifname=ifname, bridge="br0").add()
-    kept = str(data_dir(container))
-    return by("tuning", container, ifname=ifname, **{"dataDir": kept, "prevResult": made, **config})
+    """Return a runner of tuning, after ADD of bridge."""
+    bridge_result = PluginRunner("bridge", container, ifname=ifname, bridge="br0").add()
+    directory = str(data_dir(container))
+    return runner("tuning", container, ifname=ifname, **{"dataDir": directory, "prevResult": bridge_result, **config})
 
 
 def data_dir(container: Container) -> Path:
@@ -34,8 +34,8 @@ def link(container: Container, ifname: str = "eth0") -> dict[str, Any]:
     return dict(found)
 
 
-def test_r01_gc_removes_the_backups_of_attachments_that_are_no_more(containers: list[Container]) -> None:
-    runtimes = [tuned(container, mtu=1400) for container in containers]
+def test_gc_removes_backups_without_a_valid_attachment(containers: list[Container]) -> None:
+    runtimes = [tuning_runner(container, mtu=1400) for container in containers]
     for runtime in runtimes:
         runtime.add()
     alive, *_ = runtimes
@@ -44,21 +44,23 @@ def test_r01_gc_removes_the_backups_of_attachments_that_are_no_more(containers: 
     alive.check()
 
 
-def test_r01_gc_leaves_alone_what_may_be_another_networks(
+def test_gc_keeps_backups_that_may_belong_to_another_network(
     containers: list[Container], go_runner: type[PluginRunner]
 ) -> None:
-    """The Go plugin's files do not say of which network they are, and all networks share the directory."""
-    mine, other, theirs = containers
-    tuned(other, mtu=1400, name="other").add()
-    tuned(theirs, by=go_runner, mtu=1400).add()
-    runtime = tuned(mine, mtu=1400)
+    """Go: the files do not name their network, and all networks share the directory."""
+    own, other, by_go = containers
+    tuning_runner(other, mtu=1400, name="other").add()
+    tuning_runner(by_go, runner=go_runner, mtu=1400).add()
+    runtime = tuning_runner(own, mtu=1400)
     runtime.add()
     runtime.gc()
-    assert backups(mine) == sorted([f"{other.id}_eth0.json", f"{theirs.id}_eth0.json"])
+    assert backups(own) == sorted([f"{other.id}_eth0.json", f"{by_go.id}_eth0.json"])
 
 
-def test_r03_a_failed_add_undoes_sysctls_and_all(container: Container) -> None:
-    runtime = tuned(container, sysctl={"net.core.somaxconn": "77", "net.ipv4.conf.IFNAME.arp_filter": "1"}, mtu=10)
+def test_failed_add_restores_sysctls(container: Container) -> None:
+    runtime = tuning_runner(
+        container, sysctl={"net.core.somaxconn": "77", "net.ipv4.conf.IFNAME.arp_filter": "1"}, mtu=10
+    )
     before = container.run("cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/conf/eth0/arp_filter")
     with pytest.raises(CniError, match="cannot set eth0 mtu 10"):
         runtime.add()
@@ -66,8 +68,8 @@ def test_r03_a_failed_add_undoes_sysctls_and_all(container: Container) -> None:
     assert backups(container) == []
 
 
-def test_r03_a_sysctl_that_is_refused_undoes_those_before_it(container: Container) -> None:
-    runtime = tuned(container, sysctl={"net.core.somaxconn": "77", "net.ipv4.nonsense": "1"})
+def test_sysctls_are_restored_if_a_later_one_is_refused(container: Container) -> None:
+    runtime = tuning_runner(container, sysctl={"net.core.somaxconn": "77", "net.ipv4.nonsense": "1"})
     before = container.run("cat /proc/sys/net/core/somaxconn")
     with pytest.raises(CniError, match="net/ipv4/nonsense"):
         runtime.add()
@@ -75,7 +77,7 @@ def test_r03_a_sysctl_that_is_refused_undoes_those_before_it(container: Containe
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "change",
     [
         {"sysctl": 7},
         {"mac": "zz"},
@@ -85,13 +87,11 @@ def test_r03_a_sysctl_that_is_refused_undoes_those_before_it(container: Containe
         {"prevResult": {"ips": 3}},
     ],
 )
-def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
-    container: Container, damage: dict[str, Any]
-) -> None:
-    runtime = tuned(container, mac=MAC)
+def test_del_succeeds_with_an_invalid_configuration(container: Container, change: dict[str, Any]) -> None:
+    runtime = tuning_runner(container, mac=MAC)
     before = link(container)
     runtime.add()
-    runtime.config |= damage
+    runtime.config |= change
     runtime.cni_args = "NONSENSE"
     runtime.forget()
     runtime.delete()
@@ -100,9 +100,9 @@ def test_r05_a_configuration_that_has_become_wrong_does_not_block_delete(
 
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/passwd"])
-def test_r09_the_backup_goes_although_the_namespace_is_gone(container: Container, netns: str) -> None:
-    """The Go plugin keeps it (TU-11), and restores it to the next container of that id."""
-    runtime = tuned(container, mtu=1400)
+def test_del_removes_the_backup_when_the_network_namespace_is_gone(container: Container, netns: str) -> None:
+    """Go: the backup is kept and restored to the next container with the ID."""
+    runtime = tuning_runner(container, mtu=1400)
     runtime.add()
     runtime.netns = netns
     runtime.delete()
@@ -110,60 +110,60 @@ def test_r09_the_backup_goes_although_the_namespace_is_gone(container: Container
     runtime.delete()
 
 
-def test_r10_a_namespace_that_is_somebody_elses_by_now_is_left_alone(containers: list[Container]) -> None:
-    gone, other = tuned(containers[0], mtu=1400), tuned(containers[1], mtu=1300)
-    gone.add()
+def test_del_changes_nothing_in_a_namespace_of_another_container(containers: list[Container]) -> None:
+    deleted, other = tuning_runner(containers[0], mtu=1400), tuning_runner(containers[1], mtu=1300)
+    deleted.add()
     other.add()
-    gone.netns = other.netns
-    gone.delete()
+    deleted.netns = other.netns
+    deleted.delete()
     other.check()
     assert backups(other.container) == [f"{other.container.id}_eth0.json"]
 
 
-def test_r30_args_cni_sysctl_without_a_sysctl_works(container: Container) -> None:
-    runtime = tuned(container, args={"cni": {"sysctl": {"net.core.somaxconn": "77"}}})
+def test_args_cni_sysctl_works_without_the_option_sysctl(container: Container) -> None:
+    runtime = tuning_runner(container, args={"cni": {"sysctl": {"net.core.somaxconn": "77"}}})
     runtime.add()
     assert container.run("cat /proc/sys/net/core/somaxconn").strip() == "77"
 
 
 @pytest.mark.parametrize("config", [{}, {"mtu": 1400}])
-def test_r30_without_a_previous_result_there_is_an_error(container: Container, config: dict[str, Any]) -> None:
+def test_missing_prev_result_is_an_error(container: Container, config: dict[str, Any]) -> None:
     message = "Required prevResult missing: must be called as chained plugin"
     with pytest.raises(CniError, match=message) as caught:
         PluginRunner("tuning", container, **config).add()
     assert caught.value.code == 7
 
 
-def test_r44_interface_names_may_have_dots(container: Container) -> None:
-    """Substituted first, as the Go plugin does it, eth0.7 becomes a directory eth0 with a file 7 in it."""
-    runtime = tuned(container, "eth0.7", sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
+def test_interface_names_can_contain_dots(container: Container) -> None:
+    """Go: IFNAME is replaced before dots are converted to slashes, so "eth0.7" becomes "eth0/7"."""
+    runtime = tuning_runner(container, "eth0.7", sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
     runtime.add()
     assert container.run("cat /proc/sys/net/ipv4/conf/eth0.7/arp_filter").strip() == "1"
     runtime.check()
 
 
-def test_r45_a_second_add_does_not_take_what_is_tuned_for_the_original(container: Container) -> None:
-    runtime = tuned(container, mac=MAC, mtu=1400)
+def test_repeated_add_keeps_the_original_values_in_the_backup(container: Container) -> None:
+    runtime = tuning_runner(container, mac=MAC, mtu=1400)
     before = link(container)
     first = runtime.add()
-    again = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=first, mac=MAC, mtu=1400)
-    again.add()
-    again.delete()
+    repeated = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=first, mac=MAC, mtu=1400)
+    repeated.add()
+    repeated.delete()
     assert link(container) == before
 
 
-def test_r45_a_second_add_that_changes_more_keeps_more(container: Container) -> None:
-    runtime = tuned(container, mtu=1400)
+def test_repeated_add_extends_the_backup(container: Container) -> None:
+    runtime = tuning_runner(container, mtu=1400)
     before = link(container)
     first = runtime.add()
-    again = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=first, mac=MAC, mtu=1300)
-    again.add()
-    again.delete()
+    repeated = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=first, mac=MAC, mtu=1300)
+    repeated.add()
+    repeated.delete()
     assert link(container) == before
 
 
-def test_r45_a_second_add_that_fails_keeps_the_backup_of_the_first(container: Container) -> None:
-    runtime = tuned(container, mtu=1400)
+def test_failed_repeated_add_keeps_the_backup(container: Container) -> None:
+    runtime = tuning_runner(container, mtu=1400)
     before = link(container)
     first = runtime.add()
     text = (data_dir(container) / backups(container)[0]).read_text()
@@ -175,21 +175,21 @@ def test_r45_a_second_add_that_fails_keeps_the_backup_of_the_first(container: Co
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"mtu": "many", "mac": 7}', "\xff\xfe"])
-def test_a_damaged_backup_blocks_neither_delete_nor_add(container: Container, text: str) -> None:
-    runtime = tuned(container, mtu=1400)
+def test_add_and_del_succeed_with_a_damaged_backup(container: Container, text: str) -> None:
+    runtime = tuning_runner(container, mtu=1400)
     runtime.add()
     (path,) = data_dir(container).iterdir()
     path.write_text(text, encoding="latin-1")
-    again = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=runtime.result, mtu=1300)
-    again.add()
+    repeated = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=runtime.result, mtu=1300)
+    repeated.add()
     assert json.loads(path.read_text())["mtu"] == 1400
     path.write_text(text, encoding="latin-1")
     runtime.delete()
     assert backups(container) == []
 
 
-def test_an_interface_that_refuses_its_former_state_does_not_block_delete(container: Container) -> None:
-    runtime = tuned(container, mtu=1400, txQLen=7)
+def test_del_succeeds_if_a_value_cannot_be_restored(container: Container) -> None:
+    runtime = tuning_runner(container, mtu=1400, txQLen=7)
     runtime.add()
     (path,) = data_dir(container).iterdir()
     path.write_text(json.dumps({"mtu": 10, "txQLen": 1000}))
@@ -198,10 +198,10 @@ def test_an_interface_that_refuses_its_former_state_does_not_block_delete(contai
     assert backups(container) == []
 
 
-def test_a_directory_that_cannot_be_made_is_named(container: Container) -> None:
+def test_error_names_a_data_dir_that_cannot_be_created(container: Container) -> None:
     container.host.state.mkdir(exist_ok=True)
     (container.host.state / "file").write_text("")
-    runtime = tuned(container, mtu=1400, dataDir=str(container.host.state / "file" / "tuning"))
+    runtime = tuning_runner(container, mtu=1400, dataDir=str(container.host.state / "file" / "tuning"))
     with pytest.raises(CniError, match="cannot write the backup .*file/tuning/.*: not a directory") as caught:
         runtime.add()
     assert caught.value.code == 5

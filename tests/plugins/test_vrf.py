@@ -1,4 +1,4 @@
-"""vrf: an interface is routed by a table of its own."""
+"""vrf: the interface is a member of a VRF with a routing table."""
 
 import json
 import re
@@ -24,7 +24,7 @@ needs_vrf = pytest.mark.needs_kernel("vrf")
 
 
 def attach(container: Container, net: int = 1, **options: Any) -> dict[str, Any]:
-    """net1 at br1: 10.1.0.2 and fd00:1::2, each with a default route."""
+    """Attach net<net> to br<net>, with the addresses 10.<net>.0.2 and fd00:<net>::2 and default routes."""
     addresses = [
         {"address": f"10.{net}.0.2/24", "gateway": f"10.{net}.0.1"},
         {"address": f"fd00:{net}::2/64", "gateway": f"fd00:{net}::1"},
@@ -34,25 +34,27 @@ def attach(container: Container, net: int = 1, **options: Any) -> dict[str, Any]
     return PluginRunner("bridge", container, ifname=f"net{net}", name=f"n{net}", **config).add()
 
 
-def vrf(container: Container, net: int = 1, *, by: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
-    """vrf for net1, whose attachment exists."""
+def vrf(
+    container: Container, net: int = 1, *, runner: type[PluginRunner] = PluginRunner, **config: Any
+) -> PluginRunner:
+    """Return a runner of vrf for net<net>, after ADD of bridge."""
     options = {"vrfname": "blue", **config}
-    return by("vrf", container, ifname=f"net{net}", name=f"n{net}", previous=attach(container, net), **options)
+    return runner("vrf", container, ifname=f"net{net}", name=f"n{net}", previous=attach(container, net), **options)
 
 
-def of_net1(container: Container, previous: dict[str, Any], **config: Any) -> PluginRunner:
+def runner_for_net1(container: Container, previous: dict[str, Any], **config: Any) -> PluginRunner:
     return PluginRunner("vrf", container, ifname="net1", name="n1", previous=previous, **{"vrfname": "blue", **config})
 
 
 @pytest.fixture
-def used(container: Container) -> Container:
-    """A container that has had a VRF: the kernel's rules about them, once there, stay."""
+def used_container(container: Container) -> Container:
+    """A container in which a VRF existed: the rules that the kernel adds for the first VRF are permanent."""
     container.run("ip link add first type vrf table 9 && ip link del first")
     return container
 
 
 def routes(container: Container, table: str, dev: str = "net1") -> list[str]:
-    """Destination and gateway of the routes over an interface in a table."""
+    """Return destination and gateway of the routes through an interface in a table."""
     shown = [container.run(f"ip {family} route show table {table} dev {dev}", check=False) for family in ("-4", "-6")]
     lines = [line.split() for text in shown for line in text.splitlines()]
     unicast = [words for words in lines if words[0] not in ("local", "broadcast", "multicast", "anycast")]
@@ -64,16 +66,16 @@ def table_of(container: Container, name: str = "blue") -> int:
     return int(found["linkinfo"]["info_data"]["table"])
 
 
-OWN = ["10.1.0.0/24", "default 10.1.0.1", "default fd00:1::1", "fd00:1::/64", "fe80::/64"]
+EXPECTED_ROUTES = ["10.1.0.0/24", "default 10.1.0.1", "default fd00:1::1", "fd00:1::/64", "fe80::/64"]
 
 
 @needs_vrf
-def test_each_interface_answers_and_asks_by_its_own_table(host: Host, container: Container) -> None:
+def test_each_interface_is_routed_by_the_table_of_its_vrf(host: Host, container: Container) -> None:
     first, second = vrf(container), vrf(container, 2, vrfname="red")
     for runtime in (first, second):
         assert runtime.add() == runtime.previous
     assert routes(container, "main") == routes(container, "main", "net2") == []
-    assert routes(container, "1") == OWN
+    assert routes(container, "1") == EXPECTED_ROUTES
     for net, name in ((1, "blue"), (2, "red")):
         for address in (f"10.{net}.0.1", f"fd00:{net}::1"):
             container.run(f"ping -c1 -W2 -I {name} {address}")
@@ -83,7 +85,7 @@ def test_each_interface_answers_and_asks_by_its_own_table(host: Host, container:
 
 
 @needs_vrf
-def test_the_first_packet_is_not_lost(container: Container) -> None:
+def test_first_packet_after_add_is_answered(container: Container) -> None:
     """The kernel sets an interface down and up when its master changes."""
     vrf(container).add()
     for address in ("10.1.0.1", "fd00:1::1"):
@@ -104,11 +106,11 @@ def test_several_interfaces_share_a_vrf_until_the_last_is_removed(container: Con
 
 
 @needs_vrf
-def test_interfaces_come_and_go_at_the_same_time(container: Container) -> None:
+def test_concurrent_adds_and_dels(container: Container) -> None:
     runtimes = [vrf(container, net, vrfname=f"v{net % 2}") for net in (1, 2, 3, 4)]
     own = container.host.netns
 
-    def live(runtime: PluginRunner) -> None:
+    def add_check_delete_add(runtime: PluginRunner) -> None:
         own.enter_permanently()
         runtime.add()
         runtime.check()
@@ -116,15 +118,15 @@ def test_interfaces_come_and_go_at_the_same_time(container: Container) -> None:
         runtime.add()
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(live, runtimes))
+        list(pool.map(add_check_delete_add, runtimes))
     for runtime in runtimes:
         runtime.check()
     assert table_of(container, "v0") != table_of(container, "v1")
 
 
 @needs_vrf
-def test_table_0_is_one_that_nobody_uses(container: Container) -> None:
-    """The Go plugin looks at the tables of other VRFs alone."""
+def test_table_0_selects_an_unused_table(container: Container) -> None:
+    """Go: only tables of other VRFs are considered."""
     runtime = vrf(container)
     container.run("ip link add other type vrf table 1 && ip rule add from 10.7.0.0/16 lookup 2")
     container.run("ip route add blackhole 10.7.0.0/16 table 3 && ip -6 route add blackhole fd00:7::/64 table 4")
@@ -133,24 +135,24 @@ def test_table_0_is_one_that_nobody_uses(container: Container) -> None:
 
 
 @needs_vrf
-def test_a_table_of_ones_own(container: Container) -> None:
+def test_table_can_be_configured(container: Container) -> None:
     runtime = vrf(container, table=70000)
     runtime.add()
     runtime.check()
     assert table_of(container) == 70000
-    assert routes(container, "70000") == OWN
+    assert routes(container, "70000") == EXPECTED_ROUTES
 
 
 @needs_vrf
-def test_sbr_takes_no_table_of_a_vrf(container: Container) -> None:
+def test_sbr_does_not_choose_the_table_of_a_vrf(container: Container) -> None:
     container.run("ip link add blue type vrf table 100")
     PluginRunner("sbr", container, ifname="net1", name="n1", previous=attach(container)).add()
     assert "lookup 101" in container.run("ip rule")
 
 
 @needs_vrf
-def test_routes_keep_what_they_have(container: Container) -> None:
-    """Also those in tables of their own, and those whose gateway no other route leads to."""
+def test_moved_routes_keep_their_attributes(container: Container) -> None:
+    """Including routes in other tables, and routes whose gateway is reachable only because of "onlink"."""
     extra = [
         {"dst": "10.9.0.0/16", "gw": "10.1.0.7", "mtu": 1300, "advmss": 1200, "priority": 7},
         {"dst": "10.8.0.0/16", "table": 500},
@@ -171,8 +173,8 @@ def test_routes_keep_what_they_have(container: Container) -> None:
 
 
 @needs_vrf
-def test_behind_ptp_all_goes_through_the_host_still(host: Host, container: Container) -> None:
-    """The rest of its addresses' subnets is not behind the interface, and must not be so in the VRF."""
+def test_routes_of_ptp_are_moved_unchanged(host: Host, container: Container) -> None:
+    """ptp routes its subnets through the host. No on-link route to them may be added."""
     ipam = {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "fd00:5::/64"}]]}
     defaults = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
     previous = PluginRunner("ptp", container, ipam={**ipam, "routes": defaults}).add()
@@ -188,7 +190,7 @@ def test_behind_ptp_all_goes_through_the_host_still(host: Host, container: Conta
 
 @needs_vrf
 @pytest.mark.parametrize(
-    ("there", "message"),
+    ("setup", "message"),
     [
         ("ip link add blue type vrf table 7", "VRF blue already exist with different routing table 7"),
         ("ip link add blue type bridge", "Netlink blue is not a VRF"),
@@ -198,9 +200,9 @@ def test_behind_ptp_all_goes_through_the_host_still(host: Host, container: Conta
         ),
     ],
 )
-def test_what_is_in_the_way_is_named_and_stays(container: Container, there: str, message: str) -> None:
+def test_error_names_a_conflicting_link_and_nothing_changes(container: Container, setup: str, message: str) -> None:
     runtime = vrf(container, table=8)
-    container.run(there)
+    container.run(setup)
     before = of_namespace(container)
     with pytest.raises(CniError, match=message):
         runtime.add()
@@ -210,18 +212,18 @@ def test_what_is_in_the_way_is_named_and_stays(container: Container, there: str,
 
 
 @needs_vrf
-def test_an_existing_vrf_is_joined(container: Container) -> None:
+def test_existing_vrf_is_used(container: Container) -> None:
     runtime = vrf(container)
     container.run("ip link add blue type vrf table 7")
     runtime.add()
     runtime.check()
     assert table_of(container) == 7
-    assert routes(container, "7") == OWN
+    assert routes(container, "7") == EXPECTED_ROUTES
 
 
 @needs_vrf
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("change", "message"),
     [
         ("ip link set net1 nomaster", "failed to find net1 associated to vrf blue"),
         ("ip link del blue", 'link "blue" not found'),
@@ -230,17 +232,17 @@ def test_an_existing_vrf_is_joined(container: Container) -> None:
         ("ip route del default table 1", r"net1 has lost the route to 0\.0\.0\.0/0 via 10\.1\.0\.1 \(table 1\)"),
     ],
 )
-def test_check_finds_what_is_really_wrong(container: Container, damage: str, message: str) -> None:
+def test_check_reports_changes_of_vrf_addresses_and_routes(container: Container, change: str, message: str) -> None:
     runtime = vrf(container)
     runtime.add()
     runtime.check()
-    container.run(damage)
+    container.run(change)
     with pytest.raises(CniError, match=message):
         runtime.check()
 
 
 @needs_vrf
-def test_check_wants_the_table_that_is_configured(container: Container) -> None:
+def test_check_fails_if_the_table_differs(container: Container) -> None:
     runtime = vrf(container, table=7)
     runtime.add()
     runtime.config["table"] = 8
@@ -249,7 +251,7 @@ def test_check_wants_the_table_that_is_configured(container: Container) -> None:
 
 
 @needs_vrf
-def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container) -> None:
+def test_check_of_bridge_finds_routes_in_the_table_of_the_vrf(container: Container) -> None:
     runtime = vrf(container)
     runtime.add()
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
@@ -262,57 +264,59 @@ def test_the_bridges_check_knows_where_the_routes_have_gone(container: Container
 
 
 @needs_vrf
-def test_it_leaves_nothing_behind(used: Container) -> None:
-    """Not even the interface is changed, which stays here."""
-    check_lifecycle(vrf(used))
+def test_add_check_and_del_leave_nothing_behind(used_container: Container) -> None:
+    """Including the interface's addresses and routes."""
+    check_lifecycle(vrf(used_container))
 
 
 @needs_vrf
 @pytest.mark.usefixtures("through_server")
-def test_through_the_server_it_leaves_nothing_behind_either(used: Container) -> None:
-    check_lifecycle(vrf(used))
+def test_add_check_and_del_through_the_server_leave_nothing_behind(used_container: Container) -> None:
+    check_lifecycle(vrf(used_container))
 
 
 @needs_vrf
-def test_a_failed_add_puts_everything_back(used: Container) -> None:
-    previous = attach(used)
-    assert fail_at_every_change(lambda: of_net1(used, previous)) >= 2
+def test_failed_add_restores_addresses_and_routes(used_container: Container) -> None:
+    previous = attach(used_container)
+    assert fail_at_every_change(lambda: runner_for_net1(used_container, previous)) >= 2
 
 
 @needs_vrf
 @pytest.mark.exhaustive
-def test_an_add_killed_half_way_is_cleaned_up_by_del(used: Container) -> None:
-    previous = attach(used)
-    assert kill_at_every_change(lambda: of_net1(used, previous), gc=False) >= 2
+def test_del_cleans_up_after_a_killed_add(used_container: Container) -> None:
+    previous = attach(used_container)
+    assert kill_at_every_change(lambda: runner_for_net1(used_container, previous), gc=False) >= 2
 
 
 @needs_vrf
-def test_without_carrier_the_routes_come_along_too(used: Container) -> None:
-    """What the kernel keeps of IPv6 gets its routes again only when the interface carries frames."""
-    runtime = vrf(used)
-    used.host.run(f"ip link set {runtime.owner.host_ifname} down")
-    wait_for(lambda: used.run("ip route; ip -6 route show default").count("linkdown") > 2, "net1 without carrier")
-    before = of_namespace(used)
+def test_routes_are_moved_without_carrier(used_container: Container) -> None:
+    """The kernel restores IPv6 routes of kept addresses only when the interface has carrier."""
+    runtime = vrf(used_container)
+    used_container.host.run(f"ip link set {runtime.owner.host_ifname} down")
+    wait_for(
+        lambda: used_container.run("ip route; ip -6 route show default").count("linkdown") > 2, "net1 without carrier"
+    )
+    before = of_namespace(used_container)
     runtime.add()
     runtime.check()
     runtime.delete()
-    assert of_namespace(used) == before
+    assert of_namespace(used_container) == before
 
 
 @needs_vrf
-@pytest.mark.parametrize("damage", ["ip link del blue", "ip link del net1", "ip link set net1 nomaster", "true"])
-def test_r17_del_works_whatever_is_gone(container: Container, damage: str) -> None:
-    """The Go plugin fails without the interface."""
+@pytest.mark.parametrize("change", ["ip link del blue", "ip link del net1", "ip link set net1 nomaster", "true"])
+def test_del_succeeds_without_interface_or_vrf(container: Container, change: str) -> None:
+    """Go: DEL fails without the interface."""
     runtime = vrf(container)
     runtime.add()
-    container.run(damage)
+    container.run(change)
     runtime.delete()
     assert "blue" not in container.run("ip -br link")
     runtime.delete()
 
 
 @needs_vrf
-def test_del_leaves_what_is_another_vrfs_or_no_vrf(container: Container) -> None:
+def test_del_keeps_other_vrfs_and_links_of_other_kinds(container: Container) -> None:
     runtime = vrf(container, vrfname="red")
     container.run("ip link add blue type bridge && ip link add green type vrf table 7 && ip link set net1 master green")
     for name in ("blue", "red", ""):
@@ -324,25 +328,27 @@ def test_del_leaves_what_is_another_vrfs_or_no_vrf(container: Container) -> None
 
 @needs_vrf
 @pytest.mark.exhaustive
-def test_what_go_made_ours_checks_and_removes_and_the_other_way_round(
-    used: Container, go_runner: type[PluginRunner]
+def test_both_plugins_check_and_delete_adds_of_the_other(
+    used_container: Container, go_runner: type[PluginRunner]
 ) -> None:
-    previous = attach(used, isDefaultGateway=False)  # that of Debian loses routes, which our CHECK would find
-    theirs = go_runner("vrf", used, ifname="net1", name="n1", previous=previous, vrfname="blue", cniVersion="1.0.0")
-    ours = of_net1(used, previous, cniVersion="1.0.0")
-    before = of_namespace(used)
-    ours.result = theirs.add()
-    ours.check()
-    ours.delete()
-    assert of_namespace(used) == before
-    theirs.result = ours.add()
-    theirs.check()
-    theirs.delete()
-    assert "blue" not in used.run("ip -br link")
+    previous = attach(used_container, isDefaultGateway=False)  # Go 1.1 loses routes, so pycni's CHECK would fail
+    by_go = go_runner(
+        "vrf", used_container, ifname="net1", name="n1", previous=previous, vrfname="blue", cniVersion="1.0.0"
+    )
+    by_pycni = runner_for_net1(used_container, previous, cniVersion="1.0.0")
+    before = of_namespace(used_container)
+    by_pycni.result = by_go.add()
+    by_pycni.check()
+    by_pycni.delete()
+    assert of_namespace(used_container) == before
+    by_go.result = by_pycni.add()
+    by_go.check()
+    by_go.delete()
+    assert "blue" not in used_container.run("ip -br link")
 
 
 @needs_vrf
-def test_status_and_gc(container: Container) -> None:
+def test_status_and_gc_succeed(container: Container) -> None:
     runtime = vrf(container)
     runtime.status()
     runtime.add()
@@ -351,7 +357,7 @@ def test_status_and_gc(container: Container) -> None:
 
 
 @needs_vrf
-def test_the_example_of_its_readme_works(container: Container) -> None:
+def test_example_of_the_readme(container: Container) -> None:
     readme = Path(__file__).parents[2] / "plugins" / "vrf" / "README.md"
     (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     bridge, blue = json.loads(example)["plugins"]
@@ -362,7 +368,7 @@ def test_the_example_of_its_readme_works(container: Container) -> None:
     runtime.delete()
 
 
-def test_a_kernel_without_vrfs_says_so_and_nothing_is_touched(container: Container, kernel_has: Any) -> None:
+def test_error_names_the_missing_link_kind_and_nothing_changes(container: Container, kernel_has: Any) -> None:
     if kernel_has("vrf"):
         pytest.skip("needs a kernel without vrf")
     runtime = vrf(container)
@@ -387,7 +393,9 @@ def test_a_kernel_without_vrfs_says_so_and_nothing_is_touched(container: Contain
         ({"table": 1 << 32}, "table: .*less than 4294967296"),
     ],
 )
-def test_a_wrong_configuration_is_named(container: Container, config: dict[str, Any], message: str) -> None:
+def test_error_for_an_invalid_configuration_names_the_option(
+    container: Container, config: dict[str, Any], message: str
+) -> None:
     runtime = PluginRunner("vrf", container, **{"vrfname": "blue", **config})
     with pytest.raises(CniError, match=message) as caught:
         runtime.add()
@@ -395,7 +403,7 @@ def test_a_wrong_configuration_is_named(container: Container, config: dict[str, 
     runtime.delete()
 
 
-def test_without_a_plugin_before_it_or_without_the_interface_it_says_so(container: Container) -> None:
+def test_add_requires_prev_result_and_the_interface(container: Container) -> None:
     runtime = PluginRunner("vrf", container, vrfname="blue")
     with pytest.raises(CniError, match="Required prevResult missing"):
         runtime.add()
@@ -405,7 +413,7 @@ def test_without_a_plugin_before_it_or_without_the_interface_it_says_so(containe
 
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
-def test_del_works_without_the_namespace(container: Container, netns: str) -> None:
+def test_del_succeeds_without_the_namespace(container: Container, netns: str) -> None:
     runtime = PluginRunner("vrf", container, vrfname="blue")
     runtime.netns = netns
     runtime.delete()

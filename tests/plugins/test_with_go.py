@@ -1,6 +1,6 @@
-"""Lives that change hands between the Go plugins and ours: what one has made, the other checks and removes.
+"""The Go plugins and pycni handle each other's attachments: bridge and ptp.
 
-The older Go plugins end at version 1.0.0 and masquerade by iptables alone, whatever the configuration says.
+Go 1.1 supports CNI versions up to 1.0.0, and masquerades with iptables whatever the configuration says.
 """
 
 from typing import Any
@@ -30,143 +30,148 @@ by_backend = pytest.mark.parametrize(
 both_plugins = pytest.mark.parametrize("plugin", ["bridge", "ptp"])
 
 
-def runtime(
-    kind: type[PluginRunner], plugin: str, container: Container, ifname: str = "eth0", **config: Any
+def runner(
+    runner_class: type[PluginRunner], plugin: str, container: Container, ifname: str = "eth0", **config: Any
 ) -> PluginRunner:
-    """A runtime of either kind for a masqueraded attachment.
+    """Return a runner of either implementation for a masqueraded attachment.
 
-    A second interface has no default routes, and with ptp, where Go's fails with two in one subnet, another subnet.
+    A second interface has no default routes. With ptp it has another subnet, since Go's ptp fails with two interfaces
+    in one subnet.
     """
     second = OTHER_SUBNETS if plugin == "ptp" else {**DUAL, "routes": []}
     ipam = DUAL if ifname == "eth0" else second
     options = {"cniVersion": "1.0.0", **CONFIG[plugin], "ipam": ipam, **config}
-    return kind(plugin, container, ifname=ifname, **options)
+    return runner_class(plugin, container, ifname=ifname, **options)
 
 
-def settled(kind: type[PluginRunner], plugin: str, container: Container) -> set[str]:
-    """The host after a life has made what is shared: the bridge, the tables of the firewall."""
+def host_with_shared_state(runner_class: type[PluginRunner], plugin: str, container: Container) -> set[str]:
+    """Create the shared state, the bridge and the firewall tables, with ADD and DEL; return the host's snapshot."""
     by_iptables, by_nftables = {"ipMasqBackend": "iptables"}, {"ipMasqBackend": "nftables"}
-    for each, backend in ((kind, {}), (kind, by_nftables), (PluginRunner, by_iptables)):
-        first = runtime(each, plugin, container, **backend)
+    for each, backend in ((runner_class, {}), (runner_class, by_nftables), (PluginRunner, by_iptables)):
+        first = runner(each, plugin, container, **backend)
         first.add()
-        handed_over(first, runtime(PluginRunner, plugin, container, **backend)).delete()
+        with_result_of(first, runner(PluginRunner, plugin, container, **backend)).delete()
     return of_host(container.host)
 
 
-def handed_over(giver: PluginRunner, taker: PluginRunner) -> PluginRunner:
-    """The taker with what the giver's runtime remembers."""
-    taker.result = giver.result
-    return taker
+def with_result_of(source: PluginRunner, target: PluginRunner) -> PluginRunner:
+    """Give `target` the result of `source`; return `target`."""
+    target.result = source.result
+    return target
 
 
 @both_plugins
 @by_backend
-def test_a_go_add_is_checked_and_removed_by_ours(
+def test_check_and_del_accept_an_add_of_the_go_plugin(
     container: Container, go_runner: type[PluginRunner], plugin: str, backend: dict[str, str], outside: Container
 ) -> None:
-    before, inside = settled(go_runner, plugin, container), of_namespace(container)
-    theirs = runtime(go_runner, plugin, container, **backend)
-    theirs.add()
+    before, inside = host_with_shared_state(go_runner, plugin, container), of_namespace(container)
+    by_go = runner(go_runner, plugin, container, **backend)
+    by_go.add()
     assert container.pings("192.0.2.2")
-    ours = handed_over(theirs, runtime(PluginRunner, plugin, container, **backend))
-    ours.check()
-    ours.delete()
+    by_pycni = with_result_of(by_go, runner(PluginRunner, plugin, container, **backend))
+    by_pycni.check()
+    by_pycni.delete()
     assert of_host(container.host) == before
     assert of_namespace(container) == inside
-    ours.delete()
+    by_pycni.delete()
 
 
 @both_plugins
-def test_our_add_is_checked_and_removed_by_go(
+def test_go_plugin_checks_and_deletes_an_add_of_pycni(
     container: Container, go_runner: type[PluginRunner], plugin: str, outside: Container
 ) -> None:
-    before, inside = settled(go_runner, plugin, container), of_namespace(container)
-    ours = runtime(PluginRunner, plugin, container, ipMasqBackend="iptables")
-    ours.add()
+    before, inside = host_with_shared_state(go_runner, plugin, container), of_namespace(container)
+    by_pycni = runner(PluginRunner, plugin, container, ipMasqBackend="iptables")
+    by_pycni.add()
     assert container.pings("192.0.2.2")
-    theirs = handed_over(ours, runtime(go_runner, plugin, container, ipMasqBackend="iptables"))
-    theirs.check()
-    theirs.delete()
+    by_go = with_result_of(by_pycni, runner(go_runner, plugin, container, ipMasqBackend="iptables"))
+    by_go.check()
+    by_go.delete()
     assert of_host(container.host) == before
     assert of_namespace(container) == inside
 
 
 @both_plugins
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
-def test_r09_what_go_made_goes_without_the_namespace_and_without_a_result(
+def test_del_removes_rules_of_the_go_plugin_without_namespace_and_prev_result(
     container: Container, go_runner: type[PluginRunner], plugin: str, netns: str
 ) -> None:
-    before = settled(go_runner, plugin, container)
-    runtime(go_runner, plugin, container).add()
-    ours = runtime(PluginRunner, plugin, container)
-    ours.netns = netns
-    ours.delete()
-    # Without the namespace nobody can tell which cable on the host it was; the kernel removes it with the namespace.
+    before = host_with_shared_state(go_runner, plugin, container)
+    runner(go_runner, plugin, container).add()
+    by_pycni = runner(PluginRunner, plugin, container)
+    by_pycni.netns = netns
+    by_pycni.delete()
+    # Without the namespace, the host's end of the veth pair is unknown. The kernel deletes it with the namespace.
     left = of_host(container.host) - before
     assert [line for line in left if not line.startswith(("link veth", "address veth", "route"))] == []
 
 
 @both_plugins
-def test_gc_removes_what_go_has_in_iptables_of_containers_that_are_gone(
+def test_gc_removes_iptables_rules_of_the_go_plugin_without_a_valid_attachment(
     containers: list[Container], go_runner: type[PluginRunner], plugin: str
 ) -> None:
-    alive, dead, _ = (runtime(go_runner, plugin, each) for each in containers)
+    alive, dead, _ = (runner(go_runner, plugin, each) for each in containers)
     alive.add()
     dead.add()
-    ours = handed_over(alive, runtime(PluginRunner, plugin, containers[0], cniVersion="1.1.0"))
-    ours.gc(ours)
+    by_pycni = with_result_of(alive, runner(PluginRunner, plugin, containers[0], cniVersion="1.1.0"))
+    by_pycni.gc(by_pycni)
     host = containers[0].host
     assert dead.owner.container_name("CNI-", 28) not in host.run("iptables-save -t nat; ip6tables-save -t nat")
-    ours.check()
+    by_pycni.check()
 
 
 @both_plugins
-def test_r07_of_two_interfaces_by_go_ours_removes_one(
+def test_del_of_one_of_two_interfaces_of_the_go_plugin_keeps_the_other(
     container: Container, go_runner: type[PluginRunner], plugin: str
 ) -> None:
-    first, second = runtime(go_runner, plugin, container), runtime(go_runner, plugin, container, "eth1")
+    first, second = runner(go_runner, plugin, container), runner(go_runner, plugin, container, "eth1")
     first.add()
     second.add()
-    handed_over(second, runtime(PluginRunner, plugin, container, "eth1")).delete()
-    ours = handed_over(first, runtime(PluginRunner, plugin, container))
-    ours.check()
-    ours.delete()
+    with_result_of(second, runner(PluginRunner, plugin, container, "eth1")).delete()
+    by_pycni = with_result_of(first, runner(PluginRunner, plugin, container))
+    by_pycni.check()
+    by_pycni.delete()
     assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
 
 
-def test_the_second_interface_may_be_the_other_sides(container: Container, go_runner: type[PluginRunner]) -> None:
-    theirs = runtime(go_runner, "ptp", container)
-    ours = runtime(PluginRunner, "ptp", container, "eth1", ipMasqBackend="iptables")
-    theirs.add()
-    ours.add()
-    handed_over(theirs, runtime(PluginRunner, "ptp", container)).check()
-    ours.check()
-    ours.delete()
-    handed_over(theirs, runtime(PluginRunner, "ptp", container)).check()
-    theirs.delete()
-    assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
-
-
-def test_where_nftables_is_named_what_is_in_iptables_does_not_count(
+def test_two_interfaces_can_be_added_by_different_implementations(
     container: Container, go_runner: type[PluginRunner]
 ) -> None:
-    theirs = runtime(go_runner, "ptp", container, ipMasqBackend="iptables")
-    theirs.add()
-    ours = handed_over(theirs, runtime(PluginRunner, "ptp", container, ipMasqBackend="nftables"))
-    with pytest.raises(CniError, match="is missing in nftables"):
-        ours.check()
-    ours.delete()
+    by_go = runner(go_runner, "ptp", container)
+    by_pycni = runner(PluginRunner, "ptp", container, "eth1", ipMasqBackend="iptables")
+    by_go.add()
+    by_pycni.add()
+    with_result_of(by_go, runner(PluginRunner, "ptp", container)).check()
+    by_pycni.check()
+    by_pycni.delete()
+    with_result_of(by_go, runner(PluginRunner, "ptp", container)).check()
+    by_go.delete()
     assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
 
 
-def test_both_make_the_same_rules(containers: list[Container], go_runner: type[PluginRunner], host: Host) -> None:
-    theirs = runtime(go_runner, "bridge", containers[0])
-    theirs.add()
-    made = _rules(host, theirs)
-    theirs.delete()
-    ours = runtime(PluginRunner, "bridge", containers[0], ipMasqBackend="iptables", ipam=_fixed(theirs))
-    ours.add()
-    assert _rules(host, ours) == made
+def test_check_with_backend_nftables_ignores_rules_in_iptables(
+    container: Container, go_runner: type[PluginRunner]
+) -> None:
+    by_go = runner(go_runner, "ptp", container, ipMasqBackend="iptables")
+    by_go.add()
+    by_pycni = with_result_of(by_go, runner(PluginRunner, "ptp", container, ipMasqBackend="nftables"))
+    with pytest.raises(CniError, match="is missing in nftables"):
+        by_pycni.check()
+    by_pycni.delete()
+    assert "CNI-" not in container.host.run("iptables-save -t nat; ip6tables-save -t nat")
+
+
+def test_rules_are_the_same_as_the_go_plugins(
+    containers: list[Container], go_runner: type[PluginRunner], host: Host
+) -> None:
+    by_go = runner(go_runner, "bridge", containers[0])
+    by_go.add()
+    go_rules = _rules(host, by_go)
+    by_go.delete()
+    by_pycni = runner(PluginRunner, "bridge", containers[0], ipMasqBackend="iptables", ipam=_static_ipam(by_go))
+    by_pycni.add()
+    assert _rules(host, by_pycni) == go_rules
 
 
 @pytest.mark.newer_go
@@ -182,12 +187,12 @@ def test_both_make_the_same_rules(containers: list[Container], go_runner: type[P
     ],
     ids=str,
 )
-def test_both_put_ports_into_the_same_vlans(
+def test_vlans_of_ports_are_the_same_as_the_go_plugins(
     container: Container, go_runner: type[PluginRunner], host: Host, options: dict[str, Any]
 ) -> None:
     found = []
-    for kind in (go_runner, PluginRunner):
-        attachment = runtime(kind, "bridge", container, ipMasq=False, **options)
+    for runner_class in (go_runner, PluginRunner):
+        attachment = runner(runner_class, "bridge", container, ipMasq=False, **options)
         attachment.add()
         found.append(sorted(str(port["vlans"]) for port in host.json("bridge -j vlan")))
         attachment.delete()
@@ -195,14 +200,14 @@ def test_both_put_ports_into_the_same_vlans(
     assert found[0] == found[1]
 
 
-def _fixed(theirs: PluginRunner) -> dict[str, Any]:
-    addresses = [{"address": ip["address"], "gateway": ip["gateway"]} for ip in (theirs.result or {})["ips"]]
+def _static_ipam(by_go: PluginRunner) -> dict[str, Any]:
+    addresses = [{"address": ip["address"], "gateway": ip["gateway"]} for ip in (by_go.result or {})["ips"]]
     return {"type": "static", "addresses": addresses}
 
 
-def _rules(host: Host, of: PluginRunner) -> list[str]:
+def _rules(host: Host, attachment: PluginRunner) -> list[str]:
     lines = host.run("iptables-save -t nat; ip6tables-save -t nat").splitlines()
     rules = [line for line in lines if line.startswith(("-A", ":CNI-"))]
     assert len(rules) == 8
-    assert all(of.owner.container_name("CNI-", 28) in rule for rule in rules)
+    assert all(attachment.owner.container_name("CNI-", 28) in rule for rule in rules)
     return rules

@@ -40,7 +40,7 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -141,8 +141,8 @@ class Lan:
         log = self.directory / "server.log"
         log.unlink(missing_ok=True)
         self.server = Process(self.router, log, *command)
-        wait_for(lambda: ready in self.said() or not self._is_running(), "the DHCP server")
-        assert self._is_running(), self.said()
+        wait_for(lambda: ready in self.log_text() or not self._is_running(), "the DHCP server")
+        assert self._is_running(), self.log_text()
         return self.server
 
     def _is_running(self) -> bool:
@@ -166,10 +166,10 @@ class Lan:
         with sniffer:
             yield received
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         """Return the log of the server since its start."""
         assert self.server is not None
-        return self.server.said()
+        return self.server.log_text()
 
     def stop_server(self) -> None:
         if self.server is not None:
@@ -221,7 +221,7 @@ class LeaseDaemon:
         command = [sys.executable, "-m", "pycni", "dhcp-daemon", "-socketpath", self.socket, "-lookevery", "100ms"]
         self._process = Process(None, self._log, *command, *flags)
         wait_for(lambda: self.is_listening() or not self.is_running(), "the lease daemon", seconds=20)
-        assert self.is_running(), self.said()
+        assert self.is_running(), self.log_text()
         return self._process
 
     def is_running(self) -> bool:
@@ -240,7 +240,7 @@ class LeaseDaemon:
         self.stop()
         self.start(*flags)
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
 
     def records(self) -> list[dict[str, Any]]:
@@ -279,7 +279,7 @@ class ResidentServer:
             None, self.log, sys.executable, "-m", "pycni", "serve", "--socket", self.socket, *options
         )
         ready = f"serving at {self.socket} as {self._process.pid}"
-        wait_for(lambda: ready in self.said(), "the server", seconds=30)
+        wait_for(lambda: ready in self.log_text(), "the server", seconds=30)
 
     @contextmanager
     def serving_here(self, *, workers: int) -> Iterator[None]:
@@ -303,7 +303,7 @@ class ResidentServer:
         assert self._process is not None
         return self._process.pid
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text()
 
     def attachment(self, plugin: str, container: Container, **config: Any) -> ExecutableRunner:

@@ -34,7 +34,7 @@ def test_lease_is_acquired_used_and_released(
     runtime.check()
     runtime.delete()
     assert lease_daemon.records() == []
-    wait_for(lambda: f"DHCPRELEASE of {ip['address'].partition('/')[0]}" in lan.said(), "the release")
+    wait_for(lambda: f"DHCPRELEASE of {ip['address'].partition('/')[0]}" in lan.log_text(), "the release")
 
 
 def test_example_of_the_readme(lan: Lan, lease_daemon: LeaseDaemon, container: Container) -> None:
@@ -47,7 +47,7 @@ def test_example_of_the_readme(lan: Lan, lease_daemon: LeaseDaemon, container: C
     assert [route["dst"] for route in runtime.add()["routes"]] == ["10.99.0.0/16", "10.98.1.0/24", "0.0.0.0/0"]
     runtime.check()
     runtime.delete()
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
 
 def test_lease_is_acquired_from_dnsmasq_and_released(
@@ -58,7 +58,7 @@ def test_lease_is_acquired_from_dnsmasq_and_released(
     address = runtime.add()["ips"][0]["address"]
     assert addresses_of(container) == [address]
     runtime.delete()
-    wait_for(lambda: f"DHCPRELEASE(eth0) {address.partition('/')[0]}" in lan.said(), "the release")
+    wait_for(lambda: f"DHCPRELEASE(eth0) {address.partition('/')[0]}" in lan.log_text(), "the release")
 
 
 def test_client_id_is_the_same_as_the_go_plugins(
@@ -100,7 +100,7 @@ def test_skip_default_requests_only_the_named_options(
     result = bridge(request=[{"skipDefault": True, "option": "subnet-mask"}]).add()
     assert "dns" not in result or not result["dns"]
     assert "routes" not in result
-    assert "requested options: 1:netmask\n" in lan.said()
+    assert "requested options: 1:netmask\n" in lan.log_text()
 
 
 def test_default_options_are_requested_if_none_is_named(
@@ -111,7 +111,7 @@ def test_default_options_are_requested_if_none_is_named(
     result = bridge(request=[{"skipDefault": True}]).add()
     assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.55.0.1"}]
     assert result["dns"]["nameservers"] == ["10.55.0.53"]
-    assert "requested options: 1:netmask, 3:router, 15:domain-name, 6:dns-server\n" in lan.said()
+    assert "requested options: 1:netmask, 3:router, 15:domain-name, 6:dns-server\n" in lan.log_text()
 
 
 def test_requested_options_come_first_and_may_be_names_or_numbers(
@@ -119,7 +119,7 @@ def test_requested_options_come_first_and_may_be_names_or_numbers(
 ) -> None:
     lan.dnsmasq()
     bridge(request=[{"option": "121"}, {"option": "interface-mtu"}, {"option": "routers"}]).add()
-    lines = ", ".join(re.findall(r"requested options: (.*)", lan.said())).split(", ")
+    lines = ", ".join(re.findall(r"requested options: (.*)", lan.log_text())).split(", ")
     numbers = [int(part.partition(":")[0]) for part in lines if part][:8]
     assert numbers == [121, 26, 3, 1, 6, 15, 119, 42]
 
@@ -184,10 +184,10 @@ def test_provided_options_are_sent_to_the_server(
     )
     runtime.cni_args = "IgnoreUnknown=1;K8S_POD_NAME=web-0"
     runtime.add()
-    said = lan.said()
-    assert "client provides name: web-0" in said
-    assert "vendor class: acme-vendor" in said
-    assert "user class: gold" in said
+    log_text = lan.log_text()
+    assert "client provides name: web-0" in log_text
+    assert "vendor class: acme-vendor" in log_text
+    assert "user class: gold" in log_text
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_gc_releases_leases_without_a_valid_attachment(
     assert sorted(record["client"]["containerId"] for record in lease_daemon.records()) == sorted(
         runtime.container.id for runtime in (valid, other_network)
     )
-    wait_for(lambda: f"DHCPRELEASE of {address}" in lan.said(), "the release")
+    wait_for(lambda: f"DHCPRELEASE of {address}" in lan.log_text(), "the release")
 
 
 def test_repeated_add_reuses_the_lease(
@@ -337,7 +337,7 @@ def test_repeated_add_reuses_the_lease(
     repeated = PluginRunner("dhcp", container, ipam=runtime.config["ipam"])
     result = repeated.add()
     assert result["ips"][0]["address"] == first["ips"][0]["address"]
-    assert lan.said().count("DHCPDISCOVER") <= 2
+    assert lan.log_text().count("DHCPDISCOVER") <= 2
     assert len(lease_daemon.records()) == 1
 
 
@@ -375,7 +375,7 @@ def test_lease_is_acquired_for_an_existing_macvlan_link(
     container.run(f"ip addr add {address} dev eth0")
     assert container.pings("10.55.0.1")
     runtime.delete()
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
 
 def test_macvlan_acquires_announces_and_releases_a_lease(
@@ -403,7 +403,7 @@ def test_macvlan_acquires_announces_and_releases_a_lease(
     runtime.check()
     runtime.delete()
     assert lease_daemon.records() == []
-    wait_for(lambda: f"DHCPRELEASE of {address}" in lan.said(), "the release")
+    wait_for(lambda: f"DHCPRELEASE of {address}" in lan.log_text(), "the release")
 
 
 def test_add_fails_if_no_server_answers(lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:

@@ -19,8 +19,8 @@ def test_failed_add_leaves_nothing_behind(lan: Lan, lease_daemon: LeaseDaemon, b
     lan.isc()
     assert fail_at_every_change(bridge) > 3
     assert lease_daemon.records() == []
-    assert lan.said().count("DHCPACK") > 1
-    wait_for(lambda: lan.said().count("DHCPRELEASE") > 1, "the release of leases acquired before a failure")
+    assert lan.log_text().count("DHCPACK") > 1
+    wait_for(lambda: lan.log_text().count("DHCPRELEASE") > 1, "the release of leases acquired before a failure")
 
 
 @pytest.mark.exhaustive

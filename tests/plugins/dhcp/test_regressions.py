@@ -75,7 +75,7 @@ def test_address_in_use_is_declined_and_another_one_acquired(
         assert ip_of(runtime.add()) == f"{SUBNET}.101/24"
         (decline,) = [frame for frame in frames() if frame.kind == 4]
     assert set(decline.options) == {50, 53, 54, 61}
-    assert f"DHCPDECLINE of {SUBNET}.100" in lan.said()
+    assert f"DHCPDECLINE of {SUBNET}.100" in lan.log_text()
     assert f"{SUBNET}.10" not in container.run("ip -4 neigh show nud all")
     assert container.pings(f"{SUBNET}.100")
 
@@ -98,7 +98,7 @@ def test_conflicting_address_is_accepted_without_decline_conflicts(
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
     runtime = bridge(provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
     assert ip_of(runtime.add()) == f"{SUBNET}.100/24"
-    assert "DHCPDECLINE" not in lan.said()
+    assert "DHCPDECLINE" not in lan.log_text()
 
 
 # CHECK and restarts
@@ -109,13 +109,13 @@ def test_check_sends_nothing_to_the_server(lan: Lan, lease_daemon: LeaseDaemon, 
     lan.isc()
     runtime = bridge()
     runtime.add()
-    before = lan.said().count("DHCP")
+    before = lan.log_text().count("DHCP")
     runtime.check()
     runtime.delete()
     with pytest.raises(CniError, match="no DHCP lease for eth0"):
         PluginRunner("dhcp", runtime.container, ipam=runtime.config["ipam"]).check()
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
-    assert lan.said().count("DHCP") == before + 1
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
+    assert lan.log_text().count("DHCP") == before + 1
     assert lease_daemon.records() == []
 
 
@@ -135,7 +135,7 @@ def test_leases_survive_a_restart_of_the_daemon(
     assert addresses_of(container) == [address]
     runtime.check()
     runtime.delete()
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
 
 def test_lease_that_expires_without_a_daemon_is_acquired_again(
@@ -145,13 +145,15 @@ def test_lease_that_expires_without_a_daemon_is_acquired_again(
     runtime = bridge()
     address = ip_of(runtime.add())
     lease_daemon.stop()
-    end = lan.said()
+    end = lan.log_text()
     wait_for(lambda: _boot_time() > _expiry(lease_daemon), "the end of the lease", seconds=TIMEOUT)
     lan.isc(seconds=600)
     lease_daemon.start()
-    wait_for(lambda: not lease_of(lease_daemon)["withdrawn"] and "DHCPACK" in lan.said(), "a lease", seconds=TIMEOUT)
+    wait_for(
+        lambda: not lease_of(lease_daemon)["withdrawn"] and "DHCPACK" in lan.log_text(), "a lease", seconds=TIMEOUT
+    )
     wait_for(lambda: addresses_of(container) == [address], "the address")
-    assert "DHCPDISCOVER" in lan.said(), end
+    assert "DHCPDISCOVER" in lan.log_text(), end
 
 
 def _boot_time() -> float:
@@ -171,7 +173,7 @@ def test_del_without_a_daemon_releases_the_lease(
     runtime.add()
     lease_daemon.stop(signal.SIGKILL)
     runtime.delete()
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
     assert lease_daemon.records() == []
     runtime.delete()
 
@@ -185,7 +187,7 @@ def test_gc_without_a_daemon_releases_the_lease(
     lease_daemon.stop(signal.SIGKILL)
     runtime.gc()
     assert lease_daemon.records() == []
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
 
 def test_gc_continues_after_a_lease_that_cannot_be_removed(
@@ -201,7 +203,7 @@ def test_gc_continues_after_a_lease_that_cannot_be_removed(
     with pytest.raises(CniError, match="cannot remove the DHCP lease .*is a directory"):
         runtimes[0].gc()
     assert list(lease_daemon.leases.glob("*.json")) == [stuck]
-    wait_for(lambda: lan.said().count("DHCPRELEASE") == 3, "the releases")
+    wait_for(lambda: lan.log_text().count("DHCPRELEASE") == 3, "the releases")
     stuck.rmdir()
 
 
@@ -230,10 +232,10 @@ def test_broadcast_flag_makes_servers_broadcast_their_answers(
     lan.dnsmasq()
     stopped_daemon.start()
     bridge(to=containers[0]).add()
-    assert "broadcast response" not in lan.said()
+    assert "broadcast response" not in lan.log_text()
     stopped_daemon.restart("-broadcast=true")
     bridge(to=containers[1]).add()
-    assert "broadcast response" in lan.said()
+    assert "broadcast response" in lan.log_text()
 
 
 def test_daemon_starts_if_a_stale_socket_exists(stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
@@ -383,7 +385,7 @@ def test_lease_is_rebound_by_another_server(
     lan.dnsmasq(*timers)
     wait_for(lambda: lease_of(lease_daemon)["server"] == f"{SUBNET}.2", "the rebinding", seconds=TIMEOUT)
     assert addresses_of(container) == [address]
-    assert "no server answers about" in lease_daemon.said()
+    assert "no server answers about" in lease_daemon.log_text()
     assert not lease_of(lease_daemon)["withdrawn"]
 
 
@@ -483,7 +485,7 @@ def test_lease_ends_if_the_netns_path_refers_to_another_namespace(
     os.dup2(other.netns.fd, first.netns.fd)
     wait_for(lambda: lease_daemon.records() == [], "the end of the lease")
     assert addresses_of(other) == ["10.9.0.1/24"]
-    assert "is another namespace by now" in lease_daemon.said()
+    assert "is another namespace by now" in lease_daemon.log_text()
 
 
 def test_daemon_does_not_keep_namespaces_open(
@@ -510,7 +512,7 @@ def test_bridge_del_releases_the_lease_before_it_deletes_the_link(
     record = lease_of(lease_daemon)
     assert record["serverMac"] == server["address"]
     runtime.delete()
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
     leases = (lan.directory / "dhcpd.leases").read_text()
     assert "binding state free" in leases.rpartition("lease ")[2]
 
@@ -524,7 +526,7 @@ def test_del_ends_a_concurrent_add_that_waits_for_a_server(
     runtime = bridge()
     with ThreadPoolExecutor(1) as pool:
         adding = pool.submit(lambda: (host.netns.enter_permanently(), runtime.add()))
-        wait_for(lambda: "acquiring a lease" in lease_daemon.said(), "the ADD")
+        wait_for(lambda: "acquiring a lease" in lease_daemon.log_text(), "the ADD")
         PluginRunner("dhcp", container, ipam=runtime.config["ipam"]).delete()
         with pytest.raises(CniError, match="was ended by its DEL") as ended:
             adding.result(20)
@@ -542,10 +544,10 @@ def test_no_lease_is_acquired_for_a_killed_caller(
             runtime.add()
         finally:
             os._exit(1)
-    wait_for(lambda: "acquiring a lease" in lease_daemon.said(), "the ADD")
+    wait_for(lambda: "acquiring a lease" in lease_daemon.log_text(), "the ADD")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait_for(lambda: "nobody waits for a lease any more" in lease_daemon.said(), "the lease daemon")
+    wait_for(lambda: "nobody waits for a lease any more" in lease_daemon.log_text(), "the lease daemon")
     assert lease_daemon.records() == []
     lan.isc()
     runtime.delete()
@@ -570,7 +572,7 @@ def test_unreadable_lease_file_is_ignored(lan: Lan, stopped_daemon: LeaseDaemon,
     runtime = bridge()
     runtime.add()
     runtime.delete()
-    assert "broken.json cannot be understood" in stopped_daemon.said()
+    assert "broken.json cannot be understood" in stopped_daemon.log_text()
 
 
 @pytest.mark.parametrize(

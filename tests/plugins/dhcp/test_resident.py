@@ -35,7 +35,7 @@ def test_lease_is_renewed_and_released_after_a_restart_of_the_server(
     runtime.check()
     runtime.delete()
     assert server.records() == []
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
 
 def test_calls_import_no_module(
@@ -56,7 +56,7 @@ def test_calls_import_no_module(
     runtime.add()
     runtime.check()
     runtime.delete()
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
     runtime.gc()
     server.stop()
     assert loaded() == []
@@ -72,7 +72,7 @@ def test_calls_that_wait_for_a_lease_do_not_block_other_calls(
     with server.serving_here(workers=1), ThreadPoolExecutor(len(waiting)) as pool:
         adding = [pool.submit(lambda r=runtime: (host.netns.enter_permanently(), r.add())) for runtime in waiting]
         for number in range(1, len(waiting) + 1):
-            wait_for(lambda n=number: lease_daemon.said().count("acquiring a lease") >= n, "the ADDs", seconds=30)
+            wait_for(lambda n=number: lease_daemon.log_text().count("acquiring a lease") >= n, "the ADDs", seconds=30)
         assert quick.add()["ips"][0]["address"] == "10.1.0.2/24"
         assert not any(one.done() for one in adding)
         lan.isc()
@@ -91,11 +91,11 @@ def test_server_takes_over_the_leases_when_the_daemon_stops(
     lan.isc()
     stopped_daemon.start()
     server.start()
-    assert "another keeper of DHCP leases listens" in server.said()
+    assert "another keeper of DHCP leases listens" in server.log_text()
     runtime = server.bridge_attachment(container)
     runtime.add()
     stopped_daemon.stop()
-    wait_for(lambda: "keeping DHCP leases at" in server.said(), "the server's lease daemon", seconds=20)
+    wait_for(lambda: "keeping DHCP leases at" in server.log_text(), "the server's lease daemon", seconds=20)
     runtime.check()
     runtime.delete()
     assert server.records() == []

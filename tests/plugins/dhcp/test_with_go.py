@@ -30,10 +30,10 @@ def go_daemon(go_plugins: "GoPlugins", tmp_path: Path) -> Iterator[Path]:
     daemon.stop()
 
 
-def mixed_directory(directory: Path, go_plugins: "GoPlugins", *, ours: str) -> Path:
-    """Create a plugin directory with the plugin `ours` of pycni and the other one of Go."""
-    installation.install(directory, [ours], directory.with_name("state"), python=True)
-    for plugin in {"bridge", "dhcp"} - {ours}:
+def mixed_directory(directory: Path, go_plugins: "GoPlugins", *, pycni_plugin: str) -> Path:
+    """Create a plugin directory with one plugin of pycni and the other one of Go."""
+    installation.install(directory, [pycni_plugin], directory.with_name("state"), python=True)
+    for plugin in {"bridge", "dhcp"} - {pycni_plugin}:
         (directory / plugin).symlink_to(go_plugins.directory / plugin)
     return directory
 
@@ -71,19 +71,19 @@ def test_result_is_the_same_as_the_go_plugins(
     lan: Lan, lease_daemon: LeaseDaemon, go_plugins: "GoPlugins", go_daemon: Path, container: Container
 ) -> None:
     lan.isc()
-    theirs = call(go_plugins.directory, go_daemon, container, "ADD")
-    call(go_plugins.directory, go_daemon, container, "DEL", prevResult=theirs)
+    go_result = call(go_plugins.directory, go_daemon, container, "ADD")
+    call(go_plugins.directory, go_daemon, container, "DEL", prevResult=go_result)
     runtime = PluginRunner(
         "bridge", container, bridge=BRIDGE, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)}
     )
-    assert ipam_part(runtime.add()) == ipam_part(theirs)
+    assert ipam_part(runtime.add()) == ipam_part(go_result)
 
 
 def test_go_bridge_works_with_pycni_dhcp(
     lan: Lan, lease_daemon: LeaseDaemon, go_plugins: "GoPlugins", container: Container, tmp_path: Path
 ) -> None:
     lan.isc()
-    directory = mixed_directory(tmp_path / "bin", go_plugins, ours="dhcp")
+    directory = mixed_directory(tmp_path / "bin", go_plugins, pycni_plugin="dhcp")
     result = call(directory, lease_daemon.socket, container, "ADD")
     call(directory, lease_daemon.socket, container, "CHECK", prevResult=result)
     call(directory, lease_daemon.socket, container, "DEL", prevResult=result)
@@ -94,7 +94,7 @@ def test_pycni_bridge_del_releases_a_lease_of_go_dhcp(
     lan: Lan, go_plugins: "GoPlugins", go_daemon: Path, container: Container, tmp_path: Path
 ) -> None:
     lan.isc()
-    directory = mixed_directory(tmp_path / "bin", go_plugins, ours="bridge")
+    directory = mixed_directory(tmp_path / "bin", go_plugins, pycni_plugin="bridge")
     result = call(directory, go_daemon, container, "ADD")
     call(directory, go_daemon, container, "DEL", prevResult=result)
-    wait_for(lambda: "DHCPRELEASE" in lan.said(), "the release")
+    wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")

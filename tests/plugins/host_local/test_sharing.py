@@ -130,7 +130,7 @@ def test_random_sequences_of_calls_have_the_same_effect_with_both_plugins(
         container_id, ifname = f"c{events.randrange(5)}", events.choice(["eth0", "eth0", "net1"])
         cni_args = f"IP={events.choice(requestable)}" if command == "ADD" and events.random() < 0.2 else ""
         outcomes = []
-        for call, directory in ((host_local, "ours"), (go_host_local, "gos")):
+        for call, directory in ((host_local, "pycni"), (go_host_local, "go")):
             ipam = {"ranges": [RANGES[name]], "dataDir": str(data_dir / directory)}
             try:
                 result = call(command, container_id, ifname=ifname, cni_args=cni_args, ipam=ipam, cniVersion="1.0.0")
@@ -138,11 +138,11 @@ def test_random_sequences_of_calls_have_the_same_effect_with_both_plugins(
             except CniError as error:
                 outcomes.append(error.msg)
         assert outcomes[0] == outcomes[1], (command, container_id, ifname, cni_args)
-        ours, gos = (
+        pycni_files, go_files = (
             {file.name: file.read_bytes() for file in directory.iterdir()} if directory.exists() else {}
-            for directory in (data_dir / "ours" / "mynet", data_dir / "gos" / "mynet")
+            for directory in (data_dir / "pycni" / "mynet", data_dir / "go" / "mynet")
         )
-        assert ours == gos or not ours  # DEL by pycni creates no store
+        assert pycni_files == go_files or not pycni_files  # DEL by pycni creates no store
 
 
 def test_each_plugin_waits_for_the_lock_of_the_other(host_local: Call, go_host_local: Call, store: Path) -> None:
@@ -153,10 +153,10 @@ def test_each_plugin_waits_for_the_lock_of_the_other(host_local: Call, go_host_l
     waiting.start()
     wait_for(lambda: _is_locked(store / "lock"), "Go's plugin has the lock")
     with (
-        Store(str(store.parent), "mynet") as ours,
+        Store(str(store.parent), "mynet") as pycni_store,
         pytest.raises(CniError, match=r"held by process \d+ \(host-local\)"),
     ):
-        ours.locked(patience=0).__enter__()
+        pycni_store.locked(patience=0).__enter__()
     with open(store / "pipe", "w"):  # noqa: PTH123 - it reads from the pipe as soon as there is a writer
         (store / "pipe").unlink()  # once per range set
     waiting.join()
