@@ -85,7 +85,7 @@ class DhcpConfig(NetConf):
             found[code] = data
         return found
 
-    def complaints(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """Every option that is none."""
         for i, requested in enumerate(self.ipam.request):
             if requested.option:

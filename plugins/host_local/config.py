@@ -117,7 +117,7 @@ class HostLocalConfig(NetConf):
             )
         return sets
 
-    def complaints(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """Every range that is none; if they all are, what is wrong with them together."""
         ipam = self.ipam
         named = {f"ipam.ranges[{i}][{j}]": one for i, ranges in enumerate(ipam.ranges) for j, one in enumerate(ranges)}

@@ -88,7 +88,7 @@ class StaticConfig(NetConf):
             )
         return tuple(addresses)
 
-    def complaints(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """Yield an error for each invalid address, or if there is none, for all of them together."""
         errors = enumerate(map(_address_error, self.ipam.addresses))
         found = [f"ipam.addresses[{i}]: {error}" for i, error in errors if error]

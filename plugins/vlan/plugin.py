@@ -25,7 +25,7 @@ class VlanConfig(MasterConf):
             raise ValueError(f"invalid VLAN ID {vlan} (must be between 0 and 4094)")
         return vlan
 
-    def complaints(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """Yield the error for a missing `master`: DEL accepts it, ADD and CHECK do not."""
         if not self.master:
             yield f"master: {_NO_MASTER}"

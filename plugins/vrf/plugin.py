@@ -28,7 +28,7 @@ class VrfConfig(NetConf):
             raise ConfigError(_NO_NAME, details='"vrfname" is missing')
         return self.vrfname
 
-    def complaints(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """Yield the error for a missing `vrfname`."""
         if not self.vrfname:
             yield f"vrfname: {_NO_NAME}"

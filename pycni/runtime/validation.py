@@ -135,6 +135,6 @@ class Validator:
             return
         document = {**plugin.document, "name": network.name, "cniVersion": network.cni_version}
         config, complaints = model.read_leniently(document)
-        for complaint in complaints or config.complaints():
+        for complaint in complaints or config.problems():
             match = _PATH.fullmatch(complaint)
             yield Problem(match["path"], match["text"]) if match else Problem("", complaint)

@@ -1,8 +1,8 @@
-"""Who has which address, by what runtimes and host-local have written down: for GC of rules that tell no owner.
+"""The addresses and interfaces in use, from the caches of runtimes and host-local, for GC of state without an owner.
 
-Some rules of the Go plugins name nothing but an address, some backups nothing but an interface. Such a rule may go when
-the address is of the network, and nobody has it: neither an attachment whose result a runtime has cached, nor one that
-host-local holds it for. Such a backup may go when no runtime has a result for the interface.
+Some rules of the Go plugins name only an address, and some backup files only an interface. GC removes such a rule if
+the address belongs to a subnet of the network and is unused: no result in a runtime's cache has it, and host-local has
+no reservation for it. GC removes such a backup file if no result in a runtime's cache has the interface.
 """
 
 import logging
@@ -20,12 +20,15 @@ from pycni.protocol.conversion import VersionedResult
 
 log = logging.getLogger(__name__)
 
-_STATE = Path("/var/lib/cni")  # libcni's and host-local's default
+_STATE = Path("/var/lib/cni")  # the default of libcni and host-local
 
 
 @dataclass(frozen=True, slots=True)
 class AddressUsage:
-    """The attachments that runtimes know, the subnets of their networks, and the addresses that somebody has."""
+    """The attachments in the caches of runtimes, the subnets of their networks, and all addresses in use.
+
+    `attachments` have a cached result; `subnets` are pairs of network name and subnet.
+    """
 
     attachments: frozenset[Owner] = frozenset()
     subnets: frozenset[tuple[str, IPv4Network | IPv6Network]] = frozenset()
@@ -33,15 +36,16 @@ class AddressUsage:
 
     @classmethod
     def read(cls, state: Path | None = None) -> Self:
-        """What lies below a directory in libcni's `results` and host-local's `networks`.
+        """Read libcni's `results` and host-local's `networks` below the directory `state`, by default /var/lib/cni.
 
-        Nothing at all if one of the results cannot be understood: whose address it tells nobody knows.
+        If a result cannot be parsed, return an empty AddressUsage, by which nothing counts as unused: the unreadable
+        result may have any address.
         """
         state = state or _STATE
         try:
             entries = list(_cached(state / "results"))
         except (OSError, ValueError) as error:
-            log.warning("whose the addresses in rules without an owner are cannot be said: %s", error)
+            log.warning("GC keeps rules without an owner, because a cached result cannot be read: %s", error)
             return cls()
         return cls(
             frozenset(owner for owner, _ in entries),
@@ -50,23 +54,23 @@ class AddressUsage:
         )
 
     def unused_addresses(self, ips: Iterable[Address], stale: Stale) -> list[Address]:
-        """Those of the network that nobody has."""
+        """Return the addresses in `ips` that belong to a subnet of the network of `stale` and are unused."""
         subnets = [subnet for network, subnet in self.subnets if network == stale.network]
         ours = [ip for ip in ips if any(ip in subnet for subnet in subnets)]
         return [ip for ip in ours if ip not in self.used] if self._covers(stale) else []
 
     def is_unused_interface(self, interface: str, stale: Stale) -> bool:
-        """Whether no network has this interface of a container, `ID_IFNAME`, any more."""
-        is_there = any(interface == f"{owner.container_id}_{owner.ifname}" for owner in self.attachments)
-        return not is_there and self._covers(stale)
+        """Return whether no attachment has the interface `CONTAINERID_IFNAME`."""
+        is_used = any(interface == f"{owner.container_id}_{owner.ifname}" for owner in self.attachments)
+        return not is_used and self._covers(stale)
 
     def _covers(self, stale: Stale) -> bool:
-        """Whether the runtime that says what is valid is one of those that write here."""
+        """Return whether the cache has all valid attachments. If not, the caller of GC keeps its cache elsewhere."""
         return bool(stale.valid) and self.attachments.issuperset(stale.valid)
 
 
 def _cached(results: Path) -> Iterator[tuple[Owner, list[Cidr]]]:
-    """Every attachment with its addresses. Raises OSError, and ValueError for what is no result."""
+    """Yield every cached attachment with its addresses. Raises OSError, and ValueError for a file that is no result."""
     for file in results.iterdir() if results.exists() else ():
         try:
             document = go_json.loads(file.read_bytes())
@@ -74,7 +78,7 @@ def _cached(results: Path) -> Iterator[tuple[Owner, list[Cidr]]]:
             owner = Owner(*(known.get(key, "") for key in ("networkName", "containerId", "ifName")))
             yield owner, _addresses(known.get("result"))
         except FileNotFoundError:
-            continue  # its attachment has just ended
+            continue  # deleted meanwhile
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: {error}") from None
 
@@ -84,7 +88,7 @@ def _addresses(result: Mapping[str, Any] | None) -> list[Cidr]:
 
 
 def _reserved(networks: Path) -> Iterator[Address]:
-    """The addresses that files of host-local are named after."""
+    """Yield the addresses reserved by host-local, whose files are named after them."""
     for file in networks.glob("*/*"):
         with suppress(ValueError):
             yield parse_ip(file.name)

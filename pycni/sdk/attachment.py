@@ -1,4 +1,4 @@
-"""What a verb is given: the configuration, the two namespaces, IPAM, and what earlier plugins made."""
+"""The call as a plugin sees it: configuration, network namespaces, IPAM, and the result of earlier plugins."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,14 @@ _NO_LEASE = Lease()
 
 
 class Network(Generic[C]):
-    """A network on this host: what STATUS and GC are about."""
+    """A network on this host: the argument of `Plugin.status` and `Plugin.gc`.
+
+    `config` is the plugin's configuration, `request` the call, `journal` records changes for rollback, and `ipam` calls
+    the IPAM plugin that the configuration names.
+
+        def status(self, cni: Network[MtuConfig]) -> None:
+            cni.ipam.status()
+    """
 
     def __init__(self, config: C, request: Request, journal: Journal, invoke: Invoke) -> None:
         self.config = config
@@ -49,8 +56,8 @@ class Network(Generic[C]):
 
     @cached_property
     def host(self) -> "Namespace":
-        """The namespace of the host, as the runtime sees it."""
-        from pycni.kernel.namespace import Namespace  # loads pyroute2, which IPAM plugins never need
+        """The network namespace of the runtime that made the call, the host."""
+        from pycni.kernel.namespace import Namespace  # loads pyroute2, which IPAM plugins do not need
 
         host = Namespace.own(self.journal, self.request.host_fd)
         host.read_only = self.request.command == "CHECK"
@@ -58,7 +65,10 @@ class Network(Generic[C]):
         return host
 
     def find_namespace(self, cookie: str, *paths: str) -> "Namespace | None":
-        """The namespace that was remembered by its incarnation, if it is still at one of these paths."""
+        """Return the network namespace with this cookie (`netns_cookie`) if it is at one of the paths, else None.
+
+        A path may lead to the namespace of another container after the first one is gone.
+        """
         from pycni.kernel.namespace import Namespace
 
         for path in paths:
@@ -72,12 +82,15 @@ class Network(Generic[C]):
         return None
 
     def delegate(self, document: Mapping[str, Any]) -> Delegate:
-        """The plugin that the configuration `document` names as its type; `invoke` decides how it is called."""
+        """Return the plugin named by `type` in the configuration `document`, for delegation (SPEC section 4)."""
         return Delegate(document, self.request, self._invoke, self.journal)
 
     @cached_property
     def valid_attachments(self) -> list[Owner] | None:
-        """The attachments still valid, as GC was told; None if the caller gave no list (P-144)."""
+        """The attachments that GC must keep, from `cni.dev/valid-attachments` (SPEC section 2, GC).
+
+        None if the key is missing: then no attachment is known to be stale. Raises ConfigError if it is malformed.
+        """
         if _VALID not in self.request.config:
             return None
         entries = self.request.config[_VALID] or []
@@ -85,27 +98,36 @@ class Network(Generic[C]):
             return [_owner(self.name, entry) for entry in entries]
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"{_VALID}: {error}", details='it is a list of {"containerID": "...", "ifname": "..."}'
+                f"{_VALID}: {error}", details='it must be a list of {"containerID": "...", "ifname": "..."}'
             ) from None
 
     @property
     def stale(self) -> Stale:
-        """What GC may remove. Without a list of valid attachments: nothing."""
+        """The ownership labels of this network's stale attachments, which GC removes.
+
+        Raises ConfigError if the caller gave no list of valid attachments.
+        """
         if self.valid_attachments is None:
-            raise ConfigError(f"{_VALID} is missing: without it nothing is known to be stale")
+            raise ConfigError(f"{_VALID} is missing: it is not known which attachments are stale")
         return Stale(self.name, self.valid_attachments)
 
     def unused_addresses(self, ips: Iterable[Address]) -> list[Address]:
-        """Of addresses in rules that do not tell whose they are, those that were the network's and are nobody's now."""
+        """Return the addresses in `ips` that belong to a subnet of this network and that no attachment uses any more.
+
+        GC uses it for rules that name an address but no owner, such as those of the Go plugins.
+        """
         return self._address_usage.unused_addresses(ips, self.stale)
 
     def is_unused_interface(self, interface: str) -> bool:
-        """Whether no network of any runtime's has this interface of a container, `ID_IFNAME`, any more."""
+        """Return whether no attachment of any network has the interface `CONTAINERID_IFNAME` any more.
+
+        GC uses it for backup files of the Go plugin tuning, which name an interface but no network.
+        """
         return self._address_usage.is_unused_interface(interface, self.stale)
 
     @cached_property
     def _address_usage(self) -> "AddressUsage":
-        from pycni.sdk.address_usage import AddressUsage  # GC alone needs it
+        from pycni.sdk.address_usage import AddressUsage  # only GC needs it
 
         return AddressUsage.read()
 
@@ -120,11 +142,20 @@ class Network(Generic[C]):
 
 
 class Attachment(Network[C]):
-    """One interface of one container on a network: what ADD, CHECK and DEL are about."""
+    """One interface of one container on a network: the argument of `Plugin.add`, `check` and `delete`.
+
+    It has all members of Network. `args` holds the values of the keys in CNI_ARGS that the plugin declares
+    (`Plugin.cni_args`).
+
+        def add(self, cni: Attachment[MtuConfig]) -> Result:
+            eth = cni.container.link(cni.ifname)
+            eth.set(mtu=cni.config.mtu)
+            return cni.required_prev_result
+    """
 
     def __init__(self, config: C, request: Request, journal: Journal, invoke: Invoke, args: dict[str, str]) -> None:
         super().__init__(config, request, journal, invoke)
-        self.args = args  # values of the keys in CNI_ARGS that the plugin declares (Plugin.cni_args)
+        self.args = args
 
     @property
     def all_args(self) -> dict[str, str]:
@@ -133,34 +164,38 @@ class Attachment(Network[C]):
 
     @property
     def container_id(self) -> str:
-        """The id that the runtime gave the container."""
+        """The id of the container (CNI_CONTAINERID)."""
         return self.request.container_id
 
     @property
     def ifname(self) -> str:
-        """The name of the interface in the container."""
+        """The name of the interface in the container (CNI_IFNAME)."""
         return self.request.ifname
 
     @cached_property
     def owner(self) -> Owner:
-        """The label of what belongs to this attachment."""
+        """The owner of everything that this attachment creates; its label marks links and firewall elements."""
         return Owner(self.name, self.container_id, self.ifname)
 
     @property
     def host_ifname(self) -> str:
-        """The name of the host's end of a cable to the container: always the same for the same attachment."""
+        """The name of the host's end of a veth pair to the container. It is derived from the owner."""
         return self.owner.host_ifname
 
     @cached_property
     def container(self) -> "Namespace":
-        """The namespace of the container. Raises CniError, code 8, if there is none; for DEL it may be gone."""
+        """The network namespace of the container (CNI_NETNS).
+
+        Raises CniError, code 8, if it cannot be opened. For DEL, which may come after the namespace is gone, it is then
+        an empty namespace in which there is nothing to delete.
+        """
         from pycni.kernel.namespace import Namespace, NoNamespace
 
         try:
             container = Namespace(self.request.netns, self.journal, self.request.netns_fd)
         except CniError:
             if self.request.command == "DEL":
-                return NoNamespace()  # type: ignore[return-value] # it has what DEL needs
+                return NoNamespace()  # type: ignore[return-value] # has the methods that DEL uses
             raise
         container.read_only = self.request.command == "CHECK"
         self._opened.append(container)
@@ -168,9 +203,9 @@ class Attachment(Network[C]):
 
     @property
     def netns_cookie(self) -> str:
-        """What tells the container's namespace from all others, those included that will have its path later.
+        """An identifier of the container's network namespace that no other namespace has, even at the same path later.
 
-        Raises CniError, code 8, if there is none. It loads no netlink.
+        Raises CniError, code 8, if the namespace cannot be opened.
         """
         netns = NetnsHandle(self.request.netns, self.journal, self.request.netns_fd)
         try:
@@ -180,9 +215,9 @@ class Attachment(Network[C]):
 
     @cached_property
     def prev_result(self) -> Result | None:
-        """What the earlier plugins of the chain made, or (CHECK, DEL) what the chain made; None if not given.
+        """The result of the previous plugin of the chain (ADD), or the final result of ADD (CHECK, DEL).
 
-        Raises CniError, code 6, if it cannot be read; for DEL that counts as not given.
+        None if the caller gave none. Raises CniError, code 6, if it cannot be parsed; for DEL it is None then.
         """
         document = go_json.select_members(self.request.config, ("prevResult",)).get("prevResult")
         if document is None:
@@ -196,28 +231,31 @@ class Attachment(Network[C]):
 
     @property
     def required_prev_result(self) -> Result:
-        """The same, where there must be one. Raises ConfigError."""
+        """The prevResult. Raises ConfigError if there is none, and CniError, code 6, if it cannot be parsed."""
         if self.prev_result is not None:
             return self.prev_result
         if self.request.command == "ADD":
             raise ConfigError(
                 "Required prevResult missing: must be called as chained plugin",
-                details=f"an earlier plugin of the list makes {self.ifname}; its result is the prevResult",
+                details=f"it must come after the plugin of the network configuration list that creates {self.ifname}",
             )
-        raise ConfigError("Required prevResult missing", details="it is the result of the ADD, from the runtime")
+        raise ConfigError("Required prevResult missing", details="the runtime must pass the result of the ADD")
 
     @property
     def prev_ips(self) -> list[IpConfig]:
-        """The addresses of this very interface in the previous result; empty if there is none."""
+        """The addresses of this interface in prevResult; empty if there is no prevResult."""
         result = self.prev_result or Result()
         return [ip for ip in result.ips if _is_on(ip, result, self.ifname)]
 
     def result(self, *links: "Link", lease: Lease = _NO_LEASE, on: "Link | None" = None) -> Result:
-        """What was made: the links in this order, and the lease's addresses on the link `on`.
+        """Return a result with these links, in this order, and the addresses, routes and DNS of `lease`.
 
-        The configuration's dns stands in for that of the lease if it says anything.
+        `on` is the link that has the addresses; it must be one of `links`. A `dns` in the configuration replaces that
+        of the lease.
+
+            return cni.result(bridge, port, eth, lease=lease, on=eth)
         """
-        # A DHCP server may have told the MTU.
+        # A DHCP server may have set the MTU of the link.
         mtu = on.refresh().mtu if on is not None and self.ipam.uses_link else 0
         interfaces = tuple(
             Interface(
@@ -233,10 +271,10 @@ class Attachment(Network[C]):
         return Result(interfaces, ips, lease.routes, self.config.dns or lease.dns, lease.ntp)
 
     def delete_veth(self) -> None:
-        """Remove the cable to the container, by either end.
+        """Delete the veth pair to the container, by either end. A pair that is gone is fine.
 
-        The path of the namespace may lead to another container by now. So the host's end goes first, which carries
-        this attachment's name; the container's end is taken only if nobody else's label hangs on its cable.
+        CNI_NETNS may lead to the namespace of another container in the meantime. The host's end has a name derived from
+        the owner, so it is tried first. The container's end is deleted only if its peer has no label of another owner.
         """
         self.ipam.delete_before_link()
         if self.host.find_link(self.host_ifname) is not None:
@@ -245,45 +283,50 @@ class Attachment(Network[C]):
             self.container.links.delete(self.ifname)
 
     def delete_link(self) -> None:
-        """Remove the container's interface, if it carries this attachment's label.
+        """Delete the container's interface if it has the ownership label of this attachment. One that is gone is fine.
 
-        The path of the namespace may lead to another container by now, and an ADD that met somebody else's interface
-        is followed by a DEL as well. What the Go plugins made has no label; it is in their result.
+        CNI_NETNS may lead to the namespace of another container in the meantime, and a DEL also follows an ADD that
+        failed because the interface existed. An interface without a label was created by a Go plugin; it is deleted if
+        prevResult lists it.
         """
         link = self.container.find_link(self.ifname)
-        if link is None:  # an ADD may have been killed before it had given the link its name
+        if link is None:  # an ADD may have been killed before it renamed the link
             self.container.links.delete(self.host_ifname)
         elif self.owner.owns(link.state.alias) or (self.is_in_prev_result and not is_label(link.state.alias)):
             self.container.links.delete(self.ifname)
 
     @property
     def is_in_prev_result(self) -> bool:
-        """Whether the previous result has this very interface."""
+        """Whether prevResult lists this interface of the container."""
         result = self.prev_result or Result()
         return any(interface.name == self.ifname and interface.sandbox for interface in result.interfaces)
 
     def delete_masquerade(self) -> None:
-        """Masquerade the interface's addresses no more: those of the previous result, else all that can be found.
+        """Delete the masquerade rules of this attachment: for the addresses in prevResult, else for all that are found.
 
-        It comes after the interface itself is gone, so that no packet leaves with the container's own address, and
-        what the container's namespace still has belongs to other interfaces.
+        Call it after the interface is deleted. Then no packet can leave with the container's own address, and the
+        addresses that the container still has belong to other interfaces.
         """
         known = [ip.address for ip in self.prev_ips]
         kept = [] if known else self.container.addresses.all()
         self.host.delete_masquerade(self.owner, known or None, kept=kept)
 
     def find_owned_link(self) -> "Link | None":
-        """The container's interface, for DEL; None if it is gone, or if somebody else's label hangs on its cable."""
+        """Return the container's interface, for DEL; None if it is gone or its peer has a label of another owner."""
         link = self.container.find_link(self.ifname)
         peer = self.host.links.find_peer(link) if link is not None else None
         return link if peer is None or self._may_own(peer.state.alias) else None
 
     def _may_own(self, label: str) -> bool:
-        """Whether nobody else's label is there; what the Go plugins made has none."""
+        """Return whether `label` is not the label of another owner. What the Go plugins create has no label."""
         return not is_label(label) or self.owner.owns(label)
 
     def expect_prev_result(self) -> None:
-        """Raise CniError unless every interface, address and route that ADD reported is still there."""
+        """Raise CniError unless the interfaces, addresses and routes in prevResult are as ADD reported them.
+
+        Checks all interfaces of the host, and in the container the interface of this attachment with its addresses.
+        Raises ConfigError if there is no prevResult.
+        """
         result = self.required_prev_result
         own = None
         for interface in result.interfaces:
@@ -323,9 +366,9 @@ def _same_path(one: str, other: str) -> bool:
 
 def _owner(network: str, entry: object) -> Owner:
     if not isinstance(entry, dict):
-        raise TypeError("an entry is an object")
+        raise TypeError("an entry must be an object")
     fields = go_json.select_members(entry, ("containerID", "ifname"))
     container_id, ifname = fields.get("containerID", ""), fields.get("ifname", "")
     if not isinstance(container_id, str) or not isinstance(ifname, str):
-        raise TypeError("containerID and ifname are strings")
+        raise TypeError("containerID and ifname must be strings")
     return Owner(network, container_id, ifname)

@@ -1,4 +1,4 @@
-"""Another plugin that does the work of this one: asked with a configuration of our making (SPEC section 4)."""
+"""Delegation: calling another plugin with a configuration made by this one (SPEC section 4)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,14 @@ _PASSED = ("prevResult", "cni.dev/valid-attachments")
 
 
 class Delegate:
-    """The plugin that `document` names as its type. It gets this call's environment and prevResult."""
+    """The plugin named by `type` in the configuration `document`; `Network.delegate` creates one.
+
+    It is called with the environment of this call, and with `document` plus the prevResult and the valid attachments of
+    this call as its configuration.
+
+        def add(self, cni: Attachment[FlannelConfig]) -> Result:
+            return cni.delegate({"type": "bridge", "name": cni.name, "cniVersion": "1.0.0", ...}).add()
+    """
 
     def __init__(self, document: Mapping[str, Any], request: Request, invoke: Invoke, journal: Journal) -> None:
         self._plugin = str(document.get("type", ""))
@@ -27,23 +34,26 @@ class Delegate:
         self._journal = journal
 
     def add(self) -> Result:
-        """Have it make what it makes; it is undone if the call fails. Raises CniError as the plugin says."""
+        """Call ADD and return the result. The delegate's DEL undoes it if this call fails later.
+
+        Raises CniError as the delegate reports it, after its DEL was called.
+        """
         return self._journal.change(f"delegate ADD to {self._plugin}", self._add, lambda: self._run("DEL"))
 
     def check(self) -> None:
-        """Have it see that all is as it made it."""
+        """Call CHECK. Raises CniError as the delegate reports it."""
         self._run("CHECK")
 
     def delete(self) -> None:
-        """Have it remove what it made. Raises CniError."""
+        """Call DEL. Raises CniError as the delegate reports it."""
         self._run("DEL")
 
     def gc(self) -> None:
-        """Have it remove what belongs to no valid attachment."""
-        self._journal.attempt(f"let {self._plugin} collect garbage", lambda: self._run("GC"))
+        """Call GC. A failure is reported at the end of this call."""
+        self._journal.attempt(f"delegate GC to {self._plugin}", lambda: self._run("GC"))
 
     def status(self) -> None:
-        """Raise what it answers if it is not ready."""
+        """Call STATUS. Raises CniError as the delegate reports it if it is not ready."""
         self._run("STATUS")
 
     def _add(self) -> Result:
@@ -56,7 +66,7 @@ class Delegate:
         return answer.result if answer else Result()
 
     def _clean_up_after(self, error: Exception) -> None:
-        """What it may have made before it failed is removed (SPEC section 4)."""
+        """Call DEL after a failed ADD, which may have left something (SPEC section 4)."""
         try:
             self._run("DEL")
         except CniError as second:

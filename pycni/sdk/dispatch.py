@@ -1,4 +1,4 @@
-"""One call from beginning to end: from environment and stdin to the bytes and the exit status of the answer."""
+"""Handle one call of a plugin: from environment and stdin to stdout and exit status."""
 
 import logging
 import time
@@ -23,17 +23,16 @@ from pycni.sdk.plugin import Plugin
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# The release of the Go reference plugins that ours stand in for. Callers ask for it: nerdctl reads
-# "CNI firewall plugin vX.Y.Z" as a semantic version, and wants 1.7.1 or more for ingressPolicy "isolated".
-# What follows the + is build metadata, which does not count when versions are compared.
-_LEVEL = "1.9.1"
+# The release of the Go reference plugins that these plugins replace. nerdctl parses "CNI firewall plugin vX.Y.Z" as a
+# semantic version and needs 1.7.1 or newer for ingressPolicy "isolated". It ignores the build metadata after the "+".
+_GO_RELEASE = "1.9.1"
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the caller gets: stdout, and 0 or 1 as exit status; `stderr` only from a call without CNI_COMMAND.
+    """What the caller of a plugin gets: stdout, exit status 0 or 1, and stderr if CNI_COMMAND is not set.
 
-    `log_line` is a line about the call for whoever keeps a log, to be written when the caller has its answer.
+    `log_line` describes the call for the log of a server, which is written after the caller has the response.
     """
 
     stdout: str = ""
@@ -43,8 +42,8 @@ class Response:
 
 
 def describe_plugin(plugin: str, versions: tuple[str, ...]) -> str:
-    """What a plugin says of itself when it is started by hand."""
-    name = f"CNI {plugin} plugin v{_LEVEL}+pycni.{__version__}"
+    """Return the text that a plugin prints without CNI_COMMAND (docs/reference/protocol.md#about-text)."""
+    name = f"CNI {plugin} plugin v{_GO_RELEASE}+pycni.{__version__}"
     return f"{name}\nCNI protocol versions supported: {', '.join(versions)}\n"
 
 
@@ -58,10 +57,10 @@ def handle_call(
     netns: int | None = None,
     host: int | None = None,
 ) -> Response:
-    """Answer one call of the plugin `name`. Nothing but a Response comes out, whatever goes in.
+    """Handle one call of the plugin `name` and return the response. Every failure becomes an error object on stdout.
 
-    `netns` and `host` are descriptors of the namespace that CNI_NETNS names and of the caller's own, if the caller has
-    opened them.
+    `netns` and `host` are descriptors of the network namespace at CNI_NETNS and of the caller's own, if the caller has
+    opened them. `invoke` calls delegates and IPAM plugins.
     """
     command, cni_version = env.get("CNI_COMMAND", ""), ""
     if not command:
@@ -82,10 +81,7 @@ def handle_call(
 
 
 def call_in_process(name: str, plugin: type[Plugin[Any]], request: Request, invoke: Invoke) -> VersionedResult | None:
-    """The same for another plugin of this process, which has read the request: what ADD answers.
-
-    Raises CniError, and nothing else.
-    """
+    """Handle a call by another plugin in this process and return the result of ADD. Raises CniError only."""
     call_log = _CallLog(name, request.command, request.container_id)
     try:
         with call_log:
@@ -95,7 +91,10 @@ def call_in_process(name: str, plugin: type[Plugin[Any]], request: Request, invo
 
 
 class _CallLog:
-    """The time that a call takes, and its end; every failure leaves as a CniError. This is the one place for both."""
+    """Context manager around a call: measures its duration, and turns every exception into a CniError.
+
+    str() of it is the line for the log: plugin, verb, container, duration and outcome.
+    """
 
     __slots__ = ("_began", "_ended", "_outcome", "_who")
 
@@ -123,9 +122,9 @@ class _CallLog:
 
 
 def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, encode: Callable[[Result, str], T]) -> T | None:
-    """Do what the request asks; returns what ADD answers, encoded in the version that was asked for.
+    """Validate and execute the request; return the result of ADD, encoded in the requested version.
 
-    Raises CniError, and whatever plugins raise.
+    Raises CniError, and whatever the plugin raises.
     """
     version.require(request.command, request.cni_version, plugin.versions)
     place = request.netns if request.netns_fd is None else request.netns_fd
@@ -133,7 +132,7 @@ def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, encode: Ca
         raise CniError(
             "plugin's netns and netns from CNI_NETNS should not be the same",
             code=Code.INVALID_NETNS,
-            details=f"{request.netns} is the namespace of the host; CNI_NETNS_OVERRIDE=1 allows it",
+            details=f"{request.netns} is the network namespace of the host; CNI_NETNS_OVERRIDE=1 allows it",
         )
     if request.command in ("GC", "STATUS"):
         _run_on_network(plugin, request, invoke)
@@ -148,7 +147,7 @@ def _run_on_network(plugin: type[Plugin[Any]], request: Request, invoke: Invoke)
         if not gc:
             plugin().status(cni)
         elif cni.valid_attachments is None:
-            log.info("GC without cni.dev/valid-attachments: nothing is known to be stale, nothing is removed")
+            log.info("GC without cni.dev/valid-attachments: no attachment is known to be stale, nothing is removed")
         else:
             plugin().gc(cni)
     _raise_failures(journal)
@@ -164,11 +163,11 @@ def _run_on_attachment(
     else:
         known = cni_args.parse(request.args, plugin.cni_args) if plugin.cni_args else {}
     journal = Journal()
-    # The journal is left first: what it undoes needs the namespaces open.
+    # The journal is left first, because rollback needs the namespaces open.
     with Attachment(config, request, journal, invoke, known) as cni, journal:
         match request.command:
             case "ADD":
-                return encode(plugin().add(cni), request.cni_version)  # what cannot be said is undone too
+                return encode(_add(plugin, cni), request.cni_version)  # a result that cannot be encoded is rolled back
             case "CHECK":
                 plugin().check(cni)
             case _:
@@ -177,18 +176,29 @@ def _run_on_attachment(
     return None
 
 
+def _add(plugin: type[Plugin[Any]], cni: Attachment[Any]) -> Result:
+    """Call ADD. Raises CniError if it returns no Result."""
+    result: object = plugin().add(cni)
+    if not isinstance(result, Result):
+        raise CniError(
+            f"{plugin.__module__}.{plugin.__qualname__}.add returned {type(result).__name__}, not a Result",
+            details="the plugin must return a pycni.sdk.Result, such as cni.result(...) or cni.required_prev_result",
+        )
+    return result
+
+
 def _config(plugin: type[Plugin[Any]], request: Request, *, leniently: bool) -> NetConf:
-    """The configuration; of a wrong one, DEL and GC take what can be understood."""
+    """Return the configuration. DEL and GC use the valid part of an invalid one (`leniently`)."""
     if not leniently:
         return plugin.config.read(request.config)
-    config, complaints = plugin.config.read_leniently(request.config)
-    for complaint in complaints:
-        log.warning("%s goes on although the configuration is wrong: %s", request.command, complaint)
+    config, problems = plugin.config.read_leniently(request.config)
+    for problem in problems:
+        log.warning("%s continues although the configuration is invalid: %s", request.command, problem)
     return config
 
 
 def _raise_failures(journal: Journal) -> None:
-    """Report what DEL and GC could not remove: the first failure, with the others among its details."""
+    """Raise the first failure of DEL or GC, with the others in its details."""
     if journal.failures:
         first, *others = journal.failures
         for other in others:

@@ -1,4 +1,7 @@
-"""Plugins as executables: how one is found, started, and how its failure is understood (SPEC section 3)."""
+"""Find and run plugin executables, and turn their failures into errors.
+
+See docs/reference/protocol.md#finding-executables and the sections after it.
+"""
 
 import errno
 import json
@@ -14,18 +17,18 @@ from pycni.kernel.scheduling import yield_turn
 from pycni.protocol import go_json
 from pycni.protocol.errors import CniError, Code
 
-_BUSY_ATTEMPTS = 6  # an executable that is being written is tried again
-_BUSY_PAUSE = 1.0  # seconds
+_BUSY_ATTEMPTS = 6  # for an executable that is being written (ETXTBSY)
+_BUSY_PAUSE = 1.0  # seconds between them
 
 
 def find_executable(plugin: str, path: Sequence[str]) -> str:
-    """The first regular file called `plugin` in the directories of `path` (P-500, P-502). Raises CniError."""
+    """Return the first regular file named `plugin` in the directories of `path`. Raises CniError if there is none."""
     if not plugin:
-        raise CniError("no plugin name provided", details="the configuration lacks a type")
+        raise CniError("no plugin name provided", details="set type in the configuration of the plugin")
     if "/" in plugin:
-        raise CniError(f"invalid plugin name: {plugin}", details="a type is the name of an executable, not a path")
+        raise CniError(f"invalid plugin name: {plugin}", details="a type must be the name of an executable, not a path")
     if not path or list(path) == [""]:
-        raise CniError("no paths provided", details="CNI_PATH names the directories with the plugins")
+        raise CniError("no paths provided", details="set CNI_PATH to the directories of the plugins")
     for directory in path:
         candidate = os.path.join(directory or ".", plugin)  # noqa: PTH118 - pathlib would double the cost of a call
         try:
@@ -37,12 +40,13 @@ def find_executable(plugin: str, path: Sequence[str]) -> str:
 
 
 def execute(executable: str, env: Mapping[str, str], stdin: bytes, *, deadline: float | None = None) -> bytes:
-    """Run a plugin and return what it printed; its stderr goes to ours (P-503 to P-512, P-525).
+    """Run a plugin, return its stdout, and pass its stderr on to the stderr of this process.
 
-    `deadline` is in seconds; a plugin that takes longer is killed. Raises CniError with the plugin's own code,
-    message and details if it failed, with code 11 if it was killed, with code 0 if it failed without saying why.
+    `deadline` is in seconds; a plugin that takes longer is killed with its child processes. Raises CniError: with the
+    plugin's code, message and details if it printed an error object, with code 11 if it was killed, and with code 0 if
+    it failed without an error object.
     """
-    # What may have to be killed is a group of its own; a delegate stays in its plugin's group and dies with it.
+    # A plugin with a deadline gets its own process group, so that it can be killed with its delegates.
     process = _start(executable, env, process_group=None if deadline is None else 0)
     try:
         with yield_turn():
@@ -79,7 +83,7 @@ def _start(executable: str, env: Mapping[str, str], *, process_group: int | None
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    # With its children: a delegate that goes on would hold the pipes open, and do work that nobody waits for.
+    # With its children: a delegate that continues would keep the pipes open and change the network unnoticed.
     if os.getpgid(process.pid) == process.pid:
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
@@ -109,5 +113,5 @@ def _quoted(output: bytes) -> str:
 
 def _object(document: object) -> dict[str, object]:
     if not isinstance(document, dict):
-        raise ValueError("a JSON object is wanted")
+        raise ValueError("it must be a JSON object")
     return document

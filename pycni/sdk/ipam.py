@@ -1,4 +1,4 @@
-"""IPAM: the plugin that hands out addresses, asked by the one that makes the interface (SPEC section 4)."""
+"""Calls of the IPAM plugin, which assigns addresses, by the plugin that creates the interface (SPEC section 4)."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,20 @@ from pycni.protocol.errors import CniError
 from pycni.protocol.request import Request
 from pycni.sdk.lease import Lease
 
-# A DHCP client gives an address back over its link; all others may give it to the next as soon as nobody has it.
-_BY_LINK = frozenset({"dhcp"})
+# A DHCP client needs the link to release an address. The other IPAM plugins may assign a released address to another
+# container at once, so with them the link is deleted first.
+_NEED_LINK = frozenset({"dhcp"})
 
-# Has a plugin of this type do what the request asks, and returns what ADD made; see invoke.py.
+# Calls the plugin of a type with a request, and returns the result of ADD; see invoke.py.
 Invoke = Callable[[str, Request], VersionedResult | None]
 
 
 class IpamDelegate:
-    """The plugin named by `ipam.type`; without one everything here does nothing."""
+    """The IPAM plugin named by `ipam.type`, as `cni.ipam`. Without a type, all methods do nothing.
+
+    lease = cni.ipam.add()
+    cni.ipam.delete()
+    """
 
     def __init__(self, plugin: str, request: Request, invoke: Invoke, journal: Journal) -> None:
         self._plugin = plugin
@@ -27,61 +32,65 @@ class IpamDelegate:
 
     @property
     def uses_link(self) -> bool:
-        """Whether the plugin works by the link that its addresses are for, and may change it."""
-        return self._plugin in _BY_LINK
+        """Whether the plugin needs the link that its addresses are for, and may change its MTU (dhcp)."""
+        return self._plugin in _NEED_LINK
 
     def add(self) -> Lease:
-        """Ask for addresses; they are given back if the call fails. Raises CniError if there are none."""
+        """Call ADD and return the addresses. They are released if this call fails later.
+
+        Return an empty lease without an IPAM plugin. Raises CniError as the plugin reports it, or if it assigns no
+        address.
+        """
         if not self._plugin:
             return Lease()
-        return self._journal.change(f"ask {self._plugin} for addresses", self._ask, self._release)
+        return self._journal.change(f"get addresses from {self._plugin}", self._add, self._release)
 
     def check(self) -> None:
-        """Have the plugin confirm that the addresses are still ours."""
+        """Call CHECK. Raises CniError as the plugin reports it, for example if a reservation is lost."""
         if self._plugin:
             self._run("CHECK")
 
     def delete(self) -> None:
-        """Give the addresses back, unless that has been done."""
+        """Release the addresses with DEL, once per call. A failure is reported at the end of the call."""
         if self._plugin and not self._deleted:
             self._deleted = True
-            self._journal.attempt(f"give the addresses back to {self._plugin}", self._release)
+            self._journal.attempt(f"release the addresses of {self._plugin}", self._release)
 
     def delete_before_link(self) -> None:
-        """Give them back now if the link, which goes next, is needed for that."""
+        """Release the addresses now if the plugin needs the link, which the caller is about to delete."""
         if self.uses_link:
             self.delete()
 
     def status(self) -> None:
-        """Raise what the plugin answers if it is not ready."""
+        """Call STATUS. Raises CniError as the plugin reports it if it is not ready."""
         if self._plugin:
             self._run("STATUS")
 
     def gc(self) -> None:
-        """Have the plugin take back what belongs to no valid attachment, unless that has been done."""
+        """Release the addresses of stale attachments with GC, once per call. A failure is reported at the end."""
         if self._plugin and not self._collected:
             self._collected = True
-            self._journal.attempt(f"let {self._plugin} collect garbage", lambda: self._run("GC"))
+            self._journal.attempt(f"call GC of {self._plugin}", lambda: self._run("GC"))
 
     def gc_before_links(self) -> None:
-        """Have it do so now if the links, which go next, are needed for that."""
+        """Call GC now if the plugin needs the links, which the caller is about to delete."""
         if self.uses_link:
             self.gc()
 
-    def _ask(self) -> Lease:
+    def _add(self) -> Lease:
         try:
             answer = self._run("ADD")
             lease = Lease.from_result(answer.result) if answer else Lease()
             if not lease.ips:
-                raise CniError("IPAM plugin returned missing IP config", details=f"{self._plugin} gave no address")
+                raise CniError("IPAM plugin returned missing IP config", details=f"{self._plugin} assigned no address")
         except (CniError, ValueError) as error:
             if isinstance(error, CniError) and error.rolled_back:
-                raise  # a DEL would free what an earlier ADD of this attachment holds
-            # Whatever it may have reserved before it failed is given back (SPEC section 4).
+                raise  # DEL would release the address of an earlier ADD of this attachment
+            # Release what it may have reserved before it failed (SPEC section 4).
             try:
                 self._release()
             except CniError as second:
-                error.add_note(f"giving the addresses back failed too: {second}")
+                error.add_note(f"releasing the addresses failed too: {second}")
             raise
         return lease
 

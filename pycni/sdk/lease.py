@@ -1,4 +1,4 @@
-"""What IPAM handed out, and what a configuration adds to it."""
+"""The addresses and routes assigned by IPAM, and what a plugin adds to them."""
 
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -12,7 +12,13 @@ _EVERYTHING = {4: parse_cidr("0.0.0.0/0"), 6: parse_cidr("::/0")}
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Addresses with their gateways, routes, resolver settings and time servers of one attachment."""
+    """Addresses with their gateways, routes, resolver settings and time servers of one attachment.
+
+    A lease is immutable: methods return a new one.
+
+        lease = cni.ipam.add().with_gateways()
+        cni.container.addresses.configure(eth, lease.cidrs, lease.resolved_routes())
+    """
 
     ips: tuple[IpConfig, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -21,7 +27,7 @@ class Lease:
 
     @classmethod
     def from_result(cls, result: Result) -> Self:
-        """The lease in what an IPAM plugin answered."""
+        """Return the lease in the result of an IPAM plugin."""
         return cls(result.ips, result.routes, result.dns, result.ntp)
 
     @property
@@ -31,20 +37,20 @@ class Lease:
 
     @property
     def gateways(self) -> list[Cidr]:
-        """Each gateway once, with the prefix length of the addresses it serves."""
+        """The gateways without duplicates, each with the prefix length of the addresses that use it."""
         cidrs = (to_cidr(ip.gateway, ip.address.network.prefixlen) for ip in self.ips if ip.gateway)
         return list(dict.fromkeys(cidrs))
 
     def gateway(self, version: int) -> Address | None:
-        """The first gateway of the family."""
+        """Return the first gateway of the IP version, 4 or 6; None if there is none."""
         return next((ip.gateway for ip in self.ips if ip.gateway and ip.gateway.version == version), None)
 
     def with_gateways(self) -> Self:
-        """Every address has a gateway: where IPAM gave none, the first address of its subnet."""
+        """Return a lease in which an address without a gateway has the first address of its subnet as gateway."""
         return replace(self, ips=tuple(replace(ip, gateway=ip.gateway or _first_host(ip.address)) for ip in self.ips))
 
     def with_default_routes(self) -> Self:
-        """Each family has a default route by its gateway, unless IPAM gave one."""
+        """Return a lease with a default route for each IP version that has addresses and a gateway, but none yet."""
         present = {route.dst.version for route in self.routes if route.dst.network.prefixlen == 0}
         versions = dict.fromkeys(ip.address.version for ip in self.ips)
         defaults = [
@@ -55,7 +61,10 @@ class Lease:
         return replace(self, routes=(*self.routes, *defaults))
 
     def resolved_routes(self) -> list[Route]:
-        """The routes as the kernel gets them: each by its own gateway, else by that of its family, and each once."""
+        """Return the routes without duplicates, each with its next hop: its own, else the gateway of its IP version.
+
+        A route of scope link without a next hop stays without one.
+        """
         resolved = (
             route if route.gw or route.scope == _LINK_SCOPE else replace(route, gw=self.gateway(route.dst.version))
             for route in self.routes

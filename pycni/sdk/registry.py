@@ -1,4 +1,4 @@
-"""Which plugin answers to which type: the entry points of the group pycni.plugins, ours and everybody's."""
+"""The plugins registered in this installation: entry points of the group pycni.plugins, by type."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ GROUP = "pycni.plugins"
 
 
 def names() -> list[str]:
-    """The types of all registered plugins, sorted."""
+    """Return the types of all registered plugins, sorted."""
     return sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
 
 
 def find(name: str) -> EntryPoint | None:
-    """The entry point of the type, or None."""
+    """Return the entry point of the plugin of this type, or None."""
     return next(iter(metadata.entry_points(group=GROUP, name=name)), None)
 
 
 def load(name: str) -> type[Plugin[Any]]:
-    """The plugin registered for the type. Raises CniError that names the package at fault."""
+    """Return the plugin registered for the type. Raises CniError, naming the package, if it cannot be loaded."""
     entry = find(name)
     if entry is None:
         raise CniError(f'no plugin is registered for type "{name}"')
@@ -35,14 +35,17 @@ def load(name: str) -> type[Plugin[Any]]:
 
 
 def load_class(value: str, who: str) -> type[Plugin[Any]]:
-    """The plugin class that `module:Class` names. Raises CniError that says why it is none."""
+    """Return the plugin class that `value`, as `module:Class`, names.
+
+    Raises CniError if it cannot be imported or is not a plugin; `who` is the subject of the message.
+    """
     module, _, attribute = value.partition(":")
     try:
         plugin = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise CniError(f"{who} cannot be loaded from {value}: {error}") from error
     if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
-        raise CniError(f"{who} is no plugin: {value} is not a subclass of pycni.sdk.Plugin")
+        raise CniError(f"{who} is not a plugin: {value} is not a subclass of pycni.sdk.Plugin")
     if not issubclass(plugin.config, NetConf):
-        raise CniError(f"{who} is no plugin: its config is not a subclass of pycni.sdk.NetConf")
+        raise CniError(f"{who} is not a plugin: its config is not a subclass of pycni.sdk.NetConf")
     return plugin

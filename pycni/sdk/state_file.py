@@ -1,4 +1,4 @@
-"""A file in which a plugin remembers something beyond a call: written whole or not at all, gone is fine."""
+"""A file that keeps state of a plugin between calls. It is replaced as a whole."""
 
 import os
 from collections.abc import Iterator
@@ -9,47 +9,54 @@ from pycni.protocol.errors import CniError, Code
 
 
 class StateFile:
-    """The file at `path`; `what` says in errors what it is, as in "the backup"."""
+    """The file at `path`. `what` names it in error messages.
+
+    backup = StateFile(Path("/run/cni/tuning") / f"{cni.container_id}.json", "the backup")
+    backup.write(json.dumps(values))
+    """
 
     def __init__(self, path: Path, what: str) -> None:
         self.path = path
         self._what = what
-        self._unfinished = path.with_name(f"{path.name}.new")
+        self._temporary = path.with_name(f"{path.name}.new")
 
     def __str__(self) -> str:
         return str(self.path)
 
     def read(self) -> bytes | None:
-        """What is in it; None if there is no such file. Raises CniError, code 5."""
-        with self._explained("read"):
+        """Return the content; None if there is no such file. Raises CniError, code 5, if it cannot be read."""
+        with self._translated_errors("read"):
             try:
                 return self.path.read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
     def write(self, content: str) -> None:
-        """Write all of it, readable for root alone. Raises CniError, code 5."""
-        with self._explained("write"):
+        """Replace the content, or leave the file as it was. It and its directory are readable for root only.
+
+        Missing directories are created. Raises CniError, code 5, if it cannot be written.
+        """
+        with self._translated_errors("write"):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            file = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
                 os.write(file, content.encode())
                 os.fsync(file)
             finally:
                 os.close(file)
-            self._unfinished.replace(self.path)
+            self._temporary.replace(self.path)
 
     def remove(self) -> None:
-        """Remove it. Raises CniError, code 5."""
-        with self._explained("remove"):
+        """Remove the file; it may be gone. Raises CniError, code 5, if it cannot be removed."""
+        with self._translated_errors("remove"):
             try:
                 self.path.unlink(missing_ok=True)
-                self._unfinished.unlink(missing_ok=True)
+                self._temporary.unlink(missing_ok=True)
             except NotADirectoryError:
                 return
 
     @contextmanager
-    def _explained(self, verb: str) -> Iterator[None]:
+    def _translated_errors(self, verb: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:

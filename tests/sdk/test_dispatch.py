@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -72,6 +72,8 @@ def test_whatever_goes_in_a_cni_answer_comes_out(
 class Odd(Plugin[NetConf]):
     """A plugin that does what its configuration's dns.domain says."""
 
+    steps: ClassVar[list[str]] = []
+
     def add(self, cni: Attachment[NetConf]) -> Result:
         match cni.config.dns.domain:
             case "raise":
@@ -88,6 +90,9 @@ class Odd(Plugin[NetConf]):
                 raise error
             case "no addresses":
                 return Result((Interface("eth0"),))
+            case "none" | "document" as kind:
+                cni.journal.change("step", lambda: self.steps.append("done"), lambda: self.steps.append("undone"))
+                return None if kind == "none" else {"ips": []}  # type: ignore[return-value]
         return Result()
 
     def check(self, cni: Attachment[NetConf]) -> None:
@@ -118,6 +123,16 @@ def test_a_plugin_that_breaks_is_a_cni_error(what: str) -> None:
     assert status == 1
     assert error["code"] == 999
     assert error["msg"]
+
+
+@pytest.mark.parametrize(("what", "returned"), [("none", "NoneType"), ("document", "dict")])
+def test_add_that_returns_no_result_names_the_plugin_and_what_it_must_return(what: str, returned: str) -> None:
+    Odd.steps.clear()
+    status, error = call("ADD", dns={"domain": what})
+    assert (status, error["code"]) == (1, 999)
+    assert error["msg"] == f"{__name__}.Odd.add returned {returned}, not a Result"
+    assert "pycni.sdk.Result" in error["details"]
+    assert Odd.steps == ["done", "undone"]
 
 
 def test_an_error_carries_code_message_details_and_version() -> None:

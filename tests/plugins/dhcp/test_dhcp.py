@@ -261,7 +261,7 @@ def test_validate_reports_every_invalid_option() -> None:
             }
         }
     )
-    places = [complaint.partition(":")[0] for complaint in config.complaints()]
+    places = [complaint.partition(":")[0] for complaint in config.problems()]
     assert places == ["ipam.request[0].option", "ipam.provide[0].option", "ipam.provide[1].value"]
 
 

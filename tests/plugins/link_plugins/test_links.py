@@ -378,5 +378,5 @@ def test_check_fails_if_the_master_differs(attachment: CreateRunner, plugin_with
     runtime.add()
     host.run("ip link add nic type veth peer name other")
     runtime.config["master"] = "nic"
-    with pytest.raises(CniError, match="eth0 should stand on nic, but stands on another link"):
+    with pytest.raises(CniError, match="eth0 should be on master nic, but is on another link"):
         runtime.check()

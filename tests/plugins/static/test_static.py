@@ -219,7 +219,7 @@ def test_del_and_gc_always_succeed(static: Call, ipam: dict[str, Any]) -> None:
 )
 def test_validate_reports_every_invalid_address(addresses: list[dict[str, str]], complaints: list[str]) -> None:
     config = StaticConfig.read({"cniVersion": "0.2.0", "ipam": {"type": "static", "addresses": addresses}})
-    assert [complaint.partition(";")[0] for complaint in config.complaints()] == complaints
+    assert [complaint.partition(";")[0] for complaint in config.problems()] == complaints
 
 
 def test_status_fails_with_an_invalid_configuration(static: Call) -> None:
