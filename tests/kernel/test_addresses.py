@@ -1,4 +1,4 @@
-"""Addresses on links."""
+"""Waiting until addresses are usable."""
 
 from collections.abc import Iterator
 from ipaddress import ip_interface
@@ -19,15 +19,15 @@ GROUP = "ff02::1:ffab:cdef"
 
 @pytest.fixture
 def namespace(host: Host) -> Iterator[Namespace]:
-    """The throwaway host with a cable, v0 to v1."""
+    """The host with a veth pair, v0 and v1."""
     host.run("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up")
     namespace = Namespace.own(Journal())
     yield namespace
     namespace.close()
 
 
-def test_an_address_counts_when_its_group_is_joined(host: Host, namespace: Namespace) -> None:
-    """A neighbour that asked before lost a second: its question was not heard."""
+def test_wait_ends_when_the_multicast_group_of_the_address_is_joined(host: Host, namespace: Namespace) -> None:
+    """A neighbour solicitation that arrives earlier is not received, and is repeated after a second."""
     link = namespace.link("v0")
     waiting = Thread(target=wait_for_multicast_groups, args=(link, [ADDRESS]))
     waiting.start()
@@ -38,23 +38,27 @@ def test_an_address_counts_when_its_group_is_joined(host: Host, namespace: Names
     assert GROUP in host.run("ip maddr show dev v0")
 
 
-def test_an_address_that_is_never_heard_is_an_error(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multicast_group_that_is_not_joined_in_time_is_an_error(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(address_readiness, "_TIMEOUT", 0.0)
     with pytest.raises(CniError, match="v0 did not join the multicast groups of its addresses"):
         wait_for_multicast_groups(namespace.link("v0"), [ADDRESS])
 
 
-def test_nobody_waits_for_ipv4(namespace: Namespace) -> None:
+def test_ipv4_addresses_need_no_wait(namespace: Namespace) -> None:
     wait_for_multicast_groups(namespace.link("v0"), [ip_interface("10.1.0.2/24")])
 
 
 @pytest.mark.parametrize("plugin", ["bridge", "ptp"])
-def test_both_ends_hear_when_add_returns(host: Host, containers: list[Container], plugin: str) -> None:
+def test_both_ends_have_joined_the_groups_when_add_returns(
+    host: Host, containers: list[Container], plugin: str
+) -> None:
     ipam = {"type": "host-local", "subnet": "fd00:1::/64"}
     config = {"bridge": "br0", "isGateway": True} if plugin == "bridge" else {}
     for container in containers:
-        made = PluginRunner(plugin, container, ipam=ipam, **config).add()
-        last = made["ips"][0]["address"].partition("/")[0].rpartition(":")[2]
+        result = PluginRunner(plugin, container, ipam=ipam, **config).add()
+        last = result["ips"][0]["address"].partition("/")[0].rpartition(":")[2]
         assert f"ff02::1:ff00:{last}\n" in container.run("ip maddr show dev eth0")
-        assert "ff02::1:ff00:1\n" in host.run(f"ip maddr show dev {made['interfaces'][0]['name']}")
-        assert "state UP" in host.run(f"ip link show {made['interfaces'][0]['name']}")
+        assert "ff02::1:ff00:1\n" in host.run(f"ip maddr show dev {result['interfaces'][0]['name']}")
+        assert "state UP" in host.run(f"ip link show {result['interfaces'][0]['name']}")

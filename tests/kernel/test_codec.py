@@ -1,4 +1,4 @@
-"""Our own codec against pyroute2's: the same bytes out, the same values in."""
+"""The netlink codec compared with pyroute2: same bytes encoded, same values decoded."""
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -13,7 +13,7 @@ from pycni.kernel.netlink.codec import Reader
 from pycni.kernel.netlink.rtnetlink import Message, link_message
 from pycni.testing import Container, Host, PluginRunner
 
-ROUTED = {
+BRIDGE = {
     "bridge": "br0",
     "isDefaultGateway": True,
     "hairpinMode": True,
@@ -38,87 +38,87 @@ ROUTED = {
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """The messages that the test has sent."""
+    """The messages sent by the test."""
     messages: list[Message] = []
     encode = Message.encode
 
-    def noted(self: Message, sequence: int, **how: bool) -> bytes:
+    def encode_and_record(self: Message, sequence: int, **how: bool) -> bytes:
         messages.append(self)
         return encode(self, sequence, **how)
 
-    monkeypatch.setattr(Message, "encode", noted)
+    monkeypatch.setattr(Message, "encode", encode_and_record)
     return messages
 
 
-def test_a_whole_life_is_encoded_as_pyroute2_would(sent: list[Message], container: Container) -> None:
-    runtime = PluginRunner("bridge", container, **ROUTED)
+def test_messages_of_add_check_and_del_are_encoded_as_by_pyroute2(sent: list[Message], container: Container) -> None:
+    runtime = PluginRunner("bridge", container, **BRIDGE)
     runtime.add()
     runtime.check()
     runtime.delete()
     assert len(sent) > 20
     for message in tuple(sent):
         if "IFLA_AF_SPEC" in dict(message.attributes):
-            continue  # pyroute2 knows no settings of links to be written
+            continue  # pyroute2 does not encode it
         assert message.encode(5).hex() == message.encode_in_full(5).hex(), message
 
 
-def test_the_hot_path_needs_no_pyroute2(sent: list[Message], container: Container) -> None:
-    runtime = PluginRunner("bridge", container, **ROUTED)
+def test_codec_encodes_all_messages_of_add(sent: list[Message], container: Container) -> None:
+    runtime = PluginRunner("bridge", container, **BRIDGE)
     runtime.add()
     for message in tuple(sent):
         flags = message.flags | rtnetlink.REQUEST
         assert codec.encode(message.type, flags, 1, message.fields, message.attributes) is not None, message
 
 
-def test_the_container_announces_its_addresses(container: Container) -> None:
-    PluginRunner("bridge", container, **ROUTED).add()
+def test_add_enables_arp_notify(container: Container) -> None:
+    PluginRunner("bridge", container, **BRIDGE).add()
     assert container.run("cat /proc/sys/net/ipv4/conf/eth0/arp_notify").strip() == "1"
 
 
 @pytest.mark.direct
-def test_check_reads_gateways_without_pyroute2(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a route has several is seen in its bytes."""
-    runtime = PluginRunner("bridge", container, **ROUTED)
+def test_check_decodes_routes_without_pyroute2(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Including multipath routes."""
+    runtime = PluginRunner("bridge", container, **BRIDGE)
     runtime.add()
     monkeypatch.delattr(codec, "_in_full")
     runtime.check()
 
 
-def test_what_the_codec_does_not_know_goes_to_pyroute2() -> None:
+def test_unsupported_attributes_are_encoded_by_pyroute2() -> None:
     message = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", "x0"), ("IFLA_GROUP", 7)])
     assert codec.encode(message.type, message.flags, 1, message.fields, message.attributes) is None
     assert b"x0\0" in message.encode(1)
 
 
-def names(table: codec.Table, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def attribute_paths(table: codec.Table, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, (_, coder) in table.items():
         if isinstance(coder, tuple):
             yield (*path, name)
         else:
-            yield from names(coder, (*path, name))
+            yield from attribute_paths(coder, (*path, name))
 
 
 @pytest.mark.parametrize("kind", [rtnetlink.GETLINK, rtnetlink.GETADDR, rtnetlink.GETROUTE])
-def test_answers_are_read_as_pyroute2_does(kind: int, host: Host, container: Container) -> None:
-    PluginRunner("bridge", container, **ROUTED).add()
+def test_answers_are_decoded_as_by_pyroute2(kind: int, host: Host, container: Container) -> None:
+    PluginRunner("bridge", container, **BRIDGE).add()
     table = codec._FAMILIES[kind & ~3][2]
     answers: list[Reader] = []
-    for world in (host, container):
-        answers += world.netns.netlink.dump(Message(kind, 0, {}, []))
+    for netns in (host, container):
+        answers += netns.netns.netlink.dump(Message(kind, 0, {}, []))
     assert len(answers) > 3
     for answer in answers:
         whole = answer.in_full()
-        for path in names(table):
+        for path in attribute_paths(table):
             if "IFLA_INFO_DATA" in path and not path[-1].startswith("IFLA_BR_"):
-                continue  # of links of other kinds than those that are there
-            ours: Any = answer.get_nested(*path) if len(path) > 1 else answer.get_attr(*path)
-            theirs = whole.get_nested(*path) if len(path) > 1 else whole.get_attr(*path)
-            assert ours == theirs, path
+                continue  # of link kinds that do not exist here
+            by_codec: Any = answer.get_nested(*path) if len(path) > 1 else answer.get_attr(*path)
+            by_pyroute2 = whole.get_nested(*path) if len(path) > 1 else whole.get_attr(*path)
+            assert by_codec == by_pyroute2, path
         for field in ("index",) if kind == rtnetlink.GETLINK else ():
             assert answer[field] == whole[field]
 
 
-def test_neighbours_are_written_and_read_as_by_pyroute2(host: Host) -> None:
+def test_neighbour_messages_are_encoded_and_decoded_as_by_pyroute2(host: Host) -> None:
     host.run("ip link add br0 type bridge && ip link set br0 up && ip neigh add 10.1.0.8 dev br0 nud none")
     host.run("ip neigh add 10.1.0.9 lladdr 02:00:00:00:00:09 dev br0")
     answers = host.netns.netlink.dump(Message(rtnetlink.GETNEIGH, 0, {"family": 2}, []))
@@ -134,7 +134,7 @@ def test_neighbours_are_written_and_read_as_by_pyroute2(host: Host) -> None:
     assert message.encode(5).hex() == message.encode_in_full(5).hex()
 
 
-def test_other_attributes_of_an_answer_come_from_pyroute2(host: Host) -> None:
+def test_unsupported_attributes_are_decoded_by_pyroute2(host: Host) -> None:
     (answer,) = host.netns.netlink.request(link_message(rtnetlink.GETLINK, [("IFLA_IFNAME", "lo")]))
     assert answer.get_attr("IFLA_GROUP") == 0
     assert messages.message_class(16) is type(answer.in_full())
@@ -144,7 +144,7 @@ def test_other_attributes_of_an_answer_come_from_pyroute2(host: Host) -> None:
 @example(ip_address("::1.2.3.4"))
 @example(ip_address("::ffff:1.2.3.4"))
 @example(ip_address("2001:db8:0:0:1::1"))
-def test_addresses_are_written_as_python_writes_them(address: IPv4Address | IPv6Address) -> None:
+def test_addresses_are_formatted_as_by_ipaddress(address: IPv4Address | IPv6Address) -> None:
     encode, decode = codec.IP
     assert encode(str(address)) == address.packed
     assert decode(address.packed) == str(address)

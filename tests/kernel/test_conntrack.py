@@ -1,4 +1,4 @@
-"""UDP flows are forgotten exactly."""
+"""Deletion of conntrack entries of UDP flows."""
 
 import socket
 from ipaddress import ip_address
@@ -22,10 +22,10 @@ def flows(host: Host) -> None:
     for address, port in FLOWS:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(b"x", (address, port))
-    assert remembered(host) == FLOWS
+    assert udp_flows(host) == FLOWS
 
 
-def remembered(host: Host) -> set[tuple[str, int]]:
+def udp_flows(host: Host) -> set[tuple[str, int]]:
     found = set()
     for line in host.run("grep udp /proc/thread-self/net/nf_conntrack").splitlines():
         fields = dict(reversed([word.split("=") for word in line.split() if "=" in word]))  # the original direction
@@ -33,9 +33,9 @@ def remembered(host: Host) -> set[tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("few", [True, False], ids=["few flows", "many flows"])
+@pytest.mark.parametrize("flows_are_few", [True, False], ids=["few flows", "many flows"])
 @pytest.mark.parametrize(
-    ("ports", "forgotten"),
+    ("ports", "deleted"),
     [
         ([UdpPort(4, 53, None)], {("10.1.0.1", 53), ("127.0.0.1", 53)}),
         ([UdpPort(4, 53, ip_address("10.1.0.1"))], {("10.1.0.1", 53)}),
@@ -49,21 +49,26 @@ def remembered(host: Host) -> set[tuple[str, int]]:
         ([], set()),
     ],
 )
-def test_flows_to_these_ports_of_the_hosts_own_addresses_and_no_others(
-    host: Host, ports: list[UdpPort], forgotten: set[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, *, few: bool
+def test_only_flows_to_the_ports_on_addresses_of_the_host_are_deleted(
+    host: Host,
+    ports: list[UdpPort],
+    deleted: set[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    flows_are_few: bool,
 ) -> None:
-    monkeypatch.setattr(conntrack, "_are_few", lambda *_: few)
+    monkeypatch.setattr(conntrack, "_are_few", lambda *_: flows_are_few)
     conntrack.forget(host.netns, ports)
-    assert remembered(host) == FLOWS - forgotten
+    assert udp_flows(host) == FLOWS - deleted
 
 
-def test_flows_are_few_where_there_are_less_than_thousands(host: Host) -> None:
+def test_are_few_compares_the_number_of_flows_with_the_limit(host: Host) -> None:
     assert conntrack._are_few(host.netns, 2)
     assert not conntrack._are_few(host.netns, 1)
 
 
-def test_the_way_to_an_address(host: Host) -> None:
+def test_interface_to_an_address(host: Host) -> None:
     assert routes.interface_to(host.netns, ip_address("10.1.0.7")) == "br0"
     assert routes.interface_to(host.netns, ip_address("fd00:1::7")) == "br0"
-    assert routes.interface_to(host.netns, ip_address("10.1.0.1")) is None  # it is here
+    assert routes.interface_to(host.netns, ip_address("10.1.0.1")) is None  # an address of the host
     assert routes.interface_to(host.netns, ip_address("2001:db8::1")) is None

@@ -1,4 +1,4 @@
-"""The journal: changes, their inverses, and what becomes of failures."""
+"""The journal: changes, undo and failures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ def fail() -> None:
     raise OSError("broken")
 
 
-def test_failure_undoes_newest_first() -> None:
+def test_failure_undoes_changes_in_reverse_order() -> None:
     undone: list[str] = []
     with pytest.raises(OSError, match="broken"), Journal() as journal:
         journal.change("one", lambda: None, lambda: undone.append("one"))
@@ -22,13 +22,13 @@ def test_failure_undoes_newest_first() -> None:
     assert undone == ["two", "one"]
 
 
-def test_the_error_says_what_was_being_done() -> None:
+def test_error_has_a_note_that_names_the_change() -> None:
     with pytest.raises(OSError, match="broken") as caught, Journal() as journal:
         journal.change("create bridge cni0", fail)
     assert caught.value.__notes__ == ["while: create bridge cni0"]
 
 
-def test_an_undo_that_fails_is_noted_and_the_rest_is_undone() -> None:
+def test_failed_undo_is_noted_and_the_other_changes_are_undone() -> None:
     undone: list[str] = []
     with pytest.raises(ValueError, match="wrong") as caught, Journal() as journal:
         journal.change("one", lambda: None, lambda: undone.append("one"))
@@ -45,7 +45,7 @@ def test_success_undoes_nothing() -> None:
     assert undone == []
 
 
-def test_attempts_go_on_after_a_failure() -> None:
+def test_attempts_continue_after_a_failure() -> None:
     journal, done = Journal(), []
     journal.attempt("delete one", fail)
     journal.attempt("delete two", lambda: done.append("two"))
@@ -53,7 +53,7 @@ def test_attempts_go_on_after_a_failure() -> None:
     assert [str(failure) for failure in journal.failures] == ["broken"]
 
 
-def test_a_watcher_stands_around_every_change_and_attempt() -> None:
+def test_watcher_is_entered_for_every_change_and_attempt() -> None:
     seen: list[str] = []
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Changing links."""
+"""Changing and deleting links."""
 
 import errno
 import threading
@@ -24,7 +24,7 @@ from pycni.testing import Host
 
 @pytest.fixture
 def namespace(host: Host) -> Iterator[Namespace]:
-    """The throwaway host with a cable, v0 to v1."""
+    """The host with a veth pair, v0 and v1."""
     host.run("ip link add v0 type veth peer name v1")
     namespace = Namespace.own(Journal())
     yield namespace
@@ -33,18 +33,20 @@ def namespace(host: Host) -> Iterator[Namespace]:
 
 def v0(host: Host) -> dict[str, Any]:
     (link,) = host.json("ip -j link show v0")
-    return {key: value for key, value in link.items() if key != "qdisc"}  # noop until it is up for the first time
+    return {
+        key: value for key, value in link.items() if key != "qdisc"
+    }  # changes when the link is set up for the first time
 
 
-def test_a_refused_change_is_not_half_done(host: Host, namespace: Namespace) -> None:
-    """The kernel sets the MAC before it looks at the MTU."""
+def test_refused_change_changes_nothing(host: Host, namespace: Namespace) -> None:
+    """The kernel sets the MAC before it validates the MTU."""
     before = v0(host)
     with pytest.raises(CniError, match="cannot set v0 mtu 10: invalid argument"):
         namespace.link("v0").set(mac="02:00:00:00:00:01", mtu=10, promisc=True)
     assert v0(host) == before
 
 
-def test_what_was_changed_is_put_back(host: Host, namespace: Namespace) -> None:
+def test_undo_restores_all_attributes(host: Host, namespace: Namespace) -> None:
     before = v0(host)
     wanted = {"mac": "02:00:00:00:00:01", "mtu": 1400, "promisc": True, "allmulti": True, "txqlen": 0, "up": True}
     namespace.link("v0").set(**wanted)
@@ -53,8 +55,8 @@ def test_what_was_changed_is_put_back(host: Host, namespace: Namespace) -> None:
     assert v0(host) == before
 
 
-def test_a_device_that_must_be_down_for_another_mac_goes_down_for_it() -> None:
-    """No kind of link that can be made here is like that, some network cards are."""
+def test_mac_is_changed_while_the_link_is_down_if_required() -> None:
+    """Some network cards require it. No link kind that can be created here does."""
     sent: list[Message] = []
 
     def outcomes(*messages: Message) -> list[Any]:
@@ -72,28 +74,31 @@ def test_a_device_that_must_be_down_for_another_mac_goes_down_for_it() -> None:
     assert (up.fields["flags"], up.fields["change"]) == (1, 1)
 
 
-def test_the_peer_of_a_cable_is_found_by_its_index(namespace: Namespace) -> None:
+def test_peer_of_a_veth_is_found_by_its_index(namespace: Namespace) -> None:
     assert namespace.links.peer(namespace.link("v0")).name == "v1"
     assert namespace.links.find_peer(namespace.link("lo")) is None
 
 
-class Reluctant:
-    """Does what it is given, and says that it is done only when it is told to: as the kernel with a link's remains."""
+class PausedRunner:
+    """Runs work in the background, and reports its end only when `may_end` is set.
+
+    It imitates the kernel, which returns from a deletion some time after the link has disappeared.
+    """
 
     def __init__(self) -> None:
         self.may_end = threading.Event()
 
     def __call__(self, work: Callable[[], object]) -> Future[object]:
-        def reluctantly() -> object:
+        def do() -> object:
             result = work()
             assert self.may_end.wait(60)
             return result
 
-        return BackgroundThreads(1)(reluctantly)
+        return BackgroundThreads(1)(do)
 
 
 def delete(namespace: Namespace, name: str, finish: scheduling.BackgroundRunner) -> bool:
-    """As a server does."""
+    """Delete the link as a server does."""
 
     def do() -> bool:
         scheduling.set_background_runner(finish)
@@ -102,8 +107,8 @@ def delete(namespace: Namespace, name: str, finish: scheduling.BackgroundRunner)
     return copy_context().run(do)
 
 
-def test_nobody_waits_for_the_remains_of_a_link(host: Host, namespace: Namespace) -> None:
-    finish = Reluctant()
+def test_delete_returns_when_the_link_has_disappeared(host: Host, namespace: Namespace) -> None:
+    finish = PausedRunner()
     assert delete(namespace, "v0", finish)
     assert [link["ifname"] for link in host.json("ip -j link")] == ["lo"]
     host.run("ip link add v0 type veth peer name v1")
@@ -111,16 +116,16 @@ def test_nobody_waits_for_the_remains_of_a_link(host: Host, namespace: Namespace
     finish.may_end.set()
 
 
-def test_a_link_that_is_gone_already_is_not_waited_for(namespace: Namespace) -> None:
+def test_delete_of_a_missing_link_returns_false(namespace: Namespace) -> None:
     assert not delete(namespace, "v2", BackgroundThreads(1))
 
 
-def test_what_the_kernel_says_to_a_deletion_is_heard(namespace: Namespace) -> None:
+def test_delete_reports_the_error_of_the_kernel(namespace: Namespace) -> None:
     with pytest.raises(CniError, match='cannot delete link "lo": operation not'):
         delete(namespace, "lo", BackgroundThreads(1))
 
 
-def test_a_link_that_somebody_else_deletes_at_the_same_time_is_gone(host: Host, namespace: Namespace) -> None:
+def test_delete_returns_false_if_another_process_deletes_the_link(host: Host, namespace: Namespace) -> None:
     def finish(work: Callable[[], object]) -> Future[object]:
         host.run("ip link del v0")
         deleting = BackgroundThreads(1)(work)

@@ -1,4 +1,4 @@
-"""Single objects of nftables, asked for by name or key."""
+"""Lookup of single nftables objects by name or key."""
 
 import pytest
 
@@ -13,8 +13,8 @@ table inet pycni {
     counter of-br0 { }
     chain busy { ip daddr 10.0.0.1 drop; ip daddr 10.0.0.2 drop; }
 }
-add element inet pycni ports6 { 2001:db8::1 . udp . 65535 comment "mine, and long" : fd00::2 . 80 }
-add element inet pycni links { "br0" . 0.0.0.0 . sctp . 1 comment "yours" }
+add element inet pycni ports6 { 2001:db8::1 . udp . 65535 comment "first, and long" : fd00::2 . 80 }
+add element inet pycni links { "br0" . 0.0.0.0 . sctp . 1 comment "second" }
 add element inet pycni links { "br1" . 10.0.0.1 . tcp . 1 }
 add element inet pycni users { "veth1" : "of-br0" }
 """
@@ -25,14 +25,14 @@ def table(host: Host) -> None:
     host.run(f"nft -f - <<'EOF'\n{TABLE}EOF")
 
 
-def test_an_element_has_its_comment_its_data_and_its_object(host: Host) -> None:
+def test_element_has_comment_data_and_object(host: Host) -> None:
     kernel = lookup(host.netns)
     port = kernel.element("inet pycni", "ports6", "2001:db8::1 . udp . 65535")
     assert port is not None
-    assert (port.comment, port.address_and_port) == ("mine, and long", "fd00::2 . 80")
+    assert (port.comment, port.address_and_port) == ("first, and long", "fd00::2 . 80")
     link = kernel.element("inet pycni", "links", '"br0" . 0.0.0.0 . sctp . 1')
     assert link is not None
-    assert (link.comment, link.data) == ("yours", b"")
+    assert (link.comment, link.data) == ("second", b"")
     user = kernel.element("inet pycni", "users", '"veth1"')
     assert user is not None
     assert (user.comment, user.object) == ("", "of-br0")
@@ -47,12 +47,12 @@ def test_an_element_has_its_comment_its_data_and_its_object(host: Host) -> None:
         ("ip pycni", "users", '"veth1"'),
     ],
 )
-def test_what_is_missing_is_none(host: Host, table: str, place: str, key: str) -> None:
+def test_missing_elements_are_none(host: Host, table: str, place: str, key: str) -> None:
     kernel = lookup(host.netns)
     assert kernel.element(table, place, key) is None
 
 
-def test_tables_chains_and_their_rules(host: Host) -> None:
+def test_tables_chains_and_rules_are_found(host: Host) -> None:
     kernel = lookup(host.netns)
     assert kernel.tables(["inet", "ip6"], "pycni") == ["inet"]
     assert kernel.has_chain("inet", "pycni", "busy")
@@ -62,7 +62,7 @@ def test_tables_chains_and_their_rules(host: Host) -> None:
     assert kernel.rules("inet", "pycni", "idle") == 0
 
 
-def test_elements_whose_keys_end_alike_are_found_among_thousands(host: Host) -> None:
+def test_elements_are_found_by_the_end_of_their_key(host: Host) -> None:
     others = ", ".join(f"2001:db8::{i:x} . tcp . {i + 1} : fd00::2 . 80" for i in range(3000))
     host.run(f"nft -f - <<'EOF'\nadd element inet pycni ports6 {{ {others} }}\nEOF")
     host.run('nft add element inet pycni ports6 { 2001:db8::f . tcp . 7 comment "a" : fd00::3 . 80 }')

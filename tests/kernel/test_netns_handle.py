@@ -1,4 +1,4 @@
-"""Namespaces held open."""
+"""Handles to network namespaces."""
 
 import threading
 from pathlib import Path
@@ -14,7 +14,7 @@ from pycni.testing.topology import Netns
 
 
 @pytest.mark.parametrize("path", ["", "/nowhere", "/etc/hostname", "/proc/self/ns/pid", "/tmp", "a\0b"])
-def test_what_is_no_network_namespace_is_refused_by_name(path: str) -> None:
+def test_error_names_a_path_that_is_no_network_namespace(path: str) -> None:
     with pytest.raises(CniError, match="failed to open netns") as caught:
         NetnsHandle(path, Journal())
     assert caught.value.code == 8
@@ -22,37 +22,37 @@ def test_what_is_no_network_namespace_is_refused_by_name(path: str) -> None:
         assert path in caught.value.msg
 
 
-def test_entering_moves_this_thread_alone_and_only_for_a_while(host: Host, container: Container) -> None:
-    def here() -> int:
+def test_entered_moves_only_this_thread_and_returns(host: Host, container: Container) -> None:
+    def current_namespace() -> int:
         return Path(OWN).stat().st_ino
 
-    elsewhere: list[int] = []
-    entered, looked = threading.Event(), threading.Event()
+    namespaces_of_other: list[int] = []
+    entered, recorded = threading.Event(), threading.Event()
 
     def other() -> None:
         entered.wait()
-        elsewhere.append(here())
-        looked.set()
+        namespaces_of_other.append(current_namespace())
+        recorded.set()
 
     thread = threading.Thread(target=other)
     thread.start()
     with container.netns.entered():
-        assert here() == container.netns.identity[1]
+        assert current_namespace() == container.netns.identity[1]
         entered.set()
-        looked.wait()
+        recorded.wait()
     thread.join()
-    assert here() == host.netns.identity[1]
-    assert elsewhere == [host.netns.identity[1]]
+    assert current_namespace() == host.netns.identity[1]
+    assert namespaces_of_other == [host.netns.identity[1]]
 
 
-def test_an_exception_inside_leads_back_out(container: Container) -> None:
+def test_exception_inside_entered_returns_to_the_previous_namespace(container: Container) -> None:
     before = Path(OWN).stat().st_ino
     with pytest.raises(RuntimeError), container.netns.entered():
         raise RuntimeError
     assert Path(OWN).stat().st_ino == before
 
 
-def test_the_own_namespace_is_known_by_any_of_its_names(host: Host, container: Container) -> None:
+def test_own_namespace_is_recognized_by_any_path(host: Host, container: Container) -> None:
     assert is_own_namespace(OWN)
     assert is_own_namespace(host.path)
     assert not is_own_namespace(container.path)
@@ -60,7 +60,7 @@ def test_the_own_namespace_is_known_by_any_of_its_names(host: Host, container: C
     assert not is_own_namespace("/nowhere")
 
 
-def test_nothing_stays_open(container: Container) -> None:
+def test_close_closes_all_descriptors(container: Container) -> None:
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -72,7 +72,7 @@ def test_nothing_stays_open(container: Container) -> None:
     assert descriptors() == before
 
 
-def test_a_namespace_has_an_incarnation_of_its_own() -> None:
+def test_each_namespace_has_its_own_cookie() -> None:
     first, second = Netns(), Netns()
     again = NetnsHandle(first.path, Journal())
     assert first.netns.cookie == again.cookie

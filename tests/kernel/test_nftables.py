@@ -1,4 +1,4 @@
-"""nftables in process, and by its program."""
+"""nftables through the library and through the program nft."""
 
 import re
 import resource
@@ -21,48 +21,48 @@ from pycni.protocol.address import parse_cidr
 from pycni.protocol.errors import CniError
 from pycni.testing import Host
 
-MINE, OTHER = Owner("n", "mine", "eth0"), Owner("n", "other", "eth0")
+FIRST, OTHER = Owner("n", "first", "eth0"), Owner("n", "other", "eth0")
 CIDRS = [parse_cidr("10.1.0.2/24"), parse_cidr("fd00::2/64")]
 
 
 @pytest.fixture(params=["library", "program"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of running nftables."""
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run nftables through the library, and through the program."""
     if request.param == "program":
         monkeypatch.setattr(nft, "_open", Program)
     return str(request.param)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend")
 class TestElements:
-    """What an attachment has in the firewall."""
+    """Masquerade elements of attachments."""
 
-    def test_they_come_and_go_with_their_owner(self, host: Host) -> None:
-        masquerade.create(host.netns, CIDRS, MINE)
-        masquerade.expect(host.netns, CIDRS, MINE)
+    def test_elements_are_created_and_deleted_by_owner(self, host: Host) -> None:
+        masquerade.create(host.netns, CIDRS, FIRST)
+        masquerade.expect(host.netns, CIDRS, FIRST)
         masquerade.delete(host.netns, OTHER)
-        masquerade.expect(host.netns, CIDRS, MINE)
-        masquerade.delete(host.netns, MINE)
+        masquerade.expect(host.netns, CIDRS, FIRST)
+        masquerade.delete(host.netns, FIRST)
         with pytest.raises(CniError, match=r"masquerading of 10\.1\.0\.2 is missing"):
-            masquerade.expect(host.netns, CIDRS, MINE)
+            masquerade.expect(host.netns, CIDRS, FIRST)
 
-    def test_known_elements_are_removed_only_from_their_owner(self, host: Host) -> None:
-        masquerade.create(host.netns, CIDRS, MINE)
+    def test_delete_with_addresses_keeps_elements_of_other_owners(self, host: Host) -> None:
+        masquerade.create(host.netns, CIDRS, FIRST)
         masquerade.delete(host.netns, OTHER, CIDRS)
-        masquerade.expect(host.netns, CIDRS, MINE)
-        masquerade.delete(host.netns, MINE, CIDRS)
-        masquerade.delete(host.netns, MINE, CIDRS)
+        masquerade.expect(host.netns, CIDRS, FIRST)
+        masquerade.delete(host.netns, FIRST, CIDRS)
+        masquerade.delete(host.netns, FIRST, CIDRS)
         assert "10.1.0.2" not in host.run("nft list ruleset")
 
-    def test_a_leftover_of_somebody_gives_way(self, host: Host) -> None:
-        """IPAM hands an address out again although a DEL was lost."""
+    def test_stale_element_of_another_owner_is_replaced(self, host: Host) -> None:
+        """IPAM reassigns an address although no DEL was sent."""
         masquerade.create(host.netns, CIDRS, OTHER)
-        masquerade.create(host.netns, CIDRS, MINE)
-        masquerade.expect(host.netns, CIDRS, MINE)
+        masquerade.create(host.netns, CIDRS, FIRST)
+        masquerade.expect(host.netns, CIDRS, FIRST)
 
-    def test_gc_removes_what_is_not_valid(self, host: Host) -> None:
+    def test_gc_deletes_elements_without_a_valid_attachment(self, host: Host) -> None:
         neighbour = [parse_cidr("10.1.0.3/24")]
-        masquerade.create(host.netns, CIDRS, MINE)
+        masquerade.create(host.netns, CIDRS, FIRST)
         masquerade.create(host.netns, neighbour, OTHER)
         masquerade.delete(host.netns, Stale("n", [OTHER]))
         assert "10.1.0.2" not in host.run("nft list ruleset")
@@ -70,14 +70,14 @@ class TestElements:
         masquerade.delete(host.netns, Stale("n", []))
         assert "10.1.0.3" not in host.run("nft list ruleset")
 
-    def test_subnets_of_other_lengths_have_rules_of_their_own(self, host: Host) -> None:
+    def test_each_prefix_length_has_its_own_rule(self, host: Host) -> None:
         for number, cidr in enumerate(["10.1.0.2/24", "10.2.0.2/16", "10.3.0.2/24", "fd00::2/64", "10.4.0.2/32"]):
             masquerade.create(host.netns, [parse_cidr(cidr)], Owner("n", str(number), "eth0"))
         rules = host.run("nft list chain inet pycni postrouting")
         places = re.findall(r"@(masquerade[-0-9]+) ip6? daddr != \S+ masquerade", rules)
         assert places == ["masquerade4-24", "masquerade4-16", "masquerade6-64", "masquerade4-32"]
 
-    def test_first_attachments_at_the_same_time_make_the_rules_once(self, host: Host) -> None:
+    def test_concurrent_first_attachments_create_the_rules_once(self, host: Host) -> None:
         def create(number: int) -> None:
             with host.netns.entered():
                 netns = NetnsHandle(OWN, Journal())
@@ -89,11 +89,11 @@ class TestElements:
         assert host.run("nft list chain inet pycni postrouting").count(" masquerade\n") == 1
         assert host.run("nft list set inet pycni masquerade4-24").count("comment") == 16
 
-    def test_deleting_from_no_table_is_fine(self, host: Host) -> None:
-        masquerade.delete(host.netns, MINE)
-        masquerade.delete(host.netns, MINE, CIDRS)
+    def test_delete_succeeds_without_a_table(self, host: Host) -> None:
+        masquerade.delete(host.netns, FIRST)
+        masquerade.delete(host.netns, FIRST, CIDRS)
 
-    def test_the_rules_are_there_once(self, host: Host) -> None:
+    def test_rules_exist_once(self, host: Host) -> None:
         for number in range(3):
             owner = Owner("n", str(number), "eth0")
             cidr = parse_cidr(f"10.1.0.{number + 2}/24")
@@ -101,36 +101,36 @@ class TestElements:
         assert host.run("nft list chain inet pycni postrouting").count(" masquerade\n") == 1
 
 
-def test_a_wrong_script_is_an_error_with_nfts_words(host: Host) -> None:
+def test_error_contains_the_message_of_nft(host: Host) -> None:
     opened = nft.opened(host.netns)
     with pytest.raises(NftError, match="nftables refused: .*syntax error"):
         opened.run("add nonsense")
 
 
-def test_the_library_works_in_the_namespace_where_it_was_opened(host: Host) -> None:
+def test_library_works_in_the_namespace_of_the_handle(host: Host) -> None:
     opened = nft.opened(host.netns)
     assert isinstance(opened, Library)
-    opened.run("add table inet mine")
-    assert "table inet mine" in host.run("nft list tables")
+    opened.run("add table inet t")
+    assert "table inet t" in host.run("nft list tables")
 
 
-def test_reading_goes_on_while_others_change_the_rules(host: Host) -> None:
-    """Twelve pods of one node stopped at the same time: DEL failed with "Interrupted system call"."""
-    masquerade.create(host.netns, CIDRS, MINE)
-    enough = Event()
+def test_reading_succeeds_while_other_threads_change_the_rules(host: Host) -> None:
+    """DEL failed with "Interrupted system call" when twelve pods of a node were stopped at the same time."""
+    masquerade.create(host.netns, CIDRS, FIRST)
+    stop = Event()
 
     def change_rules(number: int) -> None:
         opened = nft.opened(host.netns)
-        while not enough.is_set():
+        while not stop.is_set():
             opened.run(f"add chain inet pycni other{number}\ndelete chain inet pycni other{number}")
 
     with ThreadPoolExecutor() as pool:
         writers = [pool.submit(change_rules, number) for number in range(4)]
         try:
             for _ in range(200):
-                masquerade.expect(host.netns, CIDRS, MINE)
+                masquerade.expect(host.netns, CIDRS, FIRST)
         finally:
-            enough.set()
+            stop.set()
         for writer in writers:
             writer.result()
 
@@ -139,7 +139,7 @@ def test_reading_goes_on_while_others_change_the_rules(host: Host) -> None:
     ("table", "chain", "families"),
     [("nat", "one", ["ip"]), ("nat", "two", ["ip6"]), ("nat", "no", []), ("filter", "one", [])],
 )
-def test_a_chain_is_looked_up_by_its_name(host: Host, table: str, chain: str, families: list[str]) -> None:
+def test_chain_is_found_by_name(host: Host, table: str, chain: str, families: list[str]) -> None:
     host.run(
         "nft 'table ip nat { chain one { }; }; table ip6 nat { chain two { }; }; table ip other { chain two { }; }'"
     )
@@ -147,14 +147,14 @@ def test_a_chain_is_looked_up_by_its_name(host: Host, table: str, chain: str, fa
     assert [family for family in ("ip", "ip6") if kernel.has_chain(family, table, chain)] == families
 
 
-def test_without_nftables_the_error_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_nftables_names_the_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nft, "_open", Program)
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NftUnavailableError) as caught:
-        masquerade.create(host.netns, CIDRS, MINE)
+        masquerade.create(host.netns, CIDRS, FIRST)
     assert "libnftables1" in caught.value.details
-    masquerade.delete(host.netns, MINE)
+    masquerade.delete(host.netns, FIRST)
     with pytest.raises(CniError) as probed:
         nft.probe(host.netns)
     assert probed.value.code == 50
@@ -176,16 +176,16 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print("whole")
+print("done")
 """
 
 
 @pytest.fixture
-def crowded() -> Iterator[None]:
-    """This process has so many files open that libnftables would end it: it waits by select()."""
+def many_open_files() -> Iterator[None]:
+    """Open more than 1024 files, so that libnftables, which uses select(), would abort the process."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before[1] < 1200:
-        pytest.skip("may not have so many files open")
+        pytest.skip("needs a limit of 1200 open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     with ExitStack() as stack:
         while stack.enter_context(open("/dev/null", "rb")).fileno() < 1100:  # noqa: PTH123
@@ -194,24 +194,22 @@ def crowded() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.usefixtures("crowded")
-def test_a_process_with_many_open_files_uses_the_program(host: Host) -> None:
-    masquerade.create(host.netns, CIDRS, MINE)
-    masquerade.expect(host.netns, CIDRS, MINE)
-    masquerade.delete(host.netns, MINE)
+@pytest.mark.usefixtures("many_open_files")
+def test_program_is_used_with_many_open_files(host: Host) -> None:
+    masquerade.create(host.netns, CIDRS, FIRST)
+    masquerade.expect(host.netns, CIDRS, FIRST)
+    masquerade.delete(host.netns, FIRST)
 
 
-@pytest.mark.usefixtures("crowded")
-def test_a_process_with_many_open_files_and_without_the_program_says_so(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("many_open_files")
+def test_many_open_files_without_the_program_are_an_error(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nft.programs, "find", lambda *_: None)
-    with pytest.raises(CniError, match="too many files are open") as refused:
-        masquerade.create(host.netns, CIDRS, MINE)
-    assert refused.value.code == 11
+    with pytest.raises(CniError, match="too many files are open") as caught:
+        masquerade.create(host.netns, CIDRS, FIRST)
+    assert caught.value.code == 11
 
 
-def test_threads_do_not_free_what_the_library_has_only_once(host: Host) -> None:
-    """It names interfaces by one cache a process: the server died of it, and with it all calls at hand."""
+def test_library_can_be_used_by_many_threads(host: Host) -> None:
+    """libnftables has one cache of interface names per process. Its concurrent use crashed the server."""
     done = subprocess.run([sys.executable, "-c", MANY_THREADS], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

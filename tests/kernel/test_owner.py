@@ -1,44 +1,44 @@
-"""Labels: whose a thing is."""
+"""Ownership labels."""
 
 from pycni.kernel.owner import Owner, Stale, is_label
 
-MINE = Owner("mynet", "cid-1", "eth0")
+OWNER = Owner("mynet", "cid-1", "eth0")
 
 
-def test_the_key_is_that_of_the_go_plugins_nftables_comments() -> None:
-    """F-53, recomputed for the example of the reference."""
-    assert MINE.key == "d23676b4f2d9fe04-94e6bc2af6ffc8dc"
-    assert MINE.label == "d23676b4f2d9fe04-94e6bc2af6ffc8dc, net: mynet, if: eth0, id: cid-1"
+def test_key_is_that_of_the_go_plugins_nftables_comments() -> None:
+    """docs/reference/plugins.md#ownership-labels."""
+    assert OWNER.key == "d23676b4f2d9fe04-94e6bc2af6ffc8dc"
+    assert OWNER.label == "d23676b4f2d9fe04-94e6bc2af6ffc8dc, net: mynet, if: eth0, id: cid-1"
 
 
-def test_the_host_interface_has_a_name_that_the_kernel_takes() -> None:
-    assert MINE.host_ifname.startswith("veth")
-    assert len(MINE.host_ifname) == 15
-    assert MINE.host_ifname != Owner("mynet", "cid-1", "eth1").host_ifname
+def test_host_interface_name_is_valid_and_distinct() -> None:
+    assert OWNER.host_ifname.startswith("veth")
+    assert len(OWNER.host_ifname) == 15
+    assert OWNER.host_ifname != Owner("mynet", "cid-1", "eth1").host_ifname
 
 
-def test_labels_fit_into_a_comment_whatever_the_names() -> None:
+def test_long_labels_fit_into_a_comment() -> None:
     long = Owner("n" * 300, "i" * 300, "eth0")
     assert len(long.label) == 128
     assert long.owns(long.label)
 
 
-def test_owning_is_by_attachment() -> None:
-    assert MINE.owns(MINE.label)
+def test_owner_owns_only_the_label_of_its_attachment() -> None:
+    assert OWNER.owns(OWNER.label)
     for other in (Owner("mynet", "cid-1", "eth1"), Owner("mynet", "cid-2", "eth0"), Owner("other", "cid-1", "eth0")):
-        assert not MINE.owns(other.label)
-    assert not MINE.owns("")
+        assert not OWNER.owns(other.label)
+    assert not OWNER.owns("")
 
 
-def test_stale_is_what_nobody_valid_owns_on_this_network() -> None:
+def test_stale_owns_labels_of_the_network_without_a_valid_attachment() -> None:
     dead = Owner("mynet", "cid-9", "eth0")
-    stale = Stale("mynet", [MINE])
+    stale = Stale("mynet", [OWNER])
     assert stale.owns(dead.label)
-    assert not stale.owns(MINE.label)
+    assert not stale.owns(OWNER.label)
     assert not stale.owns(Owner("other", "cid-9", "eth0").label)
-    assert not stale.owns("somebody's own words")
+    assert not stale.owns("a comment of another program")
 
 
-def test_only_labels_are_labels() -> None:
-    assert is_label(MINE.label)
+def test_other_texts_are_no_labels() -> None:
+    assert is_label(OWNER.label)
     assert not is_label("uplink to rack 7")

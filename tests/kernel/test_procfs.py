@@ -1,4 +1,4 @@
-"""The settings of a namespace, in an instance of procfs of our own or in the one at /proc."""
+"""Sysctls of a namespace, through a private instance of procfs or through /proc."""
 
 import ctypes
 import os
@@ -14,17 +14,17 @@ from pycni.testing import Host
 
 @pytest.fixture(params=["own", "shared"])
 def _instance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Both ways."""
-    fresh = procfs._Own()
-    fresh.impossible = request.param == "shared"
-    monkeypatch.setattr(procfs, "_own", fresh)
+    """Use a private instance, and the shared one."""
+    instance = procfs._Own()
+    instance.impossible = request.param == "shared"
+    monkeypatch.setattr(procfs, "_own", instance)
     yield
-    assert (fresh.instance is not None) == (request.param == "own")
+    assert (instance.instance is not None) == (request.param == "own")
 
 
 @pytest.mark.usefixtures("_instance")
-def test_a_setting_is_that_of_the_doors_namespace(host: Host, tmp_path: Path) -> None:
-    others = [Host(tmp_path / f"{number}") for number in range(40)]  # more than an instance is used for
+def test_sysctls_are_those_of_the_handles_namespace(host: Host, tmp_path: Path) -> None:
+    others = [Host(tmp_path / f"{number}") for number in range(40)]  # more than one instance is used for
     for number, other in enumerate(others):
         sysctl.ensure(other.netns, {"ipv4/ip_default_ttl": str(100 + number)})
     assert [other.run("sysctl -n net.ipv4.ip_default_ttl") for other in others] == [f"{100 + n}\n" for n in range(40)]
@@ -34,7 +34,7 @@ def test_a_setting_is_that_of_the_doors_namespace(host: Host, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("_instance")
-def test_nothing_stays_open(host: Host) -> None:
+def test_no_descriptor_stays_open(host: Host) -> None:
     with host.netns.entered():
         os.close(settings_directory("ipv4"))
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one list
@@ -44,10 +44,10 @@ def test_nothing_stays_open(host: Host) -> None:
 
 
 @pytest.mark.parametrize("missing", ["fsopen", "fsmount"])
-def test_where_there_can_be_no_instance_the_shared_one_is_used(
+def test_shared_instance_is_used_if_no_private_one_can_be_mounted(
     host: Host, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    """As for root of a user namespace, under a seccomp filter, or with an old C library."""
+    """Examples are root of a user namespace, a seccomp filter, and an old C library."""
 
     library = procfs._libc()
 

@@ -1,4 +1,4 @@
-"""pyroute2 is loaded in part, and whole as soon as somebody wants it."""
+"""pyroute2 is imported in part, and completely when a plugin imports it."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_netlink_loads_the_messages_alone() -> None:
+def test_netlink_imports_only_the_messages() -> None:
     count = "sum(name.startswith('pyroute2') for name in sys.modules)"
     code = f"import sys, pycni.kernel.netlink.rtnetlink; print({count}, 'asyncio' in sys.modules)"
     count, asyncio = python(code).split()
@@ -31,11 +31,11 @@ def test_netlink_loads_the_messages_alone() -> None:
     ],
 )
 @pytest.mark.parametrize("first", ["import pycni.kernel.netlink.rtnetlink", "pass"])
-def test_a_plugin_that_imports_pyroute2_gets_all_of_it(first: str, use: str) -> None:
+def test_plugin_that_imports_pyroute2_gets_all_of_it(first: str, use: str) -> None:
     assert python(f"{first}; {use}; import pycni.kernel.netlink.rtnetlink") == "IPRoute"
 
 
-def test_what_it_lacks_is_an_ordinary_import_error() -> None:
+def test_missing_names_raise_import_error() -> None:
     code = """
 import pycni.kernel.netlink.rtnetlink
 try:

@@ -1,4 +1,4 @@
-"""Rate limits, and how the kernel's numbers compare with them."""
+"""Rate limits, and their comparison with the kernel's values."""
 
 import pytest
 
@@ -8,16 +8,16 @@ MBIT = RateLimit(rate=125_000, burst=10_000)
 
 
 @pytest.mark.parametrize(
-    ("limit", "waiting"),
+    ("limit", "queue_limit"),
     [
         (MBIT, 13_125),
         (RateLimit(rate=1, burst=1), 1),
         (RateLimit(rate=125_000, burst=10_000, latency=1000), 135_000),
-        (RateLimit(rate=10**12, burst=U32 - 1), U32),  # 32 bits hold no more
+        (RateLimit(rate=10**12, burst=U32 - 1), U32),  # the maximum of 32 bits
     ],
 )
-def test_what_may_wait(limit: RateLimit, waiting: int) -> None:
-    assert limit.limit == waiting
+def test_queue_limit_in_bytes(limit: RateLimit, queue_limit: int) -> None:
+    assert limit.limit == queue_limit
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ def test_what_may_wait(limit: RateLimit, waiting: int) -> None:
         (MBIT, 1_250_000),
         (RateLimit(rate=375_000, burst=37_500), 1_562_500),
         (RateLimit(rate=10**10, burst=10**8), 156_250),
-        (RateLimit(rate=125_000_000, burst=268_435_455), 33_554_421),  # a burst that containerd asks for
-        (RateLimit(rate=37_500_000, burst=1514), None),  # a packet of Ethernet would not fit
+        (RateLimit(rate=125_000_000, burst=268_435_455), 33_554_421),  # a burst that containerd configures
+        (RateLimit(rate=37_500_000, burst=1514), None),  # less than an Ethernet frame
         (RateLimit(rate=10**10, burst=100_001), None),  # 10.0001 microseconds; 10 are 9.984 in ticks
         (RateLimit(rate=1_250_000, burst=268_435_455), None),  # 214 seconds
     ],
 )
-def test_a_burst_is_a_time_where_that_holds_it(limit: RateLimit, ticks: int | None) -> None:
+def test_burst_in_ticks_is_none_if_it_is_not_exact(limit: RateLimit, ticks: int | None) -> None:
     assert limit.ticks == ticks
 
 
@@ -42,11 +42,11 @@ def test_a_burst_is_a_time_where_that_holds_it(limit: RateLimit, ticks: int | No
         (MBIT, Bucket(125_000, 13_125, 1_250_000)),
         (MBIT, Bucket(125_000, 13_125, 1_250_001)),  # the kernel rounds
         (RateLimit(1000, U32 - 1), Bucket(1000, U32, 4_294_936_046)),  # a bucket of 50 days, modulo 2^32 ticks
-        (RateLimit(1000, U32 - 1), Bucket(1000, 23, 67_108_863)),  # the same, as the Go plugin makes it
+        (RateLimit(1000, U32 - 1), Bucket(1000, 23, 67_108_863)),  # the same, set by the Go plugin
         (RateLimit(2**40, 2**29), Bucket(2**40, U32, 7_629)),
     ],
 )
-def test_a_tbf_is_as_it_should_be(limit: RateLimit, bucket: Bucket) -> None:
+def test_equal_buckets_have_no_difference(limit: RateLimit, bucket: Bucket) -> None:
     assert limit.difference(bucket) == ""
 
 
@@ -58,5 +58,5 @@ def test_a_tbf_is_as_it_should_be(limit: RateLimit, bucket: Bucket) -> None:
         (Bucket(125_000, 16_250, 1_250_000), "the latency is 50 ms, not 25"),
     ],
 )
-def test_the_first_difference_is_named(bucket: Bucket, difference: str) -> None:
+def test_first_difference_is_returned(bucket: Bucket, difference: str) -> None:
     assert MBIT.difference(bucket) == difference

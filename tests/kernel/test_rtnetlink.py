@@ -11,7 +11,7 @@ from pycni.kernel.netlink.rtnetlink import NetlinkError, link_message
 from pycni.testing import Host
 
 
-def test_a_batch_answers_for_each_message(host: Host) -> None:
+def test_batch_returns_an_outcome_for_each_message(host: Host) -> None:
     found, missing, up = host.netns.netlink.outcomes(
         get_request("lo"), get_request("nowhere0"), link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", "lo")])
     )
@@ -21,7 +21,7 @@ def test_a_batch_answers_for_each_message(host: Host) -> None:
     assert up == []
 
 
-def test_a_refusal_carries_the_kernels_own_words(host: Host) -> None:
+def test_error_contains_the_message_of_the_kernel(host: Host) -> None:
     creation = link_message(
         rtnetlink.NEWLINK,
         [("IFLA_IFNAME", "x0"), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "no-such-kind")]})],
@@ -31,8 +31,8 @@ def test_a_refusal_carries_the_kernels_own_words(host: Host) -> None:
         host.netns.netlink.request(creation)
 
 
-def test_a_dump_is_whole_while_the_list_changes(host: Host) -> None:
-    """Issue 5f88af10 of the Go plugins: the kernel marks a dump that raced with a change; it is read again."""
+def test_dump_is_complete_while_links_change(host: Host) -> None:
+    """The kernel marks a dump that was interrupted by a change. It is repeated."""
     stop = threading.Event()
 
     def churn() -> None:

@@ -1,4 +1,4 @@
-"""Transactions in the kernel's own words, held against nft's."""
+"""nftables transactions over netlink, compared with nft."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def run(host: Host, script: str) -> None:
     nft.run(script)
 
 
-def test_they_mean_what_nft_means(host: Host, tmp_path: Path) -> None:
+def test_transaction_has_the_same_effect_as_nft(host: Host, tmp_path: Path) -> None:
     other = Host(tmp_path / "other")
     run(other, SCRIPT)
     transaction.apply(host.netns, ALL)
@@ -70,7 +70,7 @@ def test_they_mean_what_nft_means(host: Host, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
         (ALL[0], "exists"),
         (ElementChange("add", T, "ports", "tcp . 8080", value="10.1.0.3 . 80"), "exists"),
@@ -82,25 +82,25 @@ def test_they_mean_what_nft_means(host: Host, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_one_that_is_refused_takes_all_back(host: Host, change: Change, why: str) -> None:
+def test_refused_change_rolls_back_the_transaction(host: Host, change: Change, reason: str) -> None:
     transaction.apply(host.netns, ALL)
     before = host.run("nft -j list ruleset")
     new = ElementChange("create", T, "pairs", "10.1.0.99 . 10.1.0.0"), CounterChange("add", T, "new")
-    for whole in ([*new, change], [change, *new], [new[0], change, new[1]]):
+    for changes in ([*new, change], [change, *new], [new[0], change, new[1]]):
         with pytest.raises(NftError, match="nftables refused: .*") as caught:
-            transaction.apply(host.netns, whole)
-        assert [name for name in ("exists", "missing", "busy") if getattr(caught.value, name)] == [why]
+            transaction.apply(host.netns, changes)
+        assert [name for name in ("exists", "missing", "busy") if getattr(caught.value, name)] == [reason]
         assert str(change) in str(caught.value)
     assert host.run("nft -j list ruleset") == before
 
 
-def test_what_cannot_be_explained_is_explained_by_nft(host: Host) -> None:
+def test_other_errors_are_reported_by_nft(host: Host) -> None:
     with pytest.raises(NftError, match="nftables refused: Error: ") as caught:
         transaction.apply(host.netns, [ElementChange("create", T, "guarded", '"eth0" . "eth1"')])
     assert not any((caught.value.exists, caught.value.missing, caught.value.busy))
 
 
-def test_lines_that_nft_alone_understands_belong_to_the_transaction(host: Host) -> None:
+def test_lines_for_nft_are_part_of_the_transaction(host: Host) -> None:
     transaction.apply(host.netns, [f"add rule {T} there accept", ALL[0]])
     assert "accept" in host.run(f"nft list chain {T} there")
     with pytest.raises(NftError):
@@ -108,7 +108,7 @@ def test_lines_that_nft_alone_understands_belong_to_the_transaction(host: Host) 
     assert "drop" not in host.run(f"nft list chain {T} there")
 
 
-def test_it_is_done_in_the_namespace_behind_the_door(host: Host, tmp_path: Path) -> None:
+def test_transaction_is_applied_in_the_namespace_of_the_handle(host: Host, tmp_path: Path) -> None:
     other = Host(tmp_path / "other")
     opened(host.netns)
     with pytest.raises(NftError) as caught:
