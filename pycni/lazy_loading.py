@@ -121,7 +121,7 @@ class _WithRecords:
 
 
 class _Record(dict[str, Any]):
-    """Stands in for TypedDict: calling a class derived from it returns a dict, as there."""
+    """Replaces TypedDict: calling a class derived from it returns a dict, as there."""
 
     def __init_subclass__(cls, *, total: bool = True) -> None:
         """Ignore the fields."""

@@ -67,7 +67,7 @@ class Network(Generic[C]):
     def find_namespace(self, cookie: str, *paths: str) -> "Namespace | None":
         """Return the network namespace with this cookie (`netns_cookie`) if it is at one of the paths, else None.
 
-        A path may lead to the namespace of another container after the first one is gone.
+        After the first container is gone, the path may be that of another container's namespace.
         """
         from pycni.kernel.namespace import Namespace
 
@@ -273,7 +273,7 @@ class Attachment(Network[C]):
     def delete_veth(self) -> None:
         """Delete the veth pair to the container, by either end. A pair that is gone is fine.
 
-        CNI_NETNS may lead to the namespace of another container in the meantime. The host's end has a name derived from
+        By the time of DEL, CNI_NETNS may be the namespace of another container. The host's end has a name derived from
         the owner, so it is tried first. The container's end is deleted only if its peer has no label of another owner.
         """
         self.ipam.delete_before_link()
@@ -285,8 +285,8 @@ class Attachment(Network[C]):
     def delete_link(self) -> None:
         """Delete the container's interface if it has the ownership label of this attachment. One that is gone is fine.
 
-        CNI_NETNS may lead to the namespace of another container in the meantime, and a DEL also follows an ADD that
-        failed because the interface existed. An interface without a label was created by a Go plugin; it is deleted if
+        By the time of DEL, CNI_NETNS may be the namespace of another container. A DEL also follows an ADD that failed
+        because the interface existed. An interface without a label was created by a Go plugin; it is deleted if
         prevResult lists it.
         """
         link = self.container.find_link(self.ifname)
@@ -318,7 +318,7 @@ class Attachment(Network[C]):
         return link if peer is None or self._may_own(peer.state.alias) else None
 
     def _may_own(self, label: str) -> bool:
-        """Return whether `label` is not the label of another owner. What the Go plugins create has no label."""
+        """Return whether `label` is not the label of another owner. The Go plugins set no labels."""
         return not is_label(label) or self.owner.owns(label)
 
     def expect_prev_result(self) -> None:

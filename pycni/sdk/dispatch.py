@@ -30,7 +30,7 @@ _GO_RELEASE = "1.9.1"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the caller of a plugin gets: stdout, exit status 0 or 1, and stderr if CNI_COMMAND is not set.
+    """The output of a plugin: stdout, exit status 0 or 1, and stderr if CNI_COMMAND is not set.
 
     `log_line` describes the call for the log of a server, which is written after the caller has the response.
     """

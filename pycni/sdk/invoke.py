@@ -1,4 +1,4 @@
-"""Calling a plugin by its type: the one place where "in process or as an executable" is decided."""
+"""Call a plugin by its type: in this process or as an executable."""
 
 import logging
 import sys
@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def invoke(name: str, request: Request) -> VersionedResult | None:
-    """Have the plugin do what the request asks; what ADD made. Raises CniError as the plugin says, ValueError."""
+    """Call the plugin with the request, and return the result of ADD.
+
+    Raises CniError as the plugin reports it, and ValueError if an executable prints no valid result.
+    """
     executable, plugin = _find(name, request.path)
     if plugin is None:
         stdout = execute(executable, request.env, request.stdin)
@@ -28,12 +31,12 @@ def invoke(name: str, request: Request) -> VersionedResult | None:
     try:
         return call_in_process(name, plugin, request, invoke)
     except CniError as error:
-        error.forward_unchanged = error.rolled_back = True  # by its journal
+        error.forward_unchanged = error.rolled_back = True  # the journal of that call has rolled it back
         raise
 
 
 def call(name: str, env: Mapping[str, str], stdin: bytes) -> bytes:
-    """Call the plugin with this environment and return what it printed. Raises CniError as the plugin says."""
+    """Call the plugin with this environment and stdin, and return its stdout. Raises CniError as it reports it."""
     path = env.get("CNI_PATH", "")
     executable, plugin = _find(name, tuple(path.split(":")) if path else ())
     if plugin is None:
@@ -47,10 +50,11 @@ def call(name: str, env: Mapping[str, str], stdin: bytes) -> bytes:
 
 
 def _find(name: str, path: tuple[str, ...]) -> tuple[str, type[Plugin[Any]] | None]:
-    """Where the plugin's executable is, and its class if it answers in this process.
+    """Return the path of the plugin's executable, and the plugin class if it is to be called in this process.
 
-    An executable on CNI_PATH wins: the administrator decides. If it is a launcher of this very installation, the
-    plugin answers in this process. Without an executable, the plugin registered in this installation answers.
+    An executable on CNI_PATH takes precedence, since the administrator put it there. If it is a launcher or one-shot
+    script of this installation, the plugin is called in this process. Without an executable, the plugin registered in
+    this installation is called. Raises CniError if there is none either.
     """
     try:
         executable = find_executable(name, path)
@@ -58,15 +62,15 @@ def _find(name: str, path: tuple[str, ...]) -> tuple[str, type[Plugin[Any]] | No
         if not name or registry.find(name) is None:
             raise
         return "", registry.load(name)
-    launcher = Stub.read(executable)
-    if launcher is not None and _is_of_this_installation(launcher) and _can_be_loaded(launcher):
-        return executable, registry.load_class(launcher.entry, executable)
+    stub = Stub.read(executable)
+    if stub is not None and _is_of_this_installation(stub) and _can_be_loaded(stub):
+        return executable, registry.load_class(stub.entry, executable)
     return executable, None
 
 
-def _is_of_this_installation(launcher: Stub) -> bool:
-    return launcher.interpreter == sys.executable or (bool(launcher.path) and set(launcher.path) <= set(sys.path))
+def _is_of_this_installation(stub: Stub) -> bool:
+    return stub.interpreter == sys.executable or (bool(stub.path) and set(stub.path) <= set(sys.path))
 
 
-def _can_be_loaded(launcher: Stub) -> bool:
-    return not (launcher.needs_pydantic and pydantic_subset.in_use)
+def _can_be_loaded(stub: Stub) -> bool:
+    return not (stub.needs_pydantic and pydantic_subset.in_use)

@@ -1,4 +1,4 @@
-"""A plugin as a process: environment and stdin in, stdout and exit status out."""
+"""A plugin as a process that answers one call: reads environment and stdin, writes stdout, and exits."""
 
 import errno
 import os
@@ -21,11 +21,11 @@ _CHUNK = 1 << 16
 
 
 class TerminatedBySignal(BaseException):
-    """The caller wants this process to end; what is half-done is undone on the way out."""
+    """Raised by SIGTERM; the changes of the call are rolled back as it passes."""
 
 
 def main(name: str, plugin: type[Plugin[Any]]) -> NoReturn:
-    """Answer the call that this process was started for, and exit."""
+    """Answer the call in environment and stdin, and exit."""
     _answer_and_exit(name, lambda: plugin, dict(os.environ))
 
 
@@ -60,7 +60,7 @@ def _answer_and_exit(
     except CniError as error:
         reply = Response(error.to_json(version.NEWEST), 1)
     except (TerminatedBySignal, KeyboardInterrupt):
-        ended = CniError("the call was ended by a signal and undone", code=Code.TRY_AGAIN_LATER)
+        ended = CniError("the call was ended by a signal and rolled back", code=Code.TRY_AGAIN_LATER)
         reply = Response(ended.to_json(version.NEWEST), 1)
     except UnsupportedError:
         if restart_env is None:
@@ -70,7 +70,7 @@ def _answer_and_exit(
 
 
 def _restart(env: dict[str, str], stdin: bytes | None, stdout: int) -> NoReturn:
-    """Replace this process by a new one that answers the same call. `stdin` is what has been read of it."""
+    """Replace this process by a new one that answers the same call. `stdin` is its content, if it was read already."""
     if stdin is not None:
         memory = os.memfd_create("stdin")
         with open(memory, "wb", closefd=False) as file:
@@ -78,11 +78,11 @@ def _restart(env: dict[str, str], stdin: bytes | None, stdout: int) -> NoReturn:
         os.lseek(memory, 0, os.SEEK_SET)
         os.dup2(memory, 0)
     os.dup2(stdout, 1)
-    os.execve(sys.executable, sys.orig_argv, env)  # noqa: S606 - this very program
+    os.execve(sys.executable, sys.orig_argv, env)  # noqa: S606 - the same program
 
 
 def redirect_stdout() -> int:
-    """Send whatever the plugin prints to stderr; returns the descriptor for the answer itself."""
+    """Redirect the stdout of the plugin to stderr, and return a descriptor of the original stdout for the response."""
     try:
         stdout = os.dup(1)
         os.dup2(2, 1)
@@ -92,7 +92,7 @@ def redirect_stdout() -> int:
 
 
 def read_stdin() -> bytes:
-    """All of stdin; a closed one is empty. Raises CniError, code 5, if it cannot be read."""
+    """Return all of stdin; a closed stdin counts as empty. Raises CniError, code 5, if it cannot be read."""
     chunks = []
     try:
         while chunk := os.read(0, _CHUNK):
@@ -107,9 +107,9 @@ def read_stdin() -> bytes:
 
 
 def write_and_exit(reply: Response, stdout: int) -> NoReturn:
-    """Print the answer and exit with its status."""
+    """Write the response and exit with its status; with status 1 and a message on stderr if it cannot be written."""
     with suppress(OSError, ValueError):
-        sys.stdout.flush()  # what the plugin printed, on its way to stderr
+        sys.stdout.flush()  # what the plugin printed, which goes to stderr
     sys.stderr.write(reply.stderr)
     sys.stderr.flush()
     data, status = reply.stdout.encode(), reply.status
@@ -124,5 +124,5 @@ def write_and_exit(reply: Response, stdout: int) -> NoReturn:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing disturbs the undoing
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the rollback must not be interrupted
     raise TerminatedBySignal

@@ -1,4 +1,4 @@
-"""What models are declared with: pydantic, or its subset in a one-shot process."""
+"""The names that models are declared with, from pydantic, or in a one-shot process from pycni.pydantic_subset."""
 
 from typing import TYPE_CHECKING
 

@@ -59,8 +59,8 @@ class Plugin(ABC, Generic[C]):
     def delete(self, cni: Attachment[C]) -> None:
         """Delete what `add` created; what is gone already is fine (SPEC section 2, DEL).
 
-        There may have been no ADD, no prevResult, and the network namespace may be gone. The methods `delete_…` of
-        `cni.host` and `cni.container` continue after failures, which are reported at the end of the call.
+        There may be no earlier ADD and no prevResult, and the network namespace may be gone. The deleting methods of
+        `cni.host` and `cni.container` do not raise: failures are reported at the end of the call.
         """
 
     def status(self, cni: Network[C]) -> None:
