@@ -19,6 +19,7 @@ from pycni.sdk.attachment import Attachment, Network
 from pycni.sdk.config import NetConf
 from pycni.sdk.ipam import Invoke
 from pycni.sdk.plugin import Plugin
+from pycni.sdk.upgrade import is_caused_by_upgrade, upgrade_error
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -114,7 +115,7 @@ class _CallLog:
     ) -> None:
         self._ended = time.monotonic()
         if isinstance(error, Exception | SystemExit):
-            failure = CniError.from_exception(error)
+            failure = upgrade_error(error) if is_caused_by_upgrade(error) else CniError.from_exception(error)
             if not isinstance(error, CniError | OSError | ValueError):
                 log.error("%s failed unexpectedly", self._who, exc_info=error)
             self._outcome = f"error {failure.code}: {failure}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pycni.protocol.errors import CniError
 from pycni.sdk.config import NetConf
 from pycni.sdk.plugin import Plugin
+from pycni.sdk.upgrade import is_caused_by_upgrade, upgrade_error
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -37,13 +38,17 @@ def load(name: str) -> type[Plugin[Any]]:
 def load_class(value: str, who: str) -> type[Plugin[Any]]:
     """Return the plugin class that `value`, as `module:Class`, names.
 
-    Raises CniError if it cannot be imported or is not a plugin; `who` is the subject of the message.
+    Raises CniError if it cannot be imported or is not a plugin, with code 11 if modules of pycni are missing. `who` is
+    the subject of the message.
     """
     module, _, attribute = value.partition(":")
     try:
         plugin = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise CniError(f"{who} cannot be loaded from {value}: {error}") from error
+    except Exception as error:
+        is_missing_module = isinstance(error, ModuleNotFoundError) and is_caused_by_upgrade(error)
+        if is_missing_module or module.startswith("pycni_plugins."):
+            raise upgrade_error(error) from error
+        raise CniError(f"{who} cannot be loaded from {value}: {str(error) or type(error).__name__}") from error
     if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
         raise CniError(f"{who} is not a plugin: {value} is not a subclass of pycni.sdk.Plugin")
     if not issubclass(plugin.config, NetConf):

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 from pycni.protocol import version
+from pycni.protocol.errors import CniError, Code
+from pycni.sdk.upgrade import MESSAGE, REMEDY
 
 _MARK = "# pycni launcher "
 _MAX_SCRIPT = 8192  # bytes
@@ -60,6 +62,7 @@ class Stub:
         """Return the text of the script: sh runs the first lines, which Python reads as a string."""
         options = "-IS" if self.path else "-I"
         paths = f"sys.path[:0] = {list(self.path)!r}\n" if self.path else ""
+        interpreter = shlex.quote(self.interpreter)
         # sh starts Python, because the kernel allows neither spaces nor more than 255 bytes in the path on the first
         # line, and because Python does not start if stdin is a directory. sh also answers VERSION in a tenth of the
         # time; podman asks every plugin of every network for it.
@@ -68,12 +71,33 @@ class Stub:
 ''':'
 [ "$CNI_COMMAND" = VERSION ] && {{ printf %s {shlex.quote(version.encode_reply(self.versions))}; exit; }}
 [ -d /dev/stdin ] && exec </dev/null
-exec {shlex.quote(self.interpreter)} {options} "$0" "$@"
+[ -x {interpreter} ] || {{ printf %s {shlex.quote(_missing_interpreter(self.interpreter))}; exit 1; }}
+exec {interpreter} {options} "$0" "$@"
 '''
 import sys
-{paths}from pycni.oneshot import main
-main({self.type!r}, {self.entry!r}, needs_pydantic={self.needs_pydantic})
+{paths}try:
+    from pycni.oneshot import main
+    main({self.type!r}, {self.entry!r}, needs_pydantic={self.needs_pydantic})
+except Exception as error:
+    import json, os, traceback
+    if not os.environ.get("CNI_COMMAND"):
+        raise
+    traceback.print_exc()
+    answer = {{"cniVersion": {version.NEWEST!r}, "code": {Code.TRY_AGAIN_LATER:d}, "msg": {MESSAGE!r}}}
+    answer["details"] = f"{{type(error).__name__}}: {{error}}; {REMEDY}"
+    print(json.dumps(answer, indent=4))
+    sys.exit(1)
 """
+
+
+def _missing_interpreter(path: str) -> str:
+    """Return the error object of a script whose Python does not exist."""
+    error = CniError(
+        f"pycni's Python interpreter {path} is missing",
+        code=Code.TRY_AGAIN_LATER,
+        details="pycni is being installed, or its environment was removed: run `pycni install` of an existing one",
+    )
+    return error.to_json(version.NEWEST)
 
 
 def configure_launcher(binary: bytes, *, socket: str, oneshot_directory: str) -> bytes:
