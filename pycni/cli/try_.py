@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pycni.cli import options, show
+from pycni.kernel import programs
 from pycni.kernel.netns import throwaway
 from pycni.protocol.errors import CniError
 from pycni.runtime import NetworkConfig, Runtime, RuntimeConf, load
@@ -32,12 +33,13 @@ _INSIDE = "PYCNI_TRY_INSIDE"  # set in the process that runs in the throwaway na
 def try_(file: Path, **given: str | tuple[str, ...] | None) -> None:
     """Run ADD, CHECK and DEL of the network in FILE in throwaway namespaces.
 
-    Show every change with its duration, the result, and what DEL leaves. The host's own network and the state
-    directories of the plugins are not touched. Root is not needed.
+    Show every change with its duration, the result, and what DEL leaves. Links, a DHCP server or flannel's subnet.env
+    that the network refers to are created in the throwaway namespaces. The host's own network and the state directories
+    of the plugins are not touched. Root is not needed.
     """
     if _INSIDE not in os.environ:
         os.environ[_INSIDE] = "1"
-        throwaway.enter([sys.executable, "-m", "pycni", *sys.argv[1:]])
+        throwaway.enter([sys.executable, "-P", "-m", "pycni", *sys.argv[1:]])
     throwaway.hide_state()
     network = load(file)
     with tempfile.TemporaryDirectory() as directory:
@@ -50,6 +52,7 @@ class _Trial:
     def __init__(
         self, network: NetworkConfig, file: Path, state: Path, given: dict[str, str | tuple[str, ...] | None]
     ) -> None:
+        from pycni.cli.trial_host import TrialHost
         from pycni.testing import Container, Host
 
         self.network = network
@@ -58,6 +61,7 @@ class _Trial:
         self.host = Host(state)
         self.host.netns.enter_permanently()
         self.container = Container(self.host)
+        self.trial_host = TrialHost(self.host, self.container)
         path = [given["path"]] if isinstance(given["path"], str) else []
         self.runtime = Runtime(
             [part for text in path for part in text.split(":")], cache_dir=state / "cache", in_process=True
@@ -73,9 +77,14 @@ class _Trial:
 
     def run(self) -> None:
         """Run and show ADD, CHECK and DEL. Raise CniError if DEL leaves anything of the attachment."""
-        from pycni.testing import snapshot
+        with self.trial_host:
+            self.trial_host.prepare(self.network)
+            for note in self.trial_host.notes:
+                self.screen.print(f"  {note}", markup=False)
+            self._run_verbs()
 
-        before = snapshot.of_namespace(self.host), snapshot.of_namespace(self.container)
+    def _run_verbs(self) -> None:
+        before = self._snapshots()
         with self._verb("ADD"):
             result = self.runtime.add_network_list(self.network, self.parameters)
         if result is not None:
@@ -85,8 +94,19 @@ class _Trial:
         finally:
             with self._verb("DEL"):
                 self.runtime.delete_network_list(self.network, self.parameters)
-        after = snapshot.of_namespace(self.host), snapshot.of_namespace(self.container)
-        self._show_left(sorted(after[0] - before[0]), sorted(after[1] - before[1]))
+        after = self._snapshots()
+        if before and after:
+            self._show_left(sorted(after[0] - before[0]), sorted(after[1] - before[1]))
+
+    def _snapshots(self) -> tuple[set[str], set[str]] | None:
+        """Return the objects of both namespaces as lines of text; None if the programs that list them are missing."""
+        from pycni.testing import snapshot
+
+        missing = [name for name in ("ip", "tc", "nft") if programs.find(name) is None]
+        if missing:
+            self.screen.print(f"  not compared before and after: {', '.join(missing)} not found", style="dim")
+            return None
+        return snapshot.of_namespace(self.host), snapshot.of_namespace(self.container)
 
     def _check(self) -> None:
         from pycni.protocol import version

@@ -38,7 +38,7 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=notify
-ExecStart={python} -m pycni serve --socket {socket}
+ExecStart={python} -P -m pycni serve --socket {socket}
 Environment=PYTHONSAFEPATH=1
 # A server that begins while pip is at work does not find all its modules.
 Restart=on-failure

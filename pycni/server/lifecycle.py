@@ -166,7 +166,7 @@ def _restart(listener: socket.socket, stop_fd: int) -> None:
     if select.select([stop_fd], [], [], 0)[0]:
         return
     unix_socket.pass_listener_on(listener)
-    os.execv(sys.executable, [sys.executable, "-m", "pycni", *sys.argv[1:]])  # noqa: S606 - there is no shell
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "pycni", *sys.argv[1:]])  # noqa: S606 - there is no shell
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pycni.kernel.journal import Journal
+from pycni.kernel.namespace import Namespace
 from pycni.kernel.netns.handle import OWN, NetnsHandle, unshare_network
 
 _numbers = itertools.count(1)
@@ -62,7 +63,11 @@ class Host(Netns):
     def __init__(self, state: Path) -> None:
         super().__init__()
         self.state = state
-        self.run("ip link set lo up")
+        namespace = Namespace.at(self.path)
+        try:
+            namespace.link("lo").ensure(up=True)
+        finally:
+            namespace.close()
 
 
 class Container(Netns):

@@ -1,19 +1,25 @@
-"""The example configurations of the plugins' READMEs, run with `pycni try`.
-
-Examples that need a master, a device or a server are tested with their plugins.
-"""
+"""The example configurations of the plugins' READMEs, run with `pycni try`."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-TESTED_WITH_PLUGIN = {"dhcp", "dummy", "host_device", "ipvlan", "macvlan", "tap", "vlan", "vrf"}
+EVERYDAY = {"portmap", "macvlan"}
+KERNEL_FEATURES = {"dummy", "ipvlan", "vlan", "vrf"}
 PLUGIN_NAMES = sorted(path.parent.name for path in PLUGINS.glob("*/README.md"))
-OTHERS = [name for name in PLUGIN_NAMES if name not in {*TESTED_WITH_PLUGIN, "portmap"}]
+
+
+def marked(plugin: str) -> Any:
+    """Return the plugin as a test parameter with its marks."""
+    marks = [] if plugin in EVERYDAY else [pytest.mark.exhaustive]
+    return pytest.param(
+        plugin, marks=[*marks, *([pytest.mark.needs_kernel(plugin)] if plugin in KERNEL_FEATURES else [])]
+    )
 
 
 def example(plugin: str) -> str:
@@ -23,15 +29,9 @@ def example(plugin: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("plugin", ["portmap", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in OTHERS)])
+@pytest.mark.parametrize("plugin", [marked(name) for name in PLUGIN_NAMES])
 def test_example_of_the_readme_passes_pycni_try(plugin: str, tmp_path: Path) -> None:
     text = example(plugin)
-    if plugin == "flannel":
-        env = tmp_path / "subnet.env"
-        env.write_text(
-            "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
-        )
-        text = text.replace('"type": "flannel"', f'"type": "flannel", "subnetFile": "{env}"')
     path = tmp_path / (f"{plugin}.conflist" if '"plugins"' in text else f"{plugin}.conf")
     path.write_text(text)
     command = [sys.executable, "-m", "pycni", "try", path]
