@@ -56,8 +56,8 @@ class AddressUsage:
     def unused_addresses(self, ips: Iterable[Address], stale: Stale) -> list[Address]:
         """Return the addresses in `ips` that belong to a subnet of the network of `stale` and are unused."""
         subnets = [subnet for network, subnet in self.subnets if network == stale.network]
-        ours = [ip for ip in ips if any(ip in subnet for subnet in subnets)]
-        return [ip for ip in ours if ip not in self.used] if self._covers(stale) else []
+        candidates = [ip for ip in ips if any(ip in subnet for subnet in subnets)]
+        return [ip for ip in candidates if ip not in self.used] if self._covers(stale) else []
 
     def is_unused_interface(self, interface: str, stale: Stale) -> bool:
         """Return whether no attachment has the interface `CONTAINERID_IFNAME`."""

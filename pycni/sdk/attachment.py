@@ -328,7 +328,7 @@ class Attachment(Network[C]):
         Raises ConfigError if there is no prevResult.
         """
         result = self.required_prev_result
-        own = None
+        eth = None
         for interface in result.interfaces:
             inside = bool(interface.sandbox)
             if inside and not (interface.name == self.ifname and _same_path(interface.sandbox, self.request.netns)):
@@ -336,16 +336,16 @@ class Attachment(Network[C]):
             link = (self.container if inside else self.host).link(interface.name)
             if interface.mac and link.mac != interface.mac.lower():
                 raise CniError(f"{link} should have mac {interface.mac}, but has {link.mac}")
-            own = link if inside else own
-        if own is None:
+            eth = link if inside else eth
+        if eth is None:
             raise CniError(
                 f"prevResult has no interface {self.ifname} in {self.request.netns}",
                 details="CHECK needs the same CNI_IFNAME and CNI_NETNS as the ADD",
             )
         for ip in self.prev_ips:
-            self.container.addresses.expect(own, ip.address)
+            self.container.addresses.expect(eth, ip.address)
         for route in Lease(tuple(self.prev_ips), result.routes).resolved_routes():
-            self.container.routes.expect(own, route)
+            self.container.routes.expect(eth, route)
 
 
 def _is_on(ip: IpConfig, result: Result, ifname: str) -> bool:

@@ -112,10 +112,10 @@ class Model(BaseModel):
                 return _validate(cls, text), messages
             except ValidationError as error:
                 messages += _messages(error)
-                wrong = [place for item in error.errors() if (place := _find_invalid_member(normalized, item["loc"]))]
-                if not wrong:
+                invalid = [found for item in error.errors() if (found := _find_invalid_member(normalized, item["loc"]))]
+                if not invalid:
                     break
-                for parent, member in wrong:
+                for parent, member in invalid:
                     parent.pop(member, None)
                 text = json.dumps(normalized)
         return cls._without_rules(normalized), messages

@@ -128,8 +128,8 @@ def _run(plugin: type[Plugin[Any]], request: Request, invoke: Invoke, encode: Ca
     Raises CniError, and whatever the plugin raises.
     """
     version.require(request.command, request.cni_version, plugin.versions)
-    place = request.netns if request.netns_fd is None else request.netns_fd
-    if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(place):
+    netns = request.netns if request.netns_fd is None else request.netns_fd
+    if request.command in ("ADD", "DEL") and not request.allow_own_netns and is_own_namespace(netns):
         raise CniError(
             "plugin's netns and netns from CNI_NETNS should not be the same",
             code=Code.INVALID_NETNS,

@@ -96,8 +96,8 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 def _failure(stdout: bytes, stderr: bytes, status: int) -> CniError:
     ended = f"exit status {status}" if status > 0 else f"signal: {-status}"
     if not stdout:
-        said = f": {_quoted(stderr)}" if stderr else " with no error message"
-        return CniError(f"netplugin failed{said}: {ended}", code=Code.UNKNOWN)
+        reason = f": {_quoted(stderr)}" if stderr else " with no error message"
+        return CniError(f"netplugin failed{reason}: {ended}", code=Code.UNKNOWN)
     try:
         document = go_json.loads(stdout)
         return CniError.from_json({} if document is None else _object(document))

@@ -158,12 +158,12 @@ class MasterLinkPlugin(LinkPlugin[M]):
             raise CniError(f"{link} should be on master {master}, but is on another link")
 
     def _master(self, cni: Attachment[M]) -> "Link":
-        place = cni.container if cni.config.link_in_container else cni.host
+        namespace = cni.container if cni.config.link_in_container else cni.host
         name = self.master_name(cni)
-        master = place.find_link(name) if name else place.links.find_default()
+        master = namespace.find_link(name) if name else namespace.links.find_default()
         if master is not None:
             return master
-        where = f"the container ({place.path})" if cni.config.link_in_container else "the host"
+        where = f"the container ({namespace.path})" if cni.config.link_in_container else "the host"
         if name:
             raise CniError(f'master "{name}" not found', details=f"there is no link of that name in {where}")
         raise CniError("no default route interface found", details=f"{where} has no default route: name a master")

@@ -16,33 +16,33 @@ def host(tmp_path: Path) -> Iterator[Host]:
     """Yield a throwaway Host. The test and the processes that it starts run in its network namespace."""
     before = NetnsHandle(OWN, Journal())
     try:
-        made = Host(tmp_path / "state")
+        throwaway = Host(tmp_path / "state")
     except OSError as error:
         pytest.skip(f"needs root, or `unshare -Urnm`: {error}")
-    made.netns.enter_permanently()
+    throwaway.netns.enter_permanently()
     try:
-        yield made
+        yield throwaway
     finally:
         before.enter_permanently()
         before.close()
-        made.close()
+        throwaway.close()
 
 
 @pytest.fixture
 def container(host: Host) -> Iterator[Container]:
     """Yield a Container on the throwaway host."""
-    made = Container(host)
-    yield made
-    made.close()
+    throwaway = Container(host)
+    yield throwaway
+    throwaway.close()
 
 
 @pytest.fixture
 def containers(host: Host) -> Iterator[list[Container]]:
     """Yield three containers on the throwaway host."""
-    made = [Container(host) for _ in range(3)]
-    yield made
-    for one in made:
-        one.close()
+    throwaway = [Container(host) for _ in range(3)]
+    yield throwaway
+    for container in throwaway:
+        container.close()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def public_methods(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def is_defined_by_pycni(obj: object) -> bool:
-    """Whether `obj` is a class, function or module of pycni, not an alias of a type or something of pydantic."""
+    """Return whether `obj` is a class, function or module of pycni, not an alias of a type or something of pydantic."""
     is_definition = inspect.isclass(obj) or inspect.isroutine(obj)
     return inspect.ismodule(obj) or (is_definition and str(obj.__module__).startswith("pycni."))
 
