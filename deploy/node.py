@@ -246,7 +246,6 @@ def remove_older(home: Path) -> None:
 
 def remove_home() -> None:
     """Remove all versions from the node, and the one-shot scripts that start them."""
-    shutil.rmtree(STATE / "oneshot", ignore_errors=True)
     shutil.rmtree(HOME.parent)
     log(f"removed {HOME.parent}")
 

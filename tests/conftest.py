@@ -197,10 +197,10 @@ def executables(tmp_path_factory: pytest.TempPathFactory) -> Executables:
         if way == "one-shot":
             yield directory
             return
-        scripts = directory.with_name("state") / "oneshot"
-        if not scripts.is_dir():
+        scripts = list((directory.with_name("state") / "oneshot").glob("*/*/*"))
+        if not scripts:
             pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
-        for script in scripts.iterdir():
+        for script in scripts:
             _let_it_write_its_name_down(script, directory.with_name("oneshot.log"))
         settings = [f"{name}={value}" for name, value in (env | {"PYTHONSAFEPATH": "1"}).items()]
         serve = ["env", *settings, sys.executable, "-m", "pycni", "serve", "--socket", str(place)]

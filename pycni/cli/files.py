@@ -1,5 +1,6 @@
 """Atomic replacement of files that other programs may read at any time."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,6 +33,15 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove the directory unless there is something in it, or it does not exist."""
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+            raise
 
 
 @contextmanager

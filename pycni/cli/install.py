@@ -23,6 +23,10 @@ _units = click.option(
     show_default=True,
     help="Where systemd finds the server's units.",
 )
+_NOT_COMPILED = """\
+the launcher was not compiled, because no C compiler was found when pycni was installed: the plugins are Python scripts,
+each call starts Python (about 100 ms instead of 3 ms), and there is no server. To compile it, install a C compiler
+(Debian: gcc and musl-tools), then pycni again (pip install --force-reinstall), and run `pycni install` again."""
 
 
 @click.command()
@@ -56,6 +60,8 @@ def install(
     if not server:
         for path in installation.install(directory, types, state_dir, socket=socket, python=python):
             click.echo(path)
+        if not python and not installation.has_compiled_launcher():
+            click.echo(_NOT_COMPILED, err=True)
         return
     if python:
         raise click.UsageError("--python and --server exclude each other: scripts never ask a server")

@@ -39,11 +39,22 @@ class Stub:
 
         None if it is another program or does not exist.
         """
+        script = cls.script_path(executable)
+        if script:
+            return cls.read(script)
         try:
-            directory, stub = _read_cached(executable, *_file_identity(executable))
+            return _read_cached(executable, *_file_identity(executable))[1]
         except OSError:
             return None
-        return cls.read(f"{directory}/{os.path.basename(executable)}") if directory else stub  # noqa: PTH119
+
+    @staticmethod
+    def script_path(executable: str) -> str:
+        """Return the path of the script that the launcher at this path executes, "" if it is not a launcher."""
+        try:
+            directory, _ = _read_cached(executable, *_file_identity(executable))
+        except OSError:
+            return ""
+        return f"{directory}/{os.path.basename(executable)}" if directory else ""  # noqa: PTH119
 
     @classmethod
     def from_script(cls, head: bytes) -> "Stub | None":
@@ -88,6 +99,11 @@ except Exception as error:
     print(json.dumps(answer, indent=4))
     sys.exit(1)
 """
+
+
+def is_launcher(executable: str) -> bool:
+    """Return whether the program at this path is a launcher, or a one-shot script, of any installation of pycni."""
+    return bool(Stub.script_path(executable)) or Stub.read(executable) is not None
 
 
 def _missing_interpreter(path: str) -> str:

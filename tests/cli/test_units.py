@@ -188,7 +188,7 @@ CHAIN = [
 def test_the_first_call_starts_the_service_which_has_all_that_plugins_need(
     node: Node, systemd: Systemd, container: Container, config: dict[str, Any]
 ) -> None:
-    (node.state / "oneshot" / "bridge").unlink()  # there is no other way than the server
+    (installation.oneshot_directory(node.bin, node.state) / "bridge").unlink()  # there is no other way than the server
     ipam = {"type": "host-local", "dataDir": str(node.state / "networks"), "subnet": "10.1.0.0/24"}
     document = {"cniVersion": "1.1.0", "name": "net", "ipam": ipam, **config}
 

@@ -12,7 +12,7 @@ daemonset() { "$PYTHON" "$HERE/lib/daemonset.py" /run/containerd.sock "$STAGE" "
 run_pods() { "$PYTHON" "$HERE/lib/kubelet.py" /run/containerd.sock "$STAGE" bridge portmap bandwidth; }
 is_installed() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,bandwidth,host-local,loopback} /opt/pycni/*/node.py; }
 # Let one-shot executables, which launchers run when there is no server, log their calls.
-log_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*; }
+log_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*/*/*; }
 server() { pgrep -of '^/opt/pycni/[0-9a-f]*/bin/python3 -m pycni serve'; }
 # logged_in_order NAMES: the container logged that these were installed, started, stopped or removed, in this order.
 logged_in_order() {

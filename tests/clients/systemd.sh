@@ -120,7 +120,7 @@ SITE=$STAGE/site # a directory on the server's module path, changed to simulate 
 mkdir -p "$SITE" /etc/systemd/system/pycni.service.d
 printf '[Service]\nEnvironment="PYTHONPATH=%s"\n' "$SITE" >/etc/systemd/system/pycni.service.d/site.conf
 : >"$STAGE/oneshot.log" # log of one-shot executables, which launchers run when there is no server
-sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*
+sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*/*/*
 ip netns add c1
 ip -n c1 link set lo up
 create_devices

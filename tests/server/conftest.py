@@ -29,6 +29,7 @@ class Stage:
         self.socket = directory / "run" / "pycni.sock"
         self.bin = directory / "bin"
         self.state = directory / "state"
+        self.scripts = installation.oneshot_directory(self.bin, self.state)
         installation.install(self.bin, ["static", "bridge", "host-local"], self.state, socket=self.socket)
         self.calls = directory / "oneshot.log"
         self.modules = directory / "modules"  # of its servers' installation, the part that is nobody else's
@@ -37,12 +38,12 @@ class Stage:
 
     def replace_oneshots(self) -> None:
         """Let the scripts say their names, the verb and what came in on stdin, instead of answering."""
-        for script in (self.state / "oneshot").iterdir():
+        for script in self.scripts.iterdir():
             script.write_text(f'#!/bin/sh\necho "$CNI_COMMAND" >> {self.calls}\necho {ONESHOT_SAYS}\nwc -c\n')
 
     def count_oneshots(self) -> None:
         """Let the scripts write down verb and container before they answer."""
-        for script in (self.state / "oneshot").iterdir():
+        for script in self.scripts.iterdir():
             before, found, after = script.read_text().partition("''':'\n")
             note = f'echo "$CNI_COMMAND $CNI_CONTAINERID" >>{self.calls}\n'
             script.write_text(before + found + note + after)

@@ -52,7 +52,7 @@ def test_the_real_one_shot_answers_like_the_server_would(stage: Stage) -> None:
 
 
 def test_a_missing_script_is_a_cni_error(stage: Stage) -> None:
-    (stage.state / "oneshot" / "static").unlink()
+    (stage.scripts / "static").unlink()
     done = stage.run("ADD")
     assert done.returncode == 1
     assert "pycni is not installed completely" in json.loads(done.stdout)["msg"]

@@ -321,7 +321,7 @@ def test_sixteen_mebibytes_of_stdin_are_answered(stage: Stage) -> None:
     config = {"cniVersion": "1.1.0", "name": "n", "ipam": {"addresses": [{"address": "10.1.0.2/24"}]}, "args": padding}
     stdin = json.dumps(config).encode()
     assert wire.STDIN_MAX - 200 < len(stdin) <= wire.STDIN_MAX
-    (stage.state / "oneshot" / "static").unlink()
+    (stage.scripts / "static").unlink()
     done = stage.run("ADD", stdin)
     assert (done.returncode, json.loads(done.stdout)["ips"]) == (0, [{"address": "10.1.0.2/24"}])
 
@@ -333,7 +333,7 @@ def test_what_a_delegate_says_on_stderr_reaches_the_caller(stage: Stage, tmp_pat
     delegate.write_text("#!/bin/sh\ncat >/dev/null\necho it is warm today >&2\n")
     delegate.chmod(0o755)
     config = {"cniVersion": "1.1.0", "name": "net", "bridge": "none0", "ipam": {"type": "talkative"}}
-    (stage.state / "oneshot" / "bridge").unlink()
+    (stage.scripts / "bridge").unlink()
     done = stage.run("DEL", json.dumps(config).encode(), "bridge", CNI_PATH=str(delegate.parent), CNI_NETNS="")
     assert (done.returncode, done.stderr) == (0, b"it is warm today\n")
 
