@@ -1,4 +1,4 @@
-"""The cases' executables, and their server where the cases have their sandbox."""
+"""Executables for the conformance cases, with a server in the sandbox of the cases."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ RUNNER = Path(__file__).with_name("run_cases.py")
 def bin_directory(
     request: pytest.FixtureRequest, executables: Callable[..., AbstractContextManager[Path]]
 ) -> Iterator[Path]:
-    """Every plugin of this installation, as executables: with a server in the sandbox, and without one."""
-    # The runner imports what stands beside it, which PYTHONSAFEPATH (of scripts/test) would forbid.
+    """Install every plugin as executables: with a server in the sandbox, and without a server."""
+    # The runner imports modules beside it, which PYTHONSAFEPATH (set by scripts/test) forbids.
     sandbox = ["env", "-u", "PYTHONSAFEPATH", sys.executable, RUNNER, "--bin", "/", "--then"]
     with executables(way=request.param, before_server=sandbox) as directory:
         yield directory

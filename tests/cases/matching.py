@@ -1,7 +1,7 @@
-"""Whether what was observed is what a case expects: a subset match with a few operators.
+"""Compare an observation with the expectation of a case: a subset match with a few operators.
 
-Objects: every expected key must match, others are ignored. Lists: the same length, element by element. An object
-with one key that starts with `$` is an operator: $any, $re, $type, $len, $contains, $exact, $oneof, $absent.
+Objects: every expected key must match, others are ignored. Lists: the same length, element by element. An object with
+one key that starts with `$` is an operator: $any, $re, $type, $len, $contains, $exact, $oneof, $absent.
 """
 
 import base64
@@ -16,11 +16,11 @@ _TYPES = {"str": str, "int": int, "list": list, "dict": dict, "bool": bool}
 
 
 class MismatchError(Exception):
-    """The first thing that differs."""
+    """The first difference between expectation and observation."""
 
 
 def match(expected: Any, got: Any, path: str = "$") -> None:
-    """Raise MismatchError unless `got` is what is expected."""
+    """Raise MismatchError unless `got` matches `expected`."""
     if isinstance(expected, dict):
         if len(expected) == 1 and next(iter(expected)).startswith("$"):
             _operator(*next(iter(expected.items())), got, path)
@@ -28,15 +28,15 @@ def match(expected: Any, got: Any, path: str = "$") -> None:
             _match_object(expected, got, path)
     elif isinstance(expected, list):
         if not isinstance(got, list) or len(expected) != len(got):
-            raise MismatchError(f"{path}: expected {shown(expected)}, got {shown(got)}")
+            raise MismatchError(f"{path}: expected {shortened_json(expected)}, got {shortened_json(got)}")
         for i, (want, have) in enumerate(zip(expected, got, strict=True)):
             match(want, have, f"{path}[{i}]")
     elif expected != got or isinstance(expected, bool) != isinstance(got, bool):
-        raise MismatchError(f"{path}: expected {shown(expected)}, got {shown(got)}")
+        raise MismatchError(f"{path}: expected {shortened_json(expected)}, got {shortened_json(got)}")
 
 
 def matches(expected: Any, got: Any, path: str = "$") -> bool:
-    """Whether it is."""
+    """Return whether `got` matches `expected`."""
     try:
         match(expected, got, path)
     except MismatchError:
@@ -45,7 +45,7 @@ def matches(expected: Any, got: Any, path: str = "$") -> bool:
 
 
 def documents(text: str) -> list[Any]:
-    """All JSON documents in a text, concatenated or not. Raises ValueError."""
+    """Return all JSON documents of a text, concatenated or separated by white space. Raise ValueError."""
     decoder, found, rest = json.JSONDecoder(), [], text.lstrip()
     while rest:
         document, end = decoder.raw_decode(rest)
@@ -54,20 +54,20 @@ def documents(text: str) -> list[Any]:
     return found
 
 
-def shown(value: Any) -> str:
+def shortened_json(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 400 else text[:400] + "..."
 
 
 def _match_object(expected: Any, got: Any, path: str) -> None:
     if not isinstance(got, dict):
-        raise MismatchError(f"{path}: expected an object, got {shown(got)}")
+        raise MismatchError(f"{path}: expected an object, got {shortened_json(got)}")
     for key, want in expected.items():
         if want == {"$absent": True}:
             if key in got:
-                raise MismatchError(f"{path}.{key}: must be absent, is {shown(got[key])}")
+                raise MismatchError(f"{path}.{key}: must be absent, is {shortened_json(got[key])}")
         elif key not in got:
-            raise MismatchError(f"{path}.{key}: missing in {shown(got)}")
+            raise MismatchError(f"{path}.{key}: missing in {shortened_json(got)}")
         else:
             match(want, got[key], f"{path}.{key}")
 
@@ -85,11 +85,11 @@ def _operator(name: str, argument: Any, got: Any, path: str) -> None:
         "$oneof": lambda: any(matches(want, got, path) for want in argument),
     }
     if not holds[name]():
-        raise MismatchError(f"{path}: {shown(got)} fails {name} {shown(argument)}")
+        raise MismatchError(f"{path}: {shortened_json(got)} fails {name} {shortened_json(argument)}")
 
 
 def check(expected: Any, observed: dict[str, Any]) -> None:
-    """Raise MismatchError unless an observed run (exit, stdout, stderr, calls) is what the case expects."""
+    """Raise MismatchError unless an observed run (exit, stdout, stderr, calls) matches the case's expectation."""
     _check_exit(expected, observed["exit"])
     _check_output(expected, observed["stdout"])
     if expected.get("stderr_empty") and observed["stderr"].strip():
@@ -103,8 +103,8 @@ def check(expected: Any, observed: dict[str, Any]) -> None:
 
 def _check_exit(expected: Any, status: int) -> None:
     want = expected.get("exit", status)
-    fitting = want if isinstance(want, list) else [want]
-    if status not in fitting and not (want == "nonzero" and status != 0):
+    accepted = want if isinstance(want, list) else [want]
+    if status not in accepted and not (want == "nonzero" and status != 0):
         raise MismatchError(f"exit status {status}, expected {want}")
 
 
@@ -128,16 +128,16 @@ def _check_output(expected: Any, out: str) -> None:
         match(expected["json_docs"], found)
 
 
-def _check_pattern(what: str, pattern: str | None, text: str) -> None:
+def _check_pattern(stream: str, pattern: str | None, text: str) -> None:
     if pattern is not None and not re.search(pattern, text, re.DOTALL):
-        raise MismatchError(f"{what} {text[:300]!r} does not match /{pattern}/")
+        raise MismatchError(f"{stream} {text[:300]!r} does not match /{pattern}/")
 
 
 def _check_calls(expected: Any, calls: list[dict[str, Any]]) -> None:
     if len(calls) != len(expected):
         wanted = [f"{call.get('type')} {call.get('command')}" for call in expected]
-        made = [f"{call['type']} {call['command']}" for call in calls]
-        raise MismatchError(f"recorder calls: expected {wanted}, got {made}")
+        actual = [f"{call['type']} {call['command']}" for call in calls]
+        raise MismatchError(f"recorder calls: expected {wanted}, got {actual}")
     for i, (want, call) in enumerate(zip(expected, calls, strict=True)):
         others = {key: value for key, value in want.items() if key not in {"stdin", "stdin_exact"}}
         if "stdin_exact" in want and call["stdin"] != want["stdin_exact"]:

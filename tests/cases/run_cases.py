@@ -1,29 +1,30 @@
 #!/usr/bin/env python3
-"""Run the CNI conformance cases of ../data/cases.json on any plugins, and on any command like cnitool.
+"""Run the CNI conformance cases of ../data/cases.json with any plugins, and with any command like cnitool.
 
     sudo ./run_cases.py --bin /opt/cni/bin [--cnitool pycni]
     sudo ./run_cases.py --bin DIR --only 'env|VERSION' --plugins loopback,static -v
 
-Needs root, util-linux `unshare` and `nsenter`, iproute2 `ip`, and no Python packages. Everything runs in a throwaway
-mount and network namespace: /run, /var/lib/cni (or /var/lib) and /etc/cni are private there, so nothing on the host
-changes.
-Every case has a "host" namespace (proto-h*) and container namespaces (proto-c*, proto-d*) of its own.
+Needs root, `unshare` and `nsenter` of util-linux, `ip` of iproute2, and no Python packages. Everything runs in new
+mount and network namespaces: /run, /var/lib/cni (or /var/lib) and /etc/cni are private there, so the host does not
+change.
+Every case has its own namespaces of a host (proto-h*) and of containers (proto-c*, proto-d*).
 
-    sudo ./run_cases.py --bin DIR --then pycni serve &    # a server has to see the same files as its callers
+    sudo ./run_cases.py --bin DIR --then pycni serve &    # a server must see the same files as its callers
     sudo ./run_cases.py --bin DIR --in $!
 
-Exit status: 0 if no case failed, 1 if some did, 2 if it could not run.
+Exit status: 0 if no case failed, 1 if a case failed, 2 if the cases could not run.
 
 Verdicts
-  PASS      what is observed is what the case expects (what the Go plugins do)
-  PASS-ALT  it is another acceptable behaviour, usually what the specification asks for where Go deviates
-  QUIRK     a case of level "quirk" did not match: these document accidents of Go, and never fail the run
+  PASS      the observation matches the expectation, usually the behaviour of the Go plugins
+  PASS-ALT  it matches an acceptable alternative, usually the specification where the Go plugins differ from it
+  QUIRK     a case of level "quirk" does not match; this is not a failure
   FAIL      anything else
-  SKIP      the plugin or the command is not there, or the kernel lacks something
+  SKIP      the plugin or the command is missing, or the kernel lacks a feature
 
-Levels: must = specification and Go agree; go = the specification is silent, interchange needs it; quirk = an
-accident. Placeholders in a case: @NETNS@ @NETNS2@ (paths of the containers) @NSNAME@ @HOSTNS@ @BIN@ @RECBIN@ (the
-recorder as p1 p2 p3 recipam) @WORK@ @CONF@ @PLUGIN@ @CID@ (cnitool's container id of @NETNS@).
+Levels: must = the specification and Go agree; go = the specification says nothing, interoperability needs it;
+quirk = accidental behaviour of Go. Placeholders in a case: @NETNS@ @NETNS2@ (paths of the containers' namespaces)
+@NSNAME@ @HOSTNS@ @BIN@ @RECBIN@ (directory of the recorders p1 p2 p3 recipam) @WORK@ @CONF@ @PLUGIN@ @CID@ (cnitool's
+container ID for @NETNS@).
 """
 
 import argparse
@@ -37,50 +38,52 @@ from pathlib import Path
 from typing import Any
 
 from matching import MismatchError, check, documents
-from topology import CACHE, WORK, SkipError, World, stdin_of
+from topology import CACHE, WORK, SkipError, Testbed, stdin_of
 
 CASES = Path(__file__).parents[1] / "data" / "cases.json"
 
 
-def run_step(world: World, options: argparse.Namespace, case: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
-    """Do one step; what was observed."""
+def run_step(
+    testbed: Testbed, options: argparse.Namespace, case: dict[str, Any], step: dict[str, Any]
+) -> dict[str, Any]:
+    """Run one step and return what was observed."""
     kind = step.get("run", case.get("run", "plugin"))
-    env = world.filled({**case.get("env", {}), **step.get("env", {})})
-    world.write(step.get("write", {}))
-    cwd = world.filled(step["cwd"]) if "cwd" in step else None
+    env = testbed.fill({**case.get("env", {}), **step.get("env", {})})
+    testbed.write(step.get("write", {}))
+    cwd = testbed.fill(step["cwd"]) if "cwd" in step else None
     if kind == "plugin":
-        name = world.filled(step.get("plugin", case.get("plugin", "@PLUGIN@")))
-        executable = world.bin / name
+        name = testbed.fill(step.get("plugin", case.get("plugin", "@PLUGIN@")))
+        executable = testbed.bin / name
         if not executable.exists():
-            raise SkipError(f"no {name} in {world.bin}")
-        return world.run(
+            raise SkipError(f"no {name} in {testbed.bin}")
+        return testbed.run(
             [executable, *step.get("argv", [])],
             env,
-            stdin_of(world, step),
+            stdin_of(testbed, step),
             cwd=cwd,
-            stdin_path=world.filled(step.get("stdin_path")),
+            stdin_path=testbed.fill(step.get("stdin_path")),
             stdout_path=step.get("stdout_path"),
         )
     if kind == "cnitool":
         if not options.cnitool:
             raise SkipError("no --cnitool")
-        argv = world.filled(step.get("argv", case.get("argv", [])))
-        return world.run([*options.cnitool.split(), *argv], env, cwd=cwd)
-    return world.run(["sh", "-c", world.filled(step["sh"])], env)
+        argv = testbed.fill(step.get("argv", case.get("argv", [])))
+        return testbed.run([*options.cnitool.split(), *argv], env, cwd=cwd)
+    return testbed.run(["sh", "-c", testbed.fill(step["sh"])], env)
 
 
 def judge(
-    world: World, case: dict[str, Any], number: int, step: dict[str, Any], observed: dict[str, Any]
+    testbed: Testbed, case: dict[str, Any], number: int, step: dict[str, Any], observed: dict[str, Any]
 ) -> tuple[str, str]:
-    """The verdict on one step, and why."""
+    """Return the verdict on one step, and the reason."""
     if "expect" not in step:
         return "PASS", ""
     try:
-        check(world.filled(step["expect"]), observed)
+        check(testbed.fill(step["expect"]), observed)
     except MismatchError as mismatch:
         for alternative in step.get("expect_alt") or ():
             try:
-                check(world.filled(alternative), observed)
+                check(testbed.fill(alternative), observed)
             except MismatchError:
                 continue
             return "PASS-ALT", f"step {number}: matches alternative {alternative.get('why', '')}"
@@ -91,32 +94,32 @@ def judge(
 def run_case(
     case: dict[str, Any], options: argparse.Namespace, plugin: str, number: int
 ) -> tuple[str, str, list[dict[str, Any]]]:
-    """The verdict on one case with one plugin, why, and what was observed at each step."""
-    seen, messages, verdict = [], [], "PASS"
-    with World(number, options.bin, plugin) as world:
+    """Return the verdict on one case with one plugin, the reason, and the observation of each step."""
+    observations, messages, verdict = [], [], "PASS"
+    with Testbed(number, options.bin, plugin) as testbed:
         try:
             for command in case.get("setup", ()):
-                observed = world.run(["sh", "-c", world.filled(command)], {})
+                observed = testbed.run(["sh", "-c", testbed.fill(command)], {})
                 if observed["exit"]:
                     raise SkipError(f"setup {command!r} failed: {observed['stderr'].strip()[:200]}")
-            world.write(case.get("write", {}))
+            testbed.write(case.get("write", {}))
             for i, step in enumerate(case.get("steps") or [case]):
-                observed = run_step(world, options, case, step)
-                seen.append(observed)
+                observed = run_step(testbed, options, case, step)
+                observations.append(observed)
                 if "save" in step:
-                    world.saved[step["save"]] = saved(observed["stdout"])
-                judged, message = judge(world, case, i, step, observed)
-                if judged in {"FAIL", "QUIRK"}:
-                    return judged, message, seen
-                if judged == "PASS-ALT":
-                    verdict = judged
+                    testbed.saved[step["save"]] = first_document(observed["stdout"])
+                step_verdict, message = judge(testbed, case, i, step, observed)
+                if step_verdict in {"FAIL", "QUIRK"}:
+                    return step_verdict, message, observations
+                if step_verdict == "PASS-ALT":
+                    verdict = step_verdict
                     messages.append(message)
         except SkipError as reason:
-            return "SKIP", str(reason), seen
-    return verdict, "; ".join(messages), seen
+            return "SKIP", str(reason), observations
+    return verdict, "; ".join(messages), observations
 
 
-def saved(stdout: bytes) -> Any:
+def first_document(stdout: bytes) -> Any:
     try:
         return documents(stdout)[0]
     except (ValueError, IndexError):
@@ -124,7 +127,7 @@ def saved(stdout: bytes) -> Any:
 
 
 def plugins_of(case: dict[str, Any], present: list[str], restrict: set[str] | None) -> list[Any]:
-    """The plugins with which to run the case; None for a case that names its plugins itself."""
+    """Return the plugins with which to run the case; [None] for a case that names its plugins itself."""
     if "plugins" not in case:
         return [case.get("plugin")]
     names = present if case["plugins"] == "*" else case["plugins"]
@@ -136,9 +139,9 @@ def plugins_of(case: dict[str, Any], present: list[str], restrict: set[str] | No
 
 
 def enter_sandbox(sandbox_of: int | None) -> None:
-    """Start again in a mount and network namespace of our own, then make the places private that cases write to.
+    """Execute this program again in new mount and network namespaces, with private directories for the cases.
 
-    Or start again in the sandbox of another process, which has done so.
+    With `sandbox_of`, execute it in the namespaces of that process instead.
     """
     if os.environ.get("PROTO_INNER") != "1":
         if os.geteuid() != 0:
@@ -150,12 +153,12 @@ def enter_sandbox(sandbox_of: int | None) -> None:
         os.execvpe(enter[0], [*enter, sys.executable, __file__, *sys.argv[1:]], env)
     if sandbox_of:
         return
-    places = [Path("/run"), CACHE if CACHE.is_dir() else CACHE.parent]
-    places += [place for place in (Path("/etc/cni"),) if place.is_dir()]
-    for place in places:
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
-    for place in (Path("/run/netns"), Path("/run/lock"), WORK, CACHE):
-        place.mkdir(parents=True, exist_ok=True)
+    directories = [Path("/run"), CACHE if CACHE.is_dir() else CACHE.parent]
+    directories += [directory for directory in (Path("/etc/cni"),) if directory.is_dir()]
+    for directory in directories:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", directory], check=True)
+    for directory in (Path("/run/netns"), Path("/run/lock"), WORK, CACHE):
+        directory.mkdir(parents=True, exist_ok=True)
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     if not any(mount[1:3] == ["/run", "tmpfs"] for mount in mounts):
         sys.exit("/run is not private")
@@ -165,13 +168,13 @@ def enter_sandbox(sandbox_of: int | None) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=Path, required=True, help="directory with the plugins under test")
-    parser.add_argument("--cnitool", help="command like cnitool under test (else the runtime cases are skipped)")
+    parser.add_argument("--cnitool", help="command like cnitool under test (without it the runtime cases are skipped)")
     parser.add_argument("--cases", type=Path, default=CASES)
     parser.add_argument("--only", help="regular expression on id or title")
-    parser.add_argument("--plugins", help="run generic cases with these plugins alone (a,b,c)")
+    parser.add_argument("--plugins", help="run generic cases with these plugins only (a,b,c)")
     parser.add_argument("--json", type=Path, help="write all verdicts and observations to this file")
-    parser.add_argument("--then", nargs=argparse.REMAINDER, help="run no case but this command, in the sandbox")
-    parser.add_argument("--in", type=int, dest="sandbox_of", metavar="PID", help="use the sandbox of that command")
+    parser.add_argument("--then", nargs=argparse.REMAINDER, help="run this command in the sandbox instead of the cases")
+    parser.add_argument("--in", type=int, dest="sandbox_of", metavar="PID", help="use the sandbox of this process")
     parser.add_argument("-v", "--verbose", action="store_true")
     parser.add_argument("-l", "--list", action="store_true", help="list the cases and exit")
     options = parser.parse_args()
@@ -200,12 +203,12 @@ def main() -> int:
     for case in cases:
         for plugin in plugins_of(case, present, restrict):
             if plugin is not None and plugin not in present:
-                verdict, message, seen = "SKIP", f"no {plugin}", []
+                verdict, message, observations = "SKIP", f"no {plugin}", []
             else:
-                verdict, message, seen = run_case(case, options, plugin, len(results))
+                verdict, message, observations = run_case(case, options, plugin, len(results))
             counts[verdict] += 1
             results.append(
-                {"id": case["id"], "plugin": plugin, "verdict": verdict, "message": message, "observed": seen}
+                {"id": case["id"], "plugin": plugin, "verdict": verdict, "message": message, "observed": observations}
             )
             if verdict not in {"PASS", "SKIP"} or options.verbose:
                 name = f"{case['id']} [{plugin}]" if plugin else case["id"]

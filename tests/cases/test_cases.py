@@ -1,4 +1,4 @@
-"""The conformance cases: plugins that `pycni install` put into a directory, and `pycni` in cnitool's place."""
+"""The conformance cases, run with installed plugins and with `pycni` as cnitool."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-ResultsOf = Callable[..., list[dict[str, Any]]]
+RunCase = Callable[..., list[dict[str, Any]]]
 
 RUNNER = Path(__file__).with_name("run_cases.py")
 CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())["cases"]
 TYPICAL = ("bridge", "static")  # one with links, one without
-LACKING = ("dummy", "ipvlan", "vlan", "vrf")  # with links of a kind that some kernels lack
-# With a path that is relative to the caller's directory, which is not the server's.
+OPTIONAL_LINK_KINDS = ("dummy", "ipvlan", "vlan", "vrf")  # plugins whose link kind some kernels lack
+# Cases with paths relative to the working directory of the caller, which is not the server's.
 RELATIVE = {"C033-gc-status-ignore-ids", "C035-gc-ignores-ids", "C152-netns-echo"}
 PYCNI = f"{sys.executable} -m pycni"
 
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, or `unsha
 
 
 @pytest.fixture
-def results_of(tmp_path: Path) -> ResultsOf:
-    """What the runner says of one case with the plugins of a directory."""
+def run_case(tmp_path: Path) -> RunCase:
+    """Return a function that runs one case with the plugins of a directory and returns the runner's results."""
 
     def run(case: dict[str, Any], directory: Path, *options: str) -> dict[str, Any]:
         verdicts = tmp_path / "verdicts.json"
@@ -40,7 +40,7 @@ def results_of(tmp_path: Path) -> ResultsOf:
 
 
 def run_python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    # The runner imports what stands beside it, which PYTHONSAFEPATH (of scripts/test) would forbid.
+    # The runner imports modules beside it, which PYTHONSAFEPATH (set by scripts/test) forbids.
     env = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=env)
 
@@ -63,52 +63,50 @@ def cases(wanted: Callable[[dict[str, Any]], bool]) -> pytest.MarkDecorator:
     )
 
 
-def is_of_every_plugin(case: dict[str, Any]) -> bool:
-    """Whether it is about what all plugins have in common: the protocol."""
+def is_for_every_plugin(case: dict[str, Any]) -> bool:
+    """Return whether the case is about the protocol, which all plugins share."""
     return case.get("plugins") == "*"
 
 
-def asks_for_lacking_links(case: dict[str, Any]) -> bool:
-    """Whether plugins shall be ready that are not where the kernel has no such links."""
-    be_ready = case.get("env", {}).get("CNI_COMMAND") == "STATUS" and case.get("expect", {}).get("exit") == 0
-    return be_ready and any(name in case.get("plugins", ()) for name in LACKING)
+def needs_optional_link_kinds(case: dict[str, Any]) -> bool:
+    """Return whether the case expects STATUS to succeed for plugins whose link kind the kernel may lack."""
+    expects_success = case.get("env", {}).get("CNI_COMMAND") == "STATUS" and case.get("expect", {}).get("exit") == 0
+    return expects_success and any(name in case.get("plugins", ()) for name in OPTIONAL_LINK_KINDS)
 
 
-@cases(lambda case: case.get("run") != "cnitool" and not is_of_every_plugin(case))
-def test_a_plugin_case(case: dict[str, Any], results_of: ResultsOf, bin_directory: Path) -> None:
-    restricted = asks_for_lacking_links(case)
-    others = {path.name for path in bin_directory.iterdir()} - set(LACKING)
-    assert_none_failed(results_of(case, bin_directory, *(["--plugins", ",".join(others)] if restricted else [])))
+@cases(lambda case: case.get("run") != "cnitool" and not is_for_every_plugin(case))
+def test_plugin_case(case: dict[str, Any], run_case: RunCase, bin_directory: Path) -> None:
+    restricted = needs_optional_link_kinds(case)
+    others = {path.name for path in bin_directory.iterdir()} - set(OPTIONAL_LINK_KINDS)
+    assert_none_failed(run_case(case, bin_directory, *(["--plugins", ",".join(others)] if restricted else [])))
 
 
-@pytest.mark.needs_kernel(*LACKING)
-@cases(asks_for_lacking_links)
-def test_a_case_of_links_that_kernels_may_lack(
-    case: dict[str, Any], results_of: ResultsOf, bin_directory: Path
-) -> None:
-    assert_none_failed(results_of(case, bin_directory, "--plugins", ",".join(LACKING)))
+@pytest.mark.needs_kernel(*OPTIONAL_LINK_KINDS)
+@cases(needs_optional_link_kinds)
+def test_case_with_optional_link_kinds(case: dict[str, Any], run_case: RunCase, bin_directory: Path) -> None:
+    assert_none_failed(run_case(case, bin_directory, "--plugins", ",".join(OPTIONAL_LINK_KINDS)))
 
 
-@cases(is_of_every_plugin)
-def test_a_case_of_the_protocol(case: dict[str, Any], results_of: ResultsOf, bin_directory: Path) -> None:
-    assert_none_failed(results_of(case, bin_directory, "--plugins", ",".join(TYPICAL)))
+@cases(is_for_every_plugin)
+def test_protocol_case(case: dict[str, Any], run_case: RunCase, bin_directory: Path) -> None:
+    assert_none_failed(run_case(case, bin_directory, "--plugins", ",".join(TYPICAL)))
 
 
 @pytest.mark.exhaustive
-@cases(is_of_every_plugin)
-def test_a_case_of_the_protocol_by_all_others(case: dict[str, Any], results_of: ResultsOf, bin_directory: Path) -> None:
+@cases(is_for_every_plugin)
+def test_protocol_case_with_all_other_plugins(case: dict[str, Any], run_case: RunCase, bin_directory: Path) -> None:
     others = sorted({path.name for path in bin_directory.iterdir()} - set(TYPICAL))
-    assert_none_failed(results_of(case, bin_directory, "--plugins", ",".join(others)))
+    assert_none_failed(run_case(case, bin_directory, "--plugins", ",".join(others)))
 
 
 @pytest.mark.exhaustive
 @cases(lambda case: case.get("run") == "cnitool")
-def test_a_runtime_case(case: dict[str, Any], results_of: ResultsOf, tmp_path: Path) -> None:
-    assert_none_failed(results_of(case, tmp_path))
+def test_runtime_case(case: dict[str, Any], run_case: RunCase, tmp_path: Path) -> None:
+    assert_none_failed(run_case(case, tmp_path))
 
 
-def test_the_runner_reports_a_failure(results_of: ResultsOf, tmp_path: Path) -> None:
-    """The cases mean nothing if the runner is content with everything."""
+def test_runner_reports_a_failure(run_case: RunCase, tmp_path: Path) -> None:
+    """Otherwise no case could fail."""
     case = {"id": "X", "title": "x", "run": "sh", "sh": "echo '{}'", "expect": {"json": {"a": 1}}}
     (tmp_path / "cases.json").write_text(json.dumps({"cases": [case]}))
     done = run_python(RUNNER, "--bin", tmp_path, "--cases", tmp_path / "cases.json")

@@ -1,4 +1,4 @@
-"""The world of one case: a host and two containers to itself, a scratch directory, and a plugin that records calls."""
+"""The testbed of one case: namespaces of a host and two containers, a scratch directory, and plugins that log calls."""
 
 import base64
 import ctypes
@@ -21,11 +21,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class SkipError(Exception):
-    """The case cannot run here; says why."""
+    """The case cannot run here, for the reason in the message."""
 
 
-class World:
-    """Namespaces proto-h, proto-c and proto-d of one case; use as a context."""
+class Testbed:
+    """The namespaces proto-h, proto-c and proto-d of one case. Use it as a context manager."""
 
     def __init__(self, number: int, bin_directory: Path, plugin: str) -> None:
         self.plugin, self.bin = plugin, bin_directory
@@ -56,18 +56,18 @@ class World:
         for name in (self.host, self.container, self.container2):
             subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
 
-    def filled(self, value: Any) -> Any:
-        """The value with its placeholders replaced; {"$result": NAME} is what a step saved."""
+    def fill(self, value: Any) -> Any:
+        """Return the value with its placeholders replaced; {"$result": NAME} is a result that a step saved."""
         if isinstance(value, str):
             for placeholder, text in self._placeholders():
                 value = value.replace(placeholder, text)
             return value
         if isinstance(value, list):
-            return [self.filled(item) for item in value]
+            return [self.fill(item) for item in value]
         if isinstance(value, dict):
             if set(value) == {"$result"}:
                 return self.saved[value["$result"]]
-            return {self.filled(key): self.filled(item) for key, item in value.items()}
+            return {self.fill(key): self.fill(item) for key, item in value.items()}
         return value
 
     def _placeholders(self) -> tuple[tuple[str, str], ...]:
@@ -86,8 +86,8 @@ class World:
         )
 
     def write(self, files: dict[str, Any]) -> None:
-        """Write files; None removes one."""
-        for name, content in self.filled(files).items():
+        """Write files; delete those whose content is None."""
+        for name, content in self.fill(files).items():
             path = Path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             if content is None:
@@ -105,7 +105,7 @@ class World:
         stdin_path: str | None = None,
         stdout_path: str | None = None,
     ) -> dict[str, Any]:
-        """Run a command in the host's namespace; what was observed."""
+        """Run a command in the host's namespace and return exit status, output, recorded calls and seconds."""
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", "REC_LOG": str(self.log)} | env
         environment = {key: value for key, value in environment.items() if value is not None}
         started = time.monotonic()
@@ -143,10 +143,10 @@ class World:
         return []
 
 
-def stdin_of(world: World, step: dict[str, Any]) -> bytes:
-    """The bytes that a step has on stdin."""
+def stdin_of(testbed: Testbed, step: dict[str, Any]) -> bytes:
+    """Return the bytes on stdin of a step."""
     if "stdin_b64" in step:
         return base64.b64decode(step["stdin_b64"])
     if "stdin_json" in step:
-        return json.dumps(world.filled(step["stdin_json"])).encode()
-    return world.filled(step.get("stdin", "")).encode("utf-8", "surrogateescape")
+        return json.dumps(testbed.fill(step["stdin_json"])).encode()
+    return testbed.fill(step.get("stdin", "")).encode("utf-8", "surrogateescape")

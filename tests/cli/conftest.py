@@ -1,4 +1,4 @@
-"""The command as a program: run in this process, with what it printed and how it ended."""
+"""Fixtures that run the `pycni` command in the test process."""
 
 import json
 import os
@@ -14,18 +14,18 @@ from pycni.cli import main
 RECORDER = Path(__file__).parents[1] / "data" / "recorder"
 
 
-class Done(NamedTuple):
-    """A command that has ended."""
+class CommandResult(NamedTuple):
+    """Exit status and output of a command."""
 
     status: int
     out: str
     err: str
 
 
-class Desk:
-    """Directories for configurations, recorders and the cache, and the command that is pointed at them."""
+class Workspace:
+    """Directories for configurations, recorders and the cache, and the command that uses them."""
 
-    def __init__(self, directory: Path, run: Callable[..., Done]) -> None:
+    def __init__(self, directory: Path, run: Callable[..., CommandResult]) -> None:
         self.conf, self.bin, self.cache = directory / "net.d", directory / "bin", directory / "cache"
         self.log = directory / "rec.log"
         self._run = run
@@ -39,43 +39,43 @@ class Desk:
             self.install_runtime(name, version)
 
     def install_runtime(self, name: str, version: str) -> None:
-        """Put a container runtime on PATH, before any that the machine has."""
+        """Put a container runtime on PATH, before those of the machine."""
         program = self.programs / name
         program.write_text(f"#!/bin/sh\necho {name} version {version}\n")
         program.chmod(0o755)
 
     def write(self, name: str, content: Any) -> Path:
-        """A file of the configuration directory."""
+        """Write a file of the configuration directory."""
         file = self.conf / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(content if isinstance(content, str) else json.dumps(content))
         return file
 
-    def pycni(self, *arguments: str) -> Done:
+    def pycni(self, *arguments: str) -> CommandResult:
         """Run the command."""
         return self._run(*arguments)
 
     def calls(self) -> list[dict[str, Any]]:
-        """What the recorders wrote down since the last time."""
+        """Return the calls that the recorders have logged since the last time."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
-    def run(*arguments: str) -> Done:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workspace:
+    def run(*arguments: str) -> CommandResult:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([*arguments])
         printed = capsys.readouterr()
-        return Done(int(ended.value.code or 0), printed.out, printed.err)
+        return CommandResult(int(ended.value.code or 0), printed.out, printed.err)
 
-    desk = Desk(tmp_path, run)
+    workspace = Workspace(tmp_path, run)
     for name in ("CNI_ARGS", "CAP_ARGS", "CNI_IFNAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETCONFPATH", str(desk.conf))
-    monkeypatch.setenv("CNI_PATH", str(desk.bin))
-    monkeypatch.setenv("REC_LOG", str(desk.log))
-    monkeypatch.setenv("PATH", f"{desk.programs}:{os.environ['PATH']}")
-    return desk
+    monkeypatch.setenv("NETCONFPATH", str(workspace.conf))
+    monkeypatch.setenv("CNI_PATH", str(workspace.bin))
+    monkeypatch.setenv("REC_LOG", str(workspace.log))
+    monkeypatch.setenv("PATH", f"{workspace.programs}:{os.environ['PATH']}")
+    return workspace

@@ -1,4 +1,4 @@
-"""pycni add, check and del, with cnitool's variables and with options for people."""
+"""pycni add, check and del: cnitool's environment variables, and options."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pycni.cli import netns
 from pycni.protocol.errors import CniError
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Desk
+    from tests.cli.conftest import Workspace
 
 NETWORK = {
     "cniVersion": "1.0.0",
@@ -30,31 +30,37 @@ RESULT: dict[str, Any] = {
 }
 
 
-def cached(desk: "Desk", *options: str) -> tuple[str, ...]:
-    return (*options, "--cache-dir", str(desk.cache))
+def with_cache(workspace: "Workspace", *options: str) -> tuple[str, ...]:
+    return (*options, "--cache-dir", str(workspace.cache))
 
 
-def test_add_check_and_del_of_one_attachment(desk: "Desk") -> None:
-    desk.write("10.conflist", NETWORK)
-    added = desk.pycni("add", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1"))
+def test_add_check_and_del_of_one_attachment(workspace: "Workspace") -> None:
+    workspace.write("10.conflist", NETWORK)
+    added = workspace.pycni("add", *with_cache(workspace, "net1", "/run/netns/x", "--container-id", "c1"))
     assert (added.status, added.err) == (0, "")
     assert json.loads(added.out) == {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]}
     assert not added.out.endswith("\n")
-    assert [call["command"] for call in desk.calls()] == ["ADD", "ADD"]
+    assert [call["command"] for call in workspace.calls()] == ["ADD", "ADD"]
     for verb, name in (("check", "CHECK"), ("del", "DEL")):
-        assert desk.pycni(verb, *cached(desk, "net1", "/run/netns/x", "--container-id", "c1")) == (0, "", "")
-        calls = desk.calls()
+        assert workspace.pycni(verb, *with_cache(workspace, "net1", "/run/netns/x", "--container-id", "c1")) == (
+            0,
+            "",
+            "",
+        )
+        calls = workspace.calls()
         assert [call["command"] for call in calls] == [name, name]
         assert all("prevResult" in call["stdin"] for call in calls)
 
 
-def test_options_say_what_the_variables_say(desk: "Desk", monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.write("10.conflist", NETWORK)
+def test_options_extend_and_override_the_environment_variables(
+    workspace: "Workspace", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.write("10.conflist", NETWORK)
     monkeypatch.setenv("CNI_ARGS", "A=b")
     monkeypatch.setenv("CAP_ARGS", '{"mac": "aa", "portMappings": []}')
     options = ["--arg", "K=V", "--port", "8080:80", "--port", "127.0.0.1:53:53/UDP", "--cap", 'mac="bb"', "-i", "net7"]
-    assert desk.pycni("add", *cached(desk, "net1", "/x", *options)).status == 0
-    first = desk.calls()[0]
+    assert workspace.pycni("add", *with_cache(workspace, "net1", "/x", *options)).status == 0
+    first = workspace.calls()[0]
     assert (first["env"]["CNI_ARGS"], first["env"]["CNI_IFNAME"]) == ("A=b;K=V", "net7")
     assert json.loads(first["stdin"])["runtimeConfig"] == {
         "mac": "bb",
@@ -78,40 +84,40 @@ def test_options_say_what_the_variables_say(desk: "Desk", monkeypatch: pytest.Mo
         (["--container-id", "../x"], "invalid characters in containerID"),
     ],
 )
-def test_a_wrong_option_is_refused_before_anything_is_called(desk: "Desk", options: list[str], message: str) -> None:
-    desk.write("10.conflist", NETWORK)
-    done = desk.pycni("add", *cached(desk, "net1", "/x", *options))
+def test_invalid_option_is_refused_before_any_call(workspace: "Workspace", options: list[str], message: str) -> None:
+    workspace.write("10.conflist", NETWORK)
+    done = workspace.pycni("add", *with_cache(workspace, "net1", "/x", *options))
     assert (done.status, done.out) == (1, "")
     assert message in done.err
-    assert desk.calls() == []
+    assert workspace.calls() == []
 
 
-def test_an_ipv6_host_address_stands_in_brackets(desk: "Desk") -> None:
-    desk.write("10.conflist", NETWORK)
-    assert desk.pycni("add", *cached(desk, "net1", "/x", "--port", "[::1]:8080:80/sctp")).status == 0
-    (mapping,) = json.loads(desk.calls()[0]["stdin"])["runtimeConfig"]["portMappings"]
+def test_ipv6_host_address_is_written_in_brackets(workspace: "Workspace") -> None:
+    workspace.write("10.conflist", NETWORK)
+    assert workspace.pycni("add", *with_cache(workspace, "net1", "/x", "--port", "[::1]:8080:80/sctp")).status == 0
+    (mapping,) = json.loads(workspace.calls()[0]["stdin"])["runtimeConfig"]["portMappings"]
     assert mapping == {"hostPort": 8080, "containerPort": 80, "protocol": "sctp", "hostIP": "::1"}
 
 
-def test_a_failed_add_names_the_plugin_and_what_could_not_be_undone(desk: "Desk") -> None:
-    boom = {"stdout": {"code": 107, "msg": "boom", "details": "why"}, "exit": 1}
-    desk.write("10.conflist", {**NETWORK, "plugins": [{"type": "p1", "rec": {"ADD": boom, "DEL": boom}}]})
-    done = desk.pycni("add", *cached(desk, "net1", "/x"))
+def test_error_of_add_names_the_plugin_and_rollback_errors(workspace: "Workspace") -> None:
+    failure = {"stdout": {"code": 107, "msg": "failure", "details": "why"}, "exit": 1}
+    workspace.write("10.conflist", {**NETWORK, "plugins": [{"type": "p1", "rec": {"ADD": failure, "DEL": failure}}]})
+    done = workspace.pycni("add", *with_cache(workspace, "net1", "/x"))
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines() == [
-        'Error: plugin type="p1" failed (add): boom; why',
-        'during rollback: plugin type="p1" failed (delete): boom; why',
+        'Error: plugin type="p1" failed (add): failure; why',
+        'during rollback: plugin type="p1" failed (delete): failure; why',
     ]
-    desk.calls()
-    desk.pycni("add", *cached(desk, "net1", "/x", "--no-undo"))
-    assert [call["command"] for call in desk.calls()] == ["ADD"]
+    workspace.calls()
+    workspace.pycni("add", *with_cache(workspace, "net1", "/x", "--no-undo"))
+    assert [call["command"] for call in workspace.calls()] == ["ADD"]
 
 
-def test_a_name_is_looked_up_where_ip_netns_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_namespace_names_are_resolved_as_by_ip_netns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(netns, "DIRECTORY", tmp_path / "netns")
     (tmp_path / "netns").mkdir()
-    assert netns.resolve("blue") == tmp_path / "netns" / "blue"  # also once it is gone: DEL finds its attachment
+    assert netns.resolve("blue") == tmp_path / "netns" / "blue"  # even if it does not exist, for DEL
     (tmp_path / "blue").touch()
     assert netns.resolve("blue") == tmp_path / "blue"
     (tmp_path / "netns" / "blue").touch()
@@ -128,10 +134,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, or `unsha
 
 
 @needs_root
-def test_a_namespace_is_made_if_that_is_asked(desk: "Desk") -> None:
-    """In a mount namespace of its own, whose /run nobody else sees."""
-    desk.write("10.conflist", NETWORK)
-    pycni = f"{sys.executable} -m pycni add net1 blue --create-netns --cache-dir {desk.cache}"
+def test_create_netns_creates_the_namespace(workspace: "Workspace") -> None:
+    """In a mount namespace with its own /run."""
+    workspace.write("10.conflist", NETWORK)
+    pycni = f"{sys.executable} -m pycni add net1 blue --create-netns --cache-dir {workspace.cache}"
     script = (
         f"mount -t tmpfs none /run && {pycni} >/dev/null && {pycni} >/dev/null && ip netns list && ip -n blue -o link"
     )
@@ -141,51 +147,51 @@ def test_a_namespace_is_made_if_that_is_asked(desk: "Desk") -> None:
     names, link = done.stdout.splitlines()
     assert names == "blue"
     assert "lo" in link
-    assert {call["env"]["CNI_NETNS"] for call in desk.calls()} == {"/run/netns/blue"}
+    assert {call["env"]["CNI_NETNS"] for call in workspace.calls()} == {"/run/netns/blue"}
 
 
-def on_terminal(*arguments: str) -> str:
-    """What a person sees on a terminal 200 columns wide, stdout and stderr together."""
+def terminal_output(*arguments: str) -> str:
+    """Run the command on a terminal of 200 columns; return stdout and stderr together."""
     leader, follower = pty.openpty()
     env = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "pycni", *arguments], stdin=follower, stdout=follower, stderr=follower, env=env
     ) as process:
         os.close(follower)
-        seen = b""
+        output = b""
         while chunk := _read(leader):
-            seen += chunk
+            output += chunk
         process.wait()
     os.close(leader)
-    return seen.decode()
+    return output.decode()
 
 
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
-    except OSError:  # the other side of a terminal is closed
+    except OSError:  # the other end of the terminal is closed
         return b""
 
 
-def test_a_person_sees_the_result_as_a_tree(desk: "Desk") -> None:
+def test_result_is_shown_as_a_tree_on_a_terminal(workspace: "Workspace") -> None:
     plugin = {"type": "p1", "rec": {"ADD": {"stdout": RESULT | {"ntp": ["10.1.0.9"]}}}}
-    desk.write("10.conflist", {**NETWORK, "plugins": [plugin, {"type": "p2"}]})
-    seen = on_terminal("add", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1"))
-    assert "net1  p1 → p2" in seen
+    workspace.write("10.conflist", {**NETWORK, "plugins": [plugin, {"type": "p2"}]})
+    output = terminal_output("add", *with_cache(workspace, "net1", "/run/netns/x", "--container-id", "c1"))
+    assert "net1  p1 → p2" in output
     for line in (
         *("br0  aa:bb:cc:00:00:01", "10.1.0.2/24  gateway 10.1.0.1", "0.0.0.0/0 via 10.1.0.1"),
         *("dns  10.1.0.1", "ntp  10.1.0.9"),
     ):
-        assert line in seen
-    assert "eth0 of /run/netns/x is detached from net1" in on_terminal(
-        "del", *cached(desk, "net1", "/run/netns/x", "--container-id", "c1")
+        assert line in output
+    assert "eth0 of /run/netns/x is detached from net1" in terminal_output(
+        "del", *with_cache(workspace, "net1", "/run/netns/x", "--container-id", "c1")
     )
 
 
-def test_a_person_sees_code_cause_and_remedy_of_an_error(desk: "Desk") -> None:
+def test_error_is_shown_with_code_cause_and_remedy_on_a_terminal(workspace: "Workspace") -> None:
     error = {"stdout": {"code": 107, "msg": "no such bridge", "details": "br7 is gone; make it first"}, "exit": 1}
-    desk.write("10.conflist", {**NETWORK, "plugins": [{"type": "p1", "rec": {"ADD": error}}]})
-    seen = on_terminal("add", *cached(desk, "net1", "/x"))
-    lines = [line.strip() for line in seen.splitlines()]
+    workspace.write("10.conflist", {**NETWORK, "plugins": [{"type": "p1", "rec": {"ADD": error}}]})
+    output = terminal_output("add", *with_cache(workspace, "net1", "/x"))
+    lines = [line.strip() for line in output.splitlines()]
     assert '✗ plugin type="p1" failed (add): no such bridge  (code 107)' in lines
     assert lines[lines.index("br7 is gone") + 1] == "make it first"

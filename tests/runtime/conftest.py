@@ -1,4 +1,4 @@
-"""A place for plugins, configurations and the cache, and a plugin that writes down how it is called."""
+"""Recorders: a plugin that logs how it is called, with directories for executables and the cache."""
 
 import json
 import shutil
@@ -12,8 +12,8 @@ from pycni.runtime import NetworkConfig, Runtime, RuntimeConf
 RECORDER = Path(__file__).parents[1] / "data" / "recorder"
 
 
-class Workshop:
-    """Recorders under several names on a path, a cache, and what the recorders wrote down."""
+class Recorders:
+    """Executables p1, p2, p3 and recipam that log their calls, and a cache directory."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bin, self.cache, self.log = directory / "bin", directory / "cache", directory / "rec.log"
@@ -26,14 +26,14 @@ class Workshop:
         monkeypatch.setenv("REC_MARK", "inherited")
 
     def script(self, **plugins: Any) -> None:
-        """What plugins say: script(p1={"ADD": {"stdout": ..., "exit": 1}})."""
+        """Set the plugins' answers: script(p1={"ADD": {"stdout": ..., "exit": 1}})."""
         self.monkeypatch.setenv("REC_SCRIPT", json.dumps(plugins))
 
     def runtime(self, **options: Any) -> Runtime:
         return Runtime([str(self.bin)], cache_dir=self.cache, **options)
 
     def calls(self) -> list[dict[str, Any]]:
-        """The calls since the last time they were read."""
+        """Return the calls since the last time they were read."""
         if not self.log.exists():
             return []
         lines = self.log.read_text().splitlines()
@@ -44,7 +44,7 @@ class Workshop:
         return [f"{call['type']} {call['command']}" for call in self.calls()]
 
     def entries(self) -> dict[str, Any]:
-        """The cache's files: JSON if it is such."""
+        """Return the files of the cache by name, decoded if they contain JSON."""
         results = self.cache / "results"
         return {file.name: _json(file.read_text()) for file in results.iterdir()} if results.exists() else {}
 
@@ -63,8 +63,8 @@ def _json(text: str) -> Any:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    return Workshop(tmp_path, monkeypatch)
+def recorders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorders:
+    return Recorders(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The cache: libcni's files, read and written; no path of an unchecked name; nothing that is lost."""
+"""The cache: libcni's files are read and written, names are validated, and unreadable files are kept."""
 
 import json
 import stat
@@ -15,9 +15,9 @@ from pycni.protocol.errors import CniError, ConfigError
 from pycni.runtime import Cache, NetworkConfig, PluginConfig, PluginError, RuntimeConf, UnreadableEntryError
 
 if TYPE_CHECKING:
-    from tests.runtime.conftest import Workshop
+    from tests.runtime.conftest import Recorders
 
-BOOM = {"stdout": {"code": 107, "msg": "boom", "details": "why"}, "exit": 1}
+FAILURE = {"stdout": {"code": 107, "msg": "failed", "details": "why"}, "exit": 1}
 RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]}
 
 
@@ -33,76 +33,80 @@ RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]}
         json.dumps({"kind": "cniCacheV1", "result": {"cniVersion": "9.9.9"}}),
     ],
 )
-def test_del_sets_an_unreadable_entry_aside(
-    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf, content: bytes
+def test_del_moves_an_unreadable_entry_aside(
+    recorders: "Recorders", chain: NetworkConfig, eth0: RuntimeConf, content: bytes
 ) -> None:
-    workshop.write_entries({"n-c1-eth0": content})
-    runtime = workshop.runtime()
+    recorders.write_entries({"n-c1-eth0": content})
+    runtime = recorders.runtime()
     with pytest.raises(CniError, match='failed to get network "n" cached result'):
         runtime.check_network_list(chain, eth0)
-    assert workshop.verbs() == []
+    assert recorders.verbs() == []
     runtime.delete_network_list(chain, eth0)
-    assert [json.loads(call["stdin"]).get("prevResult") for call in workshop.calls()] == [None] * 3
-    assert workshop.entries() == {}
-    assert (workshop.cache / "results.corrupt" / "n-c1-eth0").read_text() == content
+    assert [json.loads(call["stdin"]).get("prevResult") for call in recorders.calls()] == [None] * 3
+    assert recorders.entries() == {}
+    assert (recorders.cache / "results.corrupt" / "n-c1-eth0").read_text() == content
 
 
-def test_an_entry_without_a_result_is_no_result(workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf) -> None:
-    """P-479: libcni makes an empty result of 0.1.0 of it."""
-    runtime = workshop.runtime()
+def test_entry_without_a_result_yields_no_prev_result(
+    recorders: "Recorders", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
+    """libcni converts it to an empty result of version 0.1.0."""
+    runtime = recorders.runtime()
     runtime.add_network_list(replace(chain, plugins=()), eth0)
-    assert "result" not in workshop.entries()["n-c1-eth0"]
+    assert "result" not in recorders.entries()["n-c1-eth0"]
     runtime.check_network_list(chain, eth0)
-    assert all("prevResult" not in json.loads(call["stdin"]) for call in workshop.calls())
+    assert all("prevResult" not in json.loads(call["stdin"]) for call in recorders.calls())
 
 
 @pytest.mark.parametrize(("container_id", "ifname"), [("../../c1", "eth0"), ("c1", "../x"), ("c1", ""), ("", "eth0")])
-def test_no_path_is_made_of_an_unchecked_name(
-    workshop: "Workshop", chain: NetworkConfig, container_id: str, ifname: str
+def test_invalid_names_are_not_used_in_paths(
+    recorders: "Recorders", chain: NetworkConfig, container_id: str, ifname: str
 ) -> None:
-    """P-483: DEL would remove, and CHECK would read, a file anywhere."""
-    outside = workshop.cache / "c1-eth0"
-    workshop.write_entries({})
+    """With libcni, DEL can delete and CHECK can read a file anywhere."""
+    outside = recorders.cache / "c1-eth0"
+    recorders.write_entries({})
     outside.write_text("{}")
     parameters = RuntimeConf(container_id, ifname=ifname)
-    runtime = workshop.runtime()
+    runtime = recorders.runtime()
     runtime.delete_network_list(chain, parameters)
-    assert workshop.verbs() == ["p3 DEL", "p2 DEL", "p1 DEL"]
+    assert recorders.verbs() == ["p3 DEL", "p2 DEL", "p1 DEL"]
     with pytest.raises(CniError, match="cache file path requires"):
         runtime.check_network_list(chain, parameters)
     with pytest.raises(CniError):
         runtime.add_network_list(chain, parameters)
-    assert workshop.verbs() == []
+    assert recorders.verbs() == []
     assert outside.exists()
 
 
-def test_a_network_name_leads_nowhere_outside(workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf) -> None:
+def test_network_name_with_a_path_is_refused_by_add(
+    recorders: "Recorders", chain: NetworkConfig, eth0: RuntimeConf
+) -> None:
     network = replace(chain, name="../results/x")
-    workshop.runtime().delete_network_list(network, eth0)
+    recorders.runtime().delete_network_list(network, eth0)
     with pytest.raises(CniError, match="invalid characters found in network name"):
-        workshop.runtime().add_network_list(network, eth0)
+        recorders.runtime().add_network_list(network, eth0)
 
 
-# ---------------------------------------------------------------- the files
+# ---------------------------------------------------------------- files
 
 
-def test_the_cache_is_for_root_alone_and_holds_nothing_but_entries(
-    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+def test_cache_is_private_and_contains_only_entries(
+    recorders: "Recorders", chain: NetworkConfig, eth0: RuntimeConf
 ) -> None:
     for _ in range(2):
-        workshop.runtime().add_network_list(chain, eth0)
-    results = workshop.cache / "results"
+        recorders.runtime().add_network_list(chain, eth0)
+    results = recorders.cache / "results"
     assert stat.S_IMODE(results.stat().st_mode) == 0o700
     assert stat.S_IMODE((results / "n-c1-eth0").stat().st_mode) == 0o600
-    assert sorted(file.name for file in workshop.cache.iterdir()) == ["results"]
+    assert sorted(file.name for file in recorders.cache.iterdir()) == ["results"]
     assert sorted(file.name for file in results.iterdir()) == ["n-c1-eth0"]
 
 
-def test_an_entry_has_the_bytes_that_libcni_writes(workshop: "Workshop", eth0: RuntimeConf) -> None:
+def test_entry_is_identical_to_libcnis(recorders: "Recorders", eth0: RuntimeConf) -> None:
     network = NetworkConfig.parse('{"name":"n","cniVersion":"0.4.0","plugins":[{"type":"p1"}]}')
     parameters = replace(eth0, args=(("A", "<b>"),), capability_args={"b": 1, "a": {"d": None, "c": "é"}})
-    workshop.runtime().add_network_list(network, parameters)
-    assert (workshop.cache / "results" / "n-c1-eth0").read_text(encoding="utf-8") == (
+    recorders.runtime().add_network_list(network, parameters)
+    assert (recorders.cache / "results" / "n-c1-eth0").read_text(encoding="utf-8") == (
         '{"kind":"cniCacheV1","containerId":"c1",'
         '"config":"eyJuYW1lIjoibiIsImNuaVZlcnNpb24iOiIwLjQuMCIsInBsdWdpbnMiOlt7InR5cGUiOiJwMSJ9XX0=",'
         '"ifName":"eth0","networkName":"n","netns":"/run/netns/x","cniArgs":[["A","\\u003cb\\u003e"]],'
@@ -111,20 +115,20 @@ def test_an_entry_has_the_bytes_that_libcni_writes(workshop: "Workshop", eth0: R
     )
 
 
-def test_a_version_that_cannot_say_the_result_is_no_corruption(
-    workshop: "Workshop", chain: NetworkConfig, eth0: RuntimeConf
+def test_entry_is_kept_if_the_requested_version_cannot_represent_it(
+    recorders: "Recorders", chain: NetworkConfig, eth0: RuntimeConf
 ) -> None:
-    """The entry stays for the configuration that made it; DEL goes without it."""
+    """DEL is called without prevResult."""
     entry = {"kind": "cniCacheV1", "containerId": "c1", "ifName": "eth0", "networkName": "n", "result": RESULT}
-    workshop.write_entries({"n-c1-eth0": entry})
-    workshop.script(p1={"DEL": BOOM})
+    recorders.write_entries({"n-c1-eth0": entry})
+    recorders.script(p1={"DEL": FAILURE})
     with pytest.raises(PluginError):
-        workshop.runtime().delete_network_list(replace(chain, cni_version="9.9.9"), eth0)
-    assert list(workshop.entries()) == ["n-c1-eth0"]
-    assert workshop.runtime().cached_result(chain, eth0).to_document("1.1.0") == RESULT
+        recorders.runtime().delete_network_list(replace(chain, cni_version="9.9.9"), eth0)
+    assert list(recorders.entries()) == ["n-c1-eth0"]
+    assert recorders.runtime().cached_result(chain, eth0).to_document("1.1.0") == RESULT
 
 
-# ---------------------------------------------------------------- whatever there is
+# ---------------------------------------------------------------- arbitrary content
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["cniCacheV1", "1.0.0"]),
@@ -144,7 +148,7 @@ json_values = st.recursive(
 
 @given(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_file_in_the_cache_is_an_entry_or_an_error(tmp_path: Path, content: bytes) -> None:
+def test_arbitrary_file_is_an_entry_or_an_error(tmp_path: Path, content: bytes) -> None:
     cache, parameters = Cache(tmp_path), RuntimeConf("c1")
     cache.results.mkdir(exist_ok=True)
     (cache.results / "n-c1-eth0").write_bytes(content)
@@ -155,7 +159,7 @@ def test_any_file_in_the_cache_is_an_entry_or_an_error(tmp_path: Path, content: 
 
 
 @given(st.binary(max_size=80) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_any_configuration_is_read_or_refused(content: bytes) -> None:
+def test_arbitrary_configuration_is_parsed_or_refused(content: bytes) -> None:
     for parse in (NetworkConfig.parse, PluginConfig.parse):
         with suppress(ConfigError):
             assert parse(content).raw == content

@@ -1,4 +1,4 @@
-"""The chain that container engines put together: all plugins in one list, many containers at once."""
+"""The plugin chain of container engines: all plugins in one list, and many containers concurrently."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from pycni.testing import Container, Host
 
 
 def chain(state: Path, backend: str) -> NetworkConfig:
-    """bridge, portmap, firewall, tuning and bandwidth, with everything by one backend."""
+    """Return bridge, portmap, firewall, tuning and bandwidth, all with the same firewall backend."""
     ipam = {
         "type": "host-local",
         "dataDir": str(state),
@@ -37,17 +37,17 @@ def parameters(container: Container, number: int) -> RuntimeConf:
     return RuntimeConf(container.id, container.path, capability_args={"portMappings": ports, "bandwidth": rates})
 
 
-def at_once(host: Host, do: Any, items: list[Any], threads: int) -> None:
-    """Do it for all items, in threads that are on the host."""
+def run_concurrently(host: Host, do: Any, items: list[Any], threads: int) -> None:
+    """Call `do` for all items, in threads that are in the host's network namespace."""
     with ThreadPoolExecutor(threads, initializer=host.netns.enter_permanently) as pool:
         list(pool.map(do, items))
 
 
-def skeleton(host: Host) -> Counter[str]:
-    """All that is in the firewall and names no container, each line with its table."""
+def shared_rules(host: Host) -> Counter[str]:
+    """Count the firewall's lines that name no container, each with its table."""
     lines, table = [], ""
-    ours = "nft -t list table inet pycni; nft -t list table bridge pycni"
-    for line in host.run(f"{ours}; iptables-save; ip6tables-save").splitlines():
+    tables = "nft -t list table inet pycni; nft -t list table bridge pycni"
+    for line in host.run(f"{tables}; iptables-save; ip6tables-save").splitlines():
         table = line if line.startswith(("table", "*", "# Generated")) else table
         text = re.sub(r"\[\d+:\d+\]|[#].*|handle \d+", "", line).strip()
         if not re.search(r"10\.1\.0\.\d+(?!/16)|fd00::\w|CNI-(DN-)?[0-9a-f]{21}", text):
@@ -57,45 +57,45 @@ def skeleton(host: Host) -> Counter[str]:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
-def test_r16_sixteen_first_adds_leave_each_shared_rule_once(host: Host, tmp_path: Path, backend: str) -> None:
-    """As many as a single ADD on a fresh host leaves."""
+def test_16_concurrent_first_adds_create_each_shared_rule_once(host: Host, tmp_path: Path, backend: str) -> None:
+    """The shared rules are those of a single ADD on a new host."""
     containers = [Container(host) for _ in range(16)]
-    network, runtime = chain(tmp_path / "state", backend), running(tmp_path)
-    wanted = {container.id: parameters(container, number) for number, container in enumerate(containers)}
-    at_once(host, lambda c: runtime.add_network_list(network, wanted[c.id]), containers, 16)
-    at_once(host, lambda c: runtime.check_network_list(network, wanted[c.id]), containers, 16)
-    found = skeleton(host)
-    at_once(host, lambda c: runtime.delete_network_list(network, wanted[c.id]), containers, 16)
+    network, runtime = chain(tmp_path / "state", backend), in_process_runtime(tmp_path)
+    configurations = {container.id: parameters(container, number) for number, container in enumerate(containers)}
+    run_concurrently(host, lambda c: runtime.add_network_list(network, configurations[c.id]), containers, 16)
+    run_concurrently(host, lambda c: runtime.check_network_list(network, configurations[c.id]), containers, 16)
+    found = shared_rules(host)
+    run_concurrently(host, lambda c: runtime.delete_network_list(network, configurations[c.id]), containers, 16)
     left = host.run("ip -br link; nft list ruleset; iptables-save; ip6tables-save")
     assert "veth" not in left
     assert not [container for container in containers if container.id in left]
 
     fresh = Host(tmp_path / "fresh")
     fresh.netns.enter_permanently()
-    alone = Container(fresh)
-    running(tmp_path).add_network_list(chain(tmp_path / "other", backend), parameters(alone, 0))
-    assert found == skeleton(fresh)
-    for netns in (*containers, alone, fresh):
+    single = Container(fresh)
+    in_process_runtime(tmp_path).add_network_list(chain(tmp_path / "other", backend), parameters(single, 0))
+    assert found == shared_rules(fresh)
+    for netns in (*containers, single, fresh):
         netns.close()
 
 
-def running(directory: Path) -> Runtime:
+def in_process_runtime(directory: Path) -> Runtime:
     return Runtime(["/nowhere"], cache_dir=directory / "cache", in_process=True)
 
 
 @pytest.mark.exhaustive
-def test_two_hundred_adds_end_without_error_or_duplicate(host: Host, tmp_path: Path) -> None:
+def test_200_concurrent_adds_succeed_without_duplicates(host: Host, tmp_path: Path) -> None:
     containers = [Container(host) for _ in range(200)]
-    network, runtime = chain(tmp_path / "state", "nftables"), running(tmp_path)
-    wanted = {container.id: parameters(container, number) for number, container in enumerate(containers)}
-    at_once(host, lambda c: runtime.add_network_list(network, wanted[c.id]), containers, 32)
+    network, runtime = chain(tmp_path / "state", "nftables"), in_process_runtime(tmp_path)
+    configurations = {container.id: parameters(container, number) for number, container in enumerate(containers)}
+    run_concurrently(host, lambda c: runtime.add_network_list(network, configurations[c.id]), containers, 32)
     addresses = [path.name for path in (tmp_path / "state" / "chain").iterdir() if path.name[0] in "1f"]
     assert len(addresses) == 400
     assert len(runtime.cached_attachments()) == 200
     assert len(host.json("ip -j link show type veth")) == 200
     gateway = "10.1.0.1"
     assert all(container.pings(gateway) for container in containers[::50])
-    at_once(host, lambda c: runtime.delete_network_list(network, wanted[c.id]), containers, 32)
+    run_concurrently(host, lambda c: runtime.delete_network_list(network, configurations[c.id]), containers, 32)
     assert host.json("ip -j link show type veth") == []
     assert runtime.cached_attachments() == []
     assert "id: container" not in host.run("nft list ruleset")

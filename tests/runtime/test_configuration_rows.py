@@ -1,4 +1,4 @@
-"""The rows of libcni's reading of configurations: lists, plugin objects, directories."""
+"""libcni's test vectors for configurations: lists, plugin objects and directories."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def rows_of(op: dict[str, Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=lambda row: row["id"])
 
 
-def shown(document: Any) -> str:
+def compact_json(document: Any) -> str:
     return go_json.dumps_compact(document, sort_keys=True)
 
 
@@ -40,7 +40,7 @@ def assert_same_network(network: NetworkConfig, expected: Any) -> None:
 
 
 @rows_of("parse_conflist")
-def test_a_list_is_read(row: dict[str, Any]) -> None:
+def test_configuration_list(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ConfigError, match=r"^error parsing configuration list: "):
             NetworkConfig.parse(row["in"]["input"])
@@ -48,20 +48,20 @@ def test_a_list_is_read(row: dict[str, Any]) -> None:
     network = NetworkConfig.parse(row["in"]["input"])
     assert_same_network(network, row["out"])
     assert network.raw.decode() == row["in"]["input"]
-    if row["id"] != "LV-list-numbers-01":  # P-246: we keep numbers as they are written
-        assert [shown(plugin.document) for plugin in network.plugins] == [
+    if row["id"] != "LV-list-numbers-01":  # docs/reference/protocol.md#numbers: they stay as written
+        assert [compact_json(plugin.document) for plugin in network.plugins] == [
             entry["bytes"] for entry in row["out"]["plugins"]
         ]
 
 
-def test_integers_of_a_configuration_stay_exact() -> None:
+def test_large_integers_are_exact() -> None:
     (row,) = [row for row in ROWS if row["id"] == "LV-list-numbers-01"]
     document = NetworkConfig.parse(row["in"]["input"]).plugins[0].document
     assert (document["big"], document["i64"]) == (9007199254740993, 123456789012345678901234567890)
 
 
 @rows_of("parse_plugin")
-def test_a_plugin_object_is_read(row: dict[str, Any]) -> None:
+def test_plugin_configuration(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ConfigError, match=r"^error parsing configuration: "):
             PluginConfig.parse(row["in"]["input"])
@@ -73,7 +73,7 @@ def test_a_plugin_object_is_read(row: dict[str, Any]) -> None:
 
 
 @rows_of("inject")
-def test_values_are_put_into_a_plugin_object(row: dict[str, Any]) -> None:
+def test_values_are_inserted_into_a_plugin_configuration(row: dict[str, Any]) -> None:
     def injected() -> PluginConfig:
         document = json.loads(row["in"]["input"])
         start = PluginConfig(type="", document=document)
@@ -87,7 +87,7 @@ def test_values_are_put_into_a_plugin_object(row: dict[str, Any]) -> None:
 
 
 @rows_of("upconvert")
-def test_a_single_plugin_becomes_a_list(row: dict[str, Any]) -> None:
+def test_single_plugin_is_converted_to_a_list(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ConfigError, match="missing 'type'"):
             PluginConfig.parse(row["in"]["input"])
@@ -98,7 +98,7 @@ def test_a_single_plugin_becomes_a_list(row: dict[str, Any]) -> None:
 
 
 @rows_of("load")
-def test_a_network_is_found_in_its_directory(row: dict[str, Any], tmp_path: Path) -> None:
+def test_network_is_found_in_its_directory(row: dict[str, Any], tmp_path: Path) -> None:
     for name, content in row["in"]["files"].items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -107,7 +107,7 @@ def test_a_network_is_found_in_its_directory(row: dict[str, Any], tmp_path: Path
         with pytest.raises(CniError) as caught:
             discovery.find_network(directory, row["in"]["name"])
         expected = row["out"]["error"].replace("{dir}", str(tmp_path))
-        if "invalid character" in expected:  # the decoder's own words are nobody's contract
+        if "invalid character" in expected:  # the message of the JSON decoder differs
             expected = expected.partition(": invalid character")[0]
         assert caught.value.msg.startswith(expected)
         return

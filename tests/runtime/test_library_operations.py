@@ -1,4 +1,4 @@
-"""What libcni was seen to do, operation by operation: the calls of plugins, what came of them, and the cache."""
+"""libcni's test vectors for operations: plugin calls, results and the cache."""
 
 import base64
 import json
@@ -13,31 +13,32 @@ from pycni.runtime import AttachmentId, CachedAttachment, NetworkConfig, Runtime
 from pycni.sdk.execute import find_executable
 
 if TYPE_CHECKING:
-    from tests.runtime.conftest import Workshop
+    from tests.runtime.conftest import Recorders
 
 OPERATIONS = json.loads((Path(__file__).parents[1] / "data" / "library_vectors.json").read_text())["operations"]
 
-# Where we do otherwise, on purpose. P-444: `capabilities` stays behind in every call (SPEC section 3).
-UNDONE = "a failed ADD is undone: DEL of the whole chain follows"
-GOES_ON = "DEL goes on after a failure and tells all plugins"
-NOTHING_BEFORE_ALL_ARE_THERE = "names are checked before, and outside, the first plugin"
-NO_NIL_LIST = "Python has no nil list beside the empty one"
+# Intended differences from libcni. In addition, `capabilities` is removed from every call (SPEC section 3, Deriving
+# execution configuration from plugin configuration).
+ROLLED_BACK = "a failed ADD is rolled back by DEL of the whole chain"
+CONTINUES = "DEL continues after a failure and calls all plugins"
+CHECKED_FIRST = "all executables are looked up before the first call, outside of a plugin's error"
+NO_NIL_LIST = "Python does not distinguish an empty from a nil list"
 DEVIATIONS = {
-    "LV-net-10": UNDONE,
-    "LV-net-11": UNDONE,
-    "LV-net-12": UNDONE,
-    "LV-net-14": UNDONE,
-    "LV-net-15": UNDONE,
-    "LV-net-17": UNDONE,
-    "LV-net-22": UNDONE,
-    "LV-net-24": NOTHING_BEFORE_ALL_ARE_THERE,
-    "LV-net-25": NOTHING_BEFORE_ALL_ARE_THERE,
-    "LV-net-26": NOTHING_BEFORE_ALL_ARE_THERE,
-    "LV-net-39": GOES_ON,
+    "LV-net-10": ROLLED_BACK,
+    "LV-net-11": ROLLED_BACK,
+    "LV-net-12": ROLLED_BACK,
+    "LV-net-14": ROLLED_BACK,
+    "LV-net-15": ROLLED_BACK,
+    "LV-net-17": ROLLED_BACK,
+    "LV-net-22": ROLLED_BACK,
+    "LV-net-24": CHECKED_FIRST,
+    "LV-net-25": CHECKED_FIRST,
+    "LV-net-26": CHECKED_FIRST,
+    "LV-net-39": CONTINUES,
     "LV-net-87": NO_NIL_LIST,
 }
-# Decoders and the operating system have their own words for these.
-OWN_WORDS = ("invalid character", "strconv.Atoi", "unexpected end of JSON input")
+# The messages of decoders and the operating system, which differ in Python.
+FOREIGN_MESSAGES = ("invalid character", "strconv.Atoi", "unexpected end of JSON input")
 
 
 def operations(*commands: str) -> pytest.MarkDecorator:
@@ -47,7 +48,7 @@ def operations(*commands: str) -> pytest.MarkDecorator:
 
 
 def perform(runtime: Runtime, request: dict[str, Any]) -> Any:
-    """The operation under its Python name; what it returns."""
+    """Call the operation by its Python name and return its result."""
     network = NetworkConfig.parse(json.dumps(request["conflist"]))
     parameters = RuntimeConf(
         request["id"],
@@ -59,7 +60,7 @@ def perform(runtime: Runtime, request: dict[str, Any]) -> Any:
     valid = None
     if "valid" in request:
         valid = [AttachmentId(entry["containerID"], entry["ifname"]) for entry in request["valid"] or ()]
-    perform_it = {
+    operation = {
         "add": lambda: runtime.add_network_list(network, parameters),
         "del": lambda: runtime.delete_network_list(network, parameters),
         "check": lambda: runtime.check_network_list(network, parameters),
@@ -70,21 +71,21 @@ def perform(runtime: Runtime, request: dict[str, Any]) -> Any:
         "cached_config": lambda: runtime.cached_config(network, parameters),
         "cached_result": lambda: runtime.cached_result(network, parameters),
     }
-    return perform_it[request["cmd"]]()
+    return operation[request["cmd"]]()
 
 
 def expected_calls(op: dict[str, Any]) -> list[dict[str, Any]]:
-    """libcni's calls, with what the deviations change."""
+    """Return libcni's calls with the changes of the intended differences."""
     calls = [{**call, "stdin": dict(call["stdin"])} for call in op["calls"]]
     for call in calls:
         call["stdin"].pop("capabilities", None)
     types = [plugin["type"] for plugin in op["request"]["conflist"].get("plugins", ())]
-    why = DEVIATIONS.get(op["id"])
-    if why == UNDONE:
+    difference = DEVIATIONS.get(op["id"])
+    if difference == ROLLED_BACK:
         calls += [delete_call(op, call_type) for call_type in reversed(types)]
-    if why == GOES_ON:
+    if difference == CONTINUES:
         calls += [delete_call(op, call_type, calls[0]["stdin"]["prevResult"]) for call_type in reversed(types[:-1])]
-    if why == NO_NIL_LIST:
+    if difference == NO_NIL_LIST:
         calls[-1]["stdin"] |= {"cni.dev/attachments": [], "cni.dev/valid-attachments": []}
     return calls
 
@@ -122,53 +123,53 @@ def assert_same_error(error: CniError, op: dict[str, Any], bin_directory: Path) 
     if "code" in expected and op["request"]["cmd"] != "gc":
         assert (error.code, error.details) == (expected["code"], expected["details"])
     for line in text.splitlines():
-        for words in OWN_WORDS:
+        for words in FOREIGN_MESSAGES:
             if words in line:
-                line = line.partition(words)[0].rpartition(":")[0]  # noqa: PLW2901 - what is left of it
-        if DEVIATIONS.get(op["id"]) == NOTHING_BEFORE_ALL_ARE_THERE:
+                line = line.partition(words)[0].rpartition(":")[0]  # noqa: PLW2901 - the common part
+        if DEVIATIONS.get(op["id"]) == CHECKED_FIRST:
             line = line.partition("failed (add): ")[2]  # noqa: PLW2901
         if op["request"]["cmd"] in {"del", "check"} and '"abc"' in line:
-            line = '"abc"'  # noqa: PLW2901 - a version that is none, in our words
+            line = '"abc"'  # noqa: PLW2901 - the message about an invalid version differs
         assert line in str(error)
 
 
 @operations("add", "del", "check", "status", "gc", "validate", "version", "cached_config", "cached_result")
-def test_an_operation(op: dict[str, Any], workshop: "Workshop", monkeypatch: pytest.MonkeyPatch) -> None:
-    workshop.script(**op.get("plugin_script", {}))
+def test_operation(op: dict[str, Any], recorders: "Recorders", monkeypatch: pytest.MonkeyPatch) -> None:
+    recorders.script(**op.get("plugin_script", {}))
     if "plugin_versions" in op:
         monkeypatch.setenv("REC_VERSIONS", op["plugin_versions"])
     if "cache_before" in op:
-        workshop.write_entries(op["cache_before"])
+        recorders.write_entries(op["cache_before"])
 
     if "error" in op["out"]:
         with pytest.raises(CniError) as caught:
-            perform(workshop.runtime(), op["request"])
-        assert_same_error(caught.value, op, workshop.bin)
+            perform(recorders.runtime(), op["request"])
+        assert_same_error(caught.value, op, recorders.bin)
     else:
-        returned = perform(workshop.runtime(), op["request"])
+        returned = perform(recorders.runtime(), op["request"])
         assert_outcome(returned, op["out"], op["request"]["cmd"])
 
-    made = [
+    calls = [
         {**call, "stdin": json.loads(call["stdin"]), "env": {k: v for k, v in call["env"].items() if k != "CNI_PATH"}}
-        for call in workshop.calls()
+        for call in recorders.calls()
     ]
-    wanted = expected_calls(op) if "calls" in op else []
-    assert [(call["type"], call["command"]) for call in made] == [(call["type"], call["command"]) for call in wanted]
-    for call, want in zip(made, wanted, strict=True):
-        assert call["stdin"] == want["stdin"]
-        assert {key: call["env"].get(key) for key in want["env"]} == want["env"]
-    assert workshop.entries() == op.get("cache_after", op.get("cache_before", {}))
+    expected = expected_calls(op) if "calls" in op else []
+    assert [(call["type"], call["command"]) for call in calls] == [(call["type"], call["command"]) for call in expected]
+    for call, expectation in zip(calls, expected, strict=True):
+        assert call["stdin"] == expectation["stdin"]
+        assert {key: call["env"].get(key) for key in expectation["env"]} == expectation["env"]
+    assert recorders.entries() == op.get("cache_after", op.get("cache_before", {}))
 
 
 @operations("attachments")
-def test_attachments_are_listed(op: dict[str, Any], workshop: "Workshop") -> None:
-    workshop.write_entries(op["cache_before"])
-    found = workshop.runtime().cached_attachments(op["request"]["id"])
-    assert [listed(entry) for entry in found] == op["out"]["attachments"]
+def test_cached_attachments(op: dict[str, Any], recorders: "Recorders") -> None:
+    recorders.write_entries(op["cache_before"])
+    found = recorders.runtime().cached_attachments(op["request"]["id"])
+    assert [as_libcni_shows_it(entry) for entry in found] == op["out"]["attachments"]
 
 
-def listed(entry: CachedAttachment) -> dict[str, Any]:
-    """An attachment as libcni shows it: what is empty is left out."""
+def as_libcni_shows_it(entry: CachedAttachment) -> dict[str, Any]:
+    """Return the attachment as libcni represents it, without empty members."""
     parameters = entry.parameters
     shown = {
         "ContainerID": parameters.container_id,
@@ -183,7 +184,7 @@ def listed(entry: CachedAttachment) -> dict[str, Any]:
 
 
 @operations("find")
-def test_an_executable_is_found(op: dict[str, Any], tmp_path: Path) -> None:
+def test_executable_is_found(op: dict[str, Any], tmp_path: Path) -> None:
     one, two = tmp_path / "d1", tmp_path / "d2"
     one.mkdir()
     two.mkdir()
@@ -195,17 +196,17 @@ def test_an_executable_is_found(op: dict[str, Any], tmp_path: Path) -> None:
     os.mkfifo(one / "fifo")
     (two / "dirplug").mkdir()
 
-    def placed(text: str) -> str:
+    def with_directory(text: str) -> str:
         return text.replace("{d}", str(tmp_path))
 
-    path = [placed(directory) for directory in op["request"]["paths"]]
+    path = [with_directory(directory) for directory in op["request"]["paths"]]
     if "error" in op["out"]:
         with pytest.raises(CniError) as caught:
             find_executable(op["request"]["plugin"], path)
-        assert caught.value.msg == placed(op["out"]["error"])
+        assert caught.value.msg == with_directory(op["out"]["error"])
     else:
-        assert find_executable(op["request"]["plugin"], path).replace("//", "/") == placed(op["out"]["path"])
+        assert find_executable(op["request"]["plugin"], path).replace("//", "/") == with_directory(op["out"]["path"])
 
 
-def test_every_deviation_names_an_operation() -> None:
+def test_intended_differences_name_existing_operations() -> None:
     assert set(DEVIATIONS) <= {op["id"] for op in OPERATIONS}

@@ -1,4 +1,4 @@
-"""The test kit finds what it is there to find: plugins that leak are caught."""
+"""The test kit detects plugins that leave something behind."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from pycni.testing import Container, PluginRunner, check_lifecycle, fail_at_ever
 
 
 class Clean(Plugin[NetConf]):
-    """Makes two links on the host, by the book."""
+    """Creates a veth pair and deletes it correctly."""
 
     def add(self, cni: Attachment[NetConf]) -> Result:
         host, container = cni.host, cni.container
@@ -28,14 +28,14 @@ class Clean(Plugin[NetConf]):
 
 class LeavesTheLink(Clean):
     def delete(self, cni: Attachment[NetConf]) -> None:
-        """Forgets."""
+        """Delete nothing."""
 
 
 class LeavesAFile(Clean):
     def add(self, cni: Attachment[NetConf]) -> Result:
         path = Path(cni.config.dns.domain)
         path.mkdir(parents=True, exist_ok=True)
-        cni.journal.change("write it down", (path / "kept").touch)  # without an undo
+        cni.journal.change("create a file", (path / "kept").touch)  # without an undo
         return super().add(cni)
 
 
@@ -52,12 +52,12 @@ class CheckFails(Clean):
 
 class NoGarbageCollection(Clean):
     def gc(self, cni: Network[NetConf]) -> None:
-        """Forgets."""
+        """Delete nothing."""
 
 
 @pytest.fixture
-def runtime_of(container: Container, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A runtime for a plugin class that is registered for this test alone."""
+def runner_of(container: Container, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that creates a runner for a plugin class, which is registered for this test only."""
 
     def make(plugin: type[Plugin[NetConf]], **config: Any) -> PluginRunner:
         monkeypatch.setattr(registry, "load", lambda _name: plugin)
@@ -66,45 +66,45 @@ def runtime_of(container: Container, monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_a_clean_plugin_passes(runtime_of: Any) -> None:
-    check_lifecycle(runtime_of(Clean))
-    assert fail_at_every_change(lambda: runtime_of(Clean)) == 2
-    assert kill_at_every_change(lambda: runtime_of(Clean)) == 2
+def test_correct_plugin_passes(runner_of: Any) -> None:
+    check_lifecycle(runner_of(Clean))
+    assert fail_at_every_change(lambda: runner_of(Clean)) == 2
+    assert kill_at_every_change(lambda: runner_of(Clean)) == 2
 
 
-def test_a_link_that_stays_is_found(runtime_of: Any) -> None:
+def test_link_left_by_del_is_detected(runner_of: Any) -> None:
     with pytest.raises(AssertionError, match="DEL left .*veth"):
-        check_lifecycle(runtime_of(LeavesTheLink))
+        check_lifecycle(runner_of(LeavesTheLink))
 
 
-def test_a_change_that_stays_after_a_failure_is_found(runtime_of: Any, container: Container) -> None:
-    place = str(container.host.state / "notes")
+def test_change_left_by_a_failed_add_is_detected(runner_of: Any, container: Container) -> None:
+    directory = str(container.host.state / "notes")
     with pytest.raises(AssertionError, match="file notes/kept"):
-        fail_at_every_change(lambda: _fresh(runtime_of(LeavesAFile, dns={"domain": place})))
+        fail_at_every_change(lambda: _without_file(runner_of(LeavesAFile, dns={"domain": directory})))
 
 
-def _fresh(runtime: PluginRunner) -> PluginRunner:
+def _without_file(runtime: PluginRunner) -> PluginRunner:
     kept = runtime.container.host.state / "notes" / "kept"
     kept.unlink(missing_ok=True)
     return runtime
 
 
-def test_a_delete_that_needs_memory_is_found(runtime_of: Any) -> None:
+def test_del_that_requires_prev_result_is_detected(runner_of: Any) -> None:
     with pytest.raises(CniError, match="Required prevResult missing"):
-        check_lifecycle(runtime_of(NeedsPrevResult))
+        check_lifecycle(runner_of(NeedsPrevResult))
 
 
-def test_a_check_that_fails_is_found(runtime_of: Any) -> None:
+def test_failing_check_is_detected(runner_of: Any) -> None:
     with pytest.raises(CniError, match="eth0 is not as it was"):
-        check_lifecycle(runtime_of(CheckFails))
+        check_lifecycle(runner_of(CheckFails))
 
 
-def test_a_missing_garbage_collection_is_found(runtime_of: Any) -> None:
+def test_missing_gc_is_detected(runner_of: Any) -> None:
     with pytest.raises(AssertionError, match="an ADD that ended at change 1 left"):
-        kill_at_every_change(lambda: runtime_of(NoGarbageCollection))
+        kill_at_every_change(lambda: runner_of(NoGarbageCollection))
 
 
-def test_the_hosts_own_network_is_out_of_reach(container: Container) -> None:
-    """What a test sees is its throwaway host: nothing but `lo`."""
+def test_test_host_is_isolated_from_the_machine(container: Container) -> None:
+    """It has no links but lo."""
     assert [link["ifname"] for link in container.host.json("ip -j link show")] == ["lo"]
     assert [link["ifname"] for link in container.json("ip -j link show")] == ["lo"]

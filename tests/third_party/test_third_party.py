@@ -1,4 +1,4 @@
-"""A third-party plugin is found, installed and called like ours."""
+"""A third-party plugin is found, installed and called like pycni's own."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def mtu(container: Container) -> int:
     return int(container.json("ip -j link show eth0")[0]["mtu"])
 
 
-def test_its_executable_is_called_in_a_chain(container: Container, acme_bin_directory: Path, tmp_path: Path) -> None:
+def test_executable_is_called_in_a_chain(container: Container, acme_bin_directory: Path, tmp_path: Path) -> None:
     runtime = Runtime([str(acme_bin_directory)], cache_dir=tmp_path)
     network = NetworkConfig.parse(json.dumps(CONFLIST).encode())
     parameters = RuntimeConf(container.id, container.path)
@@ -36,25 +36,25 @@ def test_its_executable_is_called_in_a_chain(container: Container, acme_bin_dire
 
 
 @pytest.fixture
-def chained(container: Container, acme_site: Path, monkeypatch: pytest.MonkeyPatch) -> PluginRunner:
-    """acme-mtu behind a bridge, in this process."""
+def chained_runner(container: Container, acme_site: Path, monkeypatch: pytest.MonkeyPatch) -> PluginRunner:
+    """A runner of acme-mtu after bridge, in this process."""
     monkeypatch.syspath_prepend(acme_site)
-    made = PluginRunner("bridge", container, bridge="br0").add()
-    return PluginRunner("acme-mtu", container, mtu=1400, prevResult=made)
+    bridge_result = PluginRunner("bridge", container, bridge="br0").add()
+    return PluginRunner("acme-mtu", container, mtu=1400, prevResult=bridge_result)
 
 
-def test_a_failed_add_takes_the_change_back(chained: PluginRunner) -> None:
-    assert fail_at_every_change(lambda: _again(chained)) == 1
-    _again(chained)
+def test_failed_add_restores_the_mtu(chained_runner: PluginRunner) -> None:
+    assert fail_at_every_change(lambda: _with_original_mtu(chained_runner)) == 1
+    _with_original_mtu(chained_runner)
 
 
-def _again(chained: PluginRunner) -> PluginRunner:
-    chained.container.run("ip link set eth0 mtu 1500")
-    return chained
+def _with_original_mtu(chained_runner: PluginRunner) -> PluginRunner:
+    chained_runner.container.run("ip link set eth0 mtu 1500")
+    return chained_runner
 
 
-def test_it_lives_a_life(chained: PluginRunner) -> None:
-    chained.add()
-    chained.check()
-    assert mtu(chained.container) == 1400
-    check_lifecycle(chained)
+def test_add_check_and_del_leave_nothing_behind(chained_runner: PluginRunner) -> None:
+    chained_runner.add()
+    chained_runner.check()
+    assert mtu(chained_runner.container) == 1400
+    check_lifecycle(chained_runner)

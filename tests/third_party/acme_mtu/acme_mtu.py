@@ -1,4 +1,4 @@
-"""acme-mtu: change the MTU of the interface that an earlier plugin of the chain made."""
+"""acme-mtu: change the MTU of the interface that an earlier plugin of the chain created."""
 
 from pycni.sdk import Attachment, NetConf, Plugin, Result
 
@@ -18,4 +18,4 @@ class Mtu(Plugin[MtuConfig]):
         cni.container.link(cni.ifname).expect(mtu=cni.config.mtu)
 
     def delete(self, cni: Attachment[MtuConfig]) -> None:
-        """The MTU goes with the interface."""
+        """Do nothing: the MTU is deleted with the interface."""
