@@ -1,4 +1,4 @@
-"""portmap: let ports of the host lead to ports of a container.
+"""portmap: publish container ports on ports of the host (DNAT).
 
 client ──► host:8080 ── DNAT ──► 10.22.0.2:80 container
 """
@@ -27,32 +27,32 @@ from pycni.sdk import (
 _BACKENDS = ("iptables", "nftables")
 
 
-def _port(of: str) -> AfterValidator:
+def _port_number(kind: str) -> AfterValidator:
     def check(port: int) -> int:
         if not 1 <= port <= 65535:
-            raise ValueError(f"Invalid {of} port number: {port} (must be between 1 and 65535)")
+            raise ValueError(f"Invalid {kind} port number: {port} (must be between 1 and 65535)")
         return port
 
     return AfterValidator(check)
 
 
-class Mapping(Model):
-    """One entry of portMappings."""
+class PortMappingEntry(Model):
+    """An entry of `portMappings`."""
 
-    host_port: Annotated[int, _port("host")]
-    container_port: Annotated[int, _port("container")]
+    host_port: Annotated[int, _port_number("host")]
+    container_port: Annotated[int, _port_number("container")]
     protocol: Annotated[Literal["tcp", "udp", "sctp"], BeforeValidator(lambda text: str(text).lower() or "tcp")] = "tcp"
     host_ip: Annotated[Address | None, BeforeValidator(lambda text: text or None)] = Field(None, alias="hostIP")
 
 
-class RuntimeConfig(Model):
-    """What the runtime fills in, by the capability portMappings."""
+class PortmapRuntimeConfig(Model):
+    """The `runtimeConfig` object: the mappings from the runtime (capability `portMappings`)."""
 
-    port_mappings: tuple[Mapping, ...] = ()
+    port_mappings: tuple[PortMappingEntry, ...] = ()
 
 
 class PortmapConfig(NetConf):
-    """The options of portmap; README.md explains them."""
+    """Configuration of portmap. README.md describes the options."""
 
     backend: str = ""
     snat: bool = True
@@ -61,46 +61,44 @@ class PortmapConfig(NetConf):
     external_set_mark_chain: str = ""
     conditions_v4: tuple[str, ...] = ()
     conditions_v6: tuple[str, ...] = ()
-    runtime_config: RuntimeConfig = RuntimeConfig()
+    runtime_config: PortmapRuntimeConfig = PortmapRuntimeConfig()
 
     @field_validator("backend")
     @classmethod
     def _backend_exists(cls, backend: str) -> str:
         if backend not in ("", *_BACKENDS):
-            raise ValueError(f'unrecognized backend "{backend}": there are iptables and nftables')
+            raise ValueError(f'unrecognized backend "{backend}": use iptables or nftables')
         return backend
 
     @field_validator("mark_masq_bit")
     @classmethod
-    def _bit_exists(cls, bit: int | None) -> int | None:
+    def _bit_is_valid(cls, bit: int | None) -> int | None:
         if bit is not None and not 0 <= bit <= 31:
             raise ValueError(f"MasqMarkBit must be between 0 and 31, not {bit}")
         return bit
 
     @field_validator("conditions_v4", "conditions_v6")
     @classmethod
-    def _is_one_rule(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:
-        if any(mark in word for word in conditions for mark in "\n;"):
-            raise ValueError("conditions belong to one rule: no line break and no semicolon")
+    def _conditions_fit_one_rule(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:
+        if any(separator in word for word in conditions for separator in "\n;"):
+            raise ValueError("conditions must not contain a line break or a semicolon")
         return conditions
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
         if self.external_set_mark_chain and self.mark_masq_bit is not None:
             raise ValueError("Cannot specify externalSetMarkChain and markMasqBit")
-        for backend in _BACKENDS:
-            others = [name for name, of in self._specific_options() if of != backend]
-            wanted = self.backend or self.chosen_backend
-            if backend == wanted and others:
-                other = "nftables" if backend == "iptables" else "iptables"
-                raise ValueError(
-                    f"{backend} backend was requested but configuration contains {other}-specific options "
-                    f"[{' '.join(others)}]"
-                )
+        backend = self.chosen_backend
+        if unsupported := [name for name, needed in self._specific_options() if needed != backend]:
+            other = "nftables" if backend == "iptables" else "iptables"
+            raise ValueError(
+                f"{backend} backend was requested but configuration contains {other}-specific options "
+                f"[{' '.join(unsupported)}]"
+            )
         return self
 
     def _specific_options(self) -> Iterator[tuple[str, str]]:
-        """The options that only one backend understands, with its name."""
+        """Yield the name of each configured option that only one backend supports, with that backend."""
         if self.external_set_mark_chain:
             yield "externalSetMarkChain", "iptables"
         for name, words in (("conditionsV4", self.conditions_v4), ("conditionsV6", self.conditions_v6)):
@@ -109,11 +107,11 @@ class PortmapConfig(NetConf):
 
     @property
     def chosen_backend(self) -> str:
-        """The backend that is named or that the options need; empty if any will do."""
+        """Return the configured backend, else the one that an option needs, else ""."""
         return self.backend or next((backend for _, backend in self._specific_options()), "")
 
     def host_ports(self, cni: Attachment[Self]) -> HostPorts:
-        """The ports to publish: at the first address of the interface in each family."""
+        """Return the ports to publish. The targets are the first address of each family of the interface."""
         first = {ip.address.version: ip.address for ip in reversed(cni.prev_ips)}
         mappings = self.runtime_config.port_mappings
         return HostPorts(
@@ -128,36 +126,36 @@ class PortmapConfig(NetConf):
 
 
 class Portmap(Plugin[PortmapConfig]):
-    """The plugin; without mappings it does nothing."""
+    """The portmap plugin. Without port mappings it does nothing."""
 
     config = PortmapConfig
 
     def add(self, cni: Attachment[PortmapConfig]) -> Result:
-        """Publish the ports of the container that earlier plugins of the chain made."""
+        """Publish the ports. Raise CniError, code 11, if a host port is mapped to another container."""
         if cni.prev_result is None:
             raise CniError(
                 "must be called as chained plugin: prevResult is missing",
-                details="portmap stands behind a plugin that makes an interface, such as bridge",
+                details="put portmap into a list, after a plugin that creates an interface, such as bridge",
             )
         if ports := cni.config.host_ports(cni):
             cni.host.create_host_ports(ports, cni.owner, backend=cni.config.chosen_backend)
         return cni.prev_result
 
     def check(self, cni: Attachment[PortmapConfig]) -> None:
-        """See that the ports lead to the container."""
-        cni.required_prev_result  # noqa: B018 - the specification demands it
+        """Raise CniError unless every port is mapped to the container."""
+        cni.required_prev_result  # noqa: B018 - raises ConfigError if there is none
         if ports := cni.config.host_ports(cni):
             cni.host.expect_host_ports(ports, cni.owner, backend=cni.config.chosen_backend)
 
     def delete(self, cni: Attachment[PortmapConfig]) -> None:
-        """Take all ports back, whatever the configuration says by now."""
+        """Remove all mappings of the attachment, with both backends, whatever the configuration is now."""
         cni.host.delete_host_ports(cni.owner, cni.config.host_ports(cni))
 
     def status(self, cni: Network[PortmapConfig]) -> None:
-        """Ready if the firewall is."""
+        """Raise CniError if the firewall backend does not work."""
         cni.host.expect_publishing(cni.config.chosen_backend)
 
     def gc(self, cni: Network[PortmapConfig]) -> None:
-        """Take back the ports of all attachments that are not valid any more."""
+        """Remove the mappings of stale attachments."""
         cni.host.delete_host_ports(cni.stale)
         cni.host.delete_unregistered_host_ports(cni.unused_addresses)

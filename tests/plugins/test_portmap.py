@@ -436,7 +436,7 @@ def test_error_for_an_invalid_mapping_names_it(container: Container, config: dic
             r"iptables backend was requested .* nftables-specific options \[conditionsV6\]",
         ),
         ({"conditionsV4": ["-s", "10.0.0.1"], "conditionsV6": ["ip6", "saddr", "::1"]}, "iptables backend was req"),
-        ({"conditionsV4": ["ip saddr 10.0.0.1;", "flush ruleset"]}, "conditionsV4: conditions belong to one rule"),
+        ({"conditionsV4": ["ip saddr 10.0.0.1;", "flush ruleset"]}, "conditionsV4: conditions must not contain"),
     ],
 )
 def test_error_for_an_invalid_configuration_names_the_option(
