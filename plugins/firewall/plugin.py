@@ -1,7 +1,7 @@
-"""firewall: let an attachment's packets through the host's firewall, and keep containers apart.
+"""firewall: allow forwarding from and to the addresses of an attachment, and isolate bridges or containers.
 
-containers      host                                                        the world
-a, b ── br0 ──┬─ from a: accepted · to a: what belongs to it ── routing ──  eth0
+containers      host                                                                      uplink
+a, b ── br0 ──┬─ from a: accepted · to a: established connections accepted ── routing ──  eth0
 c    ── br1 ──┘  br0 ✗ br1 (same-bridge, isolated) · a ✗ b (isolated)
 """
 
@@ -11,12 +11,12 @@ from pycni.sdk import Address, Attachment, BridgeIsolation, CniError, NetConf, N
 from pycni.sdk import Firewall as Backend
 
 _POLICIES = ("", "open", "same-bridge", "isolated")
-_CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,27}")  # what both iptables and nftables take
-_TAKEN = {"input", "forward", "output", "fence", "accept", "drop", "reject", "return", "queue", "cni-forward"}
+_CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,27}")  # valid in both iptables and nftables
+_RESERVED = {"input", "forward", "output", "fence", "accept", "drop", "reject", "return", "queue", "cni-forward"}
 
 
 class FirewallConfig(NetConf):
-    """The options of firewall; README.md explains them."""
+    """Configuration of firewall. README.md describes the options."""
 
     backend: str = ""
     iptables_admin_chain_name: str = ""
@@ -28,19 +28,19 @@ class FirewallConfig(NetConf):
     def _backend_exists(cls, backend: str) -> str:
         if backend not in ("", "nftables", "iptables", "firewalld"):
             raise ValueError(
-                f'unknown firewall backend "{backend}": there are nftables, iptables and firewalld; '
-                "without one, firewalld is taken where it is running, iptables where that drops what it has no rule "
-                "for or is all there is, else nftables"
+                f'unknown firewall backend "{backend}": use nftables, iptables or firewalld. Without "backend", '
+                "firewalld is used if it is running, iptables if its FORWARD policy is DROP or nftables is missing, "
+                "else nftables"
             )
         return backend
 
     @field_validator("iptables_admin_chain_name")
     @classmethod
-    def _chain_can_be_made(cls, name: str) -> str:
-        if name and (not _CHAIN.fullmatch(name) or name.lower() in _TAKEN):
+    def _chain_name_is_valid(cls, name: str) -> str:
+        if name and (not _CHAIN.fullmatch(name) or name.lower() in _RESERVED):
             raise ValueError(
-                f'"{name}" cannot be the name of the administrator\'s chain: at most 28 letters, digits, "_", "." and '
-                '"-" are wanted, a letter first, and no name that the firewall has given to something else'
+                f'"{name}" cannot be the name of the administrator\'s chain: use a letter, then at most 27 letters, '
+                'digits, "_", "." and "-", and no name that the firewall already uses'
             )
         return name
 
@@ -48,12 +48,12 @@ class FirewallConfig(NetConf):
     @classmethod
     def _policy_exists(cls, policy: str) -> str:
         if policy not in _POLICIES:
-            raise ValueError(f'unknown ingress policy: "{policy}": there are open, same-bridge and isolated')
+            raise ValueError(f'unknown ingress policy: "{policy}": use open, same-bridge or isolated')
         return policy
 
     @property
     def firewall(self) -> Backend:
-        """The firewall that is meant."""
+        """Return the backend, the administrator's chain and the firewalld zone, with their defaults."""
         default = Backend()
         return Backend(
             self.backend,
@@ -63,61 +63,61 @@ class FirewallConfig(NetConf):
 
     @property
     def isolates(self) -> bool:
-        """Whether the policy forbids anything."""
+        """Return whether the policy isolates bridges or containers."""
         return self.ingress_policy in ("same-bridge", "isolated")
 
-    def fence(self, result: Result) -> BridgeIsolation:
-        """What the policy keeps apart. Raises CniError if no interface of the host comes first in the result."""
+    def isolation(self, result: Result) -> BridgeIsolation:
+        """Return the bridge and ports to isolate. Raise CniError unless the first interface is one of the host."""
         if not result.interfaces:
             raise CniError(
                 f'interface needs to be set for ingress policy "{self.ingress_policy}"',
-                details='the plugin "bridge" belongs before "firewall" in the chain',
+                details='put the plugin "bridge" before "firewall" in the list',
             )
         bridge, *others = result.interfaces
         if bridge.sandbox or not bridge.name:
             raise CniError(
                 f'ingress policy "{self.ingress_policy}" needs a bridge of the host, but the first interface of '
                 f'prevResult is "{bridge.name}", which is not on the host',
-                details="what a container sends past the host's forwarding cannot be kept from it there",
+                details="only traffic that the host forwards can be isolated: use a plugin such as bridge",
             )
         ports = tuple(interface.name for interface in others if not interface.sandbox)
         return BridgeIsolation(bridge.name, ports, _versions(result), strict=self.ingress_policy == "isolated")
 
 
 class Firewall(Plugin[FirewallConfig]):
-    """The plugin; its methods tell in which order things happen."""
+    """The firewall plugin."""
 
     config = FirewallConfig
     versions = ("0.4.0", "1.0.0", "1.1.0")
 
     def add(self, cni: Attachment[FirewallConfig]) -> Result:
-        """Let the addresses of the previous result through, and put up the fence that the policy asks for."""
+        """Accept forwarded packets from and to the addresses of prevResult, and apply the ingress policy."""
         conf, result = cni.config, _prev_result(cni)
-        fence = conf.fence(result) if conf.isolates else None
+        isolation = conf.isolation(result) if conf.isolates else None  # raises before any change
         cni.host.create_forward_rules(_addresses(result), cni.owner, conf.firewall)
-        if fence:
-            cni.host.create_isolation(fence, cni.owner, conf.firewall)
+        if isolation:
+            cni.host.create_isolation(isolation, cni.owner, conf.firewall)
         return result
 
     def check(self, cni: Attachment[FirewallConfig]) -> None:
-        """See that the addresses are let through, and that the fence stands."""
+        """Raise CniError unless the forward rules of every address and the isolation exist."""
         conf, result = cni.config, _prev_result(cni)
         cni.host.expect_forward_rules(_addresses(result), cni.owner, conf.firewall)
         if conf.isolates:
-            cni.host.expect_isolation(conf.fence(result), cni.owner, conf.firewall)
+            cni.host.expect_isolation(conf.isolation(result), cni.owner, conf.firewall)
 
     def delete(self, cni: Attachment[FirewallConfig]) -> None:
-        """Let the addresses through no more, and take down the fence if nobody else is behind it."""
+        """Remove the forward rules of the attachment, and the isolation if no other attachment needs it."""
         result = cni.prev_result
         cni.host.delete_forward_rules(cni.owner, cni.config.firewall, _addresses(result) if result else None)
-        cni.host.delete_isolation(cni.owner, _fence_to_leave(cni.config, result))
+        cni.host.delete_isolation(cni.owner, _find_isolation(cni.config, result))
 
     def status(self, cni: Network[FirewallConfig]) -> None:
-        """Ready if the firewall works."""
+        """Raise CniError if the firewall backend does not work."""
         cni.config.firewall.probe(cni.host)
 
     def gc(self, cni: Network[FirewallConfig]) -> None:
-        """Remove what attachments that are gone have in any firewall."""
+        """Remove the forward rules and isolation of stale attachments, in all backends."""
         cni.host.delete_forward_rules(cni.stale, cni.config.firewall)
         cni.host.delete_unregistered_forward_rules(cni.unused_addresses)
         cni.host.delete_isolation(cni.stale)
@@ -127,13 +127,13 @@ def _prev_result(cni: Attachment[FirewallConfig]) -> Result:
     if cni.prev_result is None:
         raise CniError(
             "missing prevResult from earlier plugin",
-            details='"firewall" makes no interface: it belongs into a chain, after a plugin that does',
+            details='put "firewall" into a list, after a plugin that creates an interface',
         )
     return cni.prev_result
 
 
 def _addresses(result: Result) -> list[Address]:
-    """The addresses of the result, each once."""
+    """Return the addresses of the result without duplicates."""
     return list(dict.fromkeys(ip.address.ip for ip in result.ips))
 
 
@@ -141,9 +141,9 @@ def _versions(result: Result) -> frozenset[int]:
     return frozenset(ip.address.version for ip in result.ips)
 
 
-def _fence_to_leave(conf: FirewallConfig, result: Result | None) -> BridgeIsolation | None:
-    """The fence as far as the result tells it, whatever the policy may be by now."""
+def _find_isolation(conf: FirewallConfig, result: Result | None) -> BridgeIsolation | None:
+    """Return the isolation that the result implies, whatever the policy is now. None if there is none."""
     try:
-        return conf.fence(result) if result else None
+        return conf.isolation(result) if result else None
     except CniError:
         return None

@@ -189,12 +189,12 @@ def test_result_is_prev_result(pod: MakePod) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"backend": "ebpf"}, 'backend: unknown firewall backend "ebpf": there are nftables, iptables and firewalld'),
+        ({"backend": "ebpf"}, 'backend: unknown firewall backend "ebpf": use nftables, iptables or firewalld'),
         ({"backend": "NFTABLES"}, 'unknown firewall backend "NFTABLES"'),
         ({"ingressPolicy": "closed"}, 'ingressPolicy: unknown ingress policy: "closed"'),
         ({"iptablesAdminChainName": "two words"}, '"two words" cannot be the name of the administrator\'s chain'),
         ({"iptablesAdminChainName": "forward"}, '"forward" cannot be the name'),
-        ({"iptablesAdminChainName": "A" * 29}, "at most 28"),
+        ({"iptablesAdminChainName": "A" * 29}, "at most 27 letters"),
         ({"backend": 7}, "backend: .*valid string, not 7"),
     ],
 )
