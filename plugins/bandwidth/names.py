@@ -1,4 +1,4 @@
-"""The names of the ifb of an attachment: ours, and the one that the Go plugin gives it."""
+"""Names of the ifb interface of an attachment: pycni's, and the Go plugin's."""
 
 import re
 from hashlib import sha512
@@ -9,17 +9,17 @@ _NAME = re.compile(r"bwp[0-9a-f]{12}")
 
 
 def ifb_name(owner: Owner) -> str:
-    """Ours: each interface of a container has its own (R-43)."""
+    """Return pycni's name, which is unique per interface of a container (docs/reference/plugins.md#bandwidth)."""
     return _name(owner.key)
 
 
 def go_ifb_name(owner: Owner) -> str:
-    """The Go plugin's (F-52): all interfaces of a container on one network share it."""
+    """Return the Go plugin's name, which all interfaces of a container on one network share."""
     return _name(owner.network + owner.container_id)
 
 
 def is_ifb_name(name: str) -> bool:
-    """Whether it could be either."""
+    """Return whether the name has the form of either."""
     return bool(_NAME.fullmatch(name))
 
 

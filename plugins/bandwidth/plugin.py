@@ -28,36 +28,36 @@ if TYPE_CHECKING:
     from pycni.sdk import Link  # loads pyroute2, which an ADD with nothing to limit does not need
 
 
-class RuntimeConfig(Model):
-    """What the runtime asks for (capability `bandwidth`)."""
+class BandwidthRuntimeConfig(Model):
+    """The `runtimeConfig` object: the limits from the runtime (capability `bandwidth`)."""
 
     bandwidth: Limits = Limits()
 
 
 class BandwidthConfig(Limits, NetConf):
-    """The options of bandwidth; README.md explains them."""
+    """Configuration of bandwidth. README.md describes the options."""
 
-    runtime_config: RuntimeConfig = RuntimeConfig()
+    runtime_config: BandwidthRuntimeConfig = BandwidthRuntimeConfig()
 
     @property
     def limits(self) -> Limits:
-        """The limits that count: one at the top level, even if it is 0, hides those of the runtime."""
+        """Return the effective limits. As in Go, any limit at the top level, even 0, hides those of the runtime."""
         return self if Limits.model_fields.keys() & self.model_fields_set else self.runtime_config.bandwidth
 
     @model_validator(mode="after")
-    def _limits_can_be_kept(self) -> Self:
+    def _limits_are_valid(self) -> Self:
         self.limits.checked()
         return self
 
 
 class Bandwidth(Plugin[BandwidthConfig]):
-    """The plugin; it works on the host's end of a cable (bridge, ptp)."""
+    """The bandwidth plugin. It works on the host end of a veth pair, as bridge and ptp create them."""
 
     config = BandwidthConfig
-    versions = Plugin.versions[2:]  # from 0.3.0 on, which knows chains
+    versions = Plugin.versions[2:]  # 0.3.0 and newer, which have plugin lists
 
     def add(self, cni: Attachment[BandwidthConfig]) -> Result:
-        """Limit both directions; with nothing to limit, nothing is looked at."""
+        """Create the limits of both directions. Without limits, return prevResult without looking at anything."""
         result, limits = _chained(cni), cni.config.limits
         if not limits.ingress and not limits.egress:
             return result
@@ -78,7 +78,7 @@ class Bandwidth(Plugin[BandwidthConfig]):
         return result
 
     def check(self, cni: Attachment[BandwidthConfig]) -> None:
-        """See that both directions are limited as configured: rate, burst and latency."""
+        """Raise CniError unless both directions have the configured rate, burst and latency."""
         _, limits = _chained(cni), cni.config.limits
         if not limits.ingress and not limits.egress:
             return
@@ -93,19 +93,19 @@ class Bandwidth(Plugin[BandwidthConfig]):
             host.shaping.expect_redirect(port, ifb)
 
     def delete(self, cni: Attachment[BandwidthConfig]) -> None:
-        """Remove the limits from the host's end of the cable, if that is still there, and the ifb."""
+        """Remove the qdiscs from the host end of the veth pair, if it still exists, and delete the ifb."""
         host, eth = cni.host, cni.find_owned_link()
         port = host.links.find_peer(eth) if eth is not None else None
         if port is not None:
             host.shaping.delete(port)
         host.links.delete(ifb_name(cni.owner))
-        other = host.find_link(go_ifb_name(cni.owner))
-        # What is still in use, or has an owner, belongs to another interface of the same container.
-        if other is not None and not other.state.alias and other.index not in host.shaping.redirect_targets():
-            host.links.delete(other.name)
+        go_ifb = host.find_link(go_ifb_name(cni.owner))
+        # An ifb that is in use, or has an owner label, belongs to another interface of the same container.
+        if go_ifb is not None and not go_ifb.state.alias and go_ifb.index not in host.shaping.redirect_targets():
+            host.links.delete(go_ifb.name)
 
     def gc(self, cni: Network[BandwidthConfig]) -> None:
-        """Remove the ifb of attachments that are not valid any more, the Go plugin's too once nothing leads there."""
+        """Delete the ifbs of stale attachments, and those of the Go plugin to which nothing is redirected."""
         host = cni.host
         host.delete_stale(cni.stale)
         valid = {go_ifb_name(owner) for owner in cni.valid_attachments or ()}
@@ -116,46 +116,49 @@ class Bandwidth(Plugin[BandwidthConfig]):
                 host.links.delete(ifb.name)
 
     def status(self, cni: Network[BandwidthConfig]) -> None:
-        """Ready if the kernel can limit."""
+        """Raise CniError if the kernel does not support tbf and ifb."""
         cni.host.shaping.expect_supported()
 
 
 def _chained(cni: Attachment[BandwidthConfig]) -> Result:
-    """What the earlier plugins made."""
+    """Return prevResult. Raise ConfigError if there is none."""
     if cni.prev_result is None:
         raise ConfigError(
             "must be called as chained plugin: there is no prevResult",
-            details=f"an earlier plugin of the list makes {cni.ifname}; its result is the prevResult",
+            details=f"put bandwidth into a list, after the plugin that creates {cni.ifname}",
         )
     return cni.prev_result
 
 
 def _port(cni: Attachment[BandwidthConfig], result: Result) -> "Link":
-    """The host's end of the cable, which must be among what the earlier plugins made."""
+    """Return the host end of the veth pair. Raise CniError unless prevResult contains it."""
     if not result.interfaces:
-        raise ConfigError("no interfaces provided", details="prevResult names none; an earlier plugin makes them")
+        raise ConfigError(
+            "no interfaces provided",
+            details="prevResult has no interfaces: put bandwidth after a plugin that creates one",
+        )
     eth = cni.container.link(cni.ifname)
     if eth.state.kind != "veth":
         raise CniError(
             f"container interface {eth} has no veth peer",
-            details=f'it is "{eth.state.kind or "physical"}"; bandwidth limits cables, as bridge and ptp make them',
+            details=f'its type is "{eth.state.kind or "physical"}"; bandwidth needs a veth pair (bridge, ptp)',
         )
     port = cni.host.links.peer(eth)
     if port.name not in {interface.name for interface in result.interfaces if not interface.sandbox}:
         raise CniError(
             "no veth peer of container interface found in host ns",
-            details=f"{eth} is connected to {port}, which prevResult does not name",
+            details=f"the veth peer of {eth} is {port}, which prevResult does not contain",
         )
     return port
 
 
 def _ifb(cni: Attachment[BandwidthConfig]) -> "Link":
-    """The ifb of this attachment, whoever made it."""
+    """Return the ifb of this attachment, created by pycni or by the Go plugin. Raise CniError if it is gone."""
     for name in (ifb_name(cni.owner), go_ifb_name(cni.owner)):
         ifb = cni.host.find_link(name)
         if ifb is not None and (not ifb.state.alias or cni.owner.owns(ifb.state.alias)):
             return ifb
-    raise CniError(f"{ifb_name(cni.owner)}, the ifb through which {cni.ifname} sends, is gone")
+    raise CniError(f"the ifb {ifb_name(cni.owner)}, which limits what {cni.ifname} sends, does not exist")
 
 
 def _is_go_ifb(link: "Link") -> bool:

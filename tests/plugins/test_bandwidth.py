@@ -181,7 +181,7 @@ def test_keys_of_runtime_config_are_case_insensitive(host: Host, container: Cont
         ({"ingressRate": 10}, "ingress: if rate is set, burst must also be set"),
         ({"egressBurst": 10}, "egress: if burst is set, rate must also be set"),
         ({"ingressRate": 10, "ingressBurst": 2**35 - 8}, "ingress: burst cannot be more than 4GB"),
-        ({"ingressRate": 7, "ingressBurst": 80}, "rate 7 and burst 80 are in bits, and less than a byte"),
+        ({"ingressRate": 7, "ingressBurst": 80}, "rate 7 and burst 80 are in bits and must be at least 8"),
         ({"ingressRate": -1}, "ingressRate: Input should be greater than or equal to 0, not -1"),
         ({"ingressRate": "10M"}, 'ingressRate: Input should be a valid integer, not "10M"'),
         ({"runtimeConfig": {"bandwidth": {"egressRate": 8}}}, "egress: if rate is set, burst must also be set"),
@@ -212,7 +212,7 @@ def test_interface_that_is_not_a_veth_is_refused(host: Host, container: Containe
     host.run("ip link add up0 type bridge && ip link set up0 up")
     host.run(f"ip link add link up0 name mac0 type macvlan && ip link set mac0 netns {container.path} name eth0")
     previous = {"interfaces": [{"name": "eth0", "sandbox": container.path}]}
-    with pytest.raises(CniError, match="container interface eth0 has no veth peer; it is .macvlan."):
+    with pytest.raises(CniError, match="container interface eth0 has no veth peer; its type is .macvlan."):
         PluginRunner("bandwidth", container, prevResult=previous, ingressRate=800, ingressBurst=800).add()
 
 
@@ -233,7 +233,7 @@ CHECKED = {"ingressRate": 80_000, "ingressBurst": 80_000, "egressRate": 160_000,
         ("tc filter del dev {port} ingress protocol all prio 1", "is not redirected to bwp"),
         ("tc qdisc del dev {port} ingress", "is not redirected to bwp"),
         ("ip link set {ifb} down", "should have up True"),
-        ("ip link del {ifb}", "the ifb through which eth0 sends, is gone"),
+        ("ip link del {ifb}", "which limits what eth0 sends, does not exist"),
     ],
 )
 def test_check_reports_a_changed_limit(host: Host, container: Container, change: str, message: str) -> None:
