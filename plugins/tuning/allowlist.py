@@ -1,4 +1,4 @@
-"""Which sysctls the administrator allows: a regular expression a line, in a file that need not be there."""
+"""The allow list of sysctls: an optional file with one regular expression per line."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from pycni.sdk import CniError, ConfigError
 
 PATH = Path("/etc/cni/tuning/allowlist.conf")
 
-# The file is written in Go's dialect (RE2); what Python spells in another way is translated.
+# The file has Go's syntax (RE2). These character classes and \z have other names in Python.
 _CLASSES = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
@@ -25,18 +25,18 @@ _CLASS = re.compile(r"\[:(\w+):\]")
 
 
 def read() -> list[re.Pattern[str]] | None:
-    """The expressions; None, if there is no file. Raises CniError."""
+    """Return the expressions, or None if there is no file. Raise CniError if it cannot be read or compiled."""
     try:
         text = PATH.read_text()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise CniError(f"cannot read the allowlist of sysctls, {PATH}: {error}") from None
+        raise CniError(f"cannot read the allow list of sysctls, {PATH}: {error}") from None
     return [_compiled(line.strip(), number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
 def check(keys: Iterable[str]) -> None:
-    """Raise CniError for the first key, as it is configured, that no expression is found in."""
+    """Raise ConfigError for the first key that no expression matches. Keys are matched before IFNAME is replaced."""
     allowed = read()
     if allowed is None:
         return
@@ -45,7 +45,7 @@ def check(keys: Iterable[str]) -> None:
             only = " ".join(pattern.pattern for pattern in allowed)
             raise ConfigError(
                 f"Sysctl {key} is not allowed. Only the following sysctls are allowed: [{only}]",
-                details=f"the administrator allows more in {PATH}",
+                details=f"to allow more sysctls, add them to {PATH}",
             )
 
 
@@ -54,4 +54,4 @@ def _compiled(line: str, number: int) -> re.Pattern[str]:
     try:
         return re.compile(translated, re.ASCII)
     except re.error as error:
-        raise CniError(f"{PATH}, line {number}: {line!r} is no regular expression: {error}") from None
+        raise CniError(f"{PATH}, line {number}: invalid regular expression {line!r}: {error}") from None

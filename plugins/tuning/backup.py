@@ -1,4 +1,4 @@
-"""What an interface was like before it was tuned: a file in the format of the Go plugin, so that either restores it."""
+"""The settings of an interface before ADD changed them, in a file with the Go plugin's format."""
 
 import json
 import logging
@@ -12,8 +12,8 @@ from pycni.sdk import Field, Model, Owner, StateFile
 log = logging.getLogger(__name__)
 
 
-class Backup(Model):
-    """The former values of what was changed; the Go plugin ignores whose they are."""
+class SettingsBackup(Model):
+    """The original values of the changed settings. The Go plugin ignores `owner`, which is pycni's."""
 
     mac: str | None = None
     promisc: bool | None = None
@@ -24,55 +24,55 @@ class Backup(Model):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What to set on the link to have it as it was."""
+        """Return the link settings that restore the interface."""
         return self.model_dump(exclude={"owner"}, exclude_none=True)
 
     def completed_by(self, other: Self) -> Self:
-        """The same, with values of the other where it has none."""
+        """Return a copy with the values of `other` for settings that this backup does not have."""
         return self.model_copy(update={key: value for key, value in other if getattr(self, key) in (None, "")})
 
     def to_json(self) -> str:
-        """The text of the file."""
+        """Return the content of the backup file."""
         return json.dumps(self.model_dump(by_alias=True, exclude_none=True), indent=1)
 
 
 class BackupFile(StateFile):
-    """The file of one interface of one container."""
+    """The backup file of one interface of one container."""
 
     def __init__(self, data_dir: str, container_id: str, ifname: str) -> None:
         super().__init__(Path(data_dir) / f"{container_id}_{ifname}.json", "the backup")
 
-    def find(self) -> Backup | None:
-        """What it says; None if there is no such file, nothing if it cannot be understood."""
+    def find(self) -> SettingsBackup | None:
+        """Return the backup: None if there is no file, an empty one if the file is damaged."""
         return find(self.path)
 
-    def keep(self, backup: Backup) -> None:
-        """Write down what the interface is like. Raises CniError, code 5."""
+    def save(self, backup: SettingsBackup) -> None:
+        """Write the backup. Raise CniError, code 5."""
         self.write(backup.to_json())
 
 
-def find(path: Path) -> Backup | None:
-    """What a file says; None if there is no such file, nothing if it cannot be understood."""
+def find(path: Path) -> SettingsBackup | None:
+    """Return the backup in a file: None if there is no file, an empty one if the file is damaged."""
     try:
         document = json.loads(path.read_bytes())
     except OSError:
         return None
     except ValueError as error:
         log.warning("%s is damaged: %s", path, error)
-        return Backup()
-    backup, complaints = Backup.read_leniently(document if isinstance(document, Mapping) else {})
-    for complaint in complaints:
-        log.warning("%s is damaged: %s", path, complaint)
+        return SettingsBackup()
+    backup, errors = SettingsBackup.read_leniently(document if isinstance(document, Mapping) else {})
+    for problem in errors:
+        log.warning("%s is damaged: %s", path, problem)
     return backup
 
 
-def of(values: Mapping[str, object], owner: Owner) -> Backup:
-    """The backup of these values of a link."""
-    return Backup.model_validate({**values, "owner": owner.label})
+def of(values: Mapping[str, object], owner: Owner) -> SettingsBackup:
+    """Return the backup of these values of a link."""
+    return SettingsBackup.model_validate({**values, "owner": owner.label})
 
 
-def all_in(data_dir: str) -> Iterator[tuple[Path, Backup]]:
-    """Every file of the directory, with what it says."""
+def all_in(data_dir: str) -> Iterator[tuple[Path, SettingsBackup]]:
+    """Yield the path and content of every backup file in the directory."""
     with suppress(OSError):
         for path in Path(data_dir).glob("*_*.json"):
             if backup := find(path):

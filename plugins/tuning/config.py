@@ -1,4 +1,4 @@
-"""What can be tuned, and who decides on it."""
+"""The configuration of tuning: the settings, and which source takes precedence."""
 
 from typing import Any, TypeVar
 
@@ -9,8 +9,8 @@ T = TypeVar("T")
 _INT_MAX = 0x7FFFFFFF
 
 
-class Settings(Model):
-    """What can be tuned; None is not given."""
+class TuningSettings(Model):
+    """The settings that can be changed. None: not configured."""
 
     sysctl: dict[str, str] | None = None
     mac: Mac | None = None
@@ -20,37 +20,40 @@ class Settings(Model):
     txqlen: int | None = Field(None, alias="txQLen", ge=0, le=_INT_MAX)
 
     @property
-    def of_link(self) -> dict[str, Any]:
-        """What to set on the link. No MAC, a MTU of 0 and `promisc: false` leave it as it is."""
-        always = {"mac": self.mac or None, "promisc": self.promisc or None, "mtu": self.mtu or None}
-        wanted = {**always, "allmulti": self.allmulti, "txqlen": self.txqlen}
-        return {key: value for key, value in wanted.items() if value is not None}
+    def link_settings(self) -> dict[str, Any]:
+        """Return the settings of the link. An empty MAC, an MTU of 0 and `promisc: false` change nothing."""
+        nonzero = {"mac": self.mac or None, "promisc": self.promisc or None, "mtu": self.mtu or None}
+        settings = {**nonzero, "allmulti": self.allmulti, "txqlen": self.txqlen}
+        return {key: value for key, value in settings.items() if value is not None}
 
 
-class Args(Model):
-    """Metadata of the configuration."""
+class TuningArgs(Model):
+    """The `args` object of the configuration."""
 
-    cni: Settings = Settings()
+    cni: TuningSettings = TuningSettings()
 
 
-class TuningConfig(Settings, NetConf):
-    """The options of tuning; README.md explains them."""
+class TuningConfig(TuningSettings, NetConf):
+    """Configuration of tuning. README.md describes the options."""
 
     data_dir: str = "/run/cni/tuning"
-    args: Args = Args()
+    args: TuningArgs = TuningArgs()
     runtime_config: MacSource = MacSource()
 
-    def wanted(self, cni_args: dict[str, str]) -> Settings:
-        """What counts: args.cni, else runtimeConfig, else CNI_ARGS, else the configuration itself."""
-        asked = self.args.cni
-        other_macs = self.runtime_config.mac or MacSource.from_cni_args(cni_args) or None
-        return Settings(
-            sysctl={**(self.sysctl or {}), **(asked.sysctl or {})},
-            mac=_first(asked.mac, other_macs, self.mac),
-            promisc=_first(asked.promisc, self.promisc),
-            mtu=_first(asked.mtu, self.mtu),
-            allmulti=_first(asked.allmulti, self.allmulti),
-            txqlen=_first(asked.txqlen, self.txqlen),
+    def effective_settings(self, cni_args: dict[str, str]) -> TuningSettings:
+        """Return each setting from args.cni, else runtimeConfig, else CNI_ARGS, else the configuration itself.
+
+        Sysctls of the configuration and of args.cni are merged.
+        """
+        args = self.args.cni
+        runtime_mac = self.runtime_config.mac or MacSource.from_cni_args(cni_args) or None
+        return TuningSettings(
+            sysctl={**(self.sysctl or {}), **(args.sysctl or {})},
+            mac=_first(args.mac, runtime_mac, self.mac),
+            promisc=_first(args.promisc, self.promisc),
+            mtu=_first(args.mtu, self.mtu),
+            allmulti=_first(args.allmulti, self.allmulti),
+            txqlen=_first(args.txqlen, self.txqlen),
         )
 
 

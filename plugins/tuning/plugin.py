@@ -1,7 +1,7 @@
-"""tuning: change sysctls and the interface that an earlier plugin of the chain made.
+"""tuning: change sysctls of the container, and settings of the interface that an earlier plugin created.
 
 container
-eth0 ── mac, mtu, promisc, allmulti, txQLen         before: /run/cni/tuning/<container>_eth0.json
+eth0 ── mac, mtu, promisc, allmulti, txQLen         original values: /run/cni/tuning/<container>_eth0.json
 /proc/sys/net ── sysctl
 """
 
@@ -16,7 +16,7 @@ from pycni.sdk import Attachment, CniError, Code, Network, Plugin, Result
 
 from . import allowlist, backup, sysctls
 from .backup import BackupFile
-from .config import Settings, TuningConfig
+from .config import TuningConfig, TuningSettings
 
 if TYPE_CHECKING:
     from pycni.sdk import Link  # loads pyroute2, which an ADD with nothing to tune does not need
@@ -25,89 +25,91 @@ log = logging.getLogger(__name__)
 
 
 class Tuning(Plugin[TuningConfig]):
-    """The plugin; with nothing to tune it looks at nothing."""
+    """The tuning plugin. Without settings it looks at nothing."""
 
     config = TuningConfig
     cni_args = ("MAC",)
 
     def add(self, cni: Attachment[TuningConfig]) -> Result:
-        """Set the sysctls, keep what the interface is like, change it."""
-        result, wanted = cni.required_prev_result, _wanted(cni)
-        if wanted.sysctl:
-            allowlist.check(wanted.sysctl)
-            cni.container.sysctls.set(sysctls.paths(wanted.sysctl, cni.ifname))
-        if not wanted.of_link:
+        """Set the sysctls, back up the settings of the interface, and change them."""
+        result, settings = cni.required_prev_result, _effective_settings(cni)
+        if settings.sysctl:
+            allowlist.check(settings.sysctl)
+            cni.container.sysctls.set(sysctls.paths(settings.sysctl, cni.ifname))
+        if not settings.link_settings:
             return result
         eth = cni.container.link(cni.ifname)
-        _keep(cni, eth, wanted)
-        eth.set(**wanted.of_link)
-        return _renewed(result, eth)
+        _back_up(cni, eth, settings)
+        eth.set(**settings.link_settings)
+        return _updated(result, eth)
 
     def check(self, cni: Attachment[TuningConfig]) -> None:
-        """See that everything is as configured; of what is not configured, nothing is expected."""
-        _, wanted = cni.required_prev_result, _wanted(cni)
-        if wanted.sysctl:
-            cni.container.sysctls.expect(sysctls.paths(wanted.sysctl, cni.ifname))
-        if wanted.of_link:
-            cni.container.link(cni.ifname).expect(**wanted.of_link)
+        """Raise CniError if a configured setting has another value."""
+        _, settings = cni.required_prev_result, _effective_settings(cni)
+        if settings.sysctl:
+            cni.container.sysctls.expect(sysctls.paths(settings.sysctl, cni.ifname))
+        if settings.link_settings:
+            cni.container.link(cni.ifname).expect(**settings.link_settings)
 
     def delete(self, cni: Attachment[TuningConfig]) -> None:
-        """Make the interface what it was, if it is still there; sysctls stay, others may count on them."""
-        file = _file(cni)
-        former = file.find()
-        if former is None:
+        """Restore the interface if it still exists. Sysctls stay, because other attachments may depend on them."""
+        file = _backup_file(cni)
+        original = file.find()
+        if original is None:
             return
         eth = cni.find_owned_link()
         if eth is not None:
             try:
-                eth.ensure(**former.settings)
-            except CniError as error:  # the next DEL of the chain removes the interface: that must not wait for this
-                log.warning("%s is not as it was before ADD: %s", eth, error)
+                eth.ensure(**original.settings)
+            except CniError as error:  # must not fail DEL: the DEL of an earlier plugin removes the interface
+                log.warning("cannot restore %s to its settings before ADD: %s", eth, error)
         cni.journal.attempt(f"remove {file}", file.remove)
 
     def gc(self, cni: Network[TuningConfig]) -> None:
-        """Remove the backups of attachments that are not valid any more."""
+        """Remove the backup files of stale attachments."""
         stale = cni.stale
-        for path, former in backup.all_in(cni.config.data_dir):
-            if stale.owns(former.owner) or (not former.owner and cni.is_unused_interface(path.stem)):
+        for path, original in backup.all_in(cni.config.data_dir):
+            if stale.owns(original.owner) or (not original.owner and cni.is_unused_interface(path.stem)):
                 cni.journal.attempt(f"remove {path}", path.unlink)
 
     def status(self, cni: Network[TuningConfig]) -> None:
-        """Ready if the allowlist can be read, and what is configured could be written."""
+        """Raise CniError if the allow list cannot be read, or sysctls or `dataDir` are needed and not writable."""
         try:
             allowlist.read()
         except CniError as error:
             raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE) from None
-        wanted = cni.config.wanted({})
-        if wanted.sysctl:
+        settings = cni.config.effective_settings({})
+        if settings.sysctl:
             cni.host.sysctls.expect_writable()
-        if wanted.of_link and not _is_writable(Path(cni.config.data_dir)):
+        if settings.link_settings and not _is_writable(Path(cni.config.data_dir)):
             raise CniError(f"dataDir {cni.config.data_dir} is not writable", code=Code.PLUGIN_NOT_AVAILABLE)
 
 
-def _wanted(cni: Attachment[TuningConfig]) -> Settings:
-    wanted = cni.config.wanted(cni.args)
-    if wanted.sysctl:
+def _effective_settings(cni: Attachment[TuningConfig]) -> TuningSettings:
+    settings = cni.config.effective_settings(cni.args)
+    if settings.sysctl:
         sysctls.refuse_duplicates(cni.request.stdin)
-    return wanted
+    return settings
 
 
-def _file(cni: Attachment[TuningConfig]) -> BackupFile:
+def _backup_file(cni: Attachment[TuningConfig]) -> BackupFile:
     return BackupFile(cni.config.data_dir, cni.container_id, cni.ifname)
 
 
-def _keep(cni: Attachment[TuningConfig], eth: "Link", wanted: Settings) -> None:
-    """Write down what will be changed. What an earlier ADD wrote down stays: it is how the link was made (R-45)."""
-    file, now = _file(cni), backup.of({key: getattr(eth.state, key) for key in wanted.of_link}, cni.owner)
-    before = file.find()
-    if before is None:
-        cni.journal.change(f"keep what {eth} is like in {file}", partial(file.keep, now), file.remove)
-    elif (completed := before.completed_by(now)) != before:
-        cni.journal.change(f"keep more of {eth} in {file}", partial(file.keep, completed), partial(file.keep, before))
+def _back_up(cni: Attachment[TuningConfig], eth: "Link", settings: TuningSettings) -> None:
+    """Save the values that will change. Values saved by an earlier ADD stay, because they are the original ones."""
+    file = _backup_file(cni)
+    current = backup.of({key: getattr(eth.state, key) for key in settings.link_settings}, cni.owner)
+    saved = file.find()
+    if saved is None:
+        cni.journal.change(f"back up the settings of {eth} to {file}", partial(file.save, current), file.remove)
+    elif (completed := saved.completed_by(current)) != saved:
+        what = f"add settings of {eth} to {file}"
+        cni.journal.change(what, partial(file.save, completed), partial(file.save, saved))
 
 
-def _renewed(result: Result, eth: "Link") -> Result:
-    """The result with the MAC, and the MTU where it names one, that the interface has now."""
+def _updated(result: Result, eth: "Link") -> Result:
+    """Return the result with the current MAC address of the interface, and its MTU if the result contains one."""
     state = eth.state
     interfaces = (
         replace(interface, mac=state.mac, mtu=state.mtu if interface.mtu else interface.mtu)
@@ -119,6 +121,6 @@ def _renewed(result: Result, eth: "Link") -> Result:
 
 
 def _is_writable(path: Path) -> bool:
-    """Whether the directory can be written, or made."""
-    existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    """Return whether the directory is writable or can be created."""
+    existing = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     return os.access(existing, os.W_OK | os.X_OK)

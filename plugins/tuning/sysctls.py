@@ -1,4 +1,4 @@
-"""Sysctls as configurations name them, and the paths under /proc/sys/net that they mean."""
+"""Sysctl keys of the configuration, and their paths under /proc/sys/net."""
 
 import json
 import re
@@ -12,9 +12,10 @@ _PLACEHOLDER = "IFNAME"
 
 
 def paths(sysctls: Mapping[str, str], ifname: str) -> dict[str, str]:
-    """The values by the paths of their files under /proc/sys/net. Raises ConfigError for a key that is not in net.
+    """Return the values by their paths below /proc/sys/net. Raise ConfigError for a key that does not begin with `net`.
 
-    The interface's name is put in after the key was taken apart: a name may have dots of its own (R-44).
+    IFNAME is replaced after the key is split, because an interface name may contain dots
+    (docs/reference/plugins.md#tuning).
     """
     return {_path(key, ifname): value for key, value in sysctls.items()}
 
@@ -24,7 +25,7 @@ def _path(key: str, ifname: str) -> str:
     if root != "net" or not parts:
         raise ConfigError(
             f'invalid net sysctl key: "{key}"',
-            details="only sysctls of the network can be tuned; their keys begin with net.",
+            details="use a key that begins with net., such as net.core.somaxconn",
         )
     first = next((number for number, part in enumerate(parts) if _PLACEHOLDER in part), None)
     if first is not None:
@@ -33,20 +34,20 @@ def _path(key: str, ifname: str) -> str:
 
 
 def refuse_duplicates(stdin: bytes) -> None:
-    """Raise ConfigError, if a sysctl is configured twice: a decoded configuration has but one of equal keys."""
+    """Raise ConfigError if a sysctl key occurs twice. It reads `stdin`, because decoding drops duplicate keys."""
     text = stdin.decode(errors="replace")
-    document = json.loads(text, object_pairs_hook=tuple)  # objects stay pairs of keys and values
-    for place in (("sysctl",), ("args", "cni", "sysctl")):
-        for sysctls in _members(document, place):
+    document = json.loads(text, object_pairs_hook=tuple)  # objects become tuples of key-value pairs
+    for path in (("sysctl",), ("args", "cni", "sysctl")):
+        for sysctls in _values_at(document, path):
             keys = Counter(key for key, _ in sysctls) if isinstance(sysctls, tuple) else Counter()
-            if twice := [key for key, count in keys.items() if count > 1]:
-                raise ConfigError(f"duplicated sysctl keys are not allowed: {twice[0]}")
+            if duplicates := [key for key, count in keys.items() if count > 1]:
+                raise ConfigError(f"duplicated sysctl keys are not allowed: {duplicates[0]}")
 
 
-def _members(document: Any, place: tuple[str, ...]) -> list[Any]:
-    """What stands at this place of the document; several things, if a key on the way is there several times."""
+def _values_at(document: Any, path: tuple[str, ...]) -> list[Any]:
+    """Return the values at the path: more than one if a key on the path occurs several times."""
     found = [document]
-    for name in place:
+    for name in path:
         objects = [item for item in found if isinstance(item, tuple)]
         found = [value for pairs in objects for key, value in pairs if key.casefold() == name]
     return found

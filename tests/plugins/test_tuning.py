@@ -287,7 +287,7 @@ def test_sysctl_that_does_not_match_the_allowlist_is_refused(
 def test_error_for_an_invalid_allowlist_names_file_and_line(container: Container, allowlist_path: Path) -> None:
     allowlist_path.write_text("net\n(unfinished\n")
     runtime = tuning_runner(container, sysctl={ARP_FILTER: "1"})
-    with pytest.raises(CniError, match="allowlist.conf, line 2: '.unfinished' is no regular expression"):
+    with pytest.raises(CniError, match="allowlist.conf, line 2: invalid regular expression"):
         runtime.add()
     with pytest.raises(CniError, match="line 2") as caught:
         runtime.status()
