@@ -1,4 +1,4 @@
-"""What was delegated, kept so that DEL undoes just that: a file for each attachment, and one as Go's plugin has it."""
+"""The cache of delegate configurations, so that DEL calls the delegate with the configuration of ADD."""
 
 import json
 import logging
@@ -11,49 +11,53 @@ from pycni.sdk import Owner, StateFile
 log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
-_SEPARATOR = ":"  # neither container ids nor names of interfaces have one
+_SEPARATOR = ":"  # occurs in neither container ids nor interface names
 
 
-class Cache:
-    """The files of one attachment in `data_dir`.
+class CacheEntry:
+    """The cache files of one attachment in `data_dir`.
 
-    The Go plugin has one file a container, which the next interface of the container overwrites. It is written too, so
-    that either plugin removes what the other one made, and goes with the container's last interface.
+    Each attachment has a file of its own. The Go plugin has one file per container, which the next interface of the
+    container overwrites. That file is written too, so that either plugin can delete what the other created. It is
+    removed with the last interface of the container.
     """
 
     def __init__(self, data_dir: str, owner: Owner) -> None:
         self._directory = Path(data_dir)
         self._owner = owner
-        self._own = _file(self._directory / f"{owner.container_id}{_SEPARATOR}{owner.ifname}")
-        self._shared = _file(self._directory / owner.container_id)
+        self._attachment_file = _file(self._directory / f"{owner.container_id}{_SEPARATOR}{owner.ifname}")
+        self._container_file = _file(self._directory / owner.container_id)
 
     def write(self, document: Document) -> None:
-        """Remember what is delegated. Raises CniError, code 5."""
+        """Save the delegate configuration. Raise CniError, code 5."""
         text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        for file in (self._own, self._shared):
+        for file in (self._attachment_file, self._container_file):
             file.write(text)
 
     def read(self) -> Document | None:
-        """What was delegated; None if nothing is known. The Go plugin's file may be about another network."""
-        document = self.read_own()
+        """Return the delegate configuration of this attachment, or that in the Go plugin's file; None if unknown.
+
+        The Go plugin's file is ignored if it belongs to another network.
+        """
+        document = self.read_attachment_file()
         if document is not None:
             return document
-        document = _document(self._shared)
+        document = _document(self._container_file)
         return document if document and document.get("name") in (None, self._owner.network) else None
 
-    def read_own(self) -> Document | None:
-        """What was delegated for this very interface; None if nothing is known."""
-        return _document(self._own)
+    def read_attachment_file(self) -> Document | None:
+        """Return the delegate configuration in this attachment's own file; None if there is none."""
+        return _document(self._attachment_file)
 
     def remove(self) -> None:
-        """Forget it. Raises CniError, code 5."""
-        self._own.remove()
+        """Remove the files. Raise CniError, code 5."""
+        self._attachment_file.remove()
         if not any(self._directory.glob(f"{self._owner.container_id}{_SEPARATOR}*")):
-            self._shared.remove()
+            self._container_file.remove()
 
 
-def stale(data_dir: str, network: str, valid: Sequence[Owner]) -> Iterator[Cache]:
-    """The caches of the network's attachments that are not valid any more; of the Go plugin's, those of containers."""
+def stale(data_dir: str, network: str, valid: Sequence[Owner]) -> Iterator[CacheEntry]:
+    """Yield the caches of stale attachments of the network, and the Go plugin's of containers without a valid one."""
     attachments = {(owner.container_id, owner.ifname) for owner in valid}
     attachments |= {(owner.container_id, "") for owner in valid}
     try:
@@ -64,11 +68,11 @@ def stale(data_dir: str, network: str, valid: Sequence[Owner]) -> Iterator[Cache
         container_id, _, ifname = path.name.partition(_SEPARATOR)
         document = _document(_file(path))
         if document and document.get("name") == network and (container_id, ifname) not in attachments:
-            yield Cache(data_dir, Owner(network, container_id, ifname))
+            yield CacheEntry(data_dir, Owner(network, container_id, ifname))
 
 
 def _file(path: Path) -> StateFile:
-    return StateFile(path, "what was delegated,")
+    return StateFile(path, "the delegate configuration")
 
 
 def _document(file: StateFile) -> Document | None:

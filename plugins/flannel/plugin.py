@@ -1,7 +1,7 @@
-"""flannel: a bridge, or what else is named, with the subnet that flannel's daemon has got for this node.
+"""flannel: call another plugin, by default bridge, with the subnet that the flannel daemon has for this node.
 
 /run/flannel/subnet.env ─► flannel ─► {"type": "bridge", "ipam": {"type": "host-local", …}} ─► bridge
-                              └─► /var/lib/cni/flannel/<container>:<interface>: what DEL undoes
+                              └─► /var/lib/cni/flannel/<container>:<interface>: delegate configuration for DEL
 """
 
 import logging
@@ -12,24 +12,24 @@ from typing import Any
 from pycni.sdk import Attachment, CniError, Field, NetConf, Network, Plugin, Result, field_validator
 
 from . import cache
-from .cache import Cache, Document
-from .subnetenv import SubnetEnv
+from .cache import CacheEntry, Document
+from .subnet_env import SubnetEnv
 
 log = logging.getLogger(__name__)
 
 
 class FlannelConfig(NetConf):
-    """The options of flannel; README.md explains them."""
+    """Configuration of flannel. README.md describes the options."""
 
     subnet_file: str = "/run/flannel/subnet.env"
     data_dir: str = "/var/lib/cni/flannel"
     delegate: dict[str, Any] = Field(default_factory=dict)
-    ipam_base: dict[str, Any] = Field(default_factory=dict, alias="ipam")  # all of it
+    ipam_base: dict[str, Any] = Field(default_factory=dict, alias="ipam")  # unparsed, for the delegate
     runtime_config: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("delegate", mode="after")
     @classmethod
-    def _delegate_is_completed_here(cls, delegate: Document) -> Document:
+    def _delegate_lacks_generated_members(cls, delegate: Document) -> Document:
         for member in ("name", "ipam"):
             if member in delegate:
                 raise ValueError(f"'delegate' dictionary must not have '{member}' field, it'll be set by flannel")
@@ -41,89 +41,90 @@ class FlannelConfig(NetConf):
     @classmethod
     def _routes_are_a_list(cls, ipam: Document) -> Document:
         if not isinstance(ipam.get("routes") or [], list):
-            raise ValueError("failed to parse ipam.routes: it is a list of routes")
+            raise ValueError("failed to parse ipam.routes: use a list of routes")
         return ipam
 
-    def delegated(self, env: SubnetEnv) -> Document:
-        """The configuration of the plugin that does the work; what it is given stands."""
+    def delegate_config(self, env: SubnetEnv) -> Document:
+        """Return the configuration of the delegate. Members of `delegate` override the generated ones."""
         kind = self.delegate.get("type") or "bridge"
-        usual: Document = {"name": self.name, "type": kind, "ipMasq": not env.ip_masq, "mtu": env.mtu}
+        generated: Document = {"name": self.name, "type": kind, "ipMasq": not env.ip_masq, "mtu": env.mtu}
         if self.cni_version:
-            usual["cniVersion"] = self.cni_version
+            generated["cniVersion"] = self.cni_version
         if kind == "bridge":
-            usual["isGateway"] = True
+            generated["isGateway"] = True
         if self.runtime_config:
-            usual["runtimeConfig"] = self.runtime_config
+            generated["runtimeConfig"] = self.runtime_config
         routes = [*(self.ipam_base.get("routes") or ()), *({"dst": str(network)} for network in env.networks)]
         ranges = [[{"subnet": str(subnet)}] for subnet in env.subnets]
         ipam = {"type": "host-local", **self.ipam_base, "ranges": ranges, "routes": routes}
-        return {**usual, **self.delegate, "ipam": ipam}
+        return {**generated, **self.delegate, "ipam": ipam}
 
 
 class Flannel(Plugin[FlannelConfig]):
-    """The plugin; all it makes itself is the file that remembers what it delegated."""
+    """The flannel plugin. It creates only the cache files itself."""
 
     config = FlannelConfig
 
     def add(self, cni: Attachment[FlannelConfig]) -> Result:
-        """Delegate, and remember it first: what is half-made when the power fails must be found by DEL."""
-        document = _rendered(cni)
-        kept = Cache(cni.config.data_dir, cni.owner)
-        before = kept.read_own()  # by an ADD that has succeeded, if this one is its repetition
-        undo = kept.remove if before is None else partial(kept.write, before)
-        cni.journal.change("remember what is delegated", partial(kept.write, document), undo)
+        """Save the delegate configuration, then call the delegate, so that DEL also works after a crash in between."""
+        document = _delegate_config(cni)
+        entry = CacheEntry(cni.config.data_dir, cni.owner)
+        previous = entry.read_attachment_file()  # exists if this is a repeated ADD
+        undo = entry.remove if previous is None else partial(entry.write, previous)
+        cni.journal.change("cache the delegate configuration", partial(entry.write, document), undo)
         return cni.delegate(document).add()
 
     def check(self, cni: Attachment[FlannelConfig]) -> None:
-        """Have the delegate check what it made."""
-        cni.delegate(_known(cni) or _rendered(cni)).check()
+        """Call CHECK of the delegate."""
+        cni.delegate(_cached_config(cni) or _delegate_config(cni)).check()
 
     def delete(self, cni: Attachment[FlannelConfig]) -> None:
-        """Have the delegate remove what it made; only then is it forgotten."""
-        document, kept = _known(cni), Cache(cni.config.data_dir, cni.owner)
+        """Call DEL of the delegate, and remove the cache files only if it succeeds, so that DEL can be repeated."""
+        document, entry = _cached_config(cni), CacheEntry(cni.config.data_dir, cni.owner)
         if document is None:
-            self._delete_what_may_be_there(cni)
+            self._delete_without_cache(cni)
             return
 
-        def undo() -> None:
+        def do() -> None:
             cni.delegate(document).delete()
-            kept.remove()
+            entry.remove()
 
-        cni.journal.attempt("remove what was delegated", undo)
+        cni.journal.attempt("call DEL of the delegate", do)
 
-    def _delete_what_may_be_there(self, cni: Attachment[FlannelConfig]) -> None:
-        """Where nothing is remembered: there was no ADD, or it failed, or the files are lost."""
-        document = _rendered_if_possible(cni)
+    def _delete_without_cache(self, cni: Attachment[FlannelConfig]) -> None:
+        """Call DEL with the current configuration: there was no ADD, it failed, or the cache is lost."""
+        document = _find_delegate_config(cni)
         try:
             if document is not None:
                 cni.delegate(document).delete()
         except CniError as error:
-            log.info("what would be delegated now cannot be removed: %s", error)
+            log.info("no cached configuration, and DEL of the delegate with the current one failed: %s", error)
 
     def status(self, cni: Network[FlannelConfig]) -> None:
-        """Ready if the node has a subnet, and the delegate is ready."""
-        cni.delegate(_rendered(cni)).status()
+        """Raise CniError if the node has no subnet, or the delegate is not available."""
+        cni.delegate(_delegate_config(cni)).status()
 
     def gc(self, cni: Network[FlannelConfig]) -> None:
-        """Have the delegate collect garbage, and forget what was delegated for attachments that are gone."""
-        document = _rendered_if_possible(cni)
+        """Call GC of the delegate, and remove the cache files of stale attachments."""
+        document = _find_delegate_config(cni)
         if document is not None:
             cni.delegate(document).gc()
-        for kept in cache.stale(cni.config.data_dir, cni.name, cni.valid_attachments or ()):
-            cni.journal.attempt("forget what was delegated", kept.remove)
+        for stale in cache.stale(cni.config.data_dir, cni.name, cni.valid_attachments or ()):
+            cni.journal.attempt("remove a cached delegate configuration", stale.remove)
 
 
-def _rendered(cni: Network[FlannelConfig]) -> Document:
-    return cni.config.delegated(SubnetEnv.load(Path(cni.config.subnet_file)))
+def _delegate_config(cni: Network[FlannelConfig]) -> Document:
+    return cni.config.delegate_config(SubnetEnv.load(Path(cni.config.subnet_file)))
 
 
-def _rendered_if_possible(cni: Network[FlannelConfig]) -> Document | None:
-    """What would be delegated now, where it is not known what was; None where that cannot be said either."""
+def _find_delegate_config(cni: Network[FlannelConfig]) -> Document | None:
+    """Return the delegate configuration of the current `subnet.env`; None if that cannot be read."""
     try:
-        return _rendered(cni)
+        return _delegate_config(cni)
     except CniError:
         return None
 
 
-def _known(cni: Attachment[FlannelConfig]) -> Document | None:
-    return Cache(cni.config.data_dir, cni.owner).read()
+def _cached_config(cni: Attachment[FlannelConfig]) -> Document | None:
+    """Return the delegate configuration of ADD; None if it is not cached."""
+    return CacheEntry(cni.config.data_dir, cni.owner).read()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pycni_plugins.flannel.subnetenv import SubnetEnv
+from pycni_plugins.flannel.subnet_env import SubnetEnv
 
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner, check_lifecycle, fail_at_every_change, kill_at_every_change
@@ -138,9 +138,9 @@ def test_one_address_family_is_sufficient(make: CreateRunner, tmp_path: Path, en
         ("FLANNEL_NETWORK=10.244.0.0/16", "is missing FLANNEL_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ"),
         ("", "is missing FLANNEL_NETWORK, FLANNEL_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ"),
         ("FLANNEL_MTU", 'has a line "FLANNEL_MTU" without "="'),
-        ("FLANNEL_SUBNET=here", 'has "here" as FLANNEL_SUBNET'),
-        ("FLANNEL_NETWORK=10.244.0.0", 'has "10.244.0.0" as FLANNEL_NETWORK'),
-        (ENV.format(node=1, masq="true").replace("1450", "many"), 'has "many" as FLANNEL_MTU'),
+        ("FLANNEL_SUBNET=here", 'has an invalid FLANNEL_SUBNET: "here"'),
+        ("FLANNEL_NETWORK=10.244.0.0", 'has an invalid FLANNEL_NETWORK: "10.244.0.0"'),
+        (ENV.format(node=1, masq="true").replace("1450", "many"), 'has an invalid FLANNEL_MTU: "many"'),
     ],
 )
 def test_error_for_an_invalid_subnet_env_names_the_line_or_variable(
@@ -182,7 +182,7 @@ def test_invalid_delegate_is_refused(make: CreateRunner, delegate: Any, message:
     make(delegate=delegate).delete()
 
 
-@pytest.mark.parametrize(("routes", "message"), [("10.0.0.0/8", "it is a list of routes"), ([{"dst": 7}], "routes")])
+@pytest.mark.parametrize(("routes", "message"), [("10.0.0.0/8", "use a list of routes"), ([{"dst": 7}], "routes")])
 def test_invalid_routes_are_refused(make: CreateRunner, routes: Any, message: str) -> None:
     with pytest.raises(CniError, match=message) as caught:
         make(ipam={"routes": routes}).add()

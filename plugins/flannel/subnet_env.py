@@ -1,4 +1,4 @@
-"""subnet.env: what flannel's daemon says of this node."""
+"""The file subnet.env, in which the flannel daemon publishes the networks and subnets of this node."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ _FAMILIES = (("FLANNEL_NETWORK", "FLANNEL_SUBNET"), ("FLANNEL_IPV6_NETWORK", "FL
 
 @dataclass(frozen=True)
 class SubnetEnv:
-    """The networks that all nodes share, this node's part of them, the MTU of the tunnel, and who masquerades."""
+    """The cluster networks, the subnets of this node, the MTU, and whether the flannel daemon masquerades."""
 
     networks: tuple[Cidr, ...]  # IPv4 first
-    subnets: tuple[Cidr, ...]  # the same
+    subnets: tuple[Cidr, ...]  # IPv4 first
     mtu: int
-    ip_masq: bool  # whether the daemon does
+    ip_masq: bool  # True if the flannel daemon masquerades, so that the delegate must not
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the file. Raises CniError, code 50, where there is none, code 7 for one that says nonsense."""
+        """Read the file. Raise CniError with code 50 if it cannot be read, with code 7 if it is malformed."""
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
@@ -35,7 +35,7 @@ class SubnetEnv:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the text. Raises ValueError."""
+        """Parse the text. Raise ValueError, whose message continues the path of the file."""
         values = dict(_lines(text))
         networks, subnets, missing = [], [], []
         for network_key, subnet_key in _FAMILIES:
@@ -49,7 +49,7 @@ class SubnetEnv:
             raise ValueError(f"is missing {', '.join(missing)}")
         mtu = values["FLANNEL_MTU"]
         if not mtu.isdecimal():
-            raise ValueError(f'has "{mtu}" as FLANNEL_MTU, which is no number')
+            raise ValueError(f'has an invalid FLANNEL_MTU: "{mtu}"')
         unique = tuple(dict.fromkeys(networks))
         return cls(unique, tuple(subnets), int(mtu), ip_masq=values["FLANNEL_IPMASQ"] == "true")
 
@@ -67,12 +67,12 @@ def _cidr(key: str, text: str) -> Cidr:
     try:
         return ip_interface(parse_cidr(text.strip()).network)
     except ValueError:
-        raise ValueError(f'has "{text}" as {key}, which is no network such as 10.244.0.0/16') from None
+        raise ValueError(f'has an invalid {key}: "{text}" is not a network such as 10.244.0.0/16') from None
 
 
 def _failure(cause: str, code: Code) -> CniError:
     return CniError(
         f"failed to load flannel 'subnet.env' file: {cause}. Check the flannel pod log for this node.",
         code=code,
-        details="flannel's daemon writes the file when it has got a subnet for the node",
+        details="the flannel daemon writes the file when it has a subnet for the node: check that it is running",
     )
