@@ -1,4 +1,4 @@
-"""Which device of the host is meant: by the first selector that is given, in the order of the Go plugin."""
+"""The configuration of host-device, and the selection of a host device by the first selector that is set."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _OCTETS = re.compile(r"[0-9a-f]{2}(([:-][0-9a-f]{2}){5}|([:-][0-9a-f]{2}){7}|([:-][0-9a-f]{2}){19})")
 _QUADS = re.compile(r"[0-9a-f]{4}(\.[0-9a-f]{4}){2}")
-_PLACE = re.compile(r"\w[\w.:\-]*")
+_BUS_ADDRESS = re.compile(r"\w[\w.:\-]*")
 _KERNEL_DEVICES = "/sys/devices/"
 _DPDK_DRIVERS = frozenset({"vfio-pci", "uio_pci_generic", "igb_uio"})
 
@@ -19,7 +19,7 @@ _DPDK_DRIVERS = frozenset({"vfio-pci", "uio_pci_generic", "igb_uio"})
 def _hardware_address(text: str) -> str:
     lower = text.lower()
     if text and not (_OCTETS.fullmatch(lower) or _QUADS.fullmatch(lower)):
-        raise ValueError(f'failed to parse MAC address "{text}": six octets are wanted, or the 8 or 20 of InfiniBand')
+        raise ValueError(f'failed to parse MAC address "{text}": use 6 octets, or 8 or 20 for InfiniBand')
     return bytes.fromhex(re.sub("[-:.]", "", lower)).hex(":")
 
 
@@ -29,73 +29,76 @@ def _kernel_path(text: str) -> str:
     return text
 
 
-def _place_on_a_bus(text: str) -> str:
-    if text and not _PLACE.fullmatch(text):
-        raise ValueError(f'"{text}" is no place on a bus, such as 0000:00:1f.6 or mlx5_core.sf.2')
+def _bus_address(text: str) -> str:
+    if text and not _BUS_ADDRESS.fullmatch(text):
+        raise ValueError(f'"{text}" is not a bus address such as 0000:00:1f.6 or mlx5_core.sf.2')
     return text
 
 
-Place = Annotated[str, AfterValidator(_place_on_a_bus)]
+BusAddress = Annotated[str, AfterValidator(_bus_address)]
 
 
-class RuntimeConfig(Model):
-    """What the runtime asks for (capability `deviceID`)."""
+class HostDeviceRuntimeConfig(Model):
+    """The `runtimeConfig` object: the device that the runtime chose (capability `deviceID`)."""
 
-    device_id: Place = Field("", alias="deviceID")
+    device_id: BusAddress = Field("", alias="deviceID")
 
 
 class HostDeviceConfig(NetConf):
-    """The options of host-device; README.md explains them."""
+    """Configuration of host-device. README.md describes the options."""
 
     device: OptionalIfname = ""
     hwaddr: Annotated[str, AfterValidator(_hardware_address)] = ""
     kernelpath: Annotated[str, AfterValidator(_kernel_path)] = ""
-    pci_bus_id: Place = Field("", alias="pciBusID")
+    pci_bus_id: BusAddress = Field("", alias="pciBusID")
     dpdk_mode: bool = Field(False, alias="DPDKMode")
-    runtime_config: RuntimeConfig = RuntimeConfig()
+    runtime_config: HostDeviceRuntimeConfig = HostDeviceRuntimeConfig()
     data_dir: str = "/run/cni/host-device"
 
     @property
-    def selector(self) -> "Selector | None":
-        """What says which device is meant; None if nothing does. Raises CniError for an unknown deviceID."""
-        given = {"device": self.device, "hwaddr": self.hwaddr, "kernelpath": self.kernelpath, **self._on_a_bus}
-        return next((Selector(option, value) for option, value in given.items() if value), None)
+    def selector(self) -> "DeviceSelector | None":
+        """Return the first selector that is set, in the Go plugin's order; None if none is.
+
+        Raise CniError if `deviceID` does not exist.
+        """
+        options = {"device": self.device, "hwaddr": self.hwaddr, "kernelpath": self.kernelpath, **self._bus_device}
+        return next((DeviceSelector(option, value) for option, value in options.items() if value), None)
 
     @property
     def uses_dpdk(self) -> bool:
-        """Whether a program in the container drives the device, past the kernel, so that there is no link to move."""
-        address = self._on_a_bus.get("pciBusID")
+        """Return whether a DPDK program in the container drives the device, so that there is no link to move."""
+        address = self._bus_device.get("pciBusID")
         return self.dpdk_mode or (bool(address) and Device.on_bus("pci", str(address)).driver in _DPDK_DRIVERS)
 
     @property
-    def _on_a_bus(self) -> dict[str, str]:
-        """The device on a bus: that of the runtime, if it asks for one, stands in for that of the configuration."""
-        asked = self.runtime_config.device_id
-        if not asked:
+    def _bus_device(self) -> dict[str, str]:
+        """Return the option and the bus address of the device. `deviceID` of the runtime overrides `pciBusID`."""
+        requested = self.runtime_config.device_id
+        if not requested:
             return {"pciBusID": self.pci_bus_id}
         for bus, option in (("pci", "pciBusID"), ("auxiliary", "deviceID")):
-            if Device.on_bus(bus, asked).exists:
-                return {option: asked}
+            if Device.on_bus(bus, requested).exists:
+                return {option: requested}
         raise CniError(
-            f"runtime config DeviceID {asked} not found or unsupported",
-            details="there is no such device in /sys/bus/pci/devices or /sys/bus/auxiliary/devices",
+            f"runtime config DeviceID {requested} not found or unsupported",
+            details="neither /sys/bus/pci/devices nor /sys/bus/auxiliary/devices contains the device",
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Selector:
-    """An option of the configuration that selects a device, and its value."""
+class DeviceSelector:
+    """An option that selects a device, and its value."""
 
     option: str
     value: str
 
     @classmethod
-    def required(cls, conf: HostDeviceConfig) -> "Selector":
-        """The one that counts. Raises ConfigError if none is given."""
+    def required(cls, conf: HostDeviceConfig) -> "DeviceSelector":
+        """Return the selector of the configuration. Raise ConfigError if none is set."""
         if (selector := conf.selector) is None:
             raise ConfigError(
                 'specify either "device", "hwaddr", "kernelpath" or "pciBusID"',
-                details="or let the runtime name a device: capability deviceID",
+                details="or let the runtime choose the device with the capability deviceID",
             )
         return selector
 
@@ -103,15 +106,16 @@ class Selector:
         return f'{self.option} "{self.value}"'
 
     def find(self, host: "Namespace") -> "Link | None":
-        """The link of the device, None if the host has none. Raises CniError if the device itself is missing."""
+        """Return the link of the device; None if the host has none. Raise CniError if the device does not exist."""
         if self.option == "device":
             return host.find_link(self.value)
         if self.option == "hwaddr":
             found = [link for link in host.links.all() if link.mac == self.value]
-            return min(found, key=lambda link: bool(link.state.kind), default=None)  # what stands on it may share it
+            # VLANs and the like can have the MAC address of their device.
+            return min(found, key=lambda link: bool(link.state.kind), default=None)
         device = self._device
         if not device.exists:
-            raise CniError(f"failed to find host device: {self}: there is no {device.path}")
+            raise CniError(f"failed to find host device: {self}: {device.path} does not exist")
         name = device.interface
         return host.find_link(name) if name else None
 

@@ -216,10 +216,10 @@ def test_selectors_have_an_order_of_precedence(host: Host, container: Container,
         ({"hwaddr": "bogus"}, 'hwaddr: failed to parse MAC address "bogus"'),
         ({"kernelpath": "/tmp/x"}, 'kernel device path "/tmp/x" must be absolute and begin with /sys/devices/'),
         ({"kernelpath": "/sys/devices/../x"}, "must be absolute and begin with /sys/devices/"),
-        ({"kernelpath": "/sys/devices/none"}, "failed to find host device: .*there is no /.*/devices/none"),
-        ({"pciBusID": "0000:ff:00.0"}, "failed to find host device: .*there is no .*/bus/pci/devices/0000:ff:00.0"),
+        ({"kernelpath": "/sys/devices/none"}, "failed to find host device: .*/devices/none does not exist"),
+        ({"pciBusID": "0000:ff:00.0"}, "failed to find host device: .*/bus/pci/devices/0000:ff:00.0 does not exist"),
         ({"pciBusID": "0000:00:04.0"}, 'failed to find host device: pciBusID "0000:00:04.0": link not found'),
-        ({"pciBusID": "../x"}, r'pciBusID: "\.\./x" is no place on a bus'),
+        ({"pciBusID": "../x"}, r'pciBusID: "\.\./x" is not a bus address'),
         (
             {"runtimeConfig": {"deviceID": "0000:ff:00.0"}},
             "runtime config DeviceID 0000:ff:00.0 not found or unsupported",
@@ -243,7 +243,7 @@ def test_error_names_a_missing_device_and_del_succeeds(
 def test_error_names_the_container_that_uses_the_device(containers: list[Container]) -> None:
     device(containers[0]).add()
     for config in ({}, {"device": None, "hwaddr": MAC}):
-        with pytest.raises(CniError, match=f"eth0 of container {containers[0].id} is this device"):
+        with pytest.raises(CniError, match=f"the device is eth0 of container {containers[0].id}"):
             device(containers[1], **config).add()
 
 
