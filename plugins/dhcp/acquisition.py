@@ -1,4 +1,4 @@
-"""How a binding comes about: the interface is set up, and servers are asked until one grants an address."""
+"""Acquisition of a lease: set the interface up, then repeat DISCOVER and REQUEST until a server grants an address."""
 
 import asyncio
 import logging
@@ -7,71 +7,71 @@ from contextlib import contextmanager
 
 from pycni.sdk import CniError, Code, Link, Namespace
 
-from . import exchange
 from .client import Client
-from .exchange import NoAnswerError, RefusedError
-from .lease import Lease, now
-from .store import Record
+from .lease import DhcpLease, now
+from .lease_store import LeaseRecord
 from .timing import Timing
+from .transaction import AddressUnavailableError, NoAnswerError, open_transaction
 
 log = logging.getLogger(__name__)
 
-_CARRIER_DEADLINE, _CARRIER_PAUSE = 1.0, 0.002  # seconds
+_CARRIER_TIMEOUT, _CARRIER_POLL = 1.0, 0.002  # seconds
 
 
-async def acquire(client: Client, cookie: str, timing: Timing, prefix: str = "") -> Record:
-    """Ask for an address until there is one; the interface is not given it yet. Raises CniError, OSError.
+async def acquire(client: Client, cookie: str, timing: Timing, host_prefix: str = "") -> LeaseRecord:
+    """Return the record of a new lease. The address is not configured on the interface yet.
 
-    `prefix` stands before the paths of namespaces.
+    `host_prefix` is prepended to the paths of network namespaces. Raise CniError if the namespace or the interface does
+    not exist or no server grants an address in time, OSError if the namespace cannot be opened.
     """
-    with _opened(prefix + client.netns) as place:
-        if place.cookie != cookie:
+    with _opened(host_prefix + client.netns) as netns:
+        if netns.cookie != cookie:
             raise CniError(
-                f"{client.netns} is another namespace for the DHCP keeper than for the plugin",
+                f"{client.netns} is a different network namespace for the DHCP lease daemon than for the plugin",
                 code=Code.INVALID_NETNS,
-                details="a keeper with a file system of its own needs to be told where the host's is: -hostprefix",
+                details="if the daemon runs in a container, set -hostprefix to the host's root directory",
             )
-        link = place.link(client.ifname)
-        await _set_up(place, link)
+        link = netns.link(client.ifname)
+        await _set_up(netns, link)
         log.info("%s: acquiring a lease", client)
-        lease = await _insist(client, link, timing)
-        log.info("%s: %s from %s for %g s", client, lease.cidr, lease.server, lease.duration)
+        lease = await _acquire_repeatedly(client, link, timing)
+        log.info("%s: got %s from %s for %g s", client, lease.cidr, lease.server, lease.duration)
         if lease.mtu:
-            adopt_mtu(link, lease.mtu)
-        return Record(client=client, cookie=cookie, index=link.index, lease=lease)
+            set_mtu(link, lease.mtu)
+        return LeaseRecord(client=client, cookie=cookie, index=link.index, lease=lease)
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[Namespace]:
-    place = Namespace.at(path)
+    netns = Namespace.at(path)
     try:
-        yield place
+        yield netns
     finally:
-        place.close()
+        netns.close()
 
 
-async def _set_up(place: Namespace, link: Link) -> None:
-    """Set the link up if it is down, and wait until it carries frames; one that never will is tried all the same."""
+async def _set_up(netns: Namespace, link: Link) -> None:
+    """Set the interface up and wait for its carrier. Continue without a carrier after a timeout."""
     if not link.state.up:
-        place.addresses.prepare_for_dhcp(link)
-    deadline = now() + _CARRIER_DEADLINE
+        netns.addresses.prepare_for_dhcp(link)
+    deadline = now() + _CARRIER_TIMEOUT
     while link.refresh().operstate not in ("UP", "UNKNOWN") and now() < deadline:
-        await asyncio.sleep(_CARRIER_PAUSE)
+        await asyncio.sleep(_CARRIER_POLL)
 
 
-async def _insist(client: Client, link: Link, timing: Timing) -> Lease:
-    """Ask again and again, with growing pauses. Raises CniError when it has taken too long."""
+async def _acquire_repeatedly(client: Client, link: Link, timing: Timing) -> DhcpLease:
+    """Try to get a lease, with growing pauses. Raise CniError after `timing.resend_timeout` seconds."""
     end, cause = now() + timing.resend_timeout, ""
     for pause in timing.pauses():
         try:
-            with exchange.over(link, client, timing) as talk:
-                return await talk.acquire()
-        except (NoAnswerError, RefusedError, ValueError) as error:
+            with open_transaction(link, client, timing) as transaction:
+                return await transaction.acquire()
+        except (NoAnswerError, AddressUnavailableError, ValueError) as error:
             cause = str(error) or "no server has answered"
         except OSError as error:
             raise CniError(
-                f"cannot ask for a DHCP lease over {link}: {(error.strerror or str(error)).lower()}",
-                details="the interface went down or away meanwhile",
+                f"cannot send DHCP messages on {link}: {(error.strerror or str(error)).lower()}",
+                details="the interface was set down or deleted during the ADD",
             ) from None
         if now() + pause >= end:
             break
@@ -79,13 +79,13 @@ async def _insist(client: Client, link: Link, timing: Timing) -> Lease:
     raise CniError(
         f"no more tries: no DHCP lease for {link} within {timing.resend_timeout:g} s: {cause}",
         code=Code.TRY_AGAIN_LATER,
-        details="a DHCP server must be reachable from the network that the interface is on",
+        details="check that a DHCP server is reachable on the network of the interface",
     )
 
 
-def adopt_mtu(link: Link, mtu: int) -> None:
-    """Give the interface the MTU that the server wants, if it takes it."""
+def set_mtu(link: Link, mtu: int) -> None:
+    """Set the MTU that the server sent. Log a warning if the interface does not accept it."""
     try:
         link.ensure(mtu=mtu)
     except CniError as error:
-        log.warning("the MTU that the DHCP server wants: %s", error)
+        log.warning("cannot set the MTU from the DHCP server: %s", error)

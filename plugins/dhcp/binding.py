@@ -1,10 +1,10 @@
-"""A container's binding to its address: how it is kept for as long as the interface lives, and ends.
+"""The binding of an interface to its leased address: renewal, rebinding, expiry and release (RFC 2131 section 4.4.5).
 
-           DISCOVER…ACK          T1                T2                      the end of the lease, or a DHCPNAK
+           DISCOVER…ACK          T1                T2                      lease expired, or DHCPNAK
 acquire ───────────────► bound ─────► renewing ───────► rebinding ───────────────────────────────────┐
    ▲                       ▲              │ its server     │ any server                              │
    │                       └──────────────┴────────────────┘                                         ▼
-   └────────────────────────────────────────────────────────────────────── the address is withdrawn ─┘
+   └────────────────────────────────────────────────────────── the address is removed from the interface
 """
 
 import asyncio
@@ -15,178 +15,187 @@ from typing import Self
 
 from pycni.sdk import CniError, Link, Namespace, RouteChange, SourceRoute
 
-from . import acquisition, exchange
-from .acquisition import adopt_mtu
+from . import acquisition
+from .acquisition import set_mtu
 from .client import Client
-from .exchange import NoAnswerError, RefusedError
-from .lease import Lease, now
-from .store import Record, Store
+from .lease import DhcpLease, now
+from .lease_store import LeaseRecord, LeaseStore
 from .timing import Timing
+from .transaction import AddressUnavailableError, NoAnswerError, open_transaction
 
 log = logging.getLogger(__name__)
 
-_SLOWEST_REQUEST = 60.0  # seconds between two requests for more time (RFC 2131 section 4.4.5)
+_MIN_RETRANSMISSION = 60.0  # seconds between two REQUESTs while renewing or rebinding (RFC 2131 section 4.4.5)
 
 
-class GoneError(Exception):
-    """The interface is gone, and the binding with it."""
+class InterfaceGoneError(Exception):
+    """The interface of the binding no longer exists."""
 
 
 class Binding:
     """The binding of one interface."""
 
-    def __init__(self, record: Record, store: Store, timing: Timing, prefix: str = "") -> None:
-        """`prefix` stands before the paths of namespaces: where the host's files are for the keeper."""
+    def __init__(self, record: LeaseRecord, store: LeaseStore, timing: Timing, host_prefix: str = "") -> None:
+        """Create a binding from its record. `host_prefix` is prepended to the paths of network namespaces."""
         self.record = record
-        self._store, self._timing, self._prefix = store, timing, prefix
+        self._store, self._timing, self._host_prefix = store, timing, host_prefix
         self._pauses = timing.pauses()
-        self._kept: tuple[SourceRoute, ...] = ()
+        self._other_routes: tuple[SourceRoute, ...] = ()  # routes of others, to restore with the next address
 
     def __str__(self) -> str:
         return str(self.record.client)
 
     @property
-    def lease(self) -> Lease:
-        """What the server has granted."""
+    def lease(self) -> DhcpLease:
+        """Return the current lease."""
         return self.record.lease
 
     @classmethod
-    async def acquire(cls, client: Client, cookie: str, store: Store, timing: Timing, prefix: str = "") -> Self:
-        """Ask for an address until there is one, and write it down. Raises CniError, OSError."""
-        binding = cls(await acquisition.acquire(client, cookie, timing, prefix), store, timing, prefix)
+    async def acquire(
+        cls, client: Client, cookie: str, store: LeaseStore, timing: Timing, host_prefix: str = ""
+    ) -> Self:
+        """Acquire a lease and store its record. Raise CniError or OSError, as `acquisition.acquire` does."""
+        binding = cls(await acquisition.acquire(client, cookie, timing, host_prefix), store, timing, host_prefix)
         try:
             store.write(binding.record)
         except CniError:
-            binding.give_back()
+            binding.send_release()
             raise
         return binding
 
-    async def keep(self) -> None:
-        """Keep the address for as long as the interface is there; then forget it."""
+    async def maintain(self) -> None:
+        """Renew the lease for as long as the interface exists, then remove the record."""
         try:
             while True:
-                await self._rest(await self._turn())
-        except GoneError as gone:
-            log.info("%s: %s: its lease of %s is left to expire", self, gone, self.lease.address)
+                await self._sleep_until(await self._step())
+        except InterfaceGoneError as gone:
+            log.info("%s: %s; its lease of %s is left to expire", self, gone, self.lease.address)
             self._store.remove(self.record.client.owner)
 
-    async def _rest(self, until: float) -> None:
-        """Wait, with a look at the interface now and then. Raises GoneError."""
+    async def _sleep_until(self, until: float) -> None:
+        """Sleep, and check the interface at intervals. Raise InterfaceGoneError."""
         while (left := until - now()) > 0:
-            await asyncio.sleep(min(left, self._timing.look_every))
-            self.expect_alive()
+            await asyncio.sleep(min(left, self._timing.check_interval))
+            self.expect_interface()
 
-    async def _turn(self) -> float:
-        """Do what is due, come what may; when the next turn is. Raises GoneError."""
+    async def _step(self) -> float:
+        """Do what is due, log errors, and return the time of the next step. Raise InterfaceGoneError."""
         try:
-            return await self._do_what_is_due()
+            return await self._renew_if_due()
         except (CniError, OSError, ValueError) as error:
-            self.expect_alive()
+            self.expect_interface()
             log.warning("%s: %s", self, error)
             again = now() + next(self._pauses)
             return again if now() >= self.lease.expires_at else min(again, self.lease.expires_at)
 
-    async def _do_what_is_due(self) -> float:
+    async def _renew_if_due(self) -> float:
+        """Renew, rebind or reacquire the lease if it is due. Return the time of the next step."""
         lease, time = self.lease, now()
         if self.record.withdrawn:
-            return await self._begin_anew()
+            return await self._reacquire()
         if time < lease.renew_at:
             return lease.renew_at
         try:
             if time >= lease.expires_at:
-                raise RefusedError("the lease has expired")
-            with self._interface() as (place, link):
-                with exchange.over(link, self.record.client, self._timing) as talk:
-                    new = await (talk.renew(lease) if time < lease.rebind_at else talk.rebind(lease))
-                self._adopt(new, place, link)
+                raise AddressUnavailableError("the lease has expired")
+            with self._interface() as (netns, link):
+                with open_transaction(link, self.record.client, self._timing) as transaction:
+                    new = await (transaction.renew(lease) if time < lease.rebind_at else transaction.rebind(lease))
+                self._apply(new, netns, link)
         except NoAnswerError:
-            log.info("%s: no server answers about %s", self, lease.address)
+            log.info("%s: no DHCP server answers the REQUEST for %s", self, lease.address)
             return self._next_request(lease.rebind_at if time < lease.rebind_at else lease.expires_at)
-        except RefusedError as refused:
-            log.warning("%s: %s: %s is withdrawn", self, refused, lease.cidr)
+        except AddressUnavailableError as unavailable:
+            log.warning("%s: %s: removing %s from the interface", self, unavailable, lease.cidr)
             self._withdraw()
             return now()
         return self.lease.renew_at
 
     def _next_request(self, end: float) -> float:
-        """After half of the time that is left, but no more often than once a minute; in a short lease, often enough."""
-        least = min(_SLOWEST_REQUEST, self.lease.duration / 16)
+        """Return the time of the next REQUEST: after half of the time to `end` (T2 or expiry).
+
+        The wait is at least 60 s, or a sixteenth of a lease that is so short that 60 s would be too long.
+        """
+        least = min(_MIN_RETRANSMISSION, self.lease.duration / 16)
         return min(now() + max((end - now()) / 2, least), end)
 
-    async def _begin_anew(self) -> float:
-        """Ask for an address as at first, for the former one if it is still to be had."""
-        with self._interface() as (place, link):
+    async def _reacquire(self) -> float:
+        """Acquire a lease again after the address was withdrawn, preferably of the same address."""
+        with self._interface() as (netns, link):
             try:
-                with exchange.over(link, self.record.client, self._timing) as talk:
-                    new = await talk.acquire(self.lease.address)
-            except (NoAnswerError, RefusedError) as error:
-                log.info("%s: there is no address: %s", self, str(error) or "no server answers")
+                with open_transaction(link, self.record.client, self._timing) as transaction:
+                    new = await transaction.acquire(self.lease.address)
+            except (NoAnswerError, AddressUnavailableError) as error:
+                log.info("%s: cannot acquire a new lease: %s", self, str(error) or "no server has answered")
                 return now() + next(self._pauses)
-            self._adopt(new, place, link)
+            self._apply(new, netns, link)
         return self.lease.renew_at
 
-    def _adopt(self, new: Lease, place: Namespace, link: Link) -> None:
-        """Take over what the server grants now; if it is something else, the interface is changed."""
+    def _apply(self, new: DhcpLease, netns: Namespace, link: Link) -> None:
+        """Make `new` the current lease. Change addresses, routes and MTU of the interface if they differ."""
         old, priority = self.lease, self.record.client.priority
         before = () if self.record.withdrawn else (old.cidr,)
         routes = old.routes(priority) if before else ()
         if before != (new.cidr,) or routes != new.routes(priority):
-            log.warning("%s: %s instead of %s", self, new.cidr, old.cidr if before else "none")
-            change = RouteChange(routes, new.routes(priority), self._kept)
-            place.addresses.replace(link, before, (new.cidr,), change)
-            place.addresses.announce(link)
+            log.warning("%s: the address changes from %s to %s", self, old.cidr if before else "none", new.cidr)
+            change = RouteChange(routes, new.routes(priority), self._other_routes)
+            netns.addresses.replace(link, before, (new.cidr,), change)
+            netns.addresses.announce(link)
         if new.mtu and new.mtu != old.mtu:
-            adopt_mtu(link, new.mtu)
-        self._kept, self._pauses = (), self._timing.pauses()
+            set_mtu(link, new.mtu)
+        self._other_routes, self._pauses = (), self._timing.pauses()
         self._write(self.record.model_copy(update={"lease": new, "withdrawn": False}))
-        log.info("%s: %s for %g s more", self, new.cidr, new.duration)
+        log.info("%s: lease of %s extended by %g s", self, new.cidr, new.duration)
 
     def _withdraw(self) -> None:
-        """Take the address from the interface: it is, or will be, somebody else's."""
+        """Remove the address from the interface: the server may give it to another client."""
         routes = self.lease.routes(self.record.client.priority)
-        with self._interface() as (place, link):
-            self._kept = place.routes.added_by_others(link, routes)
-            place.addresses.replace(link, (self.lease.cidr,), (), RouteChange(routes))
+        with self._interface() as (netns, link):
+            self._other_routes = netns.routes.added_by_others(link, routes)
+            netns.addresses.replace(link, (self.lease.cidr,), (), RouteChange(routes))
         self._write(self.record.model_copy(update={"withdrawn": True}))
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: LeaseRecord) -> None:
         self.record = record
         self._store.write(record)
 
     def release(self) -> None:
-        """Give the address back to the server if that is possible, and forget it. Raises CniError, code 5."""
-        self.give_back()
+        """Send a RELEASE if possible, and remove the record. Raise CniError, code 5, if it cannot be removed."""
+        self.send_release()
         self._store.remove(self.record.client.owner)
 
-    def give_back(self) -> None:
-        """Give the address back to the server, if that is possible."""
+    def send_release(self) -> None:
+        """Send a RELEASE to the server. If that is impossible, log a warning and let the lease expire."""
         try:
             if not self.record.withdrawn and now() < self.lease.expires_at:
-                with self._interface() as (_, link), exchange.over(link, self.record.client, self._timing) as talk:
-                    talk.release(self.lease)
-                log.info("%s: %s is given back to %s", self, self.lease.address, self.lease.server)
-        except (GoneError, CniError, OSError) as error:
-            log.warning("%s: %s cannot be given back and is left to expire: %s", self, self.lease.address, error)
+                with (
+                    self._interface() as (_, link),
+                    open_transaction(link, self.record.client, self._timing) as transaction,
+                ):
+                    transaction.release(self.lease)
+                log.info("%s: released %s at %s", self, self.lease.address, self.lease.server)
+        except (InterfaceGoneError, CniError, OSError) as error:
+            log.warning("%s: cannot release %s, which is left to expire: %s", self, self.lease.address, error)
 
-    def expect_alive(self) -> None:
-        """Raise GoneError unless the interface is there."""
+    def expect_interface(self) -> None:
+        """Raise InterfaceGoneError if the interface no longer exists."""
         with self._interface():
             pass
 
     @contextmanager
     def _interface(self) -> Iterator[tuple[Namespace, Link]]:
-        """The interface with its namespace, if it is the one that was bound. Raises GoneError."""
+        """Open the network namespace and the interface. Raise InterfaceGoneError if either is gone or was replaced."""
         record = self.record
         try:
-            place = Namespace.at(self._prefix + record.client.netns)
+            netns = Namespace.at(self._host_prefix + record.client.netns)
         except CniError as error:
-            raise GoneError(str(error)) from None
+            raise InterfaceGoneError(str(error)) from None
         try:
-            if place.cookie != record.cookie:
-                raise GoneError(f"{record.client.netns} is another namespace by now")
-            link = place.find_link(record.client.ifname)
+            if netns.cookie != record.cookie:
+                raise InterfaceGoneError(f"{record.client.netns} is a different network namespace now")
+            link = netns.find_link(record.client.ifname)
             if link is None or link.index != record.index:
-                raise GoneError(f"{record.client.ifname} is gone")
-            yield place, link
+                raise InterfaceGoneError(f"{record.client.ifname} no longer exists")
+            yield netns, link
         finally:
-            place.close()
+            netns.close()

@@ -1,21 +1,24 @@
-"""A DHCP client: who asks, and for what. What ADD tells the keeper, and what the keeper remembers."""
+"""The DHCP client of an interface: its identity and the options that it sends and requests.
+
+ADD sends it to the lease daemon, which stores it with the lease.
+"""
 
 from hashlib import sha256
 from ipaddress import IPv4Address
 
-from pycni.sdk import ConfigDict, Model, Owner
+from pycni.sdk import ConfigDict, Field, Model, Owner
 
-from .message import NOBODY, Kind, Message
+from .message import UNSPECIFIED, Message, MessageType
 from .options import Option
 
-_CLIENT_ID_MAX = 254  # with the type before it, what an option holds
+_CLIENT_ID_MAX = 254  # bytes; with the type byte, the longest option
 _DIGEST = 32  # hexadecimal digits
-_MESSAGE_SIZE = (1500).to_bytes(2, "big")
-_OPAQUE = b"\0"  # the type of a client identifier that is no hardware address
+_MAX_MESSAGE_SIZE = (1500).to_bytes(2, "big")
+_OPAQUE = b"\0"  # type of a client identifier that is not a hardware address (RFC 2132 section 9.14)
 
 
 class Client(Model):
-    """The interface of a container that asks for an address."""
+    """The DHCP client of one interface of a container."""
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
@@ -23,24 +26,24 @@ class Client(Model):
     container_id: str
     ifname: str
     netns: str  # an absolute path
-    requested: tuple[int, ...]  # options that the server is asked for
-    provided: dict[int, bytes]  # options that it is told
+    requested_options: tuple[int, ...] = Field(alias="requested")  # the parameter request list
+    provided_options: dict[int, bytes] = Field(alias="provided")  # options to send
     priority: int = 0  # metric of the routes
-    declines: bool = False  # whether an address that somebody has already is no good
+    decline_conflicts: bool = Field(False, alias="declines")  # whether to DECLINE an address that is in use
 
     def __str__(self) -> str:
         return f"{self.container_id}/{self.network}/{self.ifname}"
 
     @property
     def owner(self) -> Owner:
-        """The attachment."""
+        """Return the attachment."""
         return Owner(self.network, self.container_id, self.ifname)
 
     @property
     def id(self) -> bytes:
-        """The client identifier, as the Go plugin makes it: servers know the container again by it.
+        """Return the client identifier in the Go plugin's format, by which servers recognize the client.
 
-        One that is too long ends in a digest of the whole: cut off, those of two interfaces might be the same.
+        A longer one is shortened and ends in a digest: plainly truncated, it could equal that of another interface.
         """
         text = str(self).encode(errors="replace")
         if len(text) > _CLIENT_ID_MAX:
@@ -48,15 +51,17 @@ class Client(Model):
             text = text[: _CLIENT_ID_MAX - len(digest)] + digest
         return _OPAQUE + text
 
-    def message(self, kind: Kind, xid: int, mac: str, *, client: IPv4Address = NOBODY, **about: bytes) -> Message:
-        """A message of this client; `about` are its options by their names in Option."""
+    def message(
+        self, message_type: MessageType, xid: int, mac: str, *, ciaddr: IPv4Address = UNSPECIFIED, **fields: bytes
+    ) -> Message:
+        """Return a message of this client. `fields` are further options, by their names in `Option` in lower case."""
         own: dict[int, bytes] = {Option.CLIENT_ID: self.id}
-        if kind not in (Kind.RELEASE, Kind.DECLINE):
-            own |= {Option.MESSAGE_SIZE: _MESSAGE_SIZE, Option.PARAMETERS: bytes(self.requested)}
-            own |= self.provided
-            if client != NOBODY:
-                own.pop(Option.REQUESTED_ADDRESS, None)  # for who has none yet (RFC 2131 table 5)
-        elif Option.CLIENT_ID in self.provided:
-            own[Option.CLIENT_ID] = self.provided[Option.CLIENT_ID]
-        own |= {Option[name.upper()]: value for name, value in about.items()}
-        return Message(kind, xid, mac, client, options=own)
+        if message_type not in (MessageType.RELEASE, MessageType.DECLINE):
+            own |= {Option.MAX_MESSAGE_SIZE: _MAX_MESSAGE_SIZE, Option.PARAMETER_LIST: bytes(self.requested_options)}
+            own |= self.provided_options
+            if ciaddr != UNSPECIFIED:
+                own.pop(Option.REQUESTED_ADDRESS, None)  # not in RENEWING and REBINDING (RFC 2131 table 5)
+        elif Option.CLIENT_ID in self.provided_options:
+            own[Option.CLIENT_ID] = self.provided_options[Option.CLIENT_ID]
+        own |= {Option[name.upper()]: value for name, value in fields.items()}
+        return Message(message_type, xid, mac, ciaddr, options=own)

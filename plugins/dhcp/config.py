@@ -1,4 +1,4 @@
-"""The configuration of dhcp, and the DHCP options that it stands for."""
+"""The configuration of dhcp, and the DHCP options that it requests and provides."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -8,25 +8,25 @@ from . import options
 from .options import Option
 
 SOCKET = "/run/cni/dhcp.sock"
-# What is asked for unless skipDefault is said. The Go plugin asks for the first two.
-_DEFAULT = (
+# Requested unless skipDefault is set. The Go plugin requests the first two.
+_DEFAULT_REQUEST = (
     *(Option.ROUTERS, Option.SUBNET_MASK),
-    *(Option.NAME_SERVERS, Option.DOMAIN_NAME, Option.DOMAIN_SEARCH, Option.NTP_SERVERS),
+    *(Option.DOMAIN_NAME_SERVERS, Option.DOMAIN_NAME, Option.DOMAIN_SEARCH, Option.NTP_SERVERS),
 )
-# A list must not be empty (RFC 2132 section 9.8): these, as with the Go plugin, stand in for one that is.
-_AT_LEAST = (Option.SUBNET_MASK, Option.ROUTERS, Option.DOMAIN_NAME, Option.NAME_SERVERS)
-_OPTION_MAX = 255
+# Requested, as by the Go plugin, if nothing else is: the list must not be empty (RFC 2132 section 9.8).
+_MINIMAL_REQUEST = (Option.SUBNET_MASK, Option.ROUTERS, Option.DOMAIN_NAME, Option.DOMAIN_NAME_SERVERS)
+_OPTION_MAX = 255  # bytes
 
 
-class Requested(Model):
-    """An option that the server is asked for."""
+class RequestEntry(Model):
+    """An entry of `request`: an option to request from the server."""
 
     option: str = ""
     skip_default: bool = False
 
 
-class Provided(Model):
-    """An option that the server is told: a text, or what CNI_ARGS has under a key."""
+class ProvideEntry(Model):
+    """An entry of `provide`: an option to send, whose value is `value` or that of a key of CNI_ARGS."""
 
     option: str = ""
     value: str = ""
@@ -34,77 +34,77 @@ class Provided(Model):
 
 
 class DhcpIpam(Ipam):
-    """The section `ipam`."""
+    """The `ipam` object of the configuration."""
 
     daemon_socket_path: str = ""
-    request: tuple[Requested, ...] = ()
-    provide: tuple[Provided, ...] = ()
+    request: tuple[RequestEntry, ...] = ()
+    provide: tuple[ProvideEntry, ...] = ()
     priority: int = Field(0, ge=0, le=0xFFFFFFFF)
-    decline_conflicts: bool = False  # routers that answer even probes (proxy ARP) would have every address declined
+    decline_conflicts: bool = False  # off by default: with proxy ARP even for probes, every address would be declined
 
 
 class DhcpConfig(NetConf):
-    """The options of dhcp; README.md explains them."""
+    """Configuration of dhcp. README.md describes the options."""
 
     ipam: DhcpIpam = DhcpIpam()
 
     @property
     def socket(self) -> str:
-        """Where the keeper listens."""
+        """Return the path of the lease daemon's socket."""
         return self.ipam.daemon_socket_path or SOCKET
 
     @property
-    def requested(self) -> tuple[int, ...]:
-        """The options that the server is asked for. Raises ConfigError."""
+    def requested_options(self) -> tuple[int, ...]:
+        """Return the codes for the parameter request list. Raise ConfigError."""
         listed = [
-            _number(f"ipam.request[{i}]", item.option, options.number)
-            for i, item in enumerate(self.ipam.request)
-            if item.option
+            _code(f"ipam.request[{i}]", entry.option, options.code_of)
+            for i, entry in enumerate(self.ipam.request)
+            if entry.option
         ]
-        default = () if any(item.skip_default for item in self.ipam.request) else _DEFAULT
-        return tuple(int(code) for code in dict.fromkeys((*listed, *default))) or tuple(map(int, _AT_LEAST))
+        default = () if any(entry.skip_default for entry in self.ipam.request) else _DEFAULT_REQUEST
+        return tuple(int(code) for code in dict.fromkeys((*listed, *default))) or tuple(map(int, _MINIMAL_REQUEST))
 
-    def provided(self, cni_args: Mapping[str, str]) -> dict[int, bytes]:
-        """The options that the server is told. Raises ConfigError."""
+    def provided_options(self, cni_args: Mapping[str, str]) -> dict[int, bytes]:
+        """Return the encoded options to send. Raise ConfigError."""
         found: dict[int, bytes] = {}
-        for i, item in enumerate(self.ipam.provide):
-            place = f"ipam.provide[{i}]"
-            code = _number(place, item.option, options.providable)
-            value = cni_args.get(item.from_arg, item.value) if item.from_arg else item.value
+        for i, entry in enumerate(self.ipam.provide):
+            path = f"ipam.provide[{i}]"
+            code = _code(path, entry.option, options.providable_code_of)
+            value = cni_args.get(entry.from_arg, entry.value) if entry.from_arg else entry.value
             if not value:
                 continue
             try:
                 data = options.encoded(code, value)
             except ValueError as error:
-                raise ConfigError(f"{place}: option {item.option}: {error}") from None
+                raise ConfigError(f"{path}: option {entry.option}: {error}") from None
             if len(data) > _OPTION_MAX:
                 raise ConfigError(
-                    f"{place}: the value of option {item.option} has {len(data)} bytes",
-                    details=f"a DHCP option holds {_OPTION_MAX}",
+                    f"{path}: the value of option {entry.option} has {len(data)} bytes",
+                    details=f"a DHCP option can have {_OPTION_MAX}",
                 )
             found[code] = data
         return found
 
     def problems(self) -> Iterator[str]:
-        """Every option that is none."""
+        """Yield an error for each invalid option."""
         for i, requested in enumerate(self.ipam.request):
             if requested.option:
-                yield from _complaint(f"ipam.request[{i}].option", requested.option, options.number)
+                yield from _error(f"ipam.request[{i}].option", requested.option, options.code_of)
         for i, provided in enumerate(self.ipam.provide):
-            yield from _complaint(f"ipam.provide[{i}].option", provided.option, options.providable)
+            yield from _error(f"ipam.provide[{i}].option", provided.option, options.providable_code_of)
             if len(provided.value.encode()) > _OPTION_MAX:
-                yield f"ipam.provide[{i}].value: a DHCP option holds {_OPTION_MAX} bytes"
+                yield f"ipam.provide[{i}].value: a DHCP option can have at most {_OPTION_MAX} bytes"
 
 
-def _number(place: str, option: str, of: Callable[[str], int]) -> int:
+def _code(path: str, option: str, code_of: Callable[[str], int]) -> int:
     try:
-        return of(option)
+        return code_of(option)
     except ValueError as error:
-        raise ConfigError(f"{place}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
 
 
-def _complaint(place: str, option: str, of: Callable[[str], int]) -> Iterator[str]:
+def _error(path: str, option: str, code_of: Callable[[str], int]) -> Iterator[str]:
     try:
-        of(option)
+        code_of(option)
     except ValueError as error:
-        yield f"{place}: {error}"
+        yield f"{path}: {error}"

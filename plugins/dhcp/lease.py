@@ -1,4 +1,4 @@
-"""What a DHCP server has granted: an address, for how long, and the options that came with it."""
+"""DHCP leases: the granted address, its times T1 and T2 and expiry, and the options of the ACK."""
 
 import time
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -9,41 +9,45 @@ from . import options
 from .message import Message
 from .options import Option
 
-_DEFAULT_TIME = 3600  # seconds, where a server names none
-_FOR_EVER = 0xFFFFFFFF
-_RENEW, _REBIND = 0.5, 0.875  # parts of the time (RFC 2131 section 4.4.5)
+_DEFAULT_DURATION = 3600  # seconds, if the server sends none
+_INFINITE = 0xFFFFFFFF
+_RENEW, _REBIND = 0.5, 0.875  # T1 and T2 as parts of the duration (RFC 2131 section 4.4.5)
 _MTU_MIN = 68
 
 
 def now() -> float:
-    """Seconds since the machine was started, those in which it slept among them: no clock that is set can move it."""
+    """Return the seconds since boot, including suspend. Setting the clock does not change it."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Lease(Model):
-    """A lease, frozen. Times are those of `now()`."""
+class DhcpLease(Model):
+    """A lease. Times are in seconds, as `now()` returns them."""
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     address: IPv4Address
     server: IPv4Address
-    server_mac: str  # of the server, or of the relay that speaks for it
-    obtained: float  # when it was asked for (RFC 2131 section 4.4.1)
+    server_mac: str  # of the server or the relay agent
+    obtained: float  # when the REQUEST was sent (RFC 2131 section 4.4.1)
     options: dict[int, bytes]
 
     @classmethod
-    def of(cls, ack: Message, server_mac: str, asked_at: float) -> "Lease":
-        """The lease in a DHCPACK. Raises ValueError if it is none."""
-        servers = options.addresses(ack.options.get(Option.SERVER, b""))
+    def of(cls, ack: Message, server_mac: str, requested_at: float) -> "DhcpLease":
+        """Return the lease in a DHCPACK. Raise ValueError if it is not valid."""
+        servers = options.addresses(ack.options.get(Option.SERVER_ID, b""))
         if not servers:
             raise ValueError("DHCP option Server Identifier not found in DHCPACK")
         if len(ack.options.get(Option.SUBNET_MASK, b"")) != 4:
             raise ValueError("DHCP option Subnet Mask not found in DHCPACK")
         lease = cls(
-            address=ack.yours, server=servers[0], server_mac=server_mac, obtained=asked_at, options=dict(ack.options)
+            address=ack.yiaddr,
+            server=servers[0],
+            server_mac=server_mac,
+            obtained=requested_at,
+            options=dict(ack.options),
         )
         if lease.cidr.network.prefixlen == 0 or not _is_usable(lease.address):
-            raise ValueError(f"{lease.cidr} in DHCPACK is no address of a host")
+            raise ValueError(f"{lease.cidr} in DHCPACK is not a valid host address")
         return lease
 
     def _option(self, code: Option) -> bytes:
@@ -51,23 +55,23 @@ class Lease(Model):
 
     @property
     def duration(self) -> float:
-        """How long it lasts; infinity for one without end."""
+        """Return the duration in seconds, infinity for an infinite lease."""
         seconds = options.seconds(self._option(Option.LEASE_TIME))
-        return float("inf") if seconds == _FOR_EVER else seconds or _DEFAULT_TIME
+        return float("inf") if seconds == _INFINITE else seconds or _DEFAULT_DURATION
 
     @property
     def renew_at(self) -> float:
-        """T1: from then on its server is asked for more time."""
+        """Return T1, when the client begins to renew the lease with its server."""
         return self.obtained + self._timers[0]
 
     @property
     def rebind_at(self) -> float:
-        """T2: from then on any server is."""
+        """Return T2, when the client begins to rebind with any server."""
         return self.obtained + self._timers[1]
 
     @property
     def expires_at(self) -> float:
-        """From then on the address is somebody else's."""
+        """Return the time at which the lease expires."""
         return self.obtained + self.duration
 
     @property
@@ -81,17 +85,17 @@ class Lease(Model):
 
     @property
     def cidr(self) -> IPv4Interface:
-        """The address with its prefix length."""
+        """Return the address with its prefix length."""
         mask = IPv4Address(self._option(Option.SUBNET_MASK))
         return IPv4Interface((self.address, IPv4Network(f"0.0.0.0/{mask}").prefixlen))
 
     @property
     def gateway(self) -> IPv4Address | None:
-        """The first router."""
+        """Return the first router, or None."""
         return next(iter(options.addresses(self._option(Option.ROUTERS))), None)
 
     def routes(self, priority: int) -> tuple[Route, ...]:
-        """Its routes; where there are classless ones, all others do not count (RFC 3442)."""
+        """Return the routes. Classless routes (option 121) replace static routes and routers (RFC 3442)."""
         found = list(options.classless_routes(self._option(Option.CLASSLESS_ROUTES)))
         if not found:
             found = list(options.static_routes(self._option(Option.STATIC_ROUTES)))
@@ -101,26 +105,26 @@ class Lease(Model):
 
     @property
     def dns(self) -> Dns:
-        """Name servers, domain and search list."""
+        """Return name servers, domain and search list."""
         return Dns(
-            nameservers=tuple(map(str, options.addresses(self._option(Option.NAME_SERVERS)))),
+            nameservers=tuple(map(str, options.addresses(self._option(Option.DOMAIN_NAME_SERVERS)))),
             domain=options.domain(self._option(Option.DOMAIN_NAME)),
             search=tuple(options.names(self._option(Option.DOMAIN_SEARCH))),
         )
 
     @property
     def ntp(self) -> tuple[IPv4Address, ...]:
-        """Time servers."""
+        """Return the NTP servers."""
         return tuple(options.addresses(self._option(Option.NTP_SERVERS)))
 
     @property
     def mtu(self) -> int | None:
-        """The MTU that the server wants on the interface, if it wants one."""
+        """Return the MTU that the server sent, or None."""
         mtu = options.short(self._option(Option.MTU))
         return mtu if mtu is not None and mtu >= _MTU_MIN else None
 
     def result(self, priority: int) -> Result:
-        """What ADD answers."""
+        """Return the result of ADD."""
         ips = (IpConfig(self.cidr, self.gateway),)
         return Result(ips=ips, routes=self.routes(priority), dns=self.dns, ntp=self.ntp)
 

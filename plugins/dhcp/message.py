@@ -1,4 +1,4 @@
-"""DHCP messages as they are on the wire (RFC 2131 section 2, RFC 2132, RFC 3396)."""
+"""Encoding and decoding of DHCP messages (RFC 2131 section 2, RFC 2132, RFC 3396)."""
 
 import struct
 from collections.abc import Iterator, Mapping
@@ -9,17 +9,17 @@ from typing import Self
 
 from .options import Option
 
-NOBODY = IPv4Address(0)  # the address of those who have none yet
-_REQUEST, _REPLY, _ETHERNET, _BROADCAST = 1, 2, 1, 0x8000
+UNSPECIFIED = IPv4Address(0)  # the address of a client that has none yet
+_BOOTREQUEST, _BOOTREPLY, _ETHERNET, _BROADCAST = 1, 2, 1, 0x8000
 _HEADER = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s")
-_COOKIE = b"\x63\x82\x53\x63"
-_FILE, _SERVER_NAME = 1, 2  # which fields hold options too, by option overload
-_MINIMUM = 300  # bytes: what BOOTP relays expect
+_MAGIC_COOKIE = b"\x63\x82\x53\x63"
+_FILE, _SNAME = 1, 2  # bits of option overload: the fields that contain options too
+_MINIMUM = 300  # bytes; BOOTP relays may drop shorter messages
 _OPTION_MAX = 255
 
 
-class Kind(IntEnum):
-    """What a message is (option 53)."""
+class MessageType(IntEnum):
+    """DHCP message types (option 53)."""
 
     DISCOVER = 1
     OFFER = 2
@@ -31,57 +31,58 @@ class Kind(IntEnum):
 
 
 class MessageError(ValueError):
-    """What came is no DHCP message."""
+    """The data is not a DHCP message of a server."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message from or to a client with an Ethernet address."""
+    """A message from or to a client with an Ethernet address. Fields have their names in RFC 2131."""
 
-    kind: Kind
-    xid: int
-    mac: str
-    client: IPv4Address = NOBODY  # ciaddr: the address that the client has
-    yours: IPv4Address = NOBODY  # yiaddr: the one that it gets
-    broadcast: bool = False  # whether answers are to be broadcast
-    seconds: int = 0  # since the client began
-    options: Mapping[int, bytes] = field(default_factory=dict)  # all but 53
+    message_type: MessageType
+    xid: int  # transaction id
+    chaddr: str  # MAC address of the client
+    ciaddr: IPv4Address = UNSPECIFIED  # address that the client has
+    yiaddr: IPv4Address = UNSPECIFIED  # address that the server offers or assigns
+    broadcast: bool = False  # broadcast flag: the server broadcasts its answers
+    secs: int = 0  # seconds since the client began
+    options: Mapping[int, bytes] = field(default_factory=dict)  # all but option 53
 
     def encode(self) -> bytes:
-        """The bytes of a client's message; long options are split (RFC 3396)."""
-        hardware = bytes.fromhex(self.mac.replace(":", ""))
+        """Return the bytes of a client's message. Long options are split (RFC 3396)."""
+        hardware = bytes.fromhex(self.chaddr.replace(":", ""))
         header = _HEADER.pack(
-            *(_REQUEST, _ETHERNET, len(hardware), 0),
-            *(self.xid, min(self.seconds, 0xFFFF), _BROADCAST if self.broadcast else 0),
-            *(self.client.packed, self.yours.packed, NOBODY.packed, NOBODY.packed),
+            *(_BOOTREQUEST, _ETHERNET, len(hardware), 0),
+            *(self.xid, min(self.secs, 0xFFFF), _BROADCAST if self.broadcast else 0),
+            *(self.ciaddr.packed, self.yiaddr.packed, UNSPECIFIED.packed, UNSPECIFIED.packed),
             *(hardware, b"", b""),
         )
         options = b"".join(
-            _encode(code, value) for code, value in {Option.KIND: bytes([self.kind]), **self.options}.items()
+            _encode(code, value)
+            for code, value in {Option.MESSAGE_TYPE: bytes([self.message_type]), **self.options}.items()
         )
-        return (header + _COOKIE + options + bytes([Option.END])).ljust(_MINIMUM, b"\0")
+        return (header + _MAGIC_COOKIE + options + bytes([Option.END])).ljust(_MINIMUM, b"\0")
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read a server's message. Raises MessageError."""
-        start = _HEADER.size + len(_COOKIE)
-        if len(data) < start or data[_HEADER.size : start] != _COOKIE:
+        """Decode a server's message. Raise MessageError."""
+        start = _HEADER.size + len(_MAGIC_COOKIE)
+        if len(data) < start or data[_HEADER.size : start] != _MAGIC_COOKIE:
             raise MessageError("not a DHCP message")
-        op, _, length, _, xid, _, flags, client, yours, _, _, hardware, server_name, file = _HEADER.unpack_from(data)
-        options = _joined(_options(data[start:]))
+        op, _, length, _, xid, _, flags, ciaddr, yiaddr, _, _, hardware, sname, file = _HEADER.unpack_from(data)
+        options = _joined(_split_options(data[start:]))
         overload = (options.get(Option.OVERLOAD) or b"\0")[0]
-        if overload & (_FILE | _SERVER_NAME):
-            parts = [data[start:], file if overload & _FILE else b"", server_name if overload & _SERVER_NAME else b""]
-            options = _joined(item for part in parts for item in _options(part))
-        if op != _REPLY or len(options.get(Option.KIND, b"")) != 1:
-            raise MessageError("not a server's message")
+        if overload & (_FILE | _SNAME):
+            parts = [data[start:], file if overload & _FILE else b"", sname if overload & _SNAME else b""]
+            options = _joined(item for part in parts for item in _split_options(part))
+        if op != _BOOTREPLY or len(options.get(Option.MESSAGE_TYPE, b"")) != 1:
+            raise MessageError("not a message of a DHCP server")
         try:
-            kind = Kind(options.pop(Option.KIND)[0])
+            message_type = MessageType(options.pop(Option.MESSAGE_TYPE)[0])
         except ValueError:
-            raise MessageError("a kind of message that no client knows") from None
-        mac = hardware[: min(length, len(hardware))].hex(":")
+            raise MessageError("unknown DHCP message type") from None
+        chaddr = hardware[: min(length, len(hardware))].hex(":")
         broadcast = bool(flags & _BROADCAST)
-        return cls(kind, xid, mac, IPv4Address(client), IPv4Address(yours), broadcast, options=options)
+        return cls(message_type, xid, chaddr, IPv4Address(ciaddr), IPv4Address(yiaddr), broadcast, options=options)
 
 
 def _encode(code: int, value: bytes) -> bytes:
@@ -89,8 +90,8 @@ def _encode(code: int, value: bytes) -> bytes:
     return b"".join(bytes([code, len(chunk)]) + chunk for chunk in chunks)
 
 
-def _options(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The options in a field, up to its end or to where it is broken."""
+def _split_options(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the options in a field, up to the end option or to the first malformed one."""
     position = 0
     while position < len(data) and data[position] != Option.END:
         code = data[position]
@@ -108,7 +109,7 @@ def _options(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _joined(options: Iterator[tuple[int, bytes]]) -> dict[int, bytes]:
-    """By code; what is there several times is one long option in parts (RFC 3396)."""
+    """Return the options by code. Options that occur several times are concatenated (RFC 3396)."""
     joined: dict[int, bytes] = {}
     for code, value in options:
         joined[code] = joined.get(code, b"") + value

@@ -1,4 +1,4 @@
-"""DHCP options: their numbers, the names that configurations may use, and what their bytes mean (RFC 2132)."""
+"""DHCP options (RFC 2132): codes, names for the configuration, and encoding of values."""
 
 import re
 import struct
@@ -11,16 +11,16 @@ from pycni.sdk import Route
 _LINK_SCOPE = 253
 _TIME_MAX = 0xFFFFFFFF
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_POINTER, _LABEL_MAX, _JUMPS = 0xC0, 63, 64
+_POINTER, _LABEL_MAX, _MAX_LABELS = 0xC0, 63, 64
 
 
 class Option(IntEnum):
-    """The options that this client itself writes or reads."""
+    """Codes of the options that this client sends or reads."""
 
     PAD = 0
     SUBNET_MASK = 1
     ROUTERS = 3
-    NAME_SERVERS = 6
+    DOMAIN_NAME_SERVERS = 6
     HOST_NAME = 12
     DOMAIN_NAME = 15
     MTU = 26
@@ -29,11 +29,11 @@ class Option(IntEnum):
     REQUESTED_ADDRESS = 50
     LEASE_TIME = 51
     OVERLOAD = 52
-    KIND = 53
-    SERVER = 54
-    PARAMETERS = 55
-    REASON = 56
-    MESSAGE_SIZE = 57
+    MESSAGE_TYPE = 53
+    SERVER_ID = 54
+    PARAMETER_LIST = 55
+    ERROR_MESSAGE = 56
+    MAX_MESSAGE_SIZE = 57
     RENEWAL_TIME = 58
     REBINDING_TIME = 59
     CLIENT_ID = 61
@@ -42,7 +42,7 @@ class Option(IntEnum):
     END = 255
 
 
-# The names of dhcp-options(5). The Go plugin knows the first six, and 121 and others by number alone.
+# Names as in dhcp-options(5). The Go plugin supports the first six; others only by number.
 _NAMES = {
     "dhcp-client-identifier": 61,
     "subnet-mask": 1,
@@ -76,75 +76,80 @@ _NAMES = {
     "domain-search": 119,
     "classless-static-routes": 121,
 }
-# What this client writes itself, or what would end the message.
-_OWN = frozenset(
-    {Option.PAD, Option.OVERLOAD, Option.KIND, Option.SERVER, Option.PARAMETERS, Option.MESSAGE_SIZE, Option.END}
+# Options that the client sets itself, and pad and end, which would break the message.
+_RESERVED = frozenset(
+    {
+        Option.PAD,
+        Option.OVERLOAD,
+        Option.MESSAGE_TYPE,
+        Option.SERVER_ID,
+        Option.PARAMETER_LIST,
+        Option.MAX_MESSAGE_SIZE,
+        Option.END,
+    }
 )
 
 
-def number(name: str) -> int:
-    """The option with this name or number. Raises ValueError."""
+def code_of(name: str) -> int:
+    """Return the code of an option given by name or number. Raise ValueError."""
     if name in _NAMES:
         return _NAMES[name]
     if name.isascii() and name.isdecimal() and int(name) < Option.END and int(name) != Option.PAD:
         return int(name)
-    raise ValueError(f'"{name}" is no DHCP option: there are the numbers 1 to 254, and {", ".join(sorted(_NAMES))}')
+    raise ValueError(f'"{name}" is not a DHCP option: use a number from 1 to 254, or {", ".join(sorted(_NAMES))}')
 
 
-def providable(name: str) -> int:
-    """The same for an option that a configuration may send. Raises ValueError."""
-    code = number(name)
-    if code in _OWN:
-        raise ValueError(f'option "{name}" is the business of the DHCP client itself')
+def providable_code_of(name: str) -> int:
+    """Return the code of an option that the configuration may send. Raise ValueError for reserved ones too."""
+    code = code_of(name)
+    if code in _RESERVED:
+        raise ValueError(f'option "{name}" cannot be provided: the DHCP client sets it itself')
     return code
 
 
 def encoded(code: int, value: str) -> bytes:
-    """What a configuration provides, as the option is written: an address, a time, all others a text.
-
-    Raises ValueError.
-    """
+    """Return the encoded value: an address for option 50, seconds for 51, text for others. Raise ValueError."""
     if code == Option.REQUESTED_ADDRESS:
         return IPv4Address(value).packed
     if code == Option.LEASE_TIME:
         if not value.isascii() or not value.isdecimal() or int(value) > _TIME_MAX:
-            raise ValueError(f'"{value}" is no number of seconds')
+            raise ValueError(f'"{value}" is not a number of seconds')
         return struct.pack("!I", int(value))
     return value.encode(errors="surrogateescape")
 
 
 def addresses(data: bytes) -> list[IPv4Address]:
-    """The addresses in an option; what is left over is ignored."""
+    """Return the addresses in an option. Trailing bytes are ignored."""
     return [IPv4Address(data[i : i + 4]) for i in range(0, len(data) - 3, 4)]
 
 
 def text(data: bytes) -> str:
-    """The text in an option, fit to be shown. Servers may end it with a zero byte (RFC 2132 section 2)."""
+    """Return the printable text in an option. Servers may append a zero byte (RFC 2132 section 2)."""
     decoded = data.rstrip(b"\0").decode(errors="replace")
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in decoded)
 
 
 def domain(data: bytes) -> str:
-    """The domain name in an option; empty if it is none, and could do harm in a resolv.conf."""
+    """Return the domain name in an option; "" if it is not valid and would be unsafe in resolv.conf."""
     name = text(data).strip(". ")
     return name if _DOMAIN.fullmatch(name) else ""
 
 
 def seconds(data: bytes) -> int | None:
-    """The time in an option; None if it has none."""
+    """Return the time in seconds in an option; None unless it has 4 bytes."""
     return int(struct.unpack("!I", data)[0]) if len(data) == 4 else None
 
 
 def short(data: bytes) -> int | None:
-    """The 16-bit number in an option; None if it has none."""
+    """Return the 16-bit number in an option; None unless it has 2 bytes."""
     return int(struct.unpack("!H", data)[0]) if len(data) == 2 else None
 
 
 def names(data: bytes) -> list[str]:
-    """The domain names in option 119, with pointers to what stood before (RFC 3397, RFC 1035 section 4.1.4)."""
+    """Return the domain names in option 119, which may be compressed (RFC 3397, RFC 1035 section 4.1.4)."""
     found, position = [], 0
     while position < len(data):
-        name, position = _name(data, position)
+        name, position = _domain_name(data, position)
         if name is None:
             break
         if _DOMAIN.fullmatch(name):
@@ -152,11 +157,11 @@ def names(data: bytes) -> list[str]:
     return found
 
 
-def _name(data: bytes, position: int) -> tuple[str | None, int]:
-    """The name that stands there, None if it is broken; and where the next one begins."""
+def _domain_name(data: bytes, position: int) -> tuple[str | None, int]:
+    """Return the name at the position, None if it is malformed, and the position of the next name."""
     labels: list[str] = []
     end = None
-    for _ in range(_JUMPS):
+    for _ in range(_MAX_LABELS):  # pointers may form a loop
         if position >= len(data):
             break
         length = data[position]
@@ -174,7 +179,7 @@ def _name(data: bytes, position: int) -> tuple[str | None, int]:
 
 
 def classless_routes(data: bytes) -> Iterator[Route]:
-    """The routes in option 121 (RFC 3442): a router of 0.0.0.0 means that the destination is on the link."""
+    """Yield the routes in option 121 (RFC 3442). A router 0.0.0.0 means that the destination is on the link."""
     position = 0
     while position < len(data):
         length = data[position]
@@ -191,10 +196,10 @@ def classless_routes(data: bytes) -> Iterator[Route]:
 
 
 def static_routes(data: bytes) -> Iterator[Route]:
-    """The routes in option 33: pairs of a destination, whose class tells its prefix length, and a router."""
+    """Yield the routes in option 33: pairs of a destination, with the prefix length of its class, and a router."""
     pairs = addresses(data)
     for destination, router in zip(pairs[::2], pairs[1::2], strict=False):
         first = destination.packed[0]
         length = 8 if first < 128 else 16 if first < 192 else 24
-        if not destination.is_unspecified:  # RFC 2132 section 5.8: a default route is not a static route
+        if not destination.is_unspecified:  # RFC 2132 section 5.8 forbids a default route here
             yield Route(IPv4Interface(IPv4Network((destination, length), strict=False)), router)

@@ -1,6 +1,6 @@
-"""dhcp: let a DHCP server of the network hand out the address; a keeper renews it for as long as the container lives.
+"""dhcp: get an IPv4 address from a DHCP server of the network. A lease daemon renews the lease.
 
-container         keeper (pycni serve, or pycni dhcp-daemon)
+container         lease daemon (pycni serve, or pycni dhcp-daemon)
 eth0 ◄──────────── DISCOVER, REQUEST, RENEW, RELEASE ────────────► DHCP server
                       ▲
 dhcp ── ADD, DEL ─────┘ /run/cni/dhcp.sock
@@ -13,122 +13,122 @@ from pathlib import Path
 
 from pycni.sdk import Attachment, CniError, Code, ConfigError, Network, Owner, Plugin, Result, yield_turn
 
-from . import conversation
+from . import daemon_protocol
 from .client import Client
 from .config import DhcpConfig
-from .conversation import Document, NoKeeperError
-from .lease import Lease
-from .store import Store
+from .daemon_protocol import DaemonUnavailableError, Document
+from .lease import DhcpLease
+from .lease_store import LeaseStore
 
 
 class Dhcp(Plugin[DhcpConfig]):
-    """The plugin; all it changes is what the keeper keeps."""
+    """The dhcp plugin. It asks the lease daemon and changes nothing itself."""
 
     config = DhcpConfig
 
     def add(self, cni: Attachment[DhcpConfig]) -> Result:
-        """Have the keeper get a lease for the interface."""
+        """Ask the lease daemon to acquire a lease for the interface, and return the address."""
         conf = cni.config
         if "ipam" not in conf.model_fields_set:
-            raise ConfigError("missing 'ipam' key", details='dhcp needs ipam with "type": "dhcp"')
+            raise ConfigError("missing 'ipam' key", details='add an ipam object with "type": "dhcp"')
         client = Client(
             network=cni.name,
             container_id=cni.container_id,
             ifname=cni.ifname,
             netns=str(Path(cni.request.netns).absolute()),
-            requested=conf.requested,
-            provided=conf.provided(cni.all_args),
+            requested_options=conf.requested_options,
+            provided_options=conf.provided_options(cni.all_args),
             priority=conf.ipam.priority,
-            declines=conf.ipam.decline_conflicts,
+            decline_conflicts=conf.ipam.decline_conflicts,
         )
         request = {"do": "acquire", "client": client.model_dump(mode="json", by_alias=True)}
         request["incarnation"] = cni.netns_cookie
         answer = cni.journal.change(
-            f"acquire a DHCP lease for {cni.ifname}", lambda: _ask(cni, request), lambda: _release(cni)
+            f"acquire a DHCP lease for {cni.ifname}", lambda: _call_daemon(cni, request), lambda: _release(cni)
         )
-        return _lease(answer).result(conf.ipam.priority)
+        return _lease_in(answer).result(conf.ipam.priority)
 
     def check(self, cni: Attachment[DhcpConfig]) -> None:
-        """See that the keeper has a lease of the addresses in the previous result. No server is asked."""
-        answer = _ask(cni, {"do": "check", "owner": _words(cni.owner)})
-        lease = _lease(answer)
+        """Raise CniError unless the lease daemon has a valid lease of the address in prevResult. No server is asked."""
+        answer = _call_daemon(cni, {"do": "check", "owner": _owner_document(cni.owner)})
+        lease = _lease_in(answer)
         if not answer["valid"]:
-            raise CniError(f"the DHCP lease of {lease.cidr} for {cni.ifname} has ended", details="no server renews it")
+            raise CniError(f"the DHCP lease of {lease.cidr} for {cni.ifname} has ended", details="no server renewed it")
         if answer["incarnation"] != cni.netns_cookie:
             raise CniError(
-                f"the DHCP lease of {lease.cidr} is for the interface of another namespace than {cni.request.netns}",
+                f"the DHCP lease of {lease.cidr} belongs to another network namespace than {cni.request.netns}",
                 details="delete the container and add it again",
             )
         addresses = [ip.address.ip for ip in cni.prev_ips if ip.address.version == 4]
         if addresses and lease.address not in addresses:
             raise CniError(
                 f"{cni.ifname} has a DHCP lease of {lease.address}, not of {addresses[0]}",
-                details="the server has given it another address, which the interface has by now",
+                details="the DHCP server assigned another address; delete and add the container",
             )
 
     def delete(self, cni: Attachment[DhcpConfig]) -> None:
-        """Give the address back."""
-        cni.journal.attempt(f"give back the DHCP lease of {cni.ifname}", lambda: _release(cni))
+        """Release the lease."""
+        cni.journal.attempt(f"release the DHCP lease of {cni.ifname}", lambda: _release(cni))
 
     def gc(self, cni: Network[DhcpConfig]) -> None:
-        """Give back the addresses of attachments that are not valid any more."""
+        """Release the leases of stale attachments."""
         valid = cni.stale.valid
-        cni.journal.attempt(f"give back the stale DHCP leases of {cni.name}", lambda: _collect(cni, valid))
+        cni.journal.attempt(f"release the stale DHCP leases of {cni.name}", lambda: _collect(cni, valid))
 
     def status(self, cni: Network[DhcpConfig]) -> None:
-        """Ready if somebody keeps leases."""
+        """Raise CniError, code 50, if no lease daemon answers."""
         try:
-            _ask(cni, {"do": "status"})
+            _call_daemon(cni, {"do": "status"})
         except CniError as error:
             raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE, details=error.details) from None
 
     @classmethod
     def background_service(cls, run: Path) -> AbstractContextManager[None]:
-        """The keeper, in the server's process, unless another one is at work."""
-        from .daemon import resident
+        """Return the lease daemon in a thread of the server."""
+        from .daemon_main import resident
 
         return resident(run / "cni" / "dhcp.sock")
 
     @classmethod
     def run_command(cls, arguments: Sequence[str]) -> int | None:
-        """Be the keeper, as the Go plugin is when it is started as `dhcp daemon`."""
+        """Run the lease daemon if started as `dhcp daemon`, like the Go plugin."""
         if list(arguments[:1]) != ["daemon"]:
             return None
-        from .daemon import main
+        from .daemon_main import main
 
         return main(arguments[1:])
 
 
-def _ask(cni: Network[DhcpConfig], request: Document) -> Document:
+def _call_daemon(cni: Network[DhcpConfig], request: Document) -> Document:
     with yield_turn():
-        return conversation.ask(cni.config.socket, request)
+        return daemon_protocol.call(cni.config.socket, request)
 
 
 def _release(cni: Attachment[DhcpConfig]) -> None:
     try:
-        _ask(cni, {"do": "release", "owner": _words(cni.owner)})
-    except NoKeeperError:
-        _without_keeper(cni, lambda owner: owner == cni.owner)
+        _call_daemon(cni, {"do": "release", "owner": _owner_document(cni.owner)})
+    except DaemonUnavailableError:
+        _release_without_daemon(cni, lambda owner: owner == cni.owner)
 
 
 def _collect(cni: Network[DhcpConfig], valid: Collection[Owner]) -> None:
     try:
-        _ask(cni, {"do": "collect", "network": cni.name, "valid": [_words(owner) for owner in valid]})
-    except NoKeeperError:
-        _without_keeper(cni, lambda owner: owner.network == cni.name and owner not in valid)
+        _call_daemon(cni, {"do": "collect", "network": cni.name, "valid": [_owner_document(owner) for owner in valid]})
+    except DaemonUnavailableError:
+        _release_without_daemon(cni, lambda owner: owner.network == cni.name and owner not in valid)
 
 
-def _without_keeper(cni: Network[DhcpConfig], is_wanted: Callable[[Owner], bool]) -> None:
-    store = Store.beside(Path(cni.config.socket))
+def _release_without_daemon(cni: Network[DhcpConfig], is_wanted: Callable[[Owner], bool]) -> None:
+    store = LeaseStore.beside(Path(cni.config.socket))
     if any(is_wanted(record.client.owner) for record in store.records()):
-        from .leftovers import release_without_keeper  # 50 ms, for what hardly ever happens
+        from .release import release_without_daemon  # takes 50 ms to import, and is rarely needed
 
-        release_without_keeper(store, is_wanted)
+        release_without_daemon(store, is_wanted)
 
 
-def _words(owner: Owner) -> list[str]:
+def _owner_document(owner: Owner) -> list[str]:
     return [owner.network, owner.container_id, owner.ifname]
 
 
-def _lease(answer: Document) -> Lease:
-    return Lease.model_validate_json(json.dumps(answer["lease"]))
+def _lease_in(answer: Document) -> DhcpLease:
+    return DhcpLease.model_validate_json(json.dumps(answer["lease"]))

@@ -1,41 +1,41 @@
-"""How patient the client is; seconds, with the defaults and the flags of Go's `dhcp daemon`."""
+"""Timeouts and intervals of the DHCP client in seconds, with the defaults and flags of Go's `dhcp daemon`."""
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_FRESH_RETRY, _FIRST_RETRY, _SLOWEST_RETRY = 0.05, 0.5, 4.0
+_FIRST_ON_NEW_LINK, _FIRST_RETRANSMISSION, _MAX_RETRANSMISSION = 0.05, 0.5, 4.0
 _FIRST_PAUSE = 2.0
 _JITTER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The patience of a keeper."""
+    """The timeouts and intervals of a lease daemon."""
 
-    timeout: float = 10.0  # for one attempt, from DISCOVER to ACK
-    resend_max: float = 62.0  # the longest pause between two attempts
+    timeout: float = 10.0  # of one attempt, from DISCOVER to ACK
+    resend_max: float = 62.0  # longest pause between two attempts
     resend_timeout: float = 208.0  # for all attempts of an ADD
-    look_every: float = 10.0  # how often it looks whether the interface is still there
-    broadcast: bool = False  # whether servers shall broadcast their answers
+    check_interval: float = 10.0  # between two checks that the interface exists
+    broadcast: bool = False  # whether messages set the broadcast flag
 
-    def retries(self, *, fresh: bool = False) -> Iterator[float]:
-        """How long to wait for an answer before a message is sent again.
+    def retransmissions(self, *, new_link: bool = False) -> Iterator[float]:
+        """Yield how long to wait for an answer before the message is sent again.
 
-        The first message over a `fresh` link is often lost, because the port of a bridge does not forward yet: nobody
-        tells the link, but it never takes long.
+        With `new_link`, the first wait is short. The first message is often lost because the bridge port does not
+        forward yet, which the link cannot notice but never takes long.
         """
-        if fresh:
-            yield _FRESH_RETRY
-        yield from _growing(_FIRST_RETRY, _SLOWEST_RETRY)
+        if new_link:
+            yield _FIRST_ON_NEW_LINK
+        yield from _doubling(_FIRST_RETRANSMISSION, _MAX_RETRANSMISSION)
 
     def pauses(self) -> Iterator[float]:
-        """How long to wait between two attempts."""
-        return _growing(min(_FIRST_PAUSE, self.resend_max), self.resend_max)
+        """Yield the pauses between attempts."""
+        return _doubling(min(_FIRST_PAUSE, self.resend_max), self.resend_max)
 
 
-def _growing(first: float, longest: float) -> Iterator[float]:
+def _doubling(first: float, longest: float) -> Iterator[float]:
     pause = first
     while True:
-        yield pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - only not all at the same time
+        yield pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - only spreads clients over time
         pause = min(2 * pause, longest)

@@ -20,6 +20,6 @@ def dhcp_daemon(flags: tuple[str, ...]) -> int:
       -resendtimeout TIME  for all attempts together (208s)
       -lookevery TIME      how often to look whether interfaces are there (10s)
     """
-    from pycni_plugins.dhcp.daemon import main
+    from pycni_plugins.dhcp.daemon_main import main
 
     return main(flags)

@@ -198,7 +198,7 @@ def test_value_from_cni_args_takes_precedence_over_the_configured_value(
     cni_args: dict[str, str], provided: dict[int, bytes]
 ) -> None:
     provide = [{"option": "host-name", "value": "value", "fromArg": "K"}, {"option": "77", "fromArg": "K"}]
-    assert DhcpConfig.read({"ipam": {"type": "dhcp", "provide": provide}}).provided(cni_args) == provided
+    assert DhcpConfig.read({"ipam": {"type": "dhcp", "provide": provide}}).provided_options(cni_args) == provided
 
 
 def test_client_id_can_be_provided(lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
@@ -230,11 +230,11 @@ def test_address_and_lease_time_can_be_requested(
     ("ipam", "complaint"),
     [
         ({"provide": [{"option": "50", "value": "10.55"}]}, "ipam.provide[0]: option 50: Expected 4 octets"),
-        ({"provide": [{"option": "51", "value": "1h"}]}, 'ipam.provide[0]: option 51: "1h" is no number of seconds'),
-        ({"provide": [{"option": "colour", "value": "red"}]}, 'ipam.provide[0]: "colour" is no DHCP option'),
-        ({"provide": [{"option": "53", "value": "x"}]}, "is the business of the DHCP client itself"),
+        ({"provide": [{"option": "51", "value": "1h"}]}, 'ipam.provide[0]: option 51: "1h" is not a number of seconds'),
+        ({"provide": [{"option": "colour", "value": "red"}]}, 'ipam.provide[0]: "colour" is not a DHCP option'),
+        ({"provide": [{"option": "53", "value": "x"}]}, "cannot be provided: the DHCP client sets it itself"),
         ({"provide": [{"option": "60", "value": "x" * 256}]}, "the value of option 60 has 256 bytes"),
-        ({"request": [{"option": "12"}, {"option": "256"}]}, 'ipam.request[1]: "256" is no DHCP option'),
+        ({"request": [{"option": "12"}, {"option": "256"}]}, 'ipam.request[1]: "256" is not a DHCP option'),
         ({"request": [{"option": 121}]}, "request"),
         ({"priority": -1}, "priority"),
     ],
@@ -297,7 +297,7 @@ def test_check_fails_if_the_lease_is_for_another_namespace(
     runtime.container.id, other = runtime.container.id, PluginRunner("dhcp", containers[1], ipam=runtime.config["ipam"])
     containers[1].id = containers[0].id
     other.result = runtime.result
-    with pytest.raises(CniError, match="is for the interface of another namespace"):
+    with pytest.raises(CniError, match="belongs to another network namespace"):
         other.check()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycni_plugins.dhcp import options
-from pycni_plugins.dhcp.message import Kind, Message, MessageError
+from pycni_plugins.dhcp.message import Message, MessageError, MessageType
 from pyroute2.dhcp.dhcp4msg import dhcp4msg
 from pyroute2.dhcp.enums import dhcp
 
@@ -26,12 +26,12 @@ def reply(raw_options: bytes, *, server_name: bytes = b"", file: bytes = b"") ->
 def test_pyroute2_decodes_encoded_messages() -> None:
     wanted, most = IPv4Address("10.55.0.7").packed, (1500).to_bytes(2, "big")
     message = Message(
-        Kind.REQUEST,
+        MessageType.REQUEST,
         0xDEADBEEF,
         MAC,
-        client=IPv4Address("10.55.0.100"),
+        ciaddr=IPv4Address("10.55.0.100"),
         broadcast=True,
-        seconds=9,
+        secs=9,
         options={50: wanted, 55: bytes([3, 1, 121]), 12: b"web-0", 57: most},
     )
     read = dhcp4msg(buf=message.encode()).decode()
@@ -63,7 +63,12 @@ def test_messages_encoded_by_pyroute2_are_decoded() -> None:
         }
     )
     message = Message.decode(bytes(written.encode().buf))
-    assert (message.kind, message.xid, message.mac, message.yours) == (Kind.ACK, 77, MAC, IPv4Address("10.55.0.100"))
+    assert (message.message_type, message.xid, message.chaddr, message.yiaddr) == (
+        MessageType.ACK,
+        77,
+        MAC,
+        IPv4Address("10.55.0.100"),
+    )
     assert options.addresses(message.options[3]) == [IPv4Address("10.55.0.1"), IPv4Address("10.55.0.2")]
     assert options.seconds(message.options[51]) == 3600
 
@@ -72,7 +77,7 @@ def test_long_option_is_split_and_joined() -> None:
     """RFC 3396. pyroute2 returns only the last part."""
     parts = b"\x35\x01\x05" + b"\x79\x03abc" + b"\x06\x04\x0a\x00\x00\x01" + b"\x79\x03def" + b"\xff"
     assert Message.decode(reply(parts)).options[121] == b"abcdef"
-    long = Message(Kind.DISCOVER, 1, MAC, options={77: bytes(600)})
+    long = Message(MessageType.DISCOVER, 1, MAC, options={77: bytes(600)})
     assert long.encode().count(bytes([77, 255])) == 2
 
 
@@ -117,7 +122,7 @@ def test_arbitrary_bytes_raise_nothing_but_message_error(raw: bytes, server_name
 
 @given(st.dictionaries(st.integers(1, 254).filter(lambda code: code not in (52, 53)), st.binary(max_size=600)))
 def test_options_are_unchanged_after_encoding_and_decoding(written: dict[int, bytes]) -> None:
-    data = bytearray(Message(Kind.ACK, 1, MAC, options=written).encode())
+    data = bytearray(Message(MessageType.ACK, 1, MAC, options=written).encode())
     data[0] = 2
     assert Message.decode(bytes(data)).options == written
 
@@ -152,13 +157,13 @@ def test_classless_routes(data: list[int], routes: list[tuple[str, str, int | No
     ("name", "code"), [("routers", 3), ("dhcp-client-identifier", 61), ("121", 121), ("user-class", 77), ("254", 254)]
 )
 def test_option_codes_are_found_by_name_or_number(name: str, code: int) -> None:
-    assert options.number(name) == code
+    assert options.code_of(name) == code
 
 
 @pytest.mark.parametrize("name", ["", "0", "255", "-1", "1.5", "٣", "Routers"])
 def test_unknown_options_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="is no DHCP option"):
-        options.number(name)
+    with pytest.raises(ValueError, match="is not a DHCP option"):
+        options.code_of(name)
 
 
 @pytest.mark.parametrize(

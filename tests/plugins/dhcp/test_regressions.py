@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pycni_plugins.dhcp import daemon
+from pycni_plugins.dhcp import daemon_main
 
 from pycni.cli import installation
 from pycni.protocol.errors import CniError
@@ -86,7 +86,9 @@ def test_error_names_the_mac_address_that_uses_the_only_address(
     stopped_daemon.start("-timeout=2s", "-resendtimeout=200ms")
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.100")
     (link,) = conflicting_container.json("ip -j link show eth0")
-    with pytest.raises(CniError, match=f"no more tries: .*{link['address']} has {SUBNET}.100 already"):
+    with pytest.raises(
+        CniError, match=f"no more tries: .*{SUBNET}.100 is in use by the host with MAC address {link['address']}"
+    ):
         bridge(declineConflicts=True).add()
     assert stopped_daemon.records() == []
 
@@ -259,7 +261,7 @@ def test_second_daemon_on_the_same_socket_exits_with_an_error(lease_daemon: Leas
     second = [sys.executable, "-m", "pycni", "dhcp-daemon", "-socketpath", lease_daemon.socket]
     done = subprocess.run(second, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
-    assert "another keeper of DHCP leases listens" in done.stderr
+    assert "another DHCP lease daemon listens" in done.stderr
 
 
 @pytest.mark.exhaustive
@@ -314,7 +316,7 @@ def test_executables_run_no_daemon_for_other_arguments(tmp_path: Path, *, script
 )
 def test_error_for_an_invalid_flag_names_it(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        daemon.main(flags)
+        daemon_main.main(flags)
     assert ended.value.code == 2
     assert flags[0].partition("=")[0] in capsys.readouterr().err
 
@@ -385,7 +387,7 @@ def test_lease_is_rebound_by_another_server(
     lan.dnsmasq(*timers)
     wait_for(lambda: lease_of(lease_daemon)["server"] == f"{SUBNET}.2", "the rebinding", seconds=TIMEOUT)
     assert addresses_of(container) == [address]
-    assert "no server answers about" in lease_daemon.log_text()
+    assert "no DHCP server answers the REQUEST for" in lease_daemon.log_text()
     assert not lease_of(lease_daemon)["withdrawn"]
 
 
@@ -485,7 +487,7 @@ def test_lease_ends_if_the_netns_path_refers_to_another_namespace(
     os.dup2(other.netns.fd, first.netns.fd)
     wait_for(lambda: lease_daemon.records() == [], "the end of the lease")
     assert addresses_of(other) == ["10.9.0.1/24"]
-    assert "is another namespace by now" in lease_daemon.log_text()
+    assert "is a different network namespace now" in lease_daemon.log_text()
 
 
 def test_daemon_does_not_keep_namespaces_open(
@@ -528,7 +530,7 @@ def test_del_ends_a_concurrent_add_that_waits_for_a_server(
         adding = pool.submit(lambda: (host.netns.enter_permanently(), runtime.add()))
         wait_for(lambda: "acquiring a lease" in lease_daemon.log_text(), "the ADD")
         PluginRunner("dhcp", container, ipam=runtime.config["ipam"]).delete()
-        with pytest.raises(CniError, match="was ended by its DEL") as ended:
+        with pytest.raises(CniError, match="was cancelled by its DEL") as ended:
             adding.result(20)
     assert ended.value.code == 11
     assert lease_daemon.records() == []
@@ -547,7 +549,7 @@ def test_no_lease_is_acquired_for_a_killed_caller(
     wait_for(lambda: "acquiring a lease" in lease_daemon.log_text(), "the ADD")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait_for(lambda: "nobody waits for a lease any more" in lease_daemon.log_text(), "the lease daemon")
+    wait_for(lambda: "the plugin no longer waits for the lease" in lease_daemon.log_text(), "the lease daemon")
     assert lease_daemon.records() == []
     lan.isc()
     runtime.delete()
@@ -572,7 +574,7 @@ def test_unreadable_lease_file_is_ignored(lan: Lan, stopped_daemon: LeaseDaemon,
     runtime = bridge()
     runtime.add()
     runtime.delete()
-    assert "broken.json cannot be understood" in stopped_daemon.log_text()
+    assert "broken.json, which cannot be read" in stopped_daemon.log_text()
 
 
 @pytest.mark.parametrize(
@@ -586,7 +588,7 @@ def test_invalid_requests_on_the_socket_are_ignored(
         conflicting_container.connect(str(lease_daemon.socket))
         conflicting_container.sendall(request_bytes)
         answer = conflicting_container.makefile("rb").read()
-    assert answer == b"" or b"cannot fly" in answer
+    assert answer == b"" or b"does not know the request fly" in answer
     bridge().status()
 
 
@@ -605,7 +607,7 @@ def test_go_plugin_gets_an_error_that_names_the_pycni_daemon(
     dhcp = go_plugins.directory / "dhcp"
     done = subprocess.run([dhcp], env=env, input=config, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
-    assert "this is the DHCP keeper of pycni" in done.stdout
+    assert "this is the DHCP lease daemon of pycni" in done.stdout
 
 
 def test_error_names_a_go_daemon_on_the_socket(
@@ -616,7 +618,7 @@ def test_error_names_a_go_daemon_on_the_socket(
     )
     try:
         wait_for(stopped_daemon.socket.exists, "the Go daemon")
-        with pytest.raises(CniError, match="is no DHCP keeper of pycni") as refused:
+        with pytest.raises(CniError, match="is not pycni's DHCP lease daemon") as refused:
             bridge().status()
         assert "stop a Go `dhcp daemon`" in refused.value.details
     finally:

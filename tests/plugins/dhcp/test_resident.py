@@ -91,11 +91,11 @@ def test_server_takes_over_the_leases_when_the_daemon_stops(
     lan.isc()
     stopped_daemon.start()
     server.start()
-    assert "another keeper of DHCP leases listens" in server.log_text()
+    assert "another DHCP lease daemon listens" in server.log_text()
     runtime = server.bridge_attachment(container)
     runtime.add()
     stopped_daemon.stop()
-    wait_for(lambda: "keeping DHCP leases at" in server.log_text(), "the server's lease daemon", seconds=20)
+    wait_for(lambda: "the DHCP lease daemon listens at" in server.log_text(), "the server's lease daemon", seconds=20)
     runtime.check()
     runtime.delete()
     assert server.records() == []
