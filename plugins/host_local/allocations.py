@@ -1,4 +1,4 @@
-"""What a store holds, to be read and changed under its lock."""
+"""The allocation files of a store. Read and change them under its lock."""
 
 import os
 import time
@@ -7,21 +7,21 @@ from contextlib import suppress
 
 from pycni.sdk import Address, parse_ip
 
-from .allocator import Choice
-from .claim import Claim
-from .holder import Holder
-from .owners import Addresses, Owners
+from .allocator import ChosenAddress
+from .attachment_id import AttachmentId
+from .owner_index import Addresses, OwnerIndex
+from .reservation import Reservation
 
-_PROBES = 8  # addresses to ask for one by one before the directory is listed
-_TORN_AFTER = 300.0  # seconds after which nobody is about to fill an empty file
+_MAX_PROBES = 8  # addresses that are tested one by one before the directory is listed
+_EMPTY_FILE_AGE = 300.0  # seconds after which an empty file is the remainder of a crash
 _FIRST_OF_ADDRESS = frozenset("0123456789abcdef:")
-_READ_SIZE, _REST = 1 << 12, 1 << 17  # the longest value of an environment variable, and so of a container id
+_READ_SIZE, _REST = 1 << 12, 1 << 17  # together at least the longest container id: an environment variable
 
 
-class Allocations:
-    """The allocation files in a directory. It answers as `Taken` which addresses are held, and by whom."""
+class AllocationFiles:
+    """The allocation files in a directory. It implements `ReservedAddresses`."""
 
-    def __init__(self, path: str, directory: int, owners: Owners) -> None:
+    def __init__(self, path: str, directory: int, owners: OwnerIndex) -> None:
         self._path = path
         self._directory = directory
         self._owners = owners
@@ -30,109 +30,108 @@ class Allocations:
         self._names: frozenset[str] | None = None
 
     def __contains__(self, address: object) -> bool:
-        """Whether somebody holds the address: its file is there, whatever it says (HL-34)."""
-        if self._names is None and self._probes < _PROBES:
+        """Return whether the address is reserved: its file exists, whatever it contains."""
+        if self._names is None and self._probes < _MAX_PROBES:
             self._probes += 1
             return self._exists(str(address))
         if self._names is None:
             self._names = frozenset(os.listdir(self._directory))
         return address in self._names
 
-    def holder(self, address: str) -> str:
-        """Who holds an address, in words."""
+    def describe_owner(self, address: str) -> str:
+        """Return a description of the owner of an address."""
         content = self._content(address)
-        who = Holder.parse(content or b"")
-        if who is None:
-            return f"nobody that CNI knows; {self._path}/{address} is {'empty' if content == b'' else 'foreign'}"
-        return str(who)
+        owner = AttachmentId.parse(content or b"")
+        if owner is None:
+            problem = "is empty" if content == b"" else "was not written by a CNI plugin"
+            return f"an unknown owner: {self._path}/{address} {problem}"
+        return str(owner)
 
-    def held_by(self, holder: Holder) -> Addresses:
-        """The addresses of an attachment, those included that an old plugin noted for its container (HL-30)."""
-        return self._find(holder) + self._find(holder.legacy)
+    def addresses_of(self, owner: AttachmentId) -> Addresses:
+        """Return the addresses of an attachment, including those that old versions recorded for its container only."""
+        return self._find(owner) + self._find(owner.legacy)
 
     def last_reserved(self, set_index: int) -> Address | None:
-        """The address that a range set gave last; None if nothing sensible is noted."""
+        """Return the last reserved address of a range set; None if it is not recorded."""
         content = self._content(f"last_reserved_ip.{set_index}")
         with suppress(ValueError):
             return parse_ip(os.fsdecode(content or b"").strip())
         return None
 
-    def reserve(self, choices: Iterable[Choice], claim: Claim) -> None:
-        """Take the chosen addresses, all of them or none. Raises FileExistsError for one that is taken."""
-        held, taken = self._find(claim.holder), list[str]()
+    def reserve(self, chosen: Iterable[ChosenAddress], reservation: Reservation) -> None:
+        """Reserve all of the chosen addresses or none. Raise FileExistsError if one is reserved already."""
+        held, reserved = self._find(reservation.owner), list[str]()
         self._changed = True
         try:
-            for choice in choices:
-                name = str(choice.address)
-                claim.take(name)
-                taken.append(name)
-                self._write(f"last_reserved_ip.{choice.set_index}", name)
+            for one in chosen:
+                name = str(one.address)
+                reservation.reserve(name)
+                reserved.append(name)
+                self._write(f"last_reserved_ip.{one.set_index}", name)
         except BaseException:
-            self._unlink(taken)
+            self._unlink(reserved)
             raise
-        self._owners.put(claim.holder, (*held, *taken))
+        self._owners.put(reservation.owner, (*held, *reserved))
 
-    def release(self, holder: Holder, only: Collection[str] | None = None) -> Addresses:
-        """Free the addresses of an attachment (of those, `only` the given ones), and say which.
+    def release(self, owner: AttachmentId, only: Collection[str] | None = None) -> Addresses:
+        """Free the addresses of an attachment, or with `only`, those of them that it contains. Return the freed ones.
 
-        If it has none, the ones that an old plugin noted for its container alone are freed (HL-37).
+        If the attachment has none, free those that old versions recorded for its container only.
         """
-        for who in (holder, holder.legacy):
-            if held := self._find(who):
+        for attachment in (owner, owner.legacy):
+            if held := self._find(attachment):
                 addresses = tuple(address for address in held if only is None or address in only)
                 self._unlink(addresses)
-                self._owners.put(who, [address for address in held if address not in addresses])
+                self._owners.put(attachment, [address for address in held if address not in addresses])
                 return addresses
         return ()
 
-    def torn(self) -> Addresses:
-        """Addresses whose files a crash left empty, and that so belong to nobody."""
+    def empty_files(self) -> Addresses:
+        """Return the addresses whose files a crash left empty."""
         contents = self._contents()
-        return tuple(address for address in contents if not contents[address] and self._age(address) > _TORN_AFTER)
+        return tuple(address for address in contents if not contents[address] and self._age(address) > _EMPTY_FILE_AGE)
 
-    def free_torn(self) -> Addresses:
-        """Free those, and say which they were."""
-        torn = self.torn()
-        self._unlink(torn)
+    def free_empty_files(self) -> Addresses:
+        """Remove the files that a crash left empty. Return their addresses."""
+        empty = self.empty_files()
+        self._unlink(empty)
         if self._names is not None:
-            self._names -= frozenset(torn)
-        return torn
+            self._names -= frozenset(empty)
+        return empty
 
-    def collect(self, valid: Collection[Holder]) -> Addresses:
-        """Free what no valid attachment holds, and what is torn; say which addresses that were."""
-        containers = {holder.container_id for holder in valid}
-        owners = _by_holder(self._contents())
+    def collect(self, valid: Collection[AttachmentId]) -> Addresses:
+        """Free the addresses of stale attachments, and empty files. Return the freed addresses."""
+        containers = {owner.container_id for owner in valid}
+        owners = _by_owner(self._contents())
         stale = {
-            holder
-            for holder in owners
-            if (holder not in valid if holder.ifname else holder.container_id not in containers)
+            owner for owner in owners if (owner not in valid if owner.ifname else owner.container_id not in containers)
         }
-        garbage = tuple(address for holder in stale for address in owners[holder])
-        self._unlink(garbage)
-        self._owners.replace({holder: addresses for holder, addresses in owners.items() if holder not in stale})
-        return (*garbage, *self.free_torn())
+        stale_addresses = tuple(address for owner in stale for address in owners[owner])
+        self._unlink(stale_addresses)
+        self._owners.replace({owner: addresses for owner, addresses in owners.items() if owner not in stale})
+        return (*stale_addresses, *self.free_empty_files())
 
-    def settle(self) -> None:
-        """Bring the cache of owners in step; to be called last."""
-        if self._changed and self._owners.in_step:
+    def finish(self) -> None:
+        """Mark the owner index as valid after changes. Call it last."""
+        if self._changed and self._owners.is_valid:
             self._owners.seal()
 
-    def _find(self, holder: Holder) -> Addresses:
-        if self._owners.in_step:
-            addresses = self._owners.find(holder)
-            if all(self._content(address) == holder.content for address in addresses):
+    def _find(self, owner: AttachmentId) -> Addresses:
+        if self._owners.is_valid:
+            addresses = self._owners.find(owner)
+            if all(self._content(address) == owner.content for address in addresses):
                 return addresses
-        self._owners.replace(_by_holder(self._contents()))
+        self._owners.replace(_by_owner(self._contents()))
         self._changed = True
-        return self._owners.find(holder)
+        return self._owners.find(owner)
 
     def _contents(self) -> dict[str, bytes]:
-        """What every allocation file says. This is the one place that opens all of them."""
+        """Return the content of every allocation file by address. No other function opens all files."""
         names = filter(_is_address, os.listdir(self._directory))
         return {name: content for name in names if (content := self._content(name)) is not None}
 
     def _content(self, name: str) -> bytes | None:
-        """What a file says, without white space around it; None if it is not there or no readable file."""
+        """Return the stripped content of a file; None if it does not exist or cannot be read."""
         try:
             file = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=self._directory)
         except OSError:
@@ -148,7 +147,7 @@ class Allocations:
             os.close(file)
 
     def _write(self, name: str, text: str) -> None:
-        # Not O_TRUNC: ext4 takes that for a replacement to be made safe, and starts writing to disk.
+        # Without O_TRUNC: ext4 treats truncation as a replacement of the file, and starts writing it to disk.
         file = os.open(name, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=self._directory)
         try:
             length = os.write(file, text.encode("ascii"))
@@ -165,11 +164,11 @@ class Allocations:
         return True
 
     def _age(self, name: str) -> float:
-        """Seconds since the file was written."""
+        """Return the seconds since the file was modified."""
         return time.time() - os.stat(name, dir_fd=self._directory).st_mtime
 
     def _unlink(self, names: Iterable[str]) -> None:
-        """Remove all that can be removed, then raise the first OSError there was."""
+        """Remove the files, also after a failure. Then raise the first OSError."""
         self._changed = True
         first_error: OSError | None = None
         for name in names:
@@ -180,7 +179,7 @@ class Allocations:
             except OSError as error:
                 first_error = first_error or error
         if first_error:
-            self._owners.in_step = False
+            self._owners.is_valid = False
             raise first_error
 
 
@@ -193,9 +192,9 @@ def _is_address(name: str) -> bool:
         return False
 
 
-def _by_holder(contents: Mapping[str, bytes]) -> dict[Holder, Addresses]:
-    owners: dict[Holder, Addresses] = {}
+def _by_owner(contents: Mapping[str, bytes]) -> dict[AttachmentId, Addresses]:
+    owners: dict[AttachmentId, Addresses] = {}
     for address, content in contents.items():
-        if holder := Holder.parse(content):
-            owners[holder] = (*owners.get(holder, ()), address)
+        if owner := AttachmentId.parse(content):
+            owners[owner] = (*owners.get(owner, ()), address)
     return owners

@@ -1,4 +1,4 @@
-"""The configuration of host-local, and the range sets and wishes that it stands for."""
+"""The configuration of host-local: range sets and requested addresses."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -22,7 +22,7 @@ from .ranges import Range, RangeSet, check_sets, has_two_of_a_family
 
 
 class RangeConfig(Model):
-    """A range as it is written; empty members have defaults."""
+    """A range of the configuration. Empty members have defaults."""
 
     subnet: str = ""
     range_start: str = ""
@@ -30,15 +30,15 @@ class RangeConfig(Model):
     gateway: str = ""
 
     def parse(self) -> Range:
-        """The range. Raises ValueError."""
-        return _range(self.subnet, self.range_start, self.range_end, self.gateway)
+        """Return the range. Raise ValueError."""
+        return _parse_range(self.subnet, self.range_start, self.range_end, self.gateway)
 
 
 class HostLocalIpam(Ipam):
-    """The section `ipam`."""
+    """The `ipam` object of the configuration."""
 
     ranges: tuple[tuple[RangeConfig, ...], ...] = ()
-    subnet: str = ""  # this and the next three: the one range of a configuration without `ranges`
+    subnet: str = ""  # this and the next three are a range of their own, before `ranges`
     range_start: str = ""
     range_end: str = ""
     gateway: str = ""
@@ -47,28 +47,28 @@ class HostLocalIpam(Ipam):
     resolv_conf: str = ""
 
 
-class CniMetadata(Model):
-    """What args.cni may ask for."""
+class HostLocalCniArgs(Model):
+    """The `args.cni` object: requested addresses."""
 
     ips: tuple[str, ...] = ()
 
 
-class Args(Model):
-    """Metadata of the configuration."""
+class HostLocalArgs(Model):
+    """The `args` object of the configuration."""
 
-    cni: CniMetadata = CniMetadata()
+    cni: HostLocalCniArgs = HostLocalCniArgs()
 
 
-class RuntimeConfig(Model):
-    """The capabilities ips and ipRanges."""
+class HostLocalRuntimeConfig(Model):
+    """The `runtimeConfig` object: capabilities `ips` and `ipRanges`."""
 
     ips: tuple[str, ...] = ()
     ip_ranges: tuple[tuple[RangeConfig, ...], ...] = ()
 
     @field_validator("ip_ranges", mode="before")
     @classmethod
-    def _ranges_may_stand_alone(cls, value: Any) -> Any:
-        """Containerd sends a flat list: each range is a set of its own."""
+    def _accept_flat_list(cls, value: Any) -> Any:
+        """Accept a flat list, as containerd sends it. Each range becomes a set of its own."""
         if not isinstance(value, list):
             return value
         sets = ([item] if isinstance(item, dict) else item for item in value)
@@ -76,36 +76,37 @@ class RuntimeConfig(Model):
 
 
 class HostLocalConfig(NetConf):
-    """The options of host-local; README.md explains them.
+    """Configuration of host-local. README.md describes the options.
 
-    DEL and GC need no ranges, so these are parsed when they are asked for and cannot stop anything else (R-05).
+    DEL and GC need no ranges. Ranges are parsed on access, so that an invalid one does not make DEL and GC fail
+    (docs/reference/plugins.md#lenient-del).
     """
 
     ipam: HostLocalIpam = HostLocalIpam()
-    args: Args = Args()
-    runtime_config: RuntimeConfig = RuntimeConfig()
+    args: HostLocalArgs = HostLocalArgs()
+    runtime_config: HostLocalRuntimeConfig = HostLocalRuntimeConfig()
 
     @property
     def has_ipam(self) -> bool:
-        """Whether there is a section `ipam`, be it empty."""
+        """Return whether the configuration has an `ipam` object, which may be empty."""
         return "ipam" in self.model_fields_set
 
     @property
     def data_dir(self) -> str:
-        """The directory with one store per network."""
+        """Return the directory that contains one store per network."""
         return self.ipam.data_dir or "/var/lib/cni/networks"
 
     @cached_property
     def sets(self) -> tuple[RangeSet, ...]:
-        """The range sets in the order in which they give addresses. Raises ConfigError."""
+        """Return the range sets, in the order of the addresses in the result. Raise ConfigError."""
         if not self.has_ipam:
-            raise ConfigError("IPAM config missing 'ipam' key", details="host-local needs ipam with a subnet or ranges")
+            raise ConfigError("IPAM config missing 'ipam' key", details="add an ipam object with a subnet or ranges")
         ipam = self.ipam
         single = RangeConfig(
             subnet=ipam.subnet, range_start=ipam.range_start, range_end=ipam.range_end, gateway=ipam.gateway
         )
-        written = (*self.runtime_config.ip_ranges, *([(single,)] if ipam.subnet else []), *ipam.ranges)
-        sets = tuple(_parse_set(i, ranges) for i, ranges in enumerate(written))
+        configured = (*self.runtime_config.ip_ranges, *([(single,)] if ipam.subnet else []), *ipam.ranges)
+        sets = tuple(_parse_set(i, ranges) for i, ranges in enumerate(configured))
         try:
             check_sets(sets)
         except ValueError as error:
@@ -113,19 +114,19 @@ class HostLocalConfig(NetConf):
         if has_two_of_a_family(sets) and not version.at_least(self.cni_version, "0.3.0"):
             raise ConfigError(
                 f"CNI version {self.cni_version or version.DEFAULT} does not support more than 1 address per family",
-                details=f"{len(sets)} range sets give {len(sets)} addresses: set cniVersion to 0.3.0 or newer",
+                details=f"{len(sets)} range sets are configured: set cniVersion to 0.3.0 or newer",
             )
         return sets
 
     def problems(self) -> Iterator[str]:
-        """Every range that is none; if they all are, what is wrong with them together."""
+        """Yield an error for each invalid range, or if there is none, for all of them together."""
         ipam = self.ipam
         named = {f"ipam.ranges[{i}][{j}]": one for i, ranges in enumerate(ipam.ranges) for j, one in enumerate(ranges)}
         if ipam.subnet:
             named["ipam"] = RangeConfig.model_construct(
                 **{name: getattr(ipam, name) for name in RangeConfig.model_fields}
             )
-        found = [complaint for path, written in named.items() for complaint in _complaints_about(path, written)]
+        found = [error for path, range_ in named.items() for error in _range_errors(path, range_)]
         yield from found
         if not found:
             try:
@@ -134,7 +135,7 @@ class HostLocalConfig(NetConf):
                 yield f"ipam: {error}"
 
     def requested(self, cni_args: dict[str, str]) -> list[Address]:
-        """The addresses that were asked for, the most modern way of asking first. Raises CniError."""
+        """Return the addresses from runtimeConfig, args.cni and CNI_ARGS, in this order. Raise CniError."""
         return [
             *_parse_requests("runtimeConfig.ips", self.runtime_config.ips),
             *_parse_requests("args.cni.ips", self.args.cni.ips),
@@ -142,8 +143,8 @@ class HostLocalConfig(NetConf):
         ]
 
 
-# A fifth of an ADD, in a server that sees the same networks again and again.
-_range = lru_cache(maxsize=256)(Range.parse)
+# Parsing takes a fifth of an ADD, and a server sees the same networks repeatedly.
+_parse_range = lru_cache(maxsize=256)(Range.parse)
 
 
 def _parse_set(i: int, ranges: Sequence[RangeConfig]) -> RangeSet:
@@ -153,28 +154,28 @@ def _parse_set(i: int, ranges: Sequence[RangeConfig]) -> RangeSet:
         raise ConfigError(f"invalid range set {i}: {error}") from None
 
 
-def _complaints_about(path: str, written: RangeConfig) -> Iterator[str]:
+def _range_errors(path: str, range_: RangeConfig) -> Iterator[str]:
     try:
-        Range.parse(written.subnet)
+        Range.parse(range_.subnet)
     except ValueError as error:
         yield f"{path}.subnet: {error}"
         return
     try:
-        written.parse()
+        range_.parse()
     except ValueError as error:
         yield f"{path}: {error}"
 
 
 def _parse_request(text: str) -> Address:
-    """An address; a prefix length behind it is ignored."""
+    """Return the address. A prefix length is ignored."""
     return parse_cidr(text).ip if "/" in text else parse_ip(text)
 
 
-def _parse_requests(where: str, texts: Iterable[str]) -> list[Address]:
+def _parse_requests(source: str, texts: Iterable[str]) -> list[Address]:
     try:
         return [_parse_request(text) for text in texts if text]
     except ValueError as error:
-        raise ConfigError(f"failed to load netconf: {where}: {error}") from None
+        raise ConfigError(f"failed to load netconf: {source}: {error}") from None
 
 
 def _parse_cni_arg(text: str) -> list[Address]:
@@ -183,5 +184,5 @@ def _parse_cni_arg(text: str) -> list[Address]:
     except ValueError:
         raise CniError(
             f'ARGS: error parsing value of pair "IP={text}": invalid IP address {text}',
-            details="IP in CNI_ARGS is one address; args.cni.ips and the capability ips take several",
+            details="IP in CNI_ARGS is one address; use args.cni.ips or the capability ips for several",
         ) from None

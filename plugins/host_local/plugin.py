@@ -1,6 +1,6 @@
-"""host-local: hand out addresses of ranges that this host has to itself, and remember them in a directory.
+"""host-local: allocate addresses from ranges that belong to this host, and record reservations in a directory.
 
-ADD ── one address of each range set ──► /var/lib/cni/networks/<network>/10.1.0.2   (a file that names the holder)
+ADD ── one address of each range set ──► /var/lib/cni/networks/<network>/10.1.0.2   (a file that names the owner)
 """
 
 import logging
@@ -10,17 +10,17 @@ from contextlib import nullcontext
 from pycni.sdk import Address, Attachment, CniError, Code, Dns, IpConfig, Network, Plugin, Result, parse_ip
 
 from . import resolvconf
-from .allocator import Choice, Demand, ExhaustedError, allocate, find_free
+from .allocator import AllocationRequest, ChosenAddress, ExhaustedError, allocate, find_free
+from .attachment_id import AttachmentId
 from .config import HostLocalConfig
-from .holder import Holder
 from .ranges import RangeSet
-from .store import Store, expect_writable
+from .store import AddressStore, expect_writable
 
 log = logging.getLogger(__name__)
 
 
 class HostLocal(Plugin[HostLocalConfig]):
-    """The plugin; all it changes is the store."""
+    """The host-local plugin. It changes only its store."""
 
     config = HostLocalConfig
     cni_args = ("IP",)
@@ -29,54 +29,54 @@ class HostLocal(Plugin[HostLocalConfig]):
         """Reserve one address of every range set."""
         conf = cni.config
         sets, requested = conf.sets, conf.requested(cni.args)
-        dns = _resolver(conf.ipam.resolv_conf)
-        choices = self._reserve(cni, sets, requested)
-        ips = tuple(IpConfig(choice.cidr, choice.gateway) for choice in choices)
+        dns = _read_resolv_conf(conf.ipam.resolv_conf)
+        ips = tuple(IpConfig(chosen.cidr, chosen.gateway) for chosen in self._reserve(cni, sets, requested))
         return Result(ips=ips, routes=conf.ipam.routes, dns=dns)
 
     def _reserve(
         self, cni: Attachment[HostLocalConfig], sets: Sequence[RangeSet], requested: Sequence[Address]
-    ) -> Sequence[Choice]:
-        holder = Holder(cni.container_id, cni.ifname)
+    ) -> Sequence[ChosenAddress]:
+        """Choose the addresses and record the reservations, under the lock of the store."""
+        owner = AttachmentId(cni.container_id, cni.ifname)
         with (
-            Store.ensure(cni.config.data_dir, cni.name) as store,
-            store.claim(holder) as claim,
+            AddressStore.ensure(cni.config.data_dir, cni.name) as store,
+            store.prepare_reservation(owner) as reservation,
             store.locked() as allocations,
         ):
-            held = [parse_ip(address) for address in allocations.held_by(holder)]
+            held = [parse_ip(address) for address in allocations.addresses_of(owner)]
             last_reserved = [allocations.last_reserved(i) for i in range(len(sets))]
-            demand = Demand(cni.container_id, requested, held)
+            request = AllocationRequest(cni.container_id, requested, held)
             try:
-                choices = allocate(sets, demand, taken=allocations, last_reserved=last_reserved)
+                chosen = allocate(sets, request, reserved=allocations, last_reserved=last_reserved)
             except ExhaustedError:
-                if not allocations.free_torn():
+                if not allocations.free_empty_files():
                     raise
-                choices = allocate(sets, demand, taken=allocations, last_reserved=last_reserved)
-            addresses = [str(choice.address) for choice in choices]
+                chosen = allocate(sets, request, reserved=allocations, last_reserved=last_reserved)
+            addresses = [str(one.address) for one in chosen]
             cni.journal.change(
                 f"reserve {', '.join(addresses)}",
-                lambda: allocations.reserve(choices, claim),
+                lambda: allocations.reserve(chosen, reservation),
                 lambda: _release(cni, only=addresses),
             )
-        return choices
+        return chosen
 
     def check(self, cni: Attachment[HostLocalConfig]) -> None:
-        """See that the addresses of the previous result are still reserved for this interface."""
-        sets, holder = cni.config.sets, Holder(cni.container_id, cni.ifname)
-        store = Store.find(cni.config.data_dir, cni.name)
+        """Raise CniError unless the addresses of prevResult are reserved for this interface."""
+        sets, owner = cni.config.sets, AttachmentId(cni.container_id, cni.ifname)
+        store = AddressStore.find(cni.config.data_dir, cni.name)
         if store is None:
             raise _not_found(cni)
         with store, store.locked() as allocations:
-            held = allocations.held_by(holder)
+            held = allocations.addresses_of(owner)
             if not held:
                 raise _not_found(cni)
             for ip in (ip.address.ip for ip in cni.prev_ips):
                 if any(ip in set_ for set_ in sets) and str(ip) not in held:
                     raise CniError(
                         f"{ip} of {cni.ifname} is not reserved for container {cni.container_id}",
-                        details=f"{ip} is held by {allocations.holder(str(ip))}"
+                        details=f"{ip} is reserved for {allocations.describe_owner(str(ip))}"
                         if str(ip) in allocations
-                        else f"nobody holds {ip}, it may be given to another container; delete and add this one",
+                        else f"{ip} is free and can be allocated to another container: delete and add this one",
                     )
 
     def delete(self, cni: Attachment[HostLocalConfig]) -> None:
@@ -84,36 +84,38 @@ class HostLocal(Plugin[HostLocalConfig]):
         cni.journal.attempt(f"free the addresses of {cni.container_id} {cni.ifname}", lambda: _release(cni))
 
     def status(self, cni: Network[HostLocalConfig]) -> None:
-        """Ready if the store can be written and every range set has a free address."""
+        """Raise CniError, code 50, if the store is not writable or a range set has no free address."""
         if not cni.config.has_ipam:
             return
         sets = cni.config.sets
         expect_writable(cni.config.data_dir, cni.name)
-        with Store.find(cni.config.data_dir, cni.name) or nullcontext() as store:
+        with AddressStore.find(cni.config.data_dir, cni.name) or nullcontext() as store:
             allocations = store.unlocked() if store else None
             for i, set_ in enumerate(sets):
-                if find_free(set_, taken=allocations or ()) is None and not (allocations and allocations.torn()):
+                if find_free(set_, reserved=allocations or ()) is None and not (
+                    allocations and allocations.empty_files()
+                ):
                     full = ExhaustedError(set_)
                     raise CniError(
                         f"range set {i} is full: {full.msg}", code=Code.PLUGIN_NOT_AVAILABLE, details=full.details
                     )
 
     def gc(self, cni: Network[HostLocalConfig]) -> None:
-        """Free the addresses that no valid attachment holds, and those that a crash left to nobody."""
-        valid = {Holder(owner.container_id, owner.ifname) for owner in cni.stale.valid}
+        """Free the addresses of stale attachments, and allocation files that a crash left empty."""
+        valid = {AttachmentId(owner.container_id, owner.ifname) for owner in cni.stale.valid}
         cni.journal.attempt(f"free the stale addresses of {cni.name}", lambda: _collect(cni, valid))
 
 
 def _release(cni: Attachment[HostLocalConfig], only: Collection[str] | None = None) -> None:
-    """Free what this interface holds, or of that `only` these addresses."""
-    if store := Store.find(cni.config.data_dir, cni.name):
+    """Free the addresses of this interface, or with `only`, those of them that it contains."""
+    if store := AddressStore.find(cni.config.data_dir, cni.name):
         with store, store.locked() as allocations:
-            released = allocations.release(Holder(cni.container_id, cni.ifname), only)
+            released = allocations.release(AttachmentId(cni.container_id, cni.ifname), only)
         log.debug("freed %s", ", ".join(released) or "nothing")
 
 
-def _collect(cni: Network[HostLocalConfig], valid: Collection[Holder]) -> None:
-    if store := Store.find(cni.config.data_dir, cni.name):
+def _collect(cni: Network[HostLocalConfig], valid: Collection[AttachmentId]) -> None:
+    if store := AddressStore.find(cni.config.data_dir, cni.name):
         with store, store.locked() as allocations:
             freed = allocations.collect(valid)
         log.info("GC of %s freed %s", cni.name, ", ".join(freed) or "nothing")
@@ -122,12 +124,12 @@ def _collect(cni: Network[HostLocalConfig], valid: Collection[Holder]) -> None:
 def _not_found(cni: Attachment[HostLocalConfig]) -> CniError:
     return CniError(
         f"host-local: Failed to find address added by container {cni.container_id}",
-        details=f"nothing in {cni.config.data_dir}/{cni.name} is held by its interface {cni.ifname}",
+        details=f"{cni.config.data_dir}/{cni.name} has no reservation for its interface {cni.ifname}",
     )
 
 
-def _resolver(path: str) -> Dns:
-    """What the file resolvConf says; nothing if it is not configured. Raises CniError."""
+def _read_resolv_conf(path: str) -> Dns:
+    """Return the DNS settings of the file; none if it is not configured. Raise CniError if it cannot be read."""
     if not path:
         return Dns()
     try:
@@ -136,5 +138,5 @@ def _resolver(path: str) -> Dns:
     except OSError as error:
         raise CniError(
             f"open {path}: {(error.strerror or '').lower()}",
-            details="resolvConf names a file in the form of resolv.conf",
+            details="set resolvConf to a readable file in the format of resolv.conf(5)",
         ) from None

@@ -1,6 +1,6 @@
-"""The addresses that a network may hand out: ranges, and sets of ranges that form one pool.
+"""Address ranges and range sets.
 
-A range is a piece of one subnet. A set is a pool of ranges of one address family; ADD takes one address of each set.
+A range is a part of one subnet. A range set is a pool of ranges of one family; ADD allocates one address per set.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from pycni.sdk import Address, Cidr, parse_cidr, parse_ip, to_cidr
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Addresses of one subnet from `start` to `end`, both included. The gateway is never handed out."""
+    """The addresses of one subnet from `start` to `end`, both included. The gateway is never allocated."""
 
     start: Address
     end: Address
@@ -21,10 +21,10 @@ class Range:
 
     @classmethod
     def parse(cls, subnet: str, start: str = "", end: str = "", gateway: str = "") -> Self:
-        """Read a range as a configuration writes it; what is empty gets its default. Raises ValueError.
+        """Parse a range of the configuration. Empty arguments have defaults. Raise ValueError.
 
-        The gateway may lie outside of the subnet. Network and broadcast address are handed out only when
-        `start` or `end` name them.
+        The gateway may be outside the subnet. Network and broadcast address are allocated only if `start` or `end`
+        is that address.
         """
         net = _parse_subnet(subnet)
         network, broadcast = net.network.network_address, net.network.broadcast_address
@@ -38,7 +38,7 @@ class Range:
         )
         if int(range_.start) > int(range_.end):
             raise ValueError(
-                f"RangeStart {range_.start} comes after rangeEnd {range_.end}: no address of network {net} is left"
+                f"RangeStart {range_.start} is after rangeEnd {range_.end}: the range in network {net} is empty"
             )
         return range_
 
@@ -50,40 +50,40 @@ class Range:
 
     @property
     def size(self) -> int:
-        """How many addresses can be handed out."""
+        """Return the number of addresses that can be allocated."""
         return int(self.end) - int(self.start) + 1 - (self.gateway in self)
 
     def overlaps(self, other: Self) -> bool:
-        """Whether an address is in both."""
+        """Return whether the ranges have an address in common."""
         return other.start in self or self.start in other
 
     def addresses(self, first: int | None = None, last: int | None = None) -> Iterator[Address]:
-        """What can be handed out, in order, from `first` to `last` (the whole range if they are not given)."""
+        """Return the addresses that can be allocated, in order, from `first` to `last`. Default: the whole range."""
         address_type, gateway = type(self.start), int(self.gateway)
         begin = int(self.start) if first is None else first
         end = int(self.end) if last is None else last
         return (address_type(number) for number in range(begin, end + 1) if number != gateway)
 
     def cidr(self, address: Address) -> Cidr:
-        """The address with the prefix length of the subnet, as a result has it."""
+        """Return the address with the prefix length of the subnet."""
         return to_cidr(address, self.prefix_length)
 
 
 @dataclass(frozen=True, slots=True)
 class RangeSet:
-    """One pool of addresses of one family, made of ranges that do not overlap."""
+    """A pool of addresses of one family, which consists of ranges that do not overlap."""
 
     ranges: tuple[Range, ...]
 
     def __post_init__(self) -> None:
         if not self.ranges:
-            raise ValueError("empty range set: give it at least one range with a subnet")
+            raise ValueError("empty range set: add a range with a subnet")
         if len({range_.start.version for range_ in self.ranges}) > 1:
-            raise ValueError("mixed address families: IPv4 and IPv6 ranges go into sets of their own")
+            raise ValueError("mixed address families: use separate sets for IPv4 and IPv6 ranges")
         for i, one in enumerate(self.ranges):
             for other in self.ranges[i + 1 :]:
                 if one.overlaps(other):
-                    raise ValueError(f"subnets {one} and {other} overlap: an address belongs to one range")
+                    raise ValueError(f"subnets {one} and {other} overlap: an address can belong to one range only")
 
     def __str__(self) -> str:
         return ",".join(map(str, self.ranges))
@@ -93,60 +93,60 @@ class RangeSet:
 
     @property
     def version(self) -> int:
-        """4 or 6."""
+        """Return the IP version, 4 or 6."""
         return self.ranges[0].start.version
 
     @property
     def size(self) -> int:
-        """How many addresses can be handed out."""
+        """Return the number of addresses that can be allocated."""
         return sum(range_.size for range_ in self.ranges)
 
     def find_range(self, address: Address) -> Range | None:
-        """The range that the address lies in."""
+        """Return the range that contains the address, or None."""
         return next((range_ for range_ in self.ranges if address in range_), None)
 
     def overlaps(self, other: Self) -> bool:
-        """Whether an address is in both."""
+        """Return whether the sets have an address in common."""
         return any(mine.overlaps(theirs) for mine in self.ranges for theirs in other.ranges)
 
     def candidates(self, after: Address | None = None) -> Iterator[tuple[Address, Range]]:
-        """Each address that can be handed out once, lazily, in turn: from the one behind `after` round to `after`.
+        """Yield each address that can be allocated: from the one after `after`, with wrap-around, to `after` itself.
 
-        Without `after`, or when it lies in no range of this set, from the start of the first range.
+        Without `after`, or if no range of the set contains it, begin with the first range.
         """
-        here = None if after is None else self.find_range(after)
-        if after is None or here is None:
+        current = None if after is None else self.find_range(after)
+        if after is None or current is None:
             for range_ in self.ranges:
                 yield from ((address, range_) for address in range_.addresses())
             return
-        i = self.ranges.index(here)
-        yield from ((address, here) for address in here.addresses(first=int(after) + 1))
+        i = self.ranges.index(current)
+        yield from ((address, current) for address in current.addresses(first=int(after) + 1))
         for range_ in (*self.ranges[i + 1 :], *self.ranges[:i]):
             yield from ((address, range_) for address in range_.addresses())
-        yield from ((address, here) for address in here.addresses(last=int(after)))
+        yield from ((address, current) for address in current.addresses(last=int(after)))
 
 
 def check_sets(sets: Sequence[RangeSet]) -> None:
-    """Raise ValueError unless there are sets and no address is in two of them."""
+    """Raise ValueError if there is no set, or if two sets have an address in common."""
     if not sets:
-        raise ValueError("no IP ranges specified: give ipam a subnet or ranges")
+        raise ValueError("no IP ranges specified: add a subnet or ranges to ipam")
     for i, one in enumerate(sets):
         for j, other in enumerate(sets[i + 1 :], i + 1):
             if one.overlaps(other):
                 raise ValueError(
-                    f"range set {i} overlaps with {j}: {one} and {other} share addresses; one set may hold both ranges"
+                    f"range set {i} overlaps with {j}: {one} and {other} share addresses; put both ranges into one set"
                 )
 
 
 def has_two_of_a_family(sets: Iterable[RangeSet]) -> bool:
-    """Whether ADD would answer two addresses of one family, which versions before 0.3.0 cannot say."""
+    """Return whether two sets have the same family, whose results versions before 0.3.0 cannot express."""
     versions = [set_.version for set_ in sets]
     return len(versions) != len(set(versions))
 
 
 def _parse_subnet(text: str) -> Cidr:
     if not text:
-        raise ValueError("a range without subnet")
+        raise ValueError("the range has no subnet")
     subnet = parse_cidr(text)
     if subnet.version == 4 and ":" in text:
         raise ValueError(f"IPNet IP and Mask version mismatch: write the subnet {text} as {subnet.network}")

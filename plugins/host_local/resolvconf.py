@@ -1,10 +1,10 @@
-"""resolv.conf, the file: what of it belongs into a result."""
+"""Parser of resolv.conf(5), for the `dns` of the result."""
 
 from pycni.sdk import Dns
 
 
 def parse(text: str) -> Dns:
-    """Read resolv.conf(5). Lists accumulate over lines, the last domain wins, what is unknown or broken is skipped."""
+    """Return the DNS settings. Lists accumulate over lines, the last domain wins, other lines are ignored."""
     nameservers: list[str] = []
     domain = ""
     search: list[str] = []

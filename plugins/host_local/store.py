@@ -1,7 +1,7 @@
-"""The directory of a network's allocations, which Go's host-local and this one may share at the same time.
+"""The store of a network's reservations: a directory that the Go plugin can use at the same time.
 
-`<dataDir>/<network>` holds, byte for byte as the Go plugin writes it, one file per taken address with its holder in it,
-`last_reserved_ip.N` for each range set, and `lock`. The files are the truth: what is called like an address is taken.
+`<dataDir>/<network>` has the Go plugin's format, byte for byte: one allocation file per reserved address, which names
+the attachment, `last_reserved_ip.N` for each range set, and `lock`. A file with the name of an address reserves it.
 """
 
 import fcntl
@@ -14,35 +14,35 @@ from typing import Self
 
 from pycni.sdk import CniError, Code, yield_turn
 
-from .allocations import Allocations
-from .claim import Claim
-from .holder import Holder
-from .owners import Owners
+from .allocations import AllocationFiles
+from .attachment_id import AttachmentId
+from .owner_index import OwnerIndex
+from .reservation import Reservation
 
-PATIENCE = 10.0  # seconds to wait for the lock
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.02  # seconds between two tries
-_queues: dict[tuple[int, int], threading.Lock] = {}  # of this process's threads, by device and inode of the lock
+LOCK_TIMEOUT = 10.0  # seconds
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.02  # seconds between two attempts to lock
+_thread_locks: dict[tuple[int, int], threading.Lock] = {}  # by device and inode of the lock file
 
 
-class Store:
-    """An open store, to be closed by `with`."""
+class AddressStore:
+    """An open store, which a `with` statement closes."""
 
     def __init__(self, data_dir: str, network: str) -> None:
-        """Open it. Raises FileNotFoundError if it is not there."""
+        """Open the store. Raise FileNotFoundError if it does not exist."""
         self.path = f"{data_dir}/{network}"
         self._owners_path = f"{data_dir}/.{network}.owners"
         self._directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
 
     @classmethod
     def find(cls, data_dir: str, network: str) -> Self | None:
-        """The store; None if nothing was ever allocated."""
+        """Return the opened store; None if it does not exist."""
         with _explained(f"{data_dir}/{network}"), suppress(FileNotFoundError, NotADirectoryError):
             return cls(data_dir, network)
         return None
 
     @classmethod
     def ensure(cls, data_dir: str, network: str) -> Self:
-        """The store, made with its parents if it is not there."""
+        """Return the opened store. Create it if it does not exist."""
         if store := cls.find(data_dir, network):
             return store
         with _explained(f"{data_dir}/{network}"):
@@ -55,65 +55,67 @@ class Store:
     def __exit__(self, *_: object) -> None:
         os.close(self._directory)
 
-    def claim(self, holder: Holder) -> Claim:
-        """What `Allocations.reserve` needs; make it before locking, so that nobody waits for it."""
+    def prepare_reservation(self, owner: AttachmentId) -> Reservation:
+        """Return the reservation for `AllocationFiles.reserve`. Call it before locking, to keep the lock short."""
         with _explained(self.path):
-            return Claim(self._directory, holder)
+            return Reservation(self._directory, owner)
 
     @contextmanager
-    def locked(self, patience: float = PATIENCE) -> Iterator[Allocations]:
-        """What is allocated, with nobody else at it. Raises CniError, code 11, after `patience` seconds of waiting."""
+    def locked(self, timeout: float = LOCK_TIMEOUT) -> Iterator[AllocationFiles]:
+        """Lock the store and yield its allocation files. Raise CniError, code 11, after `timeout` seconds."""
         with _explained(self.path):
             lock = os.open("lock", os.O_RDONLY | os.O_CREAT, 0o750, dir_fd=self._directory)
             try:
-                with self._taken(lock, patience):
+                with self._acquired(lock, timeout):
                     allocations = self.unlocked()
                     try:
                         yield allocations
                     finally:
-                        allocations.settle()
+                        allocations.finish()
             finally:
                 os.close(lock)
 
-    def unlocked(self) -> Allocations:
-        """What is allocated, to look at only: it may change meanwhile."""
-        return Allocations(self.path, self._directory, Owners(self._owners_path, self._directory))
+    def unlocked(self) -> AllocationFiles:
+        """Return the allocation files without the lock, for reading only. They may change at any time."""
+        return AllocationFiles(self.path, self._directory, OwnerIndex(self._owners_path, self._directory))
 
     @contextmanager
-    def _taken(self, lock: int, patience: float) -> Iterator[None]:
-        """Have the lock to ourselves: first among the threads of this process, who queue, then among processes."""
-        deadline, status = time.monotonic() + patience, os.fstat(lock)
-        queue = _queues.setdefault((status.st_dev, status.st_ino), threading.Lock())
-        if not (queue.acquire(blocking=False) or _queued(queue, patience)):
-            raise self._busy(lock, patience)
+    def _acquired(self, lock: int, timeout: float) -> Iterator[None]:
+        """Acquire the lock: first among the threads of this process, which wait in a queue, then among processes."""
+        deadline, status = time.monotonic() + timeout, os.fstat(lock)
+        thread_lock = _thread_locks.setdefault((status.st_dev, status.st_ino), threading.Lock())
+        if not (thread_lock.acquire(blocking=False) or _wait_for_thread(thread_lock, timeout)):
+            raise self._busy(lock, timeout)
         try:
-            if not _wait_for(lock, deadline):
-                raise self._busy(lock, patience)
+            if not _wait_for_process(lock, deadline):
+                raise self._busy(lock, timeout)
             try:
                 yield
             finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has it open too
+                fcntl.flock(
+                    lock, fcntl.LOCK_UN
+                )  # a forked child may have the descriptor open, so closing it does not unlock
         finally:
-            queue.release()
+            thread_lock.release()
 
-    def _busy(self, lock: int, patience: float) -> CniError:
+    def _busy(self, lock: int, timeout: float) -> CniError:
         return CniError(
-            f"host-local waited {patience:g} s for the lock of {self.path}, held by {_lock_holder(lock)}",
+            f"host-local waited {timeout:g} s for the lock of {self.path}, held by {_lock_holder(lock)}",
             code=Code.TRY_AGAIN_LATER,
-            details=f"try again; if that process is stuck, end it (the lock is {self.path}/lock)",
+            details=f"try again; if that process hangs, end it (the lock is {self.path}/lock)",
         )
 
 
 @contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Say of a failure of the filesystem which store it concerns."""
+    """Turn an OSError into a CniError that names the store."""
     try:
         yield
     except OSError as error:
         explained = CniError(
             f"host-local cannot use its store {path}: {error.strerror or error}",
             code=Code.IO_FAILURE,
-            details=f"{error.filename or path}: dataDir must be a directory on a filesystem that can be written",
+            details=f"{error.filename or path}: dataDir must be a directory on a writable filesystem",
         )
         for note in getattr(error, "__notes__", ()):
             explained.add_note(note)
@@ -121,7 +123,7 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def expect_writable(data_dir: str, network: str) -> None:
-    """Raise CniError, code 50, unless the store, or the directory in which it would be made, can be written."""
+    """Raise CniError, code 50, unless the store, or the directory in which ADD creates it, is writable."""
     path = f"{data_dir}/{network}"
     while not os.path.lexists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
@@ -129,17 +131,17 @@ def expect_writable(data_dir: str, network: str) -> None:
         raise CniError(
             f"host-local cannot write its store {data_dir}/{network}",
             code=Code.PLUGIN_NOT_AVAILABLE,
-            details=f"{path} is {'not writable' if os.path.isdir(path) else 'no directory'}",
+            details=f"{path} is {'not writable' if os.path.isdir(path) else 'not a directory'}",
         )
 
 
-def _queued(queue: threading.Lock, patience: float) -> bool:
+def _wait_for_thread(thread_lock: threading.Lock, timeout: float) -> bool:
     with yield_turn(briefly=True):
-        return queue.acquire(timeout=patience)
+        return thread_lock.acquire(timeout=timeout)
 
 
-def _wait_for(lock: int, deadline: float) -> bool:
-    """Take the lock; False if it is not to be had in time (flock() knows no deadline, hence the tries)."""
+def _wait_for_process(lock: int, deadline: float) -> bool:
+    """Lock the file. Return False after the deadline. It polls, because flock() has no timeout."""
     pause = _FIRST_PAUSE
     while True:
         try:
@@ -155,19 +157,19 @@ def _wait_for(lock: int, deadline: float) -> bool:
 
 
 def _lock_holder(lock: int) -> str:
-    """Who has locked a file, in words."""
+    """Return a description of the process that has locked the file."""
     status = os.fstat(lock)
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
         for line in locks:
-            # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:131 0 EOF; who waits has an arrow behind the number
+            # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:131 0 EOF; processes that wait have an arrow after the number
             kind, _, _, pid, locked_file = (line.split()[1:6] + [""] * 5)[:5]
             if kind == "FLOCK" and locked_file == file:
                 return f"process {pid} ({_command(pid)})"
-    return "a process that cannot be seen from here"
+    return "a process in another PID namespace"
 
 
 def _command(pid: str) -> str:
     with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
         return name.read().strip()
-    return "gone"
+    return "ended"

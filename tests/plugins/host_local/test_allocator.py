@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycni_plugins.host_local.allocator import Choice, Demand, allocate, find_free
+from pycni_plugins.host_local.allocator import AllocationRequest, ChosenAddress, allocate, find_free
 from pycni_plugins.host_local.ranges import Range, RangeSet
 
 from pycni.protocol.errors import CniError, Code
@@ -15,10 +15,10 @@ V4 = RangeSet((Range.parse("10.1.0.0/29"),))
 V6 = RangeSet((Range.parse("fd00:1::/64"),))
 
 
-class Taken(dict[str, str]):
+class Reserved(dict[str, str]):
     """Reserved addresses and their holders, in place of the store."""
 
-    def holder(self, address: str) -> str:
+    def describe_owner(self, address: str) -> str:
         return self[address]
 
 
@@ -29,16 +29,21 @@ def allocated(
     taken: Mapping[str, str] | None = None,
     last: tuple[str | None, ...] = (),
 ) -> list[str]:
-    demand = Demand("c1", [ip_address(text) for text in requested.split()], [ip_address(text) for text in held.split()])
+    request = AllocationRequest(
+        "c1", [ip_address(text) for text in requested.split()], [ip_address(text) for text in held.split()]
+    )
     last_reserved = [ip_address(text) if text else None for text in last] or [None] * len(sets)
-    choices = allocate(sets, demand, taken=Taken(taken or {}), last_reserved=last_reserved)
+    choices = allocate(sets, request, reserved=Reserved(taken or {}), last_reserved=last_reserved)
     return [str(choice.cidr) for choice in choices]
 
 
 def test_each_range_set_yields_one_address_with_prefix_and_gateway_of_its_range() -> None:
     v4 = RangeSet((Range.parse("10.1.0.0/30"), Range.parse("10.2.0.0/24", "10.2.0.9", "", "10.2.0.254")))
     choices = allocate(
-        (v4, V6), Demand("c1"), taken=Taken({"10.1.0.2": "c0"}), last_reserved=[None, ip_address("fd00:1::7")]
+        (v4, V6),
+        AllocationRequest("c1"),
+        reserved=Reserved({"10.1.0.2": "c0"}),
+        last_reserved=[None, ip_address("fd00:1::7")],
     )
     assert [(str(c.cidr), str(c.gateway), c.set_index) for c in choices] == [
         ("10.2.0.9/24", "10.2.0.254", 0),
@@ -73,7 +78,7 @@ def test_requested_address_in_use_is_refused_and_the_error_names_its_holder() ->
     assert error.msg == (
         "failed to allocate for range 0: requested IP address 10.1.0.3 is not available in range set 10.1.0.1-10.1.0.6"
     )
-    assert error.details == "it is held by container c7, interface eth0"
+    assert error.details == "it is reserved for container c7, interface eth0"
     assert error.code == Code.TRY_AGAIN_LATER
 
 
@@ -93,7 +98,7 @@ def test_error_for_an_exhausted_range_set_gives_its_size_and_a_remedy() -> None:
     assert error.msg == (
         "failed to allocate for range 0: no IP addresses available in range set: 10.1.0.4-10.1.0.5,10.2.0.2-10.2.0.3"
     )
-    assert error.details.startswith("all 4 are taken")
+    assert error.details.startswith("all 4 addresses are reserved")
     assert error.code == Code.TRY_AGAIN_LATER
 
 
@@ -101,17 +106,17 @@ def test_error_for_an_exhausted_range_set_gives_its_size_and_a_remedy() -> None:
 @given(st.lists(st.sampled_from(["add", "delete"]), max_size=60), st.data())
 def test_no_address_is_allocated_twice(events: list[str], data: st.DataObject) -> None:
     """Containers are added and deleted in any order. Allocation fails only when no address is free."""
-    taken, last, serial = Taken(), None, 0
+    taken, last, serial = Reserved(), None, 0
     for event in events:
         if event == "delete" and taken:
             del taken[data.draw(st.sampled_from(sorted(taken)))]
             continue
         serial += 1
         if len(taken) == V4.size:
-            assert find_free(V4, taken=taken, last_reserved=last) is None
+            assert find_free(V4, reserved=taken, last_reserved=last) is None
             continue
-        (choice,) = allocate([V4], Demand(f"c{serial}"), taken=taken, last_reserved=[last])
-        assert isinstance(choice, Choice)
+        (choice,) = allocate([V4], AllocationRequest(f"c{serial}"), reserved=taken, last_reserved=[last])
+        assert isinstance(choice, ChosenAddress)
         assert str(choice.address) not in taken
         assert choice.address in V4
         taken[str(choice.address)], last = f"c{serial}", choice.address

@@ -138,7 +138,7 @@ def test_error_for_a_requested_address_in_use_names_its_holder(host_local: Call)
     host_local("ADD", "c1", ipam=V4, cni_args="IP=10.1.0.9")
     error = error_of(host_local, "ADD", "c2", ipam=V4, cni_args="IP=10.1.0.9")
     assert error.msg.endswith("requested IP address 10.1.0.9 is not available in range set 10.1.0.1-10.1.0.254")
-    assert error.details == "it is held by container c1, interface eth0"
+    assert error.details == "it is reserved for container c1, interface eth0"
 
 
 def test_range_sets_are_ordered_runtime_config_then_single_range_then_ranges(host_local: Call, store: Path) -> None:
@@ -158,9 +158,9 @@ def test_keys_are_case_insensitive_and_null_means_absent(host_local: Call) -> No
 @pytest.mark.parametrize(
     ("ipam", "config", "msg"),
     [
-        ({}, {}, "no IP ranges specified: give ipam a subnet or ranges"),
-        ({"ranges": [[]]}, {}, "invalid range set 0: empty range set: give it at least one range with a subnet"),
-        ({"ranges": [[{}]]}, {}, "invalid range set 0: a range without subnet"),
+        ({}, {}, "no IP ranges specified: add a subnet or ranges to ipam"),
+        ({"ranges": [[]]}, {}, "invalid range set 0: empty range set: add a range with a subnet"),
+        ({"ranges": [[{}]]}, {}, "invalid range set 0: the range has no subnet"),
         (
             {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/31"}]]},
             {},
@@ -171,7 +171,7 @@ def test_keys_are_case_insensitive_and_null_means_absent(host_local: Call) -> No
             {},
             (
                 "range set 0 overlaps with 1: 10.1.0.1-10.1.0.254 and 10.1.0.1-10.1.0.126 share addresses;"
-                " one set may hold both ranges"
+                " put both ranges into one set"
             ),
         ),
         (
@@ -363,10 +363,10 @@ def test_check_fails_if_an_address_was_released_or_reserved_for_another_containe
     (store / "10.1.0.2").unlink()
     error = error_of(host_local, "CHECK", ipam=DUAL, prevResult=result)
     assert error.msg == "10.1.0.2 of eth0 is not reserved for container c1"
-    assert error.details.startswith("nobody holds 10.1.0.2")
+    assert error.details.startswith("10.1.0.2 is free")
     (store / "10.1.0.2").write_bytes(b"c2\r\neth0")
     assert error_of(host_local, "CHECK", ipam=DUAL, prevResult=result).details == (
-        "10.1.0.2 is held by container c2, interface eth0"
+        "10.1.0.2 is reserved for container c2, interface eth0"
     )
 
 
@@ -391,7 +391,7 @@ def test_status_fails_with_code_50_when_a_range_set_has_no_free_address(host_loc
 def test_status_fails_if_the_store_cannot_be_written(host_local: Call, data_dir: Path) -> None:
     data_dir.write_text("a file")
     error = error_of(host_local, "STATUS", ipam=V4)
-    assert (error.code, error.details) == (50, f"{data_dir} is no directory")
+    assert (error.code, error.details) == (50, f"{data_dir} is not a directory")
 
 
 def test_status_fails_with_an_invalid_configuration(host_local: Call) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pycni_plugins.host_local.ranges import Range
-from pycni_plugins.host_local.store import Store
+from pycni_plugins.host_local.store import AddressStore
 
 from pycni.protocol.errors import CniError
 from pycni.testing import wait_for
@@ -153,10 +153,10 @@ def test_each_plugin_waits_for_the_lock_of_the_other(host_local: Call, go_host_l
     waiting.start()
     wait_for(lambda: _is_locked(store / "lock"), "Go's plugin has the lock")
     with (
-        Store(str(store.parent), "mynet") as pycni_store,
+        AddressStore(str(store.parent), "mynet") as pycni_store,
         pytest.raises(CniError, match=r"held by process \d+ \(host-local\)"),
     ):
-        pycni_store.locked(patience=0).__enter__()
+        pycni_store.locked(timeout=0).__enter__()
     with open(store / "pipe", "w"):  # noqa: PTH123 - it reads from the pipe as soon as there is a writer
         (store / "pipe").unlink()  # once per range set
     waiting.join()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pycni_plugins.host_local.holder import Holder
-from pycni_plugins.host_local.store import Store
+from pycni_plugins.host_local.attachment_id import AttachmentId
+from pycni_plugins.host_local.store import AddressStore
 
 from pycni.protocol.errors import CniError
 
@@ -66,20 +66,20 @@ def in_a_process(work: Callable[[], None]) -> int:
 @pytest.mark.parametrize(
     ("content", "holder"),
     [
-        (b"c1\r\neth0", Holder("c1", "eth0")),
-        (b" c1\r\neth0\n", Holder("c1", "eth0")),
-        (b"c1", Holder("c1")),
-        (b"c1\n", Holder("c1")),
+        (b"c1\r\neth0", AttachmentId("c1", "eth0")),
+        (b" c1\r\neth0\n", AttachmentId("c1", "eth0")),
+        (b"c1", AttachmentId("c1")),
+        (b"c1\n", AttachmentId("c1")),
         (b"", None),
-        (b"c1\r\n", Holder("c1")),
-        (b"\r\neth0", Holder("eth0")),  # Go strips white space first
+        (b"c1\r\n", AttachmentId("c1")),
+        (b"\r\neth0", AttachmentId("eth0")),  # Go strips white space first
         (b"c1\neth0", None),
         (b"the printer", None),
         (b"\xff\xfe\r\neth0", None),
     ],
 )
-def test_holder_is_parsed_from_the_content_of_an_allocation_file(content: bytes, holder: Holder | None) -> None:
-    assert Holder.parse(content) == holder
+def test_holder_is_parsed_from_the_content_of_an_allocation_file(content: bytes, holder: AttachmentId | None) -> None:
+    assert AttachmentId.parse(content) == holder
 
 
 @pytest.mark.direct
@@ -129,15 +129,15 @@ def test_add_works_on_a_file_system_without_o_tmpfile(
 
 def test_lock_timeout_error_names_the_lock_and_the_process_that_holds_it(store: Path) -> None:
     store.mkdir(parents=True)
-    with open(store / "lock", "w") as lock, Store(str(store.parent), "mynet") as waiting:  # noqa: PTH123
+    with open(store / "lock", "w") as lock, AddressStore(str(store.parent), "mynet") as waiting:  # noqa: PTH123
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(CniError) as caught, waiting.locked(patience=0):
+        with pytest.raises(CniError) as caught, waiting.locked(timeout=0):
             pass
         assert caught.value.code == 11
         holder = f"process {os.getpid()} ({Path('/proc/self/comm').read_text().strip()})"
         assert caught.value.msg == f"host-local waited 0 s for the lock of {store}, held by {holder}"
         fcntl.flock(lock, fcntl.LOCK_UN)
-        with waiting.locked(patience=0):
+        with waiting.locked(timeout=0):
             pass
 
 
@@ -146,7 +146,7 @@ def test_threads_of_one_process_exclude_each_other(store: Path) -> None:
     inside: list[int] = []
 
     def visit(number: int) -> int:
-        with Store(str(store.parent), "mynet") as one, one.locked():
+        with AddressStore(str(store.parent), "mynet") as one, one.locked():
             inside.append(number)
             for _ in range(50):
                 os.sched_yield()  # gives the other threads a chance to enter
@@ -156,18 +156,22 @@ def test_threads_of_one_process_exclude_each_other(store: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(visit, range(40))) == {1}
-    with Store(str(store.parent), "mynet") as one, Store(str(store.parent), "mynet") as other, one.locked():
-        with pytest.raises(CniError, match=f"held by process {os.getpid()} ") as caught, other.locked(patience=0):
+    with (
+        AddressStore(str(store.parent), "mynet") as one,
+        AddressStore(str(store.parent), "mynet") as other,
+        one.locked(),
+    ):
+        with pytest.raises(CniError, match=f"held by process {os.getpid()} ") as caught, other.locked(timeout=0):
             pass
         assert caught.value.code == 11
 
 
 def test_lock_is_released_after_an_exception(store: Path) -> None:
     store.mkdir(parents=True)
-    with Store(str(store.parent), "mynet") as one, Store(str(store.parent), "mynet") as other:
+    with AddressStore(str(store.parent), "mynet") as one, AddressStore(str(store.parent), "mynet") as other:
         with pytest.raises(ZeroDivisionError), one.locked():
             _ = 1 / 0
-        with other.locked(patience=0):
+        with other.locked(timeout=0):
             pass
 
 
@@ -258,7 +262,9 @@ def test_address_is_unavailable_if_any_other_file_has_its_name(host_local: Call,
     assert host_local("ADD", "c1", ipam=V4)["ips"][0]["address"] == "10.1.0.7/16"
     with pytest.raises(CniError) as caught:
         host_local("ADD", "c2", ipam=V4, cni_args="IP=10.1.0.2")
-    assert caught.value.details == f"it is held by nobody that CNI knows; {store}/10.1.0.2 is foreign"
+    assert (
+        caught.value.details == f"it is reserved for an unknown owner: {store}/10.1.0.2 was not written by a CNI plugin"
+    )
 
 
 @pytest.mark.parametrize("note", ["", "bogus", "10.9.0.1", "fd00::1"])

@@ -1,4 +1,4 @@
-"""Who holds an address: an attachment, as allocation files name it."""
+"""The identity of an attachment, as allocation files record it."""
 
 import os
 import re
@@ -10,15 +10,15 @@ _CONTAINER_ID = re.compile(rb"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """A container and one interface of it; plugins before 0.8 wrote the container alone (`ifname` is empty)."""
+class AttachmentId:
+    """A container id and an interface name, which is empty in files of host-local before 0.8."""
 
     container_id: str
     ifname: str = ""
 
     @classmethod
     def parse(cls, content: bytes) -> Self | None:
-        """The holder that an allocation file names; None for what no plugin wrote."""
+        """Return the attachment that an allocation file names; None if a CNI plugin cannot have written the file."""
         container_id, separator, ifname = content.strip().partition(_SEPARATOR)
         if not _CONTAINER_ID.fullmatch(container_id) or bool(separator) is not bool(ifname):
             return None
@@ -26,14 +26,14 @@ class Holder:
 
     @property
     def content(self) -> bytes:
-        """What an allocation file says, byte for byte as the Go plugin writes it."""
+        """Return the content of the allocation file, byte for byte as the Go plugin writes it."""
         if not self.ifname:
             return self.container_id.encode("ascii")
         return self.container_id.encode("ascii") + _SEPARATOR + os.fsencode(self.ifname)
 
     @property
     def legacy(self) -> Self:
-        """The same container as plugins before 0.8 wrote it."""
+        """Return the id without an interface, as host-local before 0.8 recorded it."""
         return type(self)(self.container_id)
 
     def __str__(self) -> str:

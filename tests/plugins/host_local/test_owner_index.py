@@ -7,13 +7,13 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from pycni_plugins.host_local.allocator import Choice
-from pycni_plugins.host_local.holder import Holder
+from pycni_plugins.host_local.allocator import ChosenAddress
+from pycni_plugins.host_local.attachment_id import AttachmentId
 from pycni_plugins.host_local.ranges import Range, RangeSet
-from pycni_plugins.host_local.store import Store
+from pycni_plugins.host_local.store import AddressStore
 
 SET = RangeSet((Range.parse("10.1.0.0/28"),))
-HOLDERS = st.builds(Holder, st.sampled_from(["c1", "c2"]), st.sampled_from(["eth0", "net1", ""]))
+HOLDERS = st.builds(AttachmentId, st.sampled_from(["c1", "c2"]), st.sampled_from(["eth0", "net1", ""]))
 ADDRESSES = st.sampled_from([address for address, _ in SET.candidates()])
 
 
@@ -23,7 +23,7 @@ class SharedStore(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
-        self.store = Store.ensure(self.directory.name, "mynet")
+        self.store = AddressStore.ensure(self.directory.name, "mynet")
         self.path = Path(self.store.path)
 
     def teardown(self) -> None:
@@ -31,35 +31,35 @@ class SharedStore(RuleBasedStateMachine):
         self.directory.cleanup()
 
     @rule(holder=HOLDERS.filter(lambda holder: bool(holder.ifname)), address=ADDRESSES)
-    def pycni_reserves(self, holder: Holder, address: object) -> None:
-        with self.store.claim(holder) as claim, self.store.locked() as allocations:
+    def pycni_reserves(self, holder: AttachmentId, address: object) -> None:
+        with self.store.prepare_reservation(holder) as reservation, self.store.locked() as allocations:
             taken = (self.path / str(address)).exists()
             assert (str(address) in allocations) == taken
             if taken:
                 with pytest.raises(FileExistsError):
-                    allocations.reserve([Choice(0, address, SET.ranges[0])], claim)
+                    allocations.reserve([ChosenAddress(0, address, SET.ranges[0])], reservation)
             else:
-                allocations.reserve([Choice(0, address, SET.ranges[0])], claim)
+                allocations.reserve([ChosenAddress(0, address, SET.ranges[0])], reservation)
 
     @rule(holder=HOLDERS)
-    def pycni_releases(self, holder: Holder) -> None:
+    def pycni_releases(self, holder: AttachmentId) -> None:
         expected = self.addresses_in_files(holder) or self.addresses_in_files(holder.legacy)
         with self.store.locked() as allocations:
             assert set(allocations.release(holder)) == expected
 
     @rule(holder=HOLDERS, only=ADDRESSES)
-    def pycni_releases_one_address(self, holder: Holder, only: object) -> None:
+    def pycni_releases_one_address(self, holder: AttachmentId, only: object) -> None:
         with self.store.locked() as allocations:
             allocations.release(holder, only=[str(only)])
 
     @rule(valid=st.frozensets(HOLDERS))
-    def pycni_collects_garbage(self, valid: frozenset[Holder]) -> None:
+    def pycni_collects_garbage(self, valid: frozenset[AttachmentId]) -> None:
         with self.store.locked() as allocations:
             allocations.collect(valid)
         assert {holder for holder in self.holders_in_files() if holder.ifname} <= valid
 
     @rule(holder=HOLDERS, address=ADDRESSES)
-    def another_program_writes(self, holder: Holder, address: object) -> None:
+    def another_program_writes(self, holder: AttachmentId, address: object) -> None:
         if not (self.path / str(address)).exists():
             (self.path / str(address)).write_bytes(holder.content)
 
@@ -69,17 +69,17 @@ class SharedStore(RuleBasedStateMachine):
 
     @invariant()
     def cached_owners_match_the_store(self) -> None:
-        for holder in (Holder(id_, ifname) for id_ in ("c1", "c2") for ifname in ("eth0", "net1")):
+        for holder in (AttachmentId(id_, ifname) for id_ in ("c1", "c2") for ifname in ("eth0", "net1")):
             with self.store.locked() as allocations:
-                assert set(allocations.held_by(holder)) == self.addresses_in_files(holder) | self.addresses_in_files(
-                    holder.legacy
-                )
+                assert set(allocations.addresses_of(holder)) == self.addresses_in_files(
+                    holder
+                ) | self.addresses_in_files(holder.legacy)
 
-    def addresses_in_files(self, holder: Holder) -> set[str]:
+    def addresses_in_files(self, holder: AttachmentId) -> set[str]:
         return {file.name for file in self.path.glob("10.*") if file.read_bytes() == holder.content}
 
-    def holders_in_files(self) -> set[Holder]:
-        holders = (Holder.parse(file.read_bytes()) for file in self.path.glob("10.*"))
+    def holders_in_files(self) -> set[AttachmentId]:
+        holders = (AttachmentId.parse(file.read_bytes()) for file in self.path.glob("10.*"))
         return {holder for holder in holders if holder}
 
 
