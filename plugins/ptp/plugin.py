@@ -28,7 +28,7 @@ class Ptp(Plugin[PtpConfig]):
     def add(self, cni: Attachment[PtpConfig]) -> Result:
         """Create the veth pair, with addresses and routes at both ends."""
         conf, host, container = cni.config, cni.host, cni.container
-        container.links.expect_absent(cni.ifname)  # before IPAM reserves addresses in vain
+        container.links.expect_absent(cni.ifname)  # before IPAM reserves addresses
         lease = addressing.complete(cni.ipam.add())
         host.sysctls.ensure_forwarding(lease.cidrs)
         port, eth = host.links.create_veth(

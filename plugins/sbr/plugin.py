@@ -146,5 +146,5 @@ def _belongs_to(route: SourceRoute, subnets: Sequence[Subnet]) -> bool:
 
 
 def _on_link_first(routes: Sequence[SourceRoute]) -> list[SourceRoute]:
-    """Return the routes without a gateway first: the kernel accepts a gateway only if a route leads to it."""
+    """Return the routes without a gateway first: the kernel accepts a gateway only if a route to it exists."""
     return sorted(routes, key=lambda route: route.gw is not None)
