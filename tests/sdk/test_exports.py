@@ -16,6 +16,10 @@ import pytest
 import pycni.sdk
 import pycni.testing
 
+WITH_EXAMPLE = [
+    *("Attachment", "CniError", "Delegate", "Dns", "Interface", "IpConfig", "Lease", "Link", "LinkPlugin"),
+    *("MasterLinkPlugin", "Model", "NetConf", "Network", "Plugin", "Result", "Route", "StateFile"),
+]
 EXPORTS = [(module, name) for module in (pycni.sdk, pycni.testing) for name in module.__all__]
 CLASSES = [getattr(module, name) for module, name in EXPORTS if inspect.isclass(getattr(module, name))]
 
@@ -80,6 +84,11 @@ def test_every_exported_name_is_documented(module: ModuleType, name: str) -> Non
         assert documented
         assert not documented.startswith(f"{name}("), "made by dataclass or NamedTuple"
     assert re.search(rf"(?<!\.)\b{name}\b", module.__doc__ or ""), "missing in the docstring of the module"
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLE)
+def test_the_main_classes_have_an_example(name: str) -> None:
+    assert "\n    " in (inspect.getdoc(getattr(pycni.sdk, name)) or ""), "an indented block"
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
