@@ -25,8 +25,9 @@ Document = dict[str, Any]
 class Interface:
     """A network interface in a result.
 
-    Interface("eth0", mac="02:00:00:00:00:01", mtu=1500, sandbox=cni.request.netns)
-    Interface("br0", mac="02:00:00:00:00:02")  # on the host
+    Example:
+        Interface("eth0", mac="02:00:00:00:00:01", mtu=1500, sandbox=cni.request.netns)
+        Interface("br0", mac="02:00:00:00:00:02")  # on the host
     """
 
     name: str
@@ -61,7 +62,8 @@ class Interface:
 class IpConfig:
     """An IP address in a result.
 
-    IpConfig(ip_interface("10.1.0.2/24"), gateway=ip_address("10.1.0.1"), interface=0)
+    Example:
+        IpConfig(ip_interface("10.1.0.2/24"), gateway=ip_address("10.1.0.1"), interface=0)
     """
 
     address: Cidr  # with its prefix length; host bits are kept
@@ -158,7 +160,8 @@ class Route:
 class Dns:
     """Resolver settings, as in resolv.conf. A Dns object is false if all members are empty.
 
-    Dns(nameservers=("10.1.0.53",), search=("example.org",), options=("ndots:2",))
+    Example:
+        Dns(nameservers=("10.1.0.53",), search=("example.org",), options=("ndots:2",))
     """
 
     nameservers: tuple[str, ...] = ()  # addresses, in order of priority

@@ -11,8 +11,9 @@ from pycni.protocol.errors import CniError, Code
 class StateFile:
     """The file at `path`. `what` names it in error messages.
 
-    backup = StateFile(Path("/run/cni/tuning") / f"{cni.container_id}.json", "the backup")
-    backup.write(json.dumps(values))
+    Example:
+        backup = StateFile(Path("/run/cni/tuning") / f"{cni.container_id}.json", "the backup")
+        backup.write(json.dumps(values))
     """
 
     def __init__(self, path: Path, what: str) -> None:

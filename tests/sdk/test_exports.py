@@ -88,7 +88,7 @@ def test_every_exported_name_is_documented(module: ModuleType, name: str) -> Non
 
 @pytest.mark.parametrize("name", WITH_EXAMPLE)
 def test_the_main_classes_have_an_example(name: str) -> None:
-    assert "\n    " in (inspect.getdoc(getattr(pycni.sdk, name)) or ""), "an indented block"
+    assert "\n    " in (inspect.getdoc(getattr(pycni.sdk, name)) or ""), "no indented block"
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

@@ -81,9 +81,10 @@ def _answer(link: "Link", outcome: list[Any] | NetlinkError) -> Any:
 class Link:
     """A link in a namespace, with its state as it was last read.
 
-    eth = cni.container.link(cni.ifname)
-    eth.set(mtu=1400, up=True)
-    eth.expect(mtu=1400, up=True)
+    Example:
+        eth = cni.container.link(cni.ifname)
+        eth.set(mtu=1400, up=True)
+        eth.expect(mtu=1400, up=True)
     """
 
     __slots__ = ("netns", "state")
