@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pycni.kernel.link.links import Links
 from pycni.protocol.errors import CniError
 from pycni.testing import wait_for
 from pycni.testing.topology import Netns
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("pycni", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pycni")
 
 _TRIED = "inputs tried"
 ACME = Path(__file__).with_name("third_party") / "acme_mtu"
@@ -202,8 +207,8 @@ def executables(tmp_path_factory: pytest.TempPathFactory) -> Executables:
             pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
         for script in scripts:
             _let_it_write_its_name_down(script, directory.with_name("oneshot.log"))
-        settings = [f"{name}={value}" for name, value in (env | {"PYTHONSAFEPATH": "1"}).items()]
-        serve = ["env", *settings, sys.executable, "-m", "pycni", "serve", "--socket", str(place)]
+        variables = [f"{name}={value}" for name, value in (env | {"PYTHONSAFEPATH": "1"}).items()]
+        serve = ["env", *variables, sys.executable, "-P", "-m", "pycni", "serve", "--socket", str(place)]
         if socket is not None:
             directory.with_name("serve").write_text(shlex.join(serve))
             yield directory
@@ -281,6 +286,6 @@ def iptables(request: pytest.FixtureRequest, use_iptables: Callable[[str], None]
 
 
 def _pycni(*arguments: str | Path, **env: str) -> None:
-    command = [sys.executable, "-m", "pycni", *arguments]
+    command = [sys.executable, "-P", "-m", "pycni", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ run_pods() { "$PYTHON" "$HERE/lib/kubelet.py" /run/containerd.sock "$STAGE" brid
 is_installed() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,bandwidth,host-local,loopback} /opt/pycni/*/node.py; }
 # Let one-shot executables, which launchers run when there is no server, log their calls.
 log_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*/*/*; }
-server() { pgrep -of '^/opt/pycni/[0-9a-f]*/bin/python3 -m pycni serve'; }
+server() { pgrep -of '^/opt/pycni/[0-9a-f]*/bin/python3 (-P )?-m pycni serve'; }
 # logged_in_order NAMES: the container logged that these were installed, started, stopped or removed, in this order.
 logged_in_order() {
   sed -nE 's/.* (installed|removed) (\S+)$/\2/p; s/.* server (is ready|stopped)$/server/p' "$STAGE/main.log" | xargs -n1 basename |
