@@ -26,14 +26,14 @@ _MODULES = {
     "pycni.kernel.netlink.tc_messages",
     *(f"{_LINK}.{name}" for name in ("address_change", "addresses", "bridges", "creation", "link_moves", "rate_limit")),
     *(f"{_LINK}.{name}" for name in ("routes", "rules", "shaping", "taps", "vrfs")),
-    *(f"{_FIREWALL}.{name}" for name in ("conntrack", "forward", "hostports", "isolation", "masquerade", "settings")),
+    *(f"{_FIREWALL}.{name}" for name in ("conntrack", "forward_rules", "host_ports", "isolation", "masquerade")),
+    f"{_FIREWALL}.spoof_check",
     *(f"{_FIREWALL}.firewalld.{name}" for name in ("dbus", "zones")),
-    *(
-        f"{_FIREWALL}.iptables.{name}"
-        for name in ("forward", "hostports", "isolation", "masquerade", "restore", "translations")
-    ),
-    *(f"{_FIREWALL}.nftables.{name}" for name in ("address_owners", "forward", "hostports", "isolation", "masquerade")),
-    *(f"{_FIREWALL}.nftables.{name}" for name in ("go_hostports", "go_spoof_check", "port_isolation", "spoof_check")),
+    *(f"{_FIREWALL}.iptables.{name}" for name in ("dnat_chain", "forward_rules", "host_ports", "isolation")),
+    *(f"{_FIREWALL}.iptables.{name}" for name in ("masquerade", "restore", "translations")),
+    *(f"{_FIREWALL}.nftables.{name}" for name in ("address_owners", "forward_rules", "isolation", "masquerade")),
+    *(f"{_FIREWALL}.nftables.{name}" for name in ("go_host_ports", "go_spoof_check", "port_isolation", "spoof_check")),
+    f"{_FIREWALL}.nftables.host_ports.backend",
 }
 _STANDARD_LIBRARY = ("copy", "ctypes", "inspect", "shlex")  # dataclasses imports two of them
 _METADATA = "importlib.metadata"

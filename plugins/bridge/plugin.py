@@ -122,7 +122,7 @@ class Bridge(Plugin[BridgeConfig]):
         if conf.filters_vlans:
             port.set_port_vlans(untagged=conf.vlan or 1, tagged=conf.trunk, keep_default=conf.preserve_default_vlan)
         if conf.mac_spoof_check:
-            host.create_spoof_check(port, eth.mac, cni.owner)
+            host.firewall.spoof_check.create(port, eth.mac, cni.owner)
         lease = conf.complete(cni.ipam.add())  # after the veth pair: the DHCP client sends over it
         interfaces, gateway_link = [bridge, port, eth], None
         if lease.ips and conf.acts_as_gateway:
@@ -130,7 +130,7 @@ class Bridge(Plugin[BridgeConfig]):
             interfaces += [gateway_link] if conf.vlan else []
             self._ensure_gateway(cni, gateway_link, lease)
         if lease.ips and conf.ip_masq:
-            host.create_masquerade(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
+            host.firewall.masquerade.create(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
         if not conf.disable_container_interface:
             container.addresses.configure(eth, lease.cidrs, lease.resolved_routes(), dad=conf.enable_dad)
             # The bridge drops frames until the port is in state forwarding.
@@ -172,26 +172,26 @@ class Bridge(Plugin[BridgeConfig]):
         if conf.filters_vlans:
             port.expect_port_vlans({conf.vlan or 1, *conf.trunk})
         if conf.mac_spoof_check:
-            host.expect_spoof_check(port, eth.mac, cni.owner)
+            host.firewall.spoof_check.expect(port, eth.mac, cni.owner)
         if conf.acts_as_gateway:
             gateway_link = host.link(f"{bridge}.{conf.vlan}") if conf.vlan else bridge
             for gateway in Lease(tuple(cni.prev_ips)).gateways:
                 host.addresses.expect(gateway_link, gateway)
         if conf.ip_masq and cni.prev_ips:
             cidrs = [ip.address for ip in cni.prev_ips]
-            host.expect_masquerade(cidrs, cni.owner, backend=conf.ip_masq_backend)
+            host.firewall.masquerade.expect(cidrs, cni.owner, backend=conf.ip_masq_backend)
 
     def delete(self, cni: Attachment[BridgeConfig]) -> None:
         """Remove the veth pair, spoof check, masquerading and addresses. The bridge is shared and stays."""
         cni.delete_veth()
-        cni.host.delete_spoof_check(cni.owner)
+        cni.host.firewall.spoof_check.delete(cni.owner)
         cni.delete_masquerade()
         cni.ipam.delete()
 
     def status(self, cni: Network[BridgeConfig]) -> None:
         """Raise CniError if IPAM, or a firewall backend that the options need, is not available."""
         if cni.config.ip_masq:
-            cni.host.expect_masquerading(cni.config.ip_masq_backend)
+            cni.host.firewall.probe(cni.config.ip_masq_backend)
         if cni.config.mac_spoof_check:
-            cni.host.expect_firewall()
+            cni.host.firewall.spoof_check.probe()
         cni.ipam.status()

@@ -7,8 +7,18 @@ c    ── br1 ──┘  br0 ✗ br1 (same-bridge, isolated) · a ✗ b (isola
 
 import re
 
-from pycni.sdk import Address, Attachment, BridgeIsolation, CniError, NetConf, Network, Plugin, Result, field_validator
-from pycni.sdk import Firewall as Backend
+from pycni.sdk import (
+    Address,
+    Attachment,
+    BridgeIsolation,
+    CniError,
+    FirewallSettings,
+    NetConf,
+    Network,
+    Plugin,
+    Result,
+    field_validator,
+)
 
 _POLICIES = ("", "open", "same-bridge", "isolated")
 _CHAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,27}")  # valid in both iptables and nftables
@@ -52,10 +62,10 @@ class FirewallConfig(NetConf):
         return policy
 
     @property
-    def firewall(self) -> Backend:
+    def settings(self) -> FirewallSettings:
         """Return the backend, the administrator's chain and the firewalld zone, with their defaults."""
-        default = Backend()
-        return Backend(
+        default = FirewallSettings()
+        return FirewallSettings(
             self.backend,
             self.iptables_admin_chain_name or default.admin_chain,
             self.firewalld_zone or default.zone,
@@ -94,33 +104,33 @@ class Firewall(Plugin[FirewallConfig]):
         """Accept forwarded packets from and to the addresses of prevResult, and apply the ingress policy."""
         conf, result = cni.config, _prev_result(cni)
         isolation = conf.isolation(result) if conf.isolates else None  # raises before any change
-        cni.host.create_forward_rules(_addresses(result), cni.owner, conf.firewall)
+        cni.host.firewall.forward_rules.create(_addresses(result), cni.owner, conf.settings)
         if isolation:
-            cni.host.create_isolation(isolation, cni.owner, conf.firewall)
+            cni.host.firewall.isolation.create(isolation, cni.owner, conf.settings)
         return result
 
     def check(self, cni: Attachment[FirewallConfig]) -> None:
         """Raise CniError unless the forward rules of every address and the isolation exist."""
         conf, result = cni.config, _prev_result(cni)
-        cni.host.expect_forward_rules(_addresses(result), cni.owner, conf.firewall)
+        cni.host.firewall.forward_rules.expect(_addresses(result), cni.owner, conf.settings)
         if conf.isolates:
-            cni.host.expect_isolation(conf.isolation(result), cni.owner, conf.firewall)
+            cni.host.firewall.isolation.expect(conf.isolation(result), cni.owner, conf.settings)
 
     def delete(self, cni: Attachment[FirewallConfig]) -> None:
         """Remove the forward rules of the attachment, and the isolation if no other attachment needs it."""
         result = cni.prev_result
-        cni.host.delete_forward_rules(cni.owner, cni.config.firewall, _addresses(result) if result else None)
-        cni.host.delete_isolation(cni.owner, _find_isolation(cni.config, result))
+        cni.host.firewall.forward_rules.delete(cni.owner, cni.config.settings, _addresses(result) if result else None)
+        cni.host.firewall.isolation.delete(cni.owner, _find_isolation(cni.config, result))
 
     def status(self, cni: Network[FirewallConfig]) -> None:
         """Raise CniError if the firewall backend does not work."""
-        cni.config.firewall.probe(cni.host)
+        cni.host.firewall.forward_rules.probe(cni.config.settings)
 
     def gc(self, cni: Network[FirewallConfig]) -> None:
         """Remove the forward rules and isolation of stale attachments, in all backends."""
-        cni.host.delete_forward_rules(cni.stale, cni.config.firewall)
-        cni.host.delete_unregistered_forward_rules(cni.unused_addresses)
-        cni.host.delete_isolation(cni.stale)
+        cni.host.firewall.forward_rules.delete(cni.stale, cni.config.settings)
+        cni.host.firewall.forward_rules.delete_unowned(cni.unused_addresses)
+        cni.host.firewall.isolation.delete(cni.stale)
 
 
 def _prev_result(cni: Attachment[FirewallConfig]) -> Result:

@@ -138,24 +138,24 @@ class Portmap(Plugin[PortmapConfig]):
                 details="put portmap into a list, after a plugin that creates an interface, such as bridge",
             )
         if ports := cni.config.host_ports(cni):
-            cni.host.create_host_ports(ports, cni.owner, backend=cni.config.chosen_backend)
+            cni.host.firewall.host_ports.create(ports, cni.owner, backend=cni.config.chosen_backend)
         return cni.prev_result
 
     def check(self, cni: Attachment[PortmapConfig]) -> None:
         """Raise CniError unless every port is mapped to the container."""
         cni.required_prev_result  # noqa: B018 - raises ConfigError if there is none
         if ports := cni.config.host_ports(cni):
-            cni.host.expect_host_ports(ports, cni.owner, backend=cni.config.chosen_backend)
+            cni.host.firewall.host_ports.expect(ports, cni.owner, backend=cni.config.chosen_backend)
 
     def delete(self, cni: Attachment[PortmapConfig]) -> None:
         """Remove all mappings of the attachment, with both backends, whatever the configuration is now."""
-        cni.host.delete_host_ports(cni.owner, cni.config.host_ports(cni))
+        cni.host.firewall.host_ports.delete(cni.owner, cni.config.host_ports(cni))
 
     def status(self, cni: Network[PortmapConfig]) -> None:
         """Raise CniError if the firewall backend does not work."""
-        cni.host.expect_publishing(cni.config.chosen_backend)
+        cni.host.firewall.probe(cni.config.chosen_backend)
 
     def gc(self, cni: Network[PortmapConfig]) -> None:
         """Remove the mappings of stale attachments."""
-        cni.host.delete_host_ports(cni.stale)
-        cni.host.delete_unregistered_host_ports(cni.unused_addresses)
+        cni.host.firewall.host_ports.delete(cni.stale)
+        cni.host.firewall.host_ports.delete_unowned(cni.unused_addresses)

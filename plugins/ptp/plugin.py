@@ -36,7 +36,7 @@ class Ptp(Plugin[PtpConfig]):
         )
         host.addresses.configure_gateway(port, addressing.gateways(lease), addressing.routes_to_container(lease))
         if conf.ip_masq:
-            host.create_masquerade(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
+            host.firewall.masquerade.create(lease.cidrs, cni.owner, backend=conf.ip_masq_backend)
         container.addresses.configure(eth, lease.cidrs, addressing.routes_to_host(lease), on_link=False)
         host.addresses.wait_until_reachable(port, addressing.gateways(lease))
         container.addresses.wait_until_reachable(eth, lease.cidrs)
@@ -60,7 +60,7 @@ class Ptp(Plugin[PtpConfig]):
         for route in addressing.routes_to_container(lease):
             host.routes.expect(port, route)
         if cni.config.ip_masq:
-            host.expect_masquerade(lease.cidrs, cni.owner, backend=cni.config.ip_masq_backend)
+            host.firewall.masquerade.expect(lease.cidrs, cni.owner, backend=cni.config.ip_masq_backend)
 
     def delete(self, cni: Attachment[PtpConfig]) -> None:
         """Remove the veth pair, and with it the host's addresses and routes; then masquerading and the reservations."""
@@ -71,5 +71,5 @@ class Ptp(Plugin[PtpConfig]):
     def status(self, cni: Network[PtpConfig]) -> None:
         """Raise CniError if IPAM, or the firewall backend for `ipMasq`, is not available."""
         if cni.config.ip_masq:
-            cni.host.expect_masquerading(cni.config.ip_masq_backend)
+            cni.host.firewall.probe(cni.config.ip_masq_backend)
         cni.ipam.status()

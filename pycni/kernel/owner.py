@@ -13,8 +13,8 @@ try:
 except ImportError:
     from hashlib import sha512
 
-# Of addresses in rules without a label, tells those that nobody has any more.
-Abandoned = Callable[[Iterable[Address]], list[Address]]
+# Returns those of the addresses that no attachment uses any more.
+SelectUnused = Callable[[Iterable[Address]], list[Address]]
 
 _LABEL = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16},")
 _HOLDER = re.compile(r"net: (?P<network>.*), if: (?P<ifname>\S+), id: (?P<id>.*)")

@@ -68,7 +68,8 @@ The network
     LinkSettings        settings of a link by name, a dict (see Link.set)
     Owner               the attachment that created something, as an ownership label
     Stale               the ownership labels that GC may remove
-    BridgeIsolation, Device, Firewall, HostPorts, PortMapping, RateLimit, RouteChange, SavedLink, SourceRoute, Tap
+    BridgeIsolation, Device, FirewallSettings, HostPorts, PortMapping, RateLimit, RouteChange, SavedLink,
+    SourceRoute, Tap
                         arguments and results of the methods of Namespace and Link
     Datagram, DatagramSocket, probing
                         packet sockets and ARP probes
@@ -87,10 +88,10 @@ from typing import TYPE_CHECKING
 
 # Type checkers read these imports. `X as X` marks X as part of the public API.
 if TYPE_CHECKING:
-    from pycni.kernel.firewall.isolation import BridgeIsolation as BridgeIsolation
     from pycni.kernel.firewall.port_mappings import HostPorts as HostPorts
     from pycni.kernel.firewall.port_mappings import PortMapping as PortMapping
-    from pycni.kernel.firewall.settings import Firewall as Firewall
+    from pycni.kernel.firewall.settings import BridgeIsolation as BridgeIsolation
+    from pycni.kernel.firewall.settings import FirewallSettings as FirewallSettings
     from pycni.kernel.journal import Journal as Journal
     from pycni.kernel.link.address_change import RouteChange as RouteChange
     from pycni.kernel.link.arp import probing as probing
@@ -157,9 +158,8 @@ if TYPE_CHECKING:
 # At run time a module is imported when one of its names is first used: IPAM plugins need no netlink, and a runtime that
 # only starts executables needs no pydantic. A test compares this table with the imports above.
 _MODULES = {
-    "pycni.kernel.firewall.isolation": ["BridgeIsolation"],
     "pycni.kernel.firewall.port_mappings": ["HostPorts", "PortMapping"],
-    "pycni.kernel.firewall.settings": ["Firewall"],
+    "pycni.kernel.firewall.settings": ["BridgeIsolation", "FirewallSettings"],
     "pycni.kernel.journal": ["Journal"],
     "pycni.kernel.link.arp": ["probing"],
     "pycni.kernel.link.datagrams": ["Datagram", "DatagramSocket"],

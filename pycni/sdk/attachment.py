@@ -309,7 +309,7 @@ class Attachment(Network[C]):
         """
         known = [ip.address for ip in self.prev_ips]
         kept = [] if known else self.container.addresses.all()
-        self.host.delete_masquerade(self.owner, known or None, kept=kept)
+        self.host.firewall.masquerade.delete(self.owner, known or None, kept=kept)
 
     def find_owned_link(self) -> "Link | None":
         """Return the container's interface, for DEL; None if it is gone or its peer has a label of another owner."""

@@ -33,7 +33,7 @@ def udp_flows(host: Host) -> set[tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("flows_are_few", [True, False], ids=["few flows", "many flows"])
+@pytest.mark.parametrize("flows_has_few_flows", [True, False], ids=["few flows", "many flows"])
 @pytest.mark.parametrize(
     ("ports", "deleted"),
     [
@@ -55,16 +55,16 @@ def test_only_flows_to_the_ports_on_addresses_of_the_host_are_deleted(
     deleted: set[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
     *,
-    flows_are_few: bool,
+    flows_has_few_flows: bool,
 ) -> None:
-    monkeypatch.setattr(conntrack, "_are_few", lambda *_: flows_are_few)
-    conntrack.forget(host.netns, ports)
+    monkeypatch.setattr(conntrack, "_has_few_flows", lambda *_: flows_has_few_flows)
+    conntrack.delete_entries(host.netns, ports)
     assert udp_flows(host) == FLOWS - deleted
 
 
-def test_are_few_compares_the_number_of_flows_with_the_limit(host: Host) -> None:
-    assert conntrack._are_few(host.netns, 2)
-    assert not conntrack._are_few(host.netns, 1)
+def test_has_few_flows_compares_the_number_of_flows_with_the_limit(host: Host) -> None:
+    assert conntrack._has_few_flows(host.netns, 2)
+    assert not conntrack._has_few_flows(host.netns, 1)
 
 
 def test_interface_to_an_address(host: Host) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pycni.kernel.firewall import masquerade as choice
-from pycni.kernel.firewall.iptables import masquerade
+from pycni.kernel.firewall.iptables.masquerade import IptablesMasquerade
 from pycni.kernel.firewall.iptables.restore import Table
+from pycni.kernel.firewall.masquerade import MasqueradeRules
 from pycni.kernel.journal import Journal
 from pycni.kernel.netns.handle import OWN, NetnsHandle
 from pycni.kernel.owner import Owner, Stale
@@ -55,47 +55,47 @@ def chains(host: Host) -> set[str]:
 
 
 def test_rules_are_identical_to_the_go_plugins(host: Host) -> None:
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
     assert rules(host) == RULES_4
     assert rules(host, 6) == RULES_6
-    masquerade.expect(host.netns, FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).expect(FIRST_CIDRS, FIRST)
 
 
 @pytest.mark.parametrize("with_addresses", [True, False])
 def test_delete_leaves_nothing(host: Host, *, with_addresses: bool) -> None:
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
-    masquerade.delete(host.netns, FIRST, FIRST_CIDRS if with_addresses else None)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).delete(FIRST, FIRST_CIDRS if with_addresses else None)
     assert rules(host) == rules(host, 6) == []
     assert chains(host) == set()
-    masquerade.delete(host.netns, FIRST, FIRST_CIDRS if with_addresses else None)
+    IptablesMasquerade(host.netns).delete(FIRST, FIRST_CIDRS if with_addresses else None)
 
 
 @pytest.mark.parametrize("with_addresses", [True, False])
 def test_each_interface_of_a_container_has_its_own_jump_rules(host: Host, *, with_addresses: bool) -> None:
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
-    masquerade.create(host.netns, SECOND_CIDRS, SECOND)
-    masquerade.expect(host.netns, [*FIRST_CIDRS, *SECOND_CIDRS], FIRST)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).create(SECOND_CIDRS, SECOND)
+    IptablesMasquerade(host.netns).expect([*FIRST_CIDRS, *SECOND_CIDRS], FIRST)
     assert [rule for rule in rules(host) if "ACCEPT" in rule or "MASQ" in rule] == [
         f"-A {CHAIN} -d 10.22.0.0/24 {COMMENT} -j ACCEPT",
         f"-A {CHAIN} -d 10.33.0.0/24 {COMMENT} -j ACCEPT",
         f"-A {CHAIN} ! -d 224.0.0.0/4 {COMMENT} -j MASQUERADE",
     ]
     if with_addresses:
-        masquerade.delete(host.netns, SECOND, SECOND_CIDRS)
+        IptablesMasquerade(host.netns).delete(SECOND, SECOND_CIDRS)
     else:
-        masquerade.delete(host.netns, SECOND, kept=cidrs("127.0.0.1/8", "10.22.0.2/24", "fd00:22::2/64"))
-    masquerade.expect(host.netns, FIRST_CIDRS, FIRST)
+        IptablesMasquerade(host.netns).delete(SECOND, kept=cidrs("127.0.0.1/8", "10.22.0.2/24", "fd00:22::2/64"))
+    IptablesMasquerade(host.netns).expect(FIRST_CIDRS, FIRST)
     assert rules(host) == RULES_4
     assert rules(host, 6) == RULES_6
-    masquerade.delete(host.netns, FIRST, FIRST_CIDRS)
+    IptablesMasquerade(host.netns).delete(FIRST, FIRST_CIDRS)
     assert chains(host) == set()
 
 
 def test_undo_keeps_the_rules_of_the_other_interface(host: Host) -> None:
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
     call = NetnsHandle(OWN, Journal())
     with pytest.raises(CniError, match="injected"), call.journal:
-        masquerade.create(call, SECOND_CIDRS, SECOND)
+        IptablesMasquerade(call).create(SECOND_CIDRS, SECOND)
         raise CniError("injected")
     call.close()
     assert rules(host) == RULES_4
@@ -103,10 +103,10 @@ def test_undo_keeps_the_rules_of_the_other_interface(host: Host) -> None:
 
 
 def test_delete_without_addresses_finds_rules_by_the_chain(host: Host) -> None:
-    masquerade.create(host.netns, [*FIRST_CIDRS, *SECOND_CIDRS], FIRST)
-    masquerade.create(host.netns, cidrs("10.22.0.9/24"), OTHER)
-    masquerade.delete(host.netns, FIRST)
-    masquerade.expect(host.netns, cidrs("10.22.0.9/24"), OTHER)
+    IptablesMasquerade(host.netns).create([*FIRST_CIDRS, *SECOND_CIDRS], FIRST)
+    IptablesMasquerade(host.netns).create(cidrs("10.22.0.9/24"), OTHER)
+    IptablesMasquerade(host.netns).delete(FIRST)
+    IptablesMasquerade(host.netns).expect(cidrs("10.22.0.9/24"), OTHER)
     assert len(rules(host)) == 3
     assert rules(host, 6) == []
 
@@ -120,26 +120,27 @@ def test_each_call_runs_one_process_per_family(host: Host, monkeypatch: pytest.M
         return table_run(table, command, stdin)
 
     monkeypatch.setattr(Table, "_run", run)
+    masquerade = IptablesMasquerade(host.netns)
     for call in (masquerade.create, masquerade.expect):
-        call(host.netns, FIRST_CIDRS, FIRST)
+        call(FIRST_CIDRS, FIRST)
         assert len(programs) == 2
         assert all("-restore" in program for program in programs)
         programs.clear()
-    masquerade.delete(host.netns, FIRST, FIRST_CIDRS)
+    IptablesMasquerade(host.netns).delete(FIRST, FIRST_CIDRS)
     assert len(programs) == 2
 
 
 def test_delete_starts_no_process_if_iptables_was_never_used(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Table, "_run", lambda *_: pytest.fail("a process was started"))
-    masquerade.delete(host.netns, FIRST)
-    masquerade.delete(host.netns, FIRST, FIRST_CIDRS)
-    masquerade.delete(host.netns, Stale("mynet", [OTHER]))
+    IptablesMasquerade(host.netns).delete(FIRST)
+    IptablesMasquerade(host.netns).delete(FIRST, FIRST_CIDRS)
+    IptablesMasquerade(host.netns).delete(Stale("mynet", [OTHER]))
 
 
 def test_rules_of_go_plugins_before_2017_are_deleted(host: Host) -> None:
     host.run(f"iptables -t nat -N {CHAIN} && iptables -t nat -A POSTROUTING -s 10.22.0.2/24 {COMMENT} -j {CHAIN}")
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
-    masquerade.delete(host.netns, FIRST, FIRST_CIDRS)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).delete(FIRST, FIRST_CIDRS)
     assert chains(host) == set()
     assert rules(host) == []
 
@@ -149,12 +150,12 @@ def test_create_repairs_incomplete_and_duplicate_rules(host: Host) -> None:
 
     Concurrent ADDs create duplicate jumps (containernetworking/plugins#418 and #683).
     """
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
     host.run(f"iptables -t nat -F {CHAIN} && iptables -t nat -A POSTROUTING -s 10.22.0.2/32 {COMMENT} -j {CHAIN}")
     with pytest.raises(CniError, match=r"masquerading of 10\.22\.0\.2 is missing in iptables"):
-        masquerade.expect(host.netns, FIRST_CIDRS, FIRST)
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
-    masquerade.expect(host.netns, FIRST_CIDRS, FIRST)
+        IptablesMasquerade(host.netns).expect(FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).expect(FIRST_CIDRS, FIRST)
     assert sorted(rules(host)) == sorted(RULES_4)
 
 
@@ -165,8 +166,8 @@ def test_200_concurrent_adds_succeed_without_duplicate_rules(host: Host) -> None
     def add(number: int) -> None:
         host_netns.enter_permanently()  # a new thread is in the namespace of the process
         call = NetnsHandle(OWN, Journal())
-        masquerade.create(
-            call, cidrs(f"10.22.0.{number}/16", f"fd00:22::{number}/64"), Owner("mynet", str(number), "eth0")
+        IptablesMasquerade(call).create(
+            cidrs(f"10.22.0.{number}/16", f"fd00:22::{number}/64"), Owner("mynet", str(number), "eth0")
         )
         call.close()
 
@@ -188,47 +189,47 @@ def test_200_concurrent_adds_succeed_without_duplicate_rules(host: Host) -> None
     ],
 )
 def test_error_names_the_missing_rule(host: Host, change: str, missing: str) -> None:
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
     host.run(change)
     with pytest.raises(CniError, match="is missing in iptables: there is no") as caught:
-        masquerade.expect(host.netns, FIRST_CIDRS, FIRST)
+        IptablesMasquerade(host.netns).expect(FIRST_CIDRS, FIRST)
     assert missing in str(caught.value)
 
 
 def test_gc_deletes_chains_without_a_valid_attachment(host: Host) -> None:
     other_network = Owner("othernet", "cid-2", "eth0")
-    masquerade.create(host.netns, FIRST_CIDRS, FIRST)
-    masquerade.create(host.netns, SECOND_CIDRS, OTHER)
-    masquerade.create(host.netns, cidrs("10.44.0.2/24"), other_network)
+    IptablesMasquerade(host.netns).create(FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).create(SECOND_CIDRS, OTHER)
+    IptablesMasquerade(host.netns).create(cidrs("10.44.0.2/24"), other_network)
     host.run("iptables -t nat -N CNI-0123456789abcdef01234567")  # of an unknown container
-    masquerade.delete(host.netns, Stale("mynet", [FIRST]))
-    masquerade.expect(host.netns, FIRST_CIDRS, FIRST)
-    masquerade.expect(host.netns, cidrs("10.44.0.2/24"), other_network)
+    IptablesMasquerade(host.netns).delete(Stale("mynet", [FIRST]))
+    IptablesMasquerade(host.netns).expect(FIRST_CIDRS, FIRST)
+    IptablesMasquerade(host.netns).expect(cidrs("10.44.0.2/24"), other_network)
     assert chains(host) == {CHAIN, other_network.container_name("CNI-", 28), "CNI-0123456789abcdef01234567"}
-    masquerade.delete(host.netns, Stale("mynet", []))
+    IptablesMasquerade(host.netns).delete(Stale("mynet", []))
     assert CHAIN not in chains(host)
 
 
 def test_expect_and_delete_find_the_rules_in_either_backend(host: Host) -> None:
-    choice.create(host.netns, FIRST_CIDRS, FIRST, "iptables")
-    choice.create(host.netns, FIRST_CIDRS, OTHER)
+    MasqueradeRules(host.netns).create(FIRST_CIDRS, FIRST, backend="iptables")
+    MasqueradeRules(host.netns).create(FIRST_CIDRS, OTHER)
     for backend in ("", "iptables"):
-        choice.expect(host.netns, FIRST_CIDRS, FIRST, backend)
+        MasqueradeRules(host.netns).expect(FIRST_CIDRS, FIRST, backend=backend)
     for backend in ("", "nftables"):
-        choice.expect(host.netns, FIRST_CIDRS, OTHER, backend)
+        MasqueradeRules(host.netns).expect(FIRST_CIDRS, OTHER, backend=backend)
     with pytest.raises(CniError, match="is missing in nftables"):
-        choice.expect(host.netns, FIRST_CIDRS, FIRST, "nftables")
+        MasqueradeRules(host.netns).expect(FIRST_CIDRS, FIRST, backend="nftables")
     with pytest.raises(CniError, match="is missing in iptables"):
-        choice.expect(host.netns, FIRST_CIDRS, OTHER, "iptables")
+        MasqueradeRules(host.netns).expect(FIRST_CIDRS, OTHER, backend="iptables")
     with pytest.raises(CniError, match="is missing in nftables"):
-        choice.expect(host.netns, SECOND_CIDRS, FIRST)
+        MasqueradeRules(host.netns).expect(SECOND_CIDRS, FIRST)
     for owner in (FIRST, OTHER):
-        choice.delete(host.netns, owner)
+        MasqueradeRules(host.netns).delete(owner)
     assert host.netns.journal.failures == []
     assert chains(host) == set()
     assert "10.22.0.2" not in host.run("nft list ruleset")
     assert "10.22.0.3" not in host.run("nft list ruleset")
-    choice.delete(host.netns, Stale("mynet", []))
+    MasqueradeRules(host.netns).delete(Stale("mynet", []))
     assert "10.22.0" not in host.run("nft list ruleset")
 
 
@@ -248,15 +249,15 @@ def test_nftables_rules_of_the_go_plugin_are_accepted_and_deleted(host: Host, tm
     script = tmp_path / "go.nft"
     script.write_text(GO_TABLE % {"first": FIRST.label, "other": OTHER.label})
     host.run(f"nft -f {script}")
-    choice.expect(host.netns, FIRST_CIDRS, FIRST)
-    choice.expect(host.netns, FIRST_CIDRS, FIRST, "nftables")
+    MasqueradeRules(host.netns).expect(FIRST_CIDRS, FIRST)
+    MasqueradeRules(host.netns).expect(FIRST_CIDRS, FIRST, backend="nftables")
     with pytest.raises(CniError, match=r"masquerading of 10\.22\.0\.3 is missing"):
-        choice.expect(host.netns, SECOND_CIDRS, FIRST)
-    choice.delete(host.netns, FIRST, FIRST_CIDRS)
+        MasqueradeRules(host.netns).expect(SECOND_CIDRS, FIRST)
+    MasqueradeRules(host.netns).delete(FIRST, FIRST_CIDRS)
     assert _comments(host) == [OTHER.label]
-    choice.delete(host.netns, Stale("mynet", [OTHER]))
+    MasqueradeRules(host.netns).delete(Stale("mynet", [OTHER]))
     assert _comments(host) == [OTHER.label]
-    choice.delete(host.netns, Stale("mynet", []))
+    MasqueradeRules(host.netns).delete(Stale("mynet", []))
     assert _comments(host) == []
 
 

@@ -119,10 +119,10 @@ def test_waiting_for_the_xtables_lock_times_out(
     host: Host, use_iptables: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_iptables("legacy")  # the nft variant has no lock
-    monkeypatch.setattr(restore, "PATIENCE", 1)
+    monkeypatch.setattr(restore, "LOCK_TIMEOUT", 1)
     with (tmp_path / "xtables.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(CniError, match="another program has kept the xtables lock for 1 s") as caught:
+        with pytest.raises(CniError, match="another program has held the xtables lock for 1 s") as caught:
             Table(host.netns, 4, "nat").apply(["-N CNI-a"])
     assert caught.value.code == 11
     assert "/run/xtables.lock" in caught.value.details
@@ -176,7 +176,7 @@ def test_legacy_tables_are_assumed_if_their_names_cannot_be_read(
     def refuse(path: str) -> str:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("pycni.kernel.firewall.iptables.restore._content", refuse)
+    monkeypatch.setattr("pycni.kernel.firewall.iptables.restore._read_file", refuse)
     assert len(tables_with(host.netns, "nat", "CNI-a")) == (2 if iptables == "legacy" else 0)
 
 

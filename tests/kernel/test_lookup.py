@@ -54,12 +54,12 @@ def test_missing_elements_are_none(host: Host, table: str, place: str, key: str)
 
 def test_tables_chains_and_rules_are_found(host: Host) -> None:
     kernel = lookup(host.netns)
-    assert kernel.tables(["inet", "ip6"], "pycni") == ["inet"]
+    assert kernel.families_with_table(["inet", "ip6"], "pycni") == ["inet"]
     assert kernel.has_chain("inet", "pycni", "busy")
     assert not kernel.has_chain("inet", "pycni", "idle")
     assert not kernel.has_chain("inet", "pycni", "longer than any".ljust(256, "-"))
-    assert kernel.rules("inet", "pycni", "busy") == 2
-    assert kernel.rules("inet", "pycni", "idle") == 0
+    assert kernel.count_rules("inet", "pycni", "busy") == 2
+    assert kernel.count_rules("inet", "pycni", "idle") == 0
 
 
 def test_elements_are_found_by_the_end_of_their_key(host: Host) -> None:
@@ -67,8 +67,8 @@ def test_elements_are_found_by_the_end_of_their_key(host: Host) -> None:
     host.run(f"nft -f - <<'EOF'\nadd element inet pycni ports6 {{ {others} }}\nEOF")
     host.run('nft add element inet pycni ports6 { 2001:db8::f . tcp . 7 comment "a" : fd00::3 . 80 }')
     kernel = lookup(host.netns)
-    found = kernel.elements_ending("inet pycni", "ports6", "tcp . 7")
+    found = kernel.elements_with_key_suffix("inet pycni", "ports6", "tcp . 7")
     assert sorted(one.address_and_port for one in found) == ["fd00::2 . 80", "fd00::3 . 80"]
     assert sorted(one.comment for one in found) == ["", "a"]
-    assert kernel.elements_ending("inet pycni", "ports6", "sctp . 7") == []
-    assert kernel.elements_ending("inet pycni", "nowhere", "tcp . 7") == []
+    assert kernel.elements_with_key_suffix("inet pycni", "ports6", "sctp . 7") == []
+    assert kernel.elements_with_key_suffix("inet pycni", "nowhere", "tcp . 7") == []

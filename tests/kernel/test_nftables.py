@@ -11,8 +11,9 @@ from threading import Event
 
 import pytest
 
-from pycni.kernel.firewall.nftables import masquerade, nft
+from pycni.kernel.firewall.nftables import nft
 from pycni.kernel.firewall.nftables.lookup import lookup
+from pycni.kernel.firewall.nftables.masquerade import NftablesMasquerade
 from pycni.kernel.firewall.nftables.nft import Library, NftError, NftUnavailableError, Program
 from pycni.kernel.journal import Journal
 from pycni.kernel.netns.handle import OWN, NetnsHandle
@@ -38,41 +39,41 @@ class TestElements:
     """Masquerade elements of attachments."""
 
     def test_elements_are_created_and_deleted_by_owner(self, host: Host) -> None:
-        masquerade.create(host.netns, CIDRS, FIRST)
-        masquerade.expect(host.netns, CIDRS, FIRST)
-        masquerade.delete(host.netns, OTHER)
-        masquerade.expect(host.netns, CIDRS, FIRST)
-        masquerade.delete(host.netns, FIRST)
+        NftablesMasquerade(host.netns).create(CIDRS, FIRST)
+        NftablesMasquerade(host.netns).expect(CIDRS, FIRST)
+        NftablesMasquerade(host.netns).delete(OTHER)
+        NftablesMasquerade(host.netns).expect(CIDRS, FIRST)
+        NftablesMasquerade(host.netns).delete(FIRST)
         with pytest.raises(CniError, match=r"masquerading of 10\.1\.0\.2 is missing"):
-            masquerade.expect(host.netns, CIDRS, FIRST)
+            NftablesMasquerade(host.netns).expect(CIDRS, FIRST)
 
     def test_delete_with_addresses_keeps_elements_of_other_owners(self, host: Host) -> None:
-        masquerade.create(host.netns, CIDRS, FIRST)
-        masquerade.delete(host.netns, OTHER, CIDRS)
-        masquerade.expect(host.netns, CIDRS, FIRST)
-        masquerade.delete(host.netns, FIRST, CIDRS)
-        masquerade.delete(host.netns, FIRST, CIDRS)
+        NftablesMasquerade(host.netns).create(CIDRS, FIRST)
+        NftablesMasquerade(host.netns).delete(OTHER, CIDRS)
+        NftablesMasquerade(host.netns).expect(CIDRS, FIRST)
+        NftablesMasquerade(host.netns).delete(FIRST, CIDRS)
+        NftablesMasquerade(host.netns).delete(FIRST, CIDRS)
         assert "10.1.0.2" not in host.run("nft list ruleset")
 
     def test_stale_element_of_another_owner_is_replaced(self, host: Host) -> None:
         """IPAM reassigns an address although no DEL was sent."""
-        masquerade.create(host.netns, CIDRS, OTHER)
-        masquerade.create(host.netns, CIDRS, FIRST)
-        masquerade.expect(host.netns, CIDRS, FIRST)
+        NftablesMasquerade(host.netns).create(CIDRS, OTHER)
+        NftablesMasquerade(host.netns).create(CIDRS, FIRST)
+        NftablesMasquerade(host.netns).expect(CIDRS, FIRST)
 
     def test_gc_deletes_elements_without_a_valid_attachment(self, host: Host) -> None:
         neighbour = [parse_cidr("10.1.0.3/24")]
-        masquerade.create(host.netns, CIDRS, FIRST)
-        masquerade.create(host.netns, neighbour, OTHER)
-        masquerade.delete(host.netns, Stale("n", [OTHER]))
+        NftablesMasquerade(host.netns).create(CIDRS, FIRST)
+        NftablesMasquerade(host.netns).create(neighbour, OTHER)
+        NftablesMasquerade(host.netns).delete(Stale("n", [OTHER]))
         assert "10.1.0.2" not in host.run("nft list ruleset")
-        masquerade.expect(host.netns, neighbour, OTHER)
-        masquerade.delete(host.netns, Stale("n", []))
+        NftablesMasquerade(host.netns).expect(neighbour, OTHER)
+        NftablesMasquerade(host.netns).delete(Stale("n", []))
         assert "10.1.0.3" not in host.run("nft list ruleset")
 
     def test_each_prefix_length_has_its_own_rule(self, host: Host) -> None:
         for number, cidr in enumerate(["10.1.0.2/24", "10.2.0.2/16", "10.3.0.2/24", "fd00::2/64", "10.4.0.2/32"]):
-            masquerade.create(host.netns, [parse_cidr(cidr)], Owner("n", str(number), "eth0"))
+            NftablesMasquerade(host.netns).create([parse_cidr(cidr)], Owner("n", str(number), "eth0"))
         rules = host.run("nft list chain inet pycni postrouting")
         places = re.findall(r"@(masquerade[-0-9]+) ip6? daddr != \S+ masquerade", rules)
         assert places == ["masquerade4-24", "masquerade4-16", "masquerade6-64", "masquerade4-32"]
@@ -81,7 +82,7 @@ class TestElements:
         def create(number: int) -> None:
             with host.netns.entered():
                 netns = NetnsHandle(OWN, Journal())
-            masquerade.create(netns, [parse_cidr(f"10.1.0.{number}/24")], Owner("n", str(number), "eth0"))
+            NftablesMasquerade(netns).create([parse_cidr(f"10.1.0.{number}/24")], Owner("n", str(number), "eth0"))
             netns.close()
 
         with ThreadPoolExecutor() as pool:
@@ -90,14 +91,14 @@ class TestElements:
         assert host.run("nft list set inet pycni masquerade4-24").count("comment") == 16
 
     def test_delete_succeeds_without_a_table(self, host: Host) -> None:
-        masquerade.delete(host.netns, FIRST)
-        masquerade.delete(host.netns, FIRST, CIDRS)
+        NftablesMasquerade(host.netns).delete(FIRST)
+        NftablesMasquerade(host.netns).delete(FIRST, CIDRS)
 
     def test_rules_exist_once(self, host: Host) -> None:
         for number in range(3):
             owner = Owner("n", str(number), "eth0")
             cidr = parse_cidr(f"10.1.0.{number + 2}/24")
-            masquerade.create(host.netns, [cidr], owner)
+            NftablesMasquerade(host.netns).create([cidr], owner)
         assert host.run("nft list chain inet pycni postrouting").count(" masquerade\n") == 1
 
 
@@ -116,7 +117,7 @@ def test_library_works_in_the_namespace_of_the_handle(host: Host) -> None:
 
 def test_reading_succeeds_while_other_threads_change_the_rules(host: Host) -> None:
     """DEL failed with "Interrupted system call" when twelve pods of a node were stopped at the same time."""
-    masquerade.create(host.netns, CIDRS, FIRST)
+    NftablesMasquerade(host.netns).create(CIDRS, FIRST)
     stop = Event()
 
     def change_rules(number: int) -> None:
@@ -128,7 +129,7 @@ def test_reading_succeeds_while_other_threads_change_the_rules(host: Host) -> No
         writers = [pool.submit(change_rules, number) for number in range(4)]
         try:
             for _ in range(200):
-                masquerade.expect(host.netns, CIDRS, FIRST)
+                NftablesMasquerade(host.netns).expect(CIDRS, FIRST)
         finally:
             stop.set()
         for writer in writers:
@@ -152,9 +153,9 @@ def test_error_without_nftables_names_the_package(host: Host, monkeypatch: pytes
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NftUnavailableError) as caught:
-        masquerade.create(host.netns, CIDRS, FIRST)
+        NftablesMasquerade(host.netns).create(CIDRS, FIRST)
     assert "libnftables1" in caught.value.details
-    masquerade.delete(host.netns, FIRST)
+    NftablesMasquerade(host.netns).delete(FIRST)
     with pytest.raises(CniError) as probed:
         nft.probe(host.netns)
     assert probed.value.code == 50
@@ -196,16 +197,16 @@ def many_open_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("many_open_files")
 def test_program_is_used_with_many_open_files(host: Host) -> None:
-    masquerade.create(host.netns, CIDRS, FIRST)
-    masquerade.expect(host.netns, CIDRS, FIRST)
-    masquerade.delete(host.netns, FIRST)
+    NftablesMasquerade(host.netns).create(CIDRS, FIRST)
+    NftablesMasquerade(host.netns).expect(CIDRS, FIRST)
+    NftablesMasquerade(host.netns).delete(FIRST)
 
 
 @pytest.mark.usefixtures("many_open_files")
 def test_many_open_files_without_the_program_are_an_error(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nft.programs, "find", lambda *_: None)
     with pytest.raises(CniError, match="too many files are open") as caught:
-        masquerade.create(host.netns, CIDRS, FIRST)
+        NftablesMasquerade(host.netns).create(CIDRS, FIRST)
     assert caught.value.code == 11
 
 

@@ -59,7 +59,7 @@ def test_transaction_has_the_same_effect_as_nft(host: Host, tmp_path: Path) -> N
     transaction.apply(host.netns, ALL)
     run(other, "\n".join(map(str, ALL)))
     assert host.run("nft -j list ruleset") == other.run("nft -j list ruleset")
-    removals = [ElementChange("delete", c.table, c.place, c.key) for c in ALL[3:] if isinstance(c, ElementChange)]
+    removals = [ElementChange("delete", c.table, c.set_name, c.key) for c in ALL[3:] if isinstance(c, ElementChange)]
     for one in (host, other):
         transaction.apply(one.netns, removals)
         transaction.apply(one.netns, [CounterChange("delete", T, "localnet-cni0")])

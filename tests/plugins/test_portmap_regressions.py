@@ -117,7 +117,7 @@ def test_refused_add_leaves_no_rules_and_keeps_the_holders(containers: list[Cont
     holder.add()
     late = portmap_runner(second, {**WEB, "hostPort": 9090}, WEB, last=3, backend=backend)
     with pytest.raises(
-        CniError, match=rf"host port tcp/8080 is taken: .*container {first.id}.*network \"test\""
+        CniError, match=rf"host port tcp/8080 is already mapped to .*container {first.id}.*network \"test\""
     ) as caught:
         late.add()
     assert caught.value.code == 11
@@ -138,7 +138,7 @@ def test_each_interface_of_a_container_keeps_its_ports(container: Container, bac
     if end == "a failed ADD":
         with (
             pytest.raises(CniError, match="injected"),
-            watching(failing_at("forget UDP flows")),
+            watching(failing_at("delete conntrack entries")),
             transport.restarting_server(),
         ):
             second.add()
@@ -178,7 +178,7 @@ def test_host_port_in_use_by_the_other_backend_is_refused(
         portmap_runner(second, WEB, last=3, backend=backend),
         portmap_runner(third, *mappings, last=4, backend=backend),
     ):
-        with pytest.raises(CniError, match=rf"is taken: .*container {first.id}.*network \"test\"") as caught:
+        with pytest.raises(CniError, match=rf"is already mapped to .*container {first.id}.*network \"test\"") as caught:
             late.add()
         assert caught.value.code == 11
         assert rules(late.container.host, late.container) == []
@@ -217,7 +217,7 @@ def test_host_port_of_all_addresses_conflicts_with_that_of_one_address(
     holder = portmap_runner(containers[0], {**WEB, "hostIP": first}, backend=backend)
     holder.add()
     late = portmap_runner(containers[1], {**WEB, "hostIP": second}, last=3, backend=backend)
-    with pytest.raises(CniError, match=rf"is taken: .*container {containers[0].id}"):
+    with pytest.raises(CniError, match=rf"is already mapped to .*container {containers[0].id}"):
         late.add()
     assert rules(containers[1].host, containers[1]) == []
     holder.check()
@@ -274,11 +274,11 @@ def test_container_on_two_networks_has_its_ports_on_both(containers: list[Contai
     first.check()
     second.check()
     late = portmap_runner(other, WEB, last=3)
-    with pytest.raises(CniError, match="is taken"):
+    with pytest.raises(CniError, match="is already mapped"):
         late.add()
     first.delete()
     second.check()
-    with pytest.raises(CniError, match="is taken"):
+    with pytest.raises(CniError, match="is already mapped"):
         late.add()
     second.delete()
     assert rules(container.host, container) == []
@@ -352,7 +352,7 @@ def test_concurrent_adds_for_one_port_succeed_once(containers: list[Container], 
         try:
             runtime.add()
         except CniError as error:
-            if "is taken" not in str(error):
+            if "is already mapped" not in str(error):
                 raise
             return False
         return True
@@ -547,7 +547,7 @@ CHANGES = [
         "nftables",
         """nft 'delete element inet pycni hostports4 { tcp . 8080 }
         add element inet pycni hostports4 { tcp . 8080 comment "LABEL" : 10.1.0.77 . 80 }'""",
-        r"host port tcp \. 8080 leads to 10\.1\.0\.77 \. 80, not to 10\.1\.0\.2 \. 80",
+        r"host port tcp \. 8080 is mapped to 10\.1\.0\.77 \. 80, not to 10\.1\.0\.2 \. 80",
     ),
     ("iptables", "iptables -t nat -F CHAIN", "missing in iptables: there is no .*8080"),
     ("iptables", "ip6tables -t nat -F CHAIN", "missing in iptables: there is no .*8080"),
@@ -907,9 +907,7 @@ class TestGoNftables:
         first, second, _ = containers
         portmap_runner(first, DNS, {**WEB, **go_mapping}, runner_class=go_runner, backend="nftables").add()
         late = portmap_runner(second, {**WEB, "hostPort": 81}, {**WEB, **mapping}, last=3, backend=backend)
-        with pytest.raises(
-            CniError, match=f"host port tcp/8080.* is taken: it leads to container {first.id}"
-        ) as caught:
+        with pytest.raises(CniError, match=f"host port tcp/8080.* is already mapped to container {first.id}") as caught:
             late.add()
         assert caught.value.code == 11
         assert rules(second.host, second) == []
@@ -1000,7 +998,7 @@ class TestReturnToGo:
         other = portmap_runner(alive, {**WEB, "hostPort": 81}, last=3, runner_class=go_runner)
         other.add()
         late = portmap_runner(new, WEB, last=4)
-        with pytest.raises(CniError, match=f"is taken: .*container {old.id}"):
+        with pytest.raises(CniError, match=f"is already mapped to .*container {old.id}"):
             late.add()
         if end == "DEL":
             runtime.delete()
@@ -1022,7 +1020,7 @@ class TestOlderGoNftables:
         first, second, _ = containers
         self._added_by_go(first, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
         late = portmap_runner(second, WEB, last=3, backend=backend)
-        with pytest.raises(CniError, match=f"host port tcp/8080 is taken: it leads to container {first.id}"):
+        with pytest.raises(CniError, match=f"host port tcp/8080 is already mapped to container {first.id}"):
             late.add()
         free = portmap_runner(
             second, {**WEB, "hostIP": "10.1.0.9"}, {**WEB, "protocol": "udp"}, last=3, backend=backend

@@ -111,7 +111,7 @@ def test_add_loads_no_firewall_that_it_does_not_use(host: Host, container: Conta
     }
     loaded = executed_by(bin_directory / "bridge", "ADD", config, container.path)
     assert "pycni/kernel/firewall/nftables/masquerade.py" in loaded
-    unused = re.compile(r".*/(iptables/[^_].*|firewalld/[^_].*|shaping|hostports)\.py")
+    unused = re.compile(r".*/(iptables/[^_].*|firewalld/[^_].*|shaping|host_ports(/[^_].*)?)\.py")
     assert not [name for name in loaded if unused.fullmatch(name)]
     assert not loaded & {"subprocess.py", "importlib/metadata/__init__.py"}
 

@@ -1,57 +1,68 @@
-"""Masquerading by the backend of one's choice."""
+"""Masquerading by nftables or iptables."""
+
+from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from pycni.kernel.firewall.backend import IPTABLES, chosen
-from pycni.kernel.firewall.iptables import masquerade as by_iptables
-from pycni.kernel.firewall.iptables import restore
-from pycni.kernel.firewall.nftables import masquerade as by_nftables
-from pycni.kernel.firewall.nftables import nft
-from pycni.kernel.netns.handle import NetnsHandle
-from pycni.kernel.owner import Owner, Stale
-from pycni.protocol.address import Cidr
+from pycni.kernel.firewall import backend as backends
+from pycni.kernel.firewall.iptables import masquerade as iptables
+from pycni.kernel.firewall.nftables import masquerade as nftables
 from pycni.protocol.errors import CniError
 
+if TYPE_CHECKING:
+    from pycni.kernel.firewall.protocols import MasqueradeBackend
+    from pycni.kernel.netns.handle import NetnsHandle
+    from pycni.kernel.owner import Owner, Stale
+    from pycni.protocol.address import Cidr
 
-def create(netns: NetnsHandle, cidrs: Sequence[Cidr], owner: Owner, backend: str = "") -> None:
-    """Hide these addresses behind the host's, towards everything outside their own subnets."""
-    (by_iptables if chosen(backend) == IPTABLES else by_nftables).create(netns, cidrs, owner)
 
+class MasqueradeRules:
+    """Masquerading in a network namespace. `MasqueradeBackend` documents methods and arguments.
 
-def expect(netns: NetnsHandle, cidrs: Sequence[Cidr], owner: Owner, backend: str = "") -> None:
-    """Raise CniError unless these addresses are masqueraded: by the backend, or by either if none is named.
-
-    (A Go plugin takes iptables if none is named, and this may be its attachment.)
+    backend: "nftables" or "iptables"; if "", `backend.resolve` chooses one.
     """
-    if chosen(backend) == IPTABLES:
-        by_iptables.expect(netns, cidrs, owner)
-        return
-    try:
-        by_nftables.expect(netns, cidrs, owner)
-    except CniError as missing:
-        if backend or not _held_by_iptables(netns, cidrs, owner):
-            raise missing from None
 
+    def __init__(self, netns: NetnsHandle) -> None:
+        self._netns = netns
 
-def delete(
-    netns: NetnsHandle, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None, *, kept: Collection[Cidr] = ()
-) -> None:
-    """Masquerade the owner's addresses no more: a configuration may have changed since, so both backends are asked."""
-    netns.journal.attempt("delete masquerading by nftables", partial(by_nftables.delete, netns, owner, cidrs))
-    netns.journal.attempt(
-        "delete masquerading by iptables", partial(by_iptables.delete, netns, owner, cidrs, kept=kept)
-    )
+    @property
+    def _nftables(self) -> MasqueradeBackend:
+        return nftables.NftablesMasquerade(self._netns)
 
+    @property
+    def _iptables(self) -> MasqueradeBackend:
+        return iptables.IptablesMasquerade(self._netns)
 
-def probe(netns: NetnsHandle, backend: str = "") -> None:
-    """Raise CniError, code 50, unless the backend works in the namespace."""
-    (restore if chosen(backend) == IPTABLES else nft).probe(netns)
+    def create(self, cidrs: Sequence[Cidr], owner: Owner, *, backend: str = "") -> None:
+        """Masquerade packets from these addresses, except to their own subnets and to multicast."""
+        by_iptables = backends.resolve(backend) == backends.IPTABLES
+        (self._iptables if by_iptables else self._nftables).create(cidrs, owner)
 
+    def expect(self, cidrs: Sequence[Cidr], owner: Owner, *, backend: str = "") -> None:
+        """Raise CniError unless the addresses are masqueraded: by `backend`, or by either if none is named.
 
-def _held_by_iptables(netns: NetnsHandle, cidrs: Sequence[Cidr], owner: Owner) -> bool:
-    try:
-        by_iptables.expect(netns, cidrs, owner)
-    except CniError:
-        return False
-    return True
+        A Go plugin uses iptables if its configuration names no backend, and may have created the attachment.
+        """
+        if backends.resolve(backend) == backends.IPTABLES:
+            self._iptables.expect(cidrs, owner)
+            return
+        try:
+            self._nftables.expect(cidrs, owner)
+        except CniError as missing:
+            if backend or not self._is_held_by_iptables(cidrs, owner):
+                raise missing from None
+
+    def delete(self, owner: Owner | Stale, cidrs: Sequence[Cidr] | None = None, *, kept: Collection[Cidr] = ()) -> None:
+        """Stop masquerading the owner's addresses, in both backends: the configuration may have changed since ADD."""
+        attempt = self._netns.journal.attempt
+        attempt("delete masquerading by nftables", partial(self._nftables.delete, owner, cidrs, kept=kept))
+        attempt("delete masquerading by iptables", partial(self._iptables.delete, owner, cidrs, kept=kept))
+
+    def _is_held_by_iptables(self, cidrs: Sequence[Cidr], owner: Owner) -> bool:
+        try:
+            self._iptables.expect(cidrs, owner)
+        except CniError:
+            return False
+        return True

@@ -1,4 +1,4 @@
-"""Netfilter's netlink over a plain socket: one request and its answers; who asks knows what the bytes mean."""
+"""nfnetlink, the netlink protocol of netfilter, over a plain socket: requests, answers and transactions as bytes."""
 
 import errno
 import os
@@ -15,28 +15,28 @@ _NETFILTER = 12  # the protocol NETLINK_NETFILTER
 _ERROR, _DONE = 2, 3
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _NESTED = 0x8000
-_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
+_DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR, in the flags of a message
 _ATTEMPTS = 64
-_RECEIVE = 1 << 16  # bytes; the kernel sends no more than half of that at once
-_AT_ONCE = 32  # questions: their answers must find room in the socket
+_RECEIVE_SIZE = 1 << 16  # bytes; the kernel sends at most half of that at once
+_REQUESTS_PER_BATCH = 32  # the answers must fit into the receive buffer of the socket
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
-BODY = _HEADER.size + _GENERIC.size  # where the attributes of a message begin
+BODY = _HEADER.size + _GENERIC.size  # offset of the attributes in a message
 
 
 def attribute(kind: int, content: bytes, *, nested: bool = False) -> bytes:
-    """One attribute, padded."""
+    """Encode an attribute, padded to a multiple of four bytes."""
     head = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(content), kind | (_NESTED if nested else 0))
     return head + content + b"\0" * (-len(content) % 4)
 
 
 def text(kind: int, content: str) -> bytes:
-    """An attribute that holds a string."""
+    """Encode an attribute that holds a string."""
     return attribute(kind, content.encode() + b"\0")
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The attributes in these bytes, by their kinds."""
+    """Yield number and content of each attribute in the bytes."""
     offset = 0
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -47,7 +47,7 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class Request(NamedTuple):
-    """What is to be told or done, in which family, with which attributes and flags."""
+    """A request: command, address family, encoded attributes, and flags of the message header."""
 
     command: int
     family: int
@@ -56,7 +56,7 @@ class Request(NamedTuple):
 
 
 class NfnetlinkSocket:
-    """A socket to netfilter in the namespace behind a door."""
+    """A socket to netfilter in a network namespace."""
 
     def __init__(self, netns: NetnsHandle) -> None:
         with netns.entered():
@@ -64,19 +64,19 @@ class NfnetlinkSocket:
         self._sequence = 0
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def ask(self, subsystem: int, command: int, family: int, body: bytes, *, flags: int = ACK) -> list[bytes]:
-        """Send one request; returns the messages that answer it. Raises OSError, also for what is missing.
+        """Send a request, and return the messages that answer it. Raises OSError if the kernel refuses.
 
-        What others change while the kernel lists it (a DUMP) is listed again.
+        A dump that was interrupted by a change of the listed objects is repeated.
         """
         for _ in range(_ATTEMPTS):
             answers = self._ask(subsystem, command, family, body, flags)
             if answers is not None:
                 return answers
-        raise OSError(errno.EINTR, f"the list changed during each of {_ATTEMPTS} attempts to read it")
+        raise OSError(errno.EINTR, f"the listed objects changed during each of {_ATTEMPTS} attempts to list them")
 
     def _ask(self, subsystem: int, command: int, family: int, body: bytes, flags: int) -> list[bytes] | None:
         self._sequence += 1
@@ -90,23 +90,23 @@ class NfnetlinkSocket:
             for kind, state, sequence, message in self._receive():
                 if sequence != self._sequence:
                     continue
-                interrupted |= bool(state & _INTERRUPTED)
+                interrupted |= bool(state & _DUMP_INTERRUPTED)
                 if kind == _DONE:
                     return None if interrupted else answers
                 if kind == _ERROR:
-                    if code := _code(message):
+                    if code := _error_code(message):
                         raise OSError(code, os.strerror(code).lower())
                     return answers
                 answers.append(message)
 
     def ask_all(self, subsystem: int, requests: Sequence[Request]) -> list[bytes | int]:
-        """Send requests that are answered by one message each; returns that, or the errno of a refusal, of each."""
+        """Send requests that have one answer each, and return the answers; for a refused request its errno."""
         answers: list[bytes | int] = []
-        for start in range(0, len(requests), _AT_ONCE):
-            answers += self._ask_some(subsystem, requests[start : start + _AT_ONCE])
+        for start in range(0, len(requests), _REQUESTS_PER_BATCH):
+            answers += self._ask_batch(subsystem, requests[start : start + _REQUESTS_PER_BATCH])
         return answers
 
-    def _ask_some(self, subsystem: int, requests: Sequence[Request]) -> list[bytes | int]:
+    def _ask_batch(self, subsystem: int, requests: Sequence[Request]) -> list[bytes | int]:
         first = self._sequence + 1
         self._sequence += len(requests)
         messages = [_message(subsystem, request, first + number) for number, request in enumerate(requests)]
@@ -116,17 +116,20 @@ class NfnetlinkSocket:
             for kind, _, sequence, message in self._receive():
                 number = sequence - first
                 if 0 <= number < len(requests):
-                    answers[number] = _code(message) if kind == _ERROR else message
+                    answers[number] = _error_code(message) if kind == _ERROR else message
         return [answers[number] for number in range(len(requests))]
 
     def transact(self, subsystem: int, requests: Sequence[Request]) -> dict[int, int]:
-        """Do all of this or nothing; returns by their numbers which were refused, with an errno of each."""
+        """Run all requests in one transaction, or none of them; return the errnos of those refused, by their index."""
         first = self._sequence + 2
         self._sequence += len(requests) + 2
         last = len(requests) - 1
-        # What the kernel refuses it says in any case, and all that before it says that the last was done.
+        # The kernel reports refusals without being asked for acknowledgements, and before that of the last request.
         messages = [_message(subsystem, r, first + n, ACK if n == last else 0) for n, r in enumerate(requests)]
-        begin, end = _border(_BATCH_BEGIN, subsystem, first - 1), _border(_BATCH_END, subsystem, self._sequence)
+        begin, end = (
+            _batch_message(_BATCH_BEGIN, subsystem, first - 1),
+            _batch_message(_BATCH_END, subsystem, self._sequence),
+        )
         self._socket.send(b"".join((begin, *messages, end)))
         refusals: dict[int, int] = {}
         while True:
@@ -135,18 +138,18 @@ class NfnetlinkSocket:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                return {**refusals, last: errno.ENOBUFS}  # more refusals than there is room for
+                return {**refusals, last: errno.ENOBUFS}  # the refusals did not fit into the receive buffer
             for kind, _, sequence, message in received:
                 number = sequence - first
                 if kind != _ERROR or not -1 <= number <= last:
-                    continue  # the rest of an exchange that was given up
-                if code := _code(message):
+                    continue  # belongs to an exchange that was abandoned
+                if code := _error_code(message):
                     refusals[max(number, 0)] = code
                 if number in (-1, last):
                     return refusals
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        data = self._socket.recv(_RECEIVE)
+        data = self._socket.recv(_RECEIVE_SIZE)
         offset = 0
         while offset + _HEADER.size <= len(data):
             length, kind, state, sequence, _ = _HEADER.unpack_from(data, offset)
@@ -155,25 +158,25 @@ class NfnetlinkSocket:
 
 
 def _message(subsystem: int, request: Request, sequence: int, flags: int = 0) -> bytes:
-    """A request with its headers; `flags` are added to its own."""
+    """Encode a request with its headers; `flags` are added to its own."""
     content = _GENERIC.pack(request.family, 0, 0) + request.body
     kind, flags = subsystem << 8 | request.command, REQUEST | request.flags | flags
     return _HEADER.pack(_HEADER.size + len(content), kind, flags, sequence, 0) + content
 
 
-def _border(kind: int, subsystem: int, sequence: int) -> bytes:
-    """Where a transaction begins or ends."""
+def _batch_message(kind: int, subsystem: int, sequence: int) -> bytes:
+    """Encode the message that begins or ends a transaction."""
     return _HEADER.pack(BODY, kind, REQUEST, sequence, 0) + _GENERIC.pack(0, 0, subsystem)
 
 
-def _code(message: bytes) -> int:
-    """The errno in an NLMSG_ERROR; 0 in an acknowledgement."""
+def _error_code(message: bytes) -> int:
+    """Return the errno in an NLMSG_ERROR message; 0 if it is an acknowledgement."""
     return int(-struct.unpack_from("=i", message, _HEADER.size)[0])
 
 
 def connected(netns: NetnsHandle) -> NfnetlinkSocket:
-    """A socket to netfilter in the namespace behind the door.
+    """Return the netfilter socket of the namespace, opened on first use.
 
-    One is enough for all that is done there: to close it while anybody's deletion is under way takes the kernel 10 ms.
+    All users share it: while nftables objects are being deleted, it takes the kernel 10 ms to close such a socket.
     """
     return netns.opened(NfnetlinkSocket)

@@ -1,4 +1,4 @@
-"""Host ports: ports of the host that lead to ports of a container, as values that both firewalls read."""
+"""Port mappings: ports of the host and the container's ports to which they are mapped, for both backends."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,14 +7,14 @@ from typing import NamedTuple
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError, Code
 
-MARK_BIT = 13  # of a packet that is to be masqueraded, as the Go plugin has it
+MARK_BIT = 13  # default bit of the packet mark that requests masquerading, as in the Go plugin
 
 
 @dataclass(frozen=True, slots=True)
 class PortMapping:
-    """A port of the host and the port of the container it leads to.
+    """A port of the host, and the port of the container to which it is mapped.
 
-    Without `host_ip` it is a port of every address of the host; 0.0.0.0 and :: are every address of their family.
+    host_ip: None for every address of the host; 0.0.0.0 or :: for every address of that family.
     """
 
     host_port: int
@@ -28,16 +28,16 @@ class PortMapping:
 
     @property
     def one_address(self) -> Address | None:
-        """The one address of the host whose port it is; None if it is a port of all."""
+        """The single host address of the port; None if it is a port of every address."""
         return None if self.host_ip is None or self.host_ip.is_unspecified else self.host_ip
 
-    def is_of(self, version: int) -> bool:
-        """Whether it is a port of addresses of this family."""
+    def has_version(self, version: int) -> bool:
+        """Return whether the mapping applies to addresses of this IP version."""
         return self.host_ip is None or self.host_ip.version == version
 
 
 class UdpPort(NamedTuple):
-    """A port of the host whose UDP flows the kernel may remember; None is every address of the family."""
+    """A UDP port of the host whose conntrack entries may have to be deleted; `address` None is every address."""
 
     version: int
     port: int
@@ -46,35 +46,44 @@ class UdpPort(NamedTuple):
 
 @dataclass(frozen=True)
 class HostPorts:
-    """The ports of the host that lead to one container, its addresses, and whose packets are masqueraded."""
+    """The host ports of one attachment.
+
+    mappings: the ports; if a port occurs twice, the first mapping applies.
+    targets: the container's addresses, at most one per IP version, each with the prefix length of its subnet.
+    snat: masquerade connections from the container's own subnet and from 127.0.0.1 (hairpin).
+    masq_all: masquerade connections from everywhere; needs `snat`.
+    mark_bit: bit of the packet mark that requests masquerading (iptables only).
+    set_mark_chain: existing chain that sets the mark instead of one of pycni's (iptables only).
+    conditions: further matches by IP version, in the language of the backend.
+    """
 
     mappings: Sequence[PortMapping] = ()
-    targets: Sequence[Cidr] = ()  # of each family one
+    targets: Sequence[Cidr] = ()
     snat: bool = True
     masq_all: bool = False
     mark_bit: int = MARK_BIT
     set_mark_chain: str = ""
-    conditions: Mapping[int, Sequence[str]] = field(default_factory=dict)  # by family, as the firewall writes them
+    conditions: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(self.of(target.version) for target in self.targets)
 
     def of(self, version: int) -> list[PortMapping]:
-        """The mappings of a family, each port once: the first counts."""
+        """Return the mappings that apply to an IP version, each host port once."""
         first: dict[str, PortMapping] = {}
         for mapping in self.mappings:
-            if mapping.is_of(version):
+            if mapping.has_version(version):
                 first.setdefault(str(mapping), mapping)
         return list(first.values())
 
     def by_family(self) -> Iterator[tuple[Cidr, list[PortMapping]]]:
-        """Each address of the container with the mappings that lead to it."""
+        """Yield each address of the container that has mappings, with them."""
         for target in self.targets:
             if mappings := self.of(target.version):
                 yield target, mappings
 
     def udp_ports(self) -> list[UdpPort]:
-        """The ports whose flows must be forgotten when they begin to lead elsewhere."""
+        """Return the UDP ports among the host ports."""
         return [
             UdpPort(target.version, mapping.host_port, mapping.one_address)
             for target, mappings in self.by_family()
@@ -83,10 +92,10 @@ class HostPorts:
         ]
 
 
-def taken(port: str, holder: str) -> CniError:
-    """The refusal of a port that leads to somebody else."""
+def port_in_use(port: str, holder: str) -> CniError:
+    """Return the error, code 11, for a host port that is mapped to another container; `holder` names it."""
     return CniError(
-        f"host port {port} is taken: it leads to {holder}",
+        f"host port {port} is already mapped to {holder}",
         code=Code.TRY_AGAIN_LATER,
-        details="the DEL of that attachment frees it; or choose another hostPort",
+        details="a DEL of that attachment frees the port; otherwise choose another hostPort",
     )

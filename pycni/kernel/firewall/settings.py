@@ -1,43 +1,36 @@
-"""Which firewall lets an attachment's packets through: nftables, iptables or firewalld."""
+"""What the firewall plugin asks for: backend settings, and which bridge to isolate."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from pycni.kernel.firewall import backend
-from pycni.kernel.firewall.firewalld import zones
-from pycni.kernel.firewall.iptables import restore
-from pycni.kernel.firewall.nftables import nft
-from pycni.kernel.netns.handle import NetnsHandle
-
-BACKENDS = ("nftables", "iptables", "firewalld")
 ADMIN_CHAIN, ZONE = "CNI-ADMIN", "trusted"
 
 
 @dataclass(frozen=True)
-class Firewall:
-    """A firewall as it is configured; a `backend` that is empty is the host's choice."""
+class FirewallSettings:
+    """Settings of the backend for forward rules and isolation.
+
+    backend: "nftables", "iptables" or "firewalld"; "" lets `backend.resolve_settings` choose one.
+    admin_chain: the chain with the administrator's rules, evaluated before the rules of attachments (nftables and
+        iptables only).
+    zone: the firewalld zone to which container addresses are added as sources.
+    """
 
     backend: str = ""
     admin_chain: str = ADMIN_CHAIN
     zone: str = ZONE
 
-    def chosen(self, netns: NetnsHandle) -> "Firewall":
-        """The same with a backend.
 
-        firewalld where it is running; iptables where it drops what has no rule, which only a rule of its own can
-        prevent; else nftables, unless this machine has iptables alone.
-        """
-        if self.backend:
-            return self
-        if zones.is_running(netns):
-            return replace(self, backend="firewalld")
-        return replace(self, backend=backend.IPTABLES if restore.drops_forwarding(netns) else backend.chosen())
+@dataclass(frozen=True)
+class BridgeIsolation:
+    """A bridge whose containers cannot reach containers on other isolated bridges.
 
-    def probe(self, netns: NetnsHandle) -> None:
-        """Raise CniError, code 50, unless it works in the namespace."""
-        match self.chosen(netns).backend:
-            case "iptables":
-                restore.probe(netns)
-            case "firewalld":
-                zones.probe(netns)
-            case _:
-                nft.probe(netns)
+    bridge: name of the bridge on the host.
+    ports: names of the attachment's own bridge ports.
+    versions: IP versions (4, 6) of the attachment's addresses.
+    strict: also isolate `ports` from the other ports of the same bridge (ingress policy "isolated").
+    """
+
+    bridge: str
+    ports: tuple[str, ...]
+    versions: frozenset[int]
+    strict: bool = False

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from pycni.kernel.firewall.facade import Firewall
 from pycni.kernel.journal import Journal
 from pycni.kernel.link import addresses, bridges, link_moves, links, routes, rules, shaping, taps, vrfs
 from pycni.kernel.link.link import Link
-from pycni.kernel.namespace.firewall import FirewallVerbs
 from pycni.kernel.namespace.gone import NoNamespace
 from pycni.kernel.netns import sysctl
-from pycni.kernel.netns.handle import OWN
+from pycni.kernel.netns.handle import OWN, NetnsHandle
 from pycni.kernel.owner import Stale
 
 __all__ = ["Namespace", "NoNamespace"]
 
-_ATTRIBUTES = ("addresses", "bridges", "link_moves", "links", "routes", "rules", "shaping", "sysctls", "taps", "vrfs")
+_ATTRIBUTES = (
+    *("addresses", "bridges", "firewall", "link_moves", "links", "routes", "rules", "shaping", "sysctls", "taps"),
+    "vrfs",
+)
 
 
-class Namespace(FirewallVerbs):
+class Namespace(NetnsHandle):
     """A network namespace; every change in it goes through the journal of the call.
 
     Each attribute holds the operations on one kind of object, as in `cni.host.links.create_veth(...)`.
@@ -106,10 +109,15 @@ class Namespace(FirewallVerbs):
         """Sysctls below net."""
         return sysctl.Sysctls(self)
 
+    @cached_property
+    def firewall(self) -> Firewall:
+        """The firewall: masquerading, host ports, forward rules, isolation and spoof checks."""
+        return Firewall(self)
+
     def delete_stale(self, stale: Stale) -> None:
         """Delete every link and firewall element that belongs to no valid attachment of the network."""
         for link in self.links.all():
             if stale.owns(link.state.alias):
                 self.links.delete(link.name)
-        self.delete_masquerade(stale)
-        self.delete_spoof_check(stale)
+        self.firewall.masquerade.delete(stale)
+        self.firewall.spoof_check.delete(stale)

@@ -234,7 +234,7 @@ def test_nftables_is_used_without_iptables(pod: MakePod, monkeypatch: pytest.Mon
     runtime.config["backend"] = "iptables"
     with pytest.raises(CniError, match="iptables is not available") as caught:
         runtime.add()
-    assert "let the configuration name the backend nftables" in caught.value.details
+    assert "configure the backend nftables" in caught.value.details
 
 
 def test_iptables_backend_needs_only_the_program_of_the_address_family(
@@ -391,9 +391,9 @@ DAMAGE = {
         ("flush chain inet pycni forward", "chain forward of nftables table inet pycni has 0 of its 9 rules"),
         ("flush chain inet pycni from-CNI-ADMIN", "chain from-CNI-ADMIN .* has 0 of its 3 rules"),
         ("flush chain inet pycni fence", "chain fence of .* has 0 of its 2 rules"),
-        ("flush set inet pycni fenced", 'the fence of br1 has a hole: "br1" is missing in set fenced'),
-        ("flush set inet pycni apart", 'has a hole: "br1" . "br1" is missing in set apart'),
-        ("flush map inet pycni walls", "the fence of .* is missing"),
+        ("flush set inet pycni fenced", 'isolation of br1 is missing .*: set fenced has no element "br1"'),
+        ("flush set inet pycni apart", 'isolation of br1 is missing .*: set apart has no element "br1" . "br1"'),
+        ("flush map inet pycni walls", "isolation of .* is missing .*, set walls"),
         ("flush set bridge pycni isolated", "isolation of .* is missing"),
         ("delete table inet pycni", r"forwarding of 10\.1\.0\.2 is missing"),
     ],
@@ -498,8 +498,8 @@ def test_firewalld_of_another_network_namespace_is_ignored(pod: MakePod, host: H
             lambda: b"firewalld" in Path(f"/proc/{fake_firewalld.pid}/cmdline").read_bytes(),
             "the command line of the fake firewalld",
         )
-        assert zones._is_of(host.netns, bus)
-        assert not zones._is_of(other.netns, bus)
+        assert zones._manages(host.netns, bus)
+        assert not zones._manages(other.netns, bus)
     finally:
         fake_firewalld.kill()
         fake_firewalld.wait()

@@ -1,1 +1,1 @@
-"""firewalld as a backend: container addresses become sources of a zone, over D-Bus."""
+"""The firewalld backend of forward rules: container addresses are sources of a zone. It speaks D-Bus."""

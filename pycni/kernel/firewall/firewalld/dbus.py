@@ -1,4 +1,4 @@
-"""firewalld's own methods over D-Bus; apart from the rest because of jeepney, which few hosts need."""
+"""D-Bus calls to firewalld. A module of its own, so that hosts without firewalld never load jeepney."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pycni.protocol.errors import CniError, Code
 _FIREWALLD, _PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 _BUS = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
 _ZONES = DBusAddress(_PATH, _FIREWALLD, f"{_FIREWALLD}.zone")
-_PATIENCE = 30  # seconds; while firewalld reloads, it does not answer
+_TIMEOUT = 30  # seconds; firewalld does not answer while it reloads
 _NOT_RUNNING = ("ServiceUnknown", "NameHasNoOwner", "Spawn.")  # in names of D-Bus errors
 
 
@@ -26,12 +26,12 @@ class FirewalldUnavailableError(CniError):
         super().__init__(
             f"firewalld is not available: {reason}",
             code=Code.PLUGIN_NOT_AVAILABLE,
-            details="start it (systemctl start firewalld), or let the configuration name another backend",
+            details="start it (systemctl start firewalld), or configure another backend",
         )
 
 
 class FirewalldError(CniError):
-    """firewalld has refused: `reason` is its own word, such as ZONE_ALREADY_SET."""
+    """firewalld refused a call. `reason` is its error code, such as "ZONE_ALREADY_SET"."""
 
     def __init__(self, what: str, text: str) -> None:
         super().__init__(f"{what}: {text}")
@@ -39,28 +39,31 @@ class FirewalldError(CniError):
 
 
 def source(ip: Address) -> str:
-    """The address as a source of a zone."""
+    """Return the address as firewalld writes a source of a zone."""
     return f"{ip}/{ip.max_prefixlen}"
 
 
 class Bus:
-    """The system bus, for as long as a few calls take."""
+    """A connection to the system bus."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     def ask(self, method: str) -> tuple[Any, ...]:
-        """Ask the bus itself about firewalld."""
+        """Call a method of the bus itself with firewalld's name as argument. Raises CniError."""
         question = new_method_call(_BUS, method, "s", (_FIREWALLD,))
         return self._reply(question, f"the system bus refused {method}")
 
     def call(self, method: str, zone: str, ip: Address, *, what: str) -> tuple[Any, ...]:
-        """Call a method of firewalld's zones. Raises FirewalldError, FirewalldUnavailableError."""
+        """Call a method of firewalld's zones; `what` begins the message of an error.
+
+        Raises FirewalldError, FirewalldUnavailableError; CniError, code 11, if firewalld does not answer.
+        """
         return self._reply(new_method_call(_ZONES, method, "ss", (zone, source(ip))), what)
 
     def _reply(self, message: Any, what: str) -> tuple[Any, ...]:
         try:
-            answer: tuple[Any, ...] = unwrap_msg(self._connection.send_and_get_reply(message, timeout=_PATIENCE))
+            answer: tuple[Any, ...] = unwrap_msg(self._connection.send_and_get_reply(message, timeout=_TIMEOUT))
         except DBusErrorResponse as error:
             text = str(error.data[0]) if error.data else error.name
             if any(word in error.name for word in _NOT_RUNNING):
@@ -68,16 +71,16 @@ class Bus:
             raise FirewalldError(what, text) from None
         except TimeoutError:
             raise CniError(
-                f"{what}: firewalld has not answered for {_PATIENCE} s",
+                f"{what}: firewalld did not answer within {_TIMEOUT} s",
                 code=Code.TRY_AGAIN_LATER,
-                details="it may be reloading; `firewall-cmd --state` waits for it",
+                details="it may be reloading; `firewall-cmd --state` waits until it is ready",
             ) from None
         return answer
 
 
 @contextmanager
 def opened(address: str) -> Iterator[Bus]:
-    """The bus at this address. Raises FirewalldUnavailableError where there is none."""
+    """Open a connection to the bus at this address. Raises FirewalldUnavailableError if there is no bus."""
     try:
         connection = open_dbus_connection(address)
     except (OSError, ValueError, RuntimeError) as error:
@@ -86,6 +89,6 @@ def opened(address: str) -> Iterator[Bus]:
     try:
         yield Bus(connection)
     except OSError as error:
-        raise CniError(f"the system bus has hung up: {error}", code=Code.TRY_AGAIN_LATER) from None
+        raise CniError(f"the system bus closed the connection: {error}", code=Code.TRY_AGAIN_LATER) from None
     finally:
         connection.close()

@@ -1,5 +1,4 @@
-"""The firewall by iptables, for those who ask for it by name: the chains and comments are the Go plugins' own.
+"""The iptables backend, in the chains and with the comments of the Go plugins.
 
-The modules and functions are those of `pycni.kernel.firewall.nftables`: `create`, `expect`, `delete`. Rules are text
-made by pure functions (`listing.py` knows their form); `restore.py` has them applied.
+Each concern makes rules as text (`listing` knows their form), which `restore` applies by iptables-restore.
 """

@@ -1,7 +1,7 @@
-"""iptables by iptables-restore: a script is one process and one transaction, and never is there a process a rule.
+"""Changes of iptables tables by iptables-restore: one process and one transaction per change, not one per rule.
 
-The usual change is made blindly, by a script that holds where nothing unusual is there (`Table.change`). Only if it is
-refused is the table listed, under a lock, and what is really there taken into account.
+A usual change runs a script that succeeds only if the table is as expected (`Table.change`). Only if the script is
+refused is the table listed, under a lock, and a script made for what it contains.
 """
 
 import os
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycni.kernel import programs
+from pycni.kernel.firewall.families import FAMILY_NAMES
 from pycni.kernel.firewall.iptables.listing import Listing, deletion
 from pycni.kernel.firewall.nftables.lookup import lookup
 from pycni.kernel.netns.handle import NetnsHandle
@@ -19,34 +20,34 @@ from pycni.kernel.netns.lock import locked
 from pycni.kernel.scheduling import yield_turn
 from pycni.protocol.errors import CniError, Code
 
-PATIENCE = 30  # seconds to wait for whoever else is changing iptables
+LOCK_TIMEOUT = 30  # seconds to wait for other programs that change iptables
 
-_WORD = {4: "ip", 6: "ip6"}
-_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}  # of the legacy tables of a namespace, under /proc/net
+# Files in /proc/net that list the tables of the legacy variant which the namespace has used.
+_LEGACY_TABLES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _LINE = re.compile(r"\bline:? (\d+)")
 _NOISE = re.compile(r"Try `|Error occurred at line|# Warning")
 
 
 class IptablesError(CniError):
-    """A script was refused as a whole, because of its line number `line` (from 0; None: of no line in particular)."""
+    """iptables refused a script. `line` is the index of the line that it refused, None if it named none."""
 
     def __init__(self, program: str, lines: Sequence[str], complaint: str) -> None:
         reason = " ".join(text for line in complaint.splitlines() if (text := line.strip()) and not _NOISE.match(text))
         number = _LINE.search(complaint)
-        line = int(number[1]) - 2 if number else -1  # before our first line stands the table's name
+        line = int(number[1]) - 2 if number else -1  # iptables counts from 1, and the first line is the table's name
         self.line = line if 0 <= line < len(lines) else None
         about = "" if self.line is None else f' "{lines[self.line]}"'
         super().__init__(f"{program} refused{about}: {reason or 'no reason given'}")
 
 
 class IptablesUnavailableError(CniError):
-    """The programs of iptables are not on this machine (code 50)."""
+    """The programs of iptables are not installed (code 50)."""
 
     def __init__(self, program: str) -> None:
         super().__init__(
             f"iptables is not available: the program {program} was not found",
             code=Code.PLUGIN_NOT_AVAILABLE,
-            details="install the package iptables, or let the configuration name the backend nftables",
+            details="install the package iptables, or configure the backend nftables",
         )
 
 
@@ -54,7 +55,7 @@ class IptablesUnavailableError(CniError):
 class Table:
     """A table of iptables (`version` 4) or ip6tables (6) in a namespace.
 
-    `variant` is "nft" or "legacy"; empty is what the machine has chosen, and where new rules go.
+    variant: "nft" or "legacy"; if empty, the default of the machine, where new rules are created.
     """
 
     netns: NetnsHandle
@@ -63,22 +64,22 @@ class Table:
     variant: str = ""
 
     def apply(self, lines: Sequence[str]) -> None:
-        """Run the lines as one transaction. Raises IptablesError; CniError, code 11, if iptables stays locked."""
+        """Run the lines as one transaction. Raises IptablesError; CniError, code 11, if the xtables lock is held."""
         program = self._program("restore")
         script = "\n".join((f"*{self.name}", *lines, "COMMIT", ""))
-        done = self._run([program, "--noflush", "-w", str(PATIENCE)], script)
+        done = self._run([program, "--noflush", "-w", str(LOCK_TIMEOUT)], script)
         if done.returncode == 0:
             return
         if "xtables lock" in done.stderr:
             raise CniError(
-                f"another program has kept the xtables lock for {PATIENCE} s",
+                f"another program has held the xtables lock for {LOCK_TIMEOUT} s",
                 code=Code.TRY_AGAIN_LATER,
-                details=f"{Path(program).name} waits for /run/xtables.lock; `fuser -v` on it names who has it",
+                details=f"{Path(program).name} needs /run/xtables.lock; `fuser -v /run/xtables.lock` shows the holder",
             )
         raise IptablesError(Path(program).name, lines, done.stderr)
 
     def listing(self) -> Listing:
-        """What is in the table. Raises IptablesError."""
+        """List the table. Raises IptablesError."""
         program = self._program("save")
         done = self._run([program, "-t", self.name], "")
         if done.returncode != 0:
@@ -86,7 +87,7 @@ class Table:
         return Listing.parse(done.stdout)
 
     def first_missing(self, rules: Sequence[str]) -> str | None:
-        """The first of these rules that is not in the table, if any is not; asked at once, without a listing."""
+        """Return the first of the rules that is not in the table, or None. One process checks all of them."""
         try:
             self.apply([f"-C{rule[2:]}" for rule in rules])
         except IptablesError as error:
@@ -96,9 +97,10 @@ class Table:
         return None
 
     def edit(self, lines_for: Callable[[Listing], Sequence[str]]) -> None:
-        """Run the lines that suit what is in the table, while nobody else of ours edits; none: nothing is run.
+        """List the table and run the lines that `lines_for` returns for the listing, if any.
 
-        (/run/xtables.lock would not do: iptables itself takes it for each process, and only the legacy variant does.)
+        A lock keeps other pycni processes from editing meanwhile. /run/xtables.lock cannot serve as that lock: iptables
+        itself takes it in each process, and only the legacy variant does.
         """
         with locked(self.netns, "changing iptables"):
             lines = lines_for(self.listing())
@@ -106,10 +108,10 @@ class Table:
                 self.apply(lines)
 
     def change(self, usual: Sequence[str], lines_for: Callable[[Listing], Sequence[str]]) -> None:
-        """Run the `usual` lines, which must fail where they do not suit; there, edit.
+        """Run the `usual` lines, and if they are refused `edit` with `lines_for`.
 
-        `-N CHAIN` fails where the chain exists, `-C` and `-D` where the rule does not: a script that begins so either
-        finds what it expects or changes nothing.
+        The `usual` lines must fail if the table is not as they expect: `-N CHAIN` fails if the chain exists, `-C RULE`
+        and `-D RULE` if the rule does not. A script that is refused changes nothing.
         """
         try:
             self.apply(usual)
@@ -117,21 +119,24 @@ class Table:
             self.edit(lines_for)
 
     def delete_chain(self, chain: str, rules: Sequence[str], lines_for: Callable[[Listing], Sequence[str]]) -> None:
-        """Remove the chain with the rules that lead to it, if those are all; else edit. Gone is fine."""
+        """Delete the chain and the rules that jump to it. If there are other jumps, `edit` with `lines_for`.
+
+        Nothing happens if the chain does not exist.
+        """
         try:
             self.apply([f"-F {chain}", *map(deletion, rules), f"-X {chain}"])
         except IptablesError as error:
-            if error.line != 0:
+            if error.line != 0:  # line 0 fails if the chain does not exist
                 self.edit(lines_for)
 
     def is_empty(self, chain: str) -> bool:
-        """Whether the chain has no rules, as far as is known without a process: of a legacy one nothing is."""
+        """Return whether the chain is known to have no rules; False for the legacy variant, which needs a process."""
         if self.variant != "nft":
             return False
-        return lookup(self.netns).rules(_WORD[self.version], self.name, chain) == 0
+        return lookup(self.netns).count_rules(FAMILY_NAMES[self.version], self.name, chain) == 0
 
     def find_program(self, suffix: str) -> str | None:
-        """The path of its "restore" or "save", if this machine has it."""
+        """Return the path of iptables-restore or iptables-save (`suffix` "restore" or "save"), or None."""
         return programs.find(*self._program_names(suffix))
 
     def _program(self, suffix: str) -> str:
@@ -141,7 +146,7 @@ class Table:
         return program
 
     def _program_names(self, suffix: str) -> list[str]:
-        word = _WORD[self.version]
+        word = FAMILY_NAMES[self.version]
         own = [f"{word}tables-{self.variant}-{suffix}"] if self.variant else []
         return [*own, f"{word}tables-{suffix}"]
 
@@ -155,41 +160,44 @@ class Table:
 
 
 def tables_with(netns: NetnsHandle, name: str, chain: str) -> list[Table]:
-    """The tables called `name` in which the chain may be, in both families and both variants; without a process.
+    """Return the tables called `name` that may have the chain, of both IP versions and variants, without a process.
 
-    The nft variant keeps its chains in nftables, where one can be looked up by name, however many there are.
-    Of the legacy one the kernel tells which tables the namespace has ever used.
+    The chains of the nft variant are looked up in nftables by name. For the legacy variant, the kernel only tells which
+    tables the namespace has ever used.
     """
     return [*_nft_tables(netns, name, chain), *_legacy_tables(netns, name)]
 
 
 def _nft_tables(netns: NetnsHandle, name: str, chain: str) -> list[Table]:
-    families = lookup(netns).chains(_WORD.values(), name, chain)
-    return [Table(netns, version, name, "nft") for version, family in _WORD.items() if family in families]
+    families = lookup(netns).families_with_chain(FAMILY_NAMES.values(), name, chain)
+    return [Table(netns, version, name, "nft") for version, family in FAMILY_NAMES.items() if family in families]
 
 
 def _legacy_tables(netns: NetnsHandle, name: str) -> Iterator[Table]:
-    for version in _WORD:
+    for version in FAMILY_NAMES:
         table = Table(netns, version, name, "legacy")
-        # Without the programs what is there is not ours: a container may have brought its own.
-        if name in _names_in_use(netns, version, unknown=name) and table.find_program("restore"):
+        # Without the programs, pycni did not create the rules: a container may have brought its own iptables.
+        if name in _legacy_tables_in_use(netns, version, if_unknown=name) and table.find_program("restore"):
             yield table
 
 
-def _names_in_use(netns: NetnsHandle, version: int, *, unknown: str) -> list[str]:
-    """The legacy tables that the namespace has used; `unknown` if the kernel does not tell and it may be so."""
+def _legacy_tables_in_use(netns: NetnsHandle, version: int, *, if_unknown: str) -> list[str]:
+    """Return the legacy tables that the namespace has used.
+
+    In a user namespace the kernel does not tell. Then it is `if_unknown`, if the machine's default variant is legacy.
+    """
     try:
         with netns.entered():
-            return _content(f"/proc/thread-self/net/{_NAMES[version]}").split()
+            return _read_file(f"/proc/thread-self/net/{_LEGACY_TABLES[version]}").split()
     except FileNotFoundError:
         return []
-    except PermissionError:  # it is for root alone, and we are root of a user namespace
-        chosen = Table(netns, version, unknown).find_program("restore")
-        return [unknown] if "legacy" in os.path.realpath(chosen or "") else []
+    except PermissionError:  # only root of the initial user namespace may read the file
+        default = Table(netns, version, if_unknown).find_program("restore")
+        return [if_unknown] if "legacy" in os.path.realpath(default or "") else []
 
 
-def _content(path: str) -> str:
-    """What is in a short file of the kernel's; pathlib would ask it ten times."""
+def _read_file(path: str) -> str:
+    """Return the content of a short file with one read; pathlib makes ten system calls."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, 4096).decode("ascii")
@@ -198,19 +206,19 @@ def _content(path: str) -> str:
 
 
 def drops_forwarding(netns: NetnsHandle) -> bool:
-    """Whether iptables drops what it has no rule for on the way through the namespace, as it does where Docker is.
+    """Return whether the policy of an iptables FORWARD chain is DROP, as Docker sets it.
 
-    False without the programs: then nothing can be done about it.
+    False if the programs are not installed, because then no accepting rule can be added.
     """
-    policies = lookup(netns).policies(_WORD.values(), "filter", "FORWARD")
-    dropping = [version for version, family in _WORD.items() if policies.get(family) == "drop"]
+    policies = lookup(netns).policies(FAMILY_NAMES.values(), "filter", "FORWARD")
+    dropping = [version for version, family in FAMILY_NAMES.items() if policies.get(family) == "drop"]
     if any(Table(netns, version, "filter", "nft").find_program("restore") for version in dropping):
         return True
     return any(table.listing().policies.get("FORWARD") == "DROP" for table in _legacy_tables(netns, "filter"))
 
 
 def is_installed() -> bool:
-    """Whether this machine has the programs."""
+    """Return whether the programs are installed."""
     return programs.find("iptables-restore") is not None
 
 

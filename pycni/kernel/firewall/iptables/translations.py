@@ -1,6 +1,7 @@
-"""What a chain CNI-DN-… translates: the rules of a port are some that mark, and one that sends it to an address.
+"""Translations of host ports in a chain CNI-DN-…: for each port, rules that set the mark, and a DNAT rule at the end.
 
-The chain is a container's on a network, by whatever interface; and it does not say whose an address is.
+A chain holds the ports of a container on a network, by all of its interfaces. Its rules do not tell to which interface
+an address belongs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,13 +14,13 @@ from pycni.protocol.address import Address, parse_ip
 
 @dataclass(frozen=True)
 class Translation:
-    """The rules of one port of the host."""
+    """The rules of one host port."""
 
     rules: Sequence[str]
 
     @property
     def target(self) -> Address | None:
-        """The container's address; None if there is none, or several."""
+        """The container's address; None if the DNAT rule has none, or a range."""
         try:
             return parse_ip(option(self.rules[-1], "--to-destination").rpartition(":")[0].strip("[]"))
         except ValueError:
@@ -27,7 +28,7 @@ class Translation:
 
     @property
     def udp_port(self) -> UdpPort | None:
-        """The port, if it is one of UDP."""
+        """The host port, if it is a UDP port."""
         rule = self.rules[-1]
         if option(rule, "-p") != "udp" or self.target is None:
             return None
@@ -35,29 +36,33 @@ class Translation:
         return UdpPort(self.target.version, int(option(rule, "--dport")), parse_ip(address) if address else None)
 
     def is_reached_by(self, jump: str) -> bool:
-        """Whether a jump to the chain is for its port, among others."""
+        """Return whether a jump to the chain matches the host port."""
         rule = self.rules[-1]
         same_protocol = option(jump, "-p") == option(rule, "-p")
         return same_protocol and option(rule, "--dport") in option(jump, "--dports").split(",")
 
 
-def of(rules: Iterable[str]) -> list[Translation]:
-    """What these rules of a chain translate, in order."""
-    found, together = [], []
+def parse(rules: Iterable[str]) -> list[Translation]:
+    """Return the translations in these rules of a chain, in order."""
+    found: list[Translation] = []
+    current: list[str] = []
     for rule in rules:
-        together.append(rule)
+        current.append(rule)
         if option(rule, "-j") == "DNAT":
-            found.append(Translation(together))
-            together = []
+            found.append(Translation(current))
+            current = []
     return found
 
 
-def removal(name: str, before: Listing, stays: Callable[[Translation], bool] = lambda _: False) -> list[str]:
-    """The lines that remove from the chain all but what stays, with the jumps to it; and the chain if nothing does."""
+def removal(name: str, before: Listing, keep: Callable[[Translation], bool] = lambda _: False) -> list[str]:
+    """Return the lines that remove the translations of a chain, except those for which `keep` returns true.
+
+    Jumps that reach none of the remaining translations are removed too, and the chain if none remains.
+    """
     if name not in before:
         return []
-    found = of(before.chains[name])
-    kept = [translation for translation in found if stays(translation)]
+    found = parse(before.chains[name])
+    kept = [translation for translation in found if keep(translation)]
     if not kept:
         return [*map(deletion, before.rules_to(name)), f"-F {name}", f"-X {name}"]
     if len(kept) == len(found):
@@ -67,16 +72,19 @@ def removal(name: str, before: Listing, stays: Callable[[Translation], bool] = l
 
 
 def addition(
-    name: str, rules: Iterable[str], jumps: Iterable[str], before: Listing, stays: Callable[[Translation], bool]
+    name: str, rules: Iterable[str], jumps: Iterable[str], before: Listing, keep: Callable[[Translation], bool]
 ) -> list[str]:
-    """The lines that add these rules and jumps to what stays in the chain, and comes first; and make the chain."""
+    """Return the lines that add rules and jumps to a chain, after the translations for which `keep` returns true.
+
+    The other translations are removed. If the chain does not exist, it is created.
+    """
     if name not in before:
         return [f"-N {name}", *rules, *jumps]
-    kept = [translation for translation in of(before.chains[name]) if stays(translation)]
-    there = list(before.rules_to(name))
-    used = [words(jump) for jump in there if _reaches(jump, kept)]
+    kept = [translation for translation in parse(before.chains[name]) if keep(translation)]
+    existing = list(before.rules_to(name))
+    used = [words(jump) for jump in existing if _reaches(jump, kept)]
     return [
-        *(deletion(jump) for jump in there if words(jump) not in used),
+        *(deletion(jump) for jump in existing if words(jump) not in used),
         f"-F {name}",
         *(rule for translation in kept for rule in translation.rules),
         *rules,

@@ -1,5 +1,5 @@
-"""The firewall by nftables: few static rules, and sets and maps in which an attachment is elements with its label.
+"""The nftables backend: few static rules, and sets and maps whose elements carry the label of their attachment.
 
-Each module is about one thing that an attachment has in the firewall, with the same functions: `create`, `expect`
-and `delete`. The package `pycni.kernel.firewall.iptables` has the same modules for those who ask for iptables by name.
+`elements` adds, checks and removes elements. `transaction` and `lookup` speak nftables' netlink protocol; `nft` runs
+what needs nft's own language through libnftables. Modules named `go_…` read and remove what the Go plugins created.
 """

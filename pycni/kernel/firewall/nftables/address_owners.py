@@ -1,16 +1,16 @@
-"""Whose the addresses are for which iptables and firewalld have rules: a register, since their rules cannot say it.
+"""Owners of the addresses that have rules in iptables or firewalld, recorded in nftables sets.
 
 set iptables4 { 10.1.0.2 comment "d23676b4f2d9fe04-…, net: mynet, if: eth0, id: …" }
 
-A Go plugin finds the rules of an address by their very text, so ours carry no label either. No rule looks in here, and
-it lives as long as the rules do. Where nftables does not work there is none; DEL then depends on prevResult.
+A Go plugin finds the rules of an address by their exact text, so the rules of pycni carry no label either. No rule
+refers to these sets. If nftables does not work, owners are not recorded, and DEL depends on prevResult.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
-from pycni.kernel.firewall.nftables.elements import Element, Table
+from pycni.kernel.firewall.nftables.elements import TABLE, Element, ElementTable
 from pycni.kernel.firewall.nftables.nft import NftError, NftUnavailableError
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale
@@ -18,44 +18,44 @@ from pycni.protocol.address import Address
 
 log = logging.getLogger(__name__)
 
-_PLACES = tuple(f"{backend}{version}" for backend in ("iptables", "firewalld", "hostport") for version in (4, 6))
-_TYPE = {"4": "ipv4_addr", "6": "ipv6_addr"}
-_SETS = "".join(f"    set {place} {{ type {_TYPE[place[-1]]}; }}\n" for place in _PLACES)
-_TABLE = Table("inet pycni", f"\ntable inet pycni {{\n{_SETS}}}\n", _PLACES)
+IPTABLES, FIREWALLD, HOST_PORT = "iptables", "firewalld", "hostport"  # kinds of rules; sets are named after them
+_SETS = tuple(f"{kind}{version}" for kind in (IPTABLES, FIREWALLD, HOST_PORT) for version in (4, 6))
+_SET_DEFINITIONS = "".join(f"    set {name} {{ type ipv{name[-1]}_addr; }}\n" for name in _SETS)
+_TABLE = ElementTable(TABLE, f"\ntable {TABLE} {{\n{_SET_DEFINITIONS}}}\n", _SETS)
 
-Entry = tuple[Address, str]  # and the label of whom it belongs to
+Entry = tuple[Address, str]  # an address and the label of its owner
 
 
-def create(netns: NetnsHandle, backend: str, ips: Sequence[Address], owner: Owner) -> None:
-    """Write down that the owner has rules for these addresses."""
+def create(netns: NetnsHandle, kind: str, ips: Sequence[Address], owner: Owner) -> None:
+    """Record that rules of this kind for the addresses belong to the owner. Log a warning if nftables fails."""
     try:
-        _TABLE.create(netns, _elements(backend, ips), owner, what=f"note whose {', '.join(map(str, ips))} is")
+        _TABLE.create(netns, _elements(kind, ips), owner, what=f"record the owner of {', '.join(map(str, ips))}")
     except (NftError, NftUnavailableError) as error:
-        log.warning("without prevResult, DEL will not find the rules of %s: %s", owner.label, error)
+        log.warning("DEL of %s will not find its rules unless it is given a prevResult: %s", owner.label, error)
 
 
-def entries(netns: NetnsHandle, backend: str, ips: Sequence[Address] | None = None) -> list[Entry]:
-    """What is written down for the backend, of these addresses or of all."""
+def find(netns: NetnsHandle, kind: str, ips: Sequence[Address] | None = None) -> list[Entry]:
+    """Return the recorded addresses among `ips` with their owners; all of them if `ips` is None."""
     if ips is not None:
-        return [(ip_address(e.key), label) for e, label in _TABLE.found(netns, _elements(backend, ips))]
+        return [(ip_address(e.key), label) for e, label in _TABLE.find(netns, _elements(kind, ips))]
     try:
-        found = _TABLE.held(netns)
+        found = _TABLE.find_all(netns)
     except NftUnavailableError:
         return []
     except NftError as error:
         if error.missing:
             return []
         raise
-    return [(ip_address(element.key), label) for element, label in found if element.place[:-1] == backend]
+    return [(ip_address(element.key), label) for element, label in found if element.set_name[:-1] == kind]
 
 
-def delete(netns: NetnsHandle, backend: str, owner: Owner | Stale, ips: Sequence[Address] | None = None) -> None:
-    """Strike out what is written down of the owner."""
+def delete(netns: NetnsHandle, kind: str, owner: Owner | Stale, ips: Sequence[Address] | None = None) -> None:
+    """Delete the records of the owner for `ips`; all of them if it is None."""
     if ips is None:
-        ips = [ip for ip, label in entries(netns, backend) if owner.owns(label)]
+        ips = [ip for ip, label in find(netns, kind) if owner.owns(label)]
     if ips:
-        _TABLE.delete(netns, owner, _elements(backend, ips))
+        _TABLE.delete(netns, owner, _elements(kind, ips))
 
 
-def _elements(backend: str, ips: Iterable[Address]) -> list[Element]:
-    return [Element(f"{backend}{ip.version}", str(ip)) for ip in ips]
+def _elements(kind: str, ips: Iterable[Address]) -> list[Element]:
+    return [Element(f"{kind}{ip.version}", str(ip)) for ip in ips]

@@ -1,7 +1,7 @@
-"""Set and map elements of nftables, labelled with their owner: what an attachment has in the firewall.
+"""Elements of nftables sets and maps, labelled with their owner.
 
-The rules are static and shared. An attachment adds elements and removes them again, in one transaction whose cost
-does not grow with the number of attachments.
+The rules are static and shared by all attachments. An attachment is a number of elements. To add or to remove them
+takes one transaction, whose cost does not grow with the number of attachments.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,89 +16,112 @@ from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
 
+TABLE, BRIDGE_TABLE = "inet pycni", "bridge pycni"  # family and name of pycni's tables
+
 
 @dataclass(frozen=True)
 class Element:
-    """One element: the set or map it is in, its key, in a map its value, and the rules that the value needs."""
+    """An element of a set or map.
 
-    place: str
+    set_name: the set or map.
+    key, value: as nft writes them; `value` is empty in a set.
+    chain_script: nft commands that create the chain to which `value` leads.
+    """
+
+    set_name: str
     key: str
     value: str = ""
-    rules: str = ""
+    chain_script: str = ""
 
     @property
     def chain(self) -> str:
-        """The chain that its value leads to; empty if it leads to none."""
+        """The chain to which `value` leads, or an empty string."""
         return self.value.removeprefix("goto ")
 
 
-def _nothing_else(_element: Element) -> str:
+def _no_cleanup(_element: Element) -> str:
     return ""
 
 
-def _nowhere_else(_place: str) -> str:
+def _no_script(_set_name: str) -> str:
     return ""
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of ours: its family and name, the script that makes it, and how the names of its sets and maps begin.
+class ElementTable:
+    """A table of pycni, as far as one concern uses it.
 
-    What only some elements need is made by the script `for_place` when the first of them comes; unlike the table's own
-    it creates, so that it fails where somebody else was first. A chain goes with the last element that leads to it, and
-    with it what the script `with_chain` removes: either both are there or neither, whatever happens at the same time.
+    name: family and name, such as "inet pycni".
+    script: nft commands that create the table with its sets and rules; they can be repeated.
+    set_prefixes: how the names of the concern's sets and maps begin.
+    set_script: returns the nft commands that create a set on first use. They fail if another process has created it.
+    chain_cleanup: returns nft commands that run in the transaction that deletes the chain of an element. A chain is
+        deleted with the last element that leads to it, so the objects of both scripts exist together or not at all.
     """
 
     name: str
     script: str
-    places: tuple[str, ...]
-    for_place: Callable[[str], str] = _nowhere_else
-    with_chain: Callable[[Element], str] = _nothing_else
+    set_prefixes: tuple[str, ...]
+    set_script: Callable[[str], str] = _no_script
+    chain_cleanup: Callable[[Element], str] = _no_cleanup
 
     def create(self, netns: NetnsHandle, elements: Sequence[Element], owner: Owner, *, what: str) -> None:
-        """Add the owner's elements; they are taken out again if the call fails."""
+        """Add the owner's elements through the journal; `what` names the change. Raises NftError."""
         netns.journal.change(
             what, lambda: self._add(netns, elements, owner), lambda: self.delete(netns, owner, elements)
         )
 
     def expect(self, netns: NetnsHandle, elements: Iterable[Element], owner: Owner, *, what: str) -> None:
-        """Raise CniError unless every element is there and the owner's."""
+        """Raise CniError unless every element exists with its value and belongs to the owner."""
         for element in elements:
-            name = element.key.partition(" . ")[0]
-            place = f"nftables table {self.name}, {element.place}"
-            found = self.found(netns, [element])
-            label = found[0][1] if found else "nobody"
+            subject = f"{what} of {element.key.partition(' . ')[0]}"
+            where = f"nftables table {self.name}, set {element.set_name}"
+            found = self.find(netns, [element])
+            if not found:
+                raise CniError(f"{subject} is missing in {where}")
+            actual, label = found[0]
             if not owner.owns(label):
-                raise CniError(f"{what} of {name} is missing in {place} (held by {label})")
-            if found[0][0].value != element.value:
-                raise CniError(f'{what} of {name} is "{found[0][0].value}" in {place}, not "{element.value}"')
+                raise CniError(f'{subject} is missing in {where}: the element belongs to "{label}"')
+            if actual.value != element.value:
+                raise CniError(f'{subject} is "{actual.value}" in {where}, not "{element.value}"')
 
     def delete(self, netns: NetnsHandle, owner: Owner | Stale, elements: Iterable[Element] | None = None) -> None:
-        """Remove what the owner has: of `elements` if they are known, else of all that there is."""
+        """Remove the owner's elements: those among `elements`, or if it is None all in the table. Raises NftError."""
         try:
-            held = self.held(netns) if elements is None else self.found(netns, elements)
-            doomed = [element for element, label in held if owner.owns(label)]
-            if doomed:
-                transaction.apply(netns, [ElementChange("delete", self.name, e.place, e.key) for e in doomed])
-                self._delete_unused_chains(netns, {e.chain: self.with_chain(e) for e in doomed if e.chain})
+            existing = self.find_all(netns) if elements is None else self.find(netns, elements)
+            own = [element for element, label in existing if owner.owns(label)]
+            if own:
+                transaction.apply(netns, [ElementChange("delete", self.name, e.set_name, e.key) for e in own])
+                self._delete_unused_chains(netns, own)
         except NftUnavailableError:
-            return  # then there is nothing of ours either
+            return  # without nftables there are no elements
         except NftError as error:
             if not error.missing:
                 raise
 
-    def _delete_unused_chains(self, netns: NetnsHandle, chains: Mapping[str, str]) -> None:
-        """Remove these chains, each with what its script removes, unless elements lead there."""
-        for chain, script in sorted(chains.items()):
-            try:
-                opened(netns).run(f"{script}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
-            except NftError as error:
-                if not error.busy and not error.missing:
-                    raise
+    def find(self, netns: NetnsHandle, elements: Iterable[Element]) -> list[tuple[Element, str]]:
+        """Return those of the elements that exist, whoever owns them: each with its actual value, and its label."""
+        wanted = list(elements)
+        kernel = lookup(netns)
+        kernel.prefetch(self.name, [(element.set_name, element.key) for element in wanted])
+        answers = [(element, kernel.element(self.name, element.set_name, element.key)) for element in wanted]
+        return [
+            (replace(element, value=f"goto {found.chain}" if found.chain else ""), found.comment)
+            for element, found in answers
+            if found is not None
+        ]
+
+    def find_all(self, netns: NetnsHandle) -> list[tuple[Element, str]]:
+        """Return every labelled element of the concern, with its label. The whole table is listed."""
+        family, _, table = self.name.partition(" ")
+        if not lookup(netns).families_with_table([family], table):
+            return []
+        return _labelled_elements(opened(netns).listing(f"list table {family} {table}"), self.set_prefixes)
 
     def _add(self, netns: NetnsHandle, elements: Sequence[Element], owner: Owner) -> None:
+        """Add the elements blindly. Only if that fails create the table and sets, and replace stale elements."""
         additions = [
-            ElementChange("create", self.name, e.place, e.key, comment=owner.label, value=e.value) for e in elements
+            ElementChange("create", self.name, e.set_name, e.key, comment=owner.label, value=e.value) for e in elements
         ]
         try:
             transaction.apply(netns, additions)
@@ -106,63 +129,61 @@ class Table:
             if not error.missing and not error.exists:
                 raise
             if error.missing:
-                self._make_places(netns, elements)
-            rules = "".join({element.rules for element in elements})
-            leftovers = [element for element, _ in self.found(netns, elements)]
-            self._add_over(netns, leftovers, self.script + rules + "\n".join(map(str, additions)))
+                self._create_sets(netns, elements)
+            chains = "".join({element.chain_script for element in elements})
+            stale = [element for element, _ in self.find(netns, elements)]
+            self._replace(netns, stale, self.script + chains + "\n".join(map(str, additions)))
 
-    def _make_places(self, netns: NetnsHandle, elements: Iterable[Element]) -> None:
-        for script in filter(None, {self.for_place(element.place) for element in elements}):
+    def _create_sets(self, netns: NetnsHandle, elements: Iterable[Element]) -> None:
+        for script in filter(None, {self.set_script(element.set_name) for element in elements}):
             try:
                 opened(netns).run(self.script + script)
             except NftError as error:
                 if not error.exists:
                     raise
 
-    def _add_over(self, netns: NetnsHandle, leftovers: Sequence[Element], script: str) -> None:
-        """Run the script in place of elements that somebody left behind: the keys are ours now, IPAM says so."""
-        removals = "".join(f"{ElementChange('delete', self.name, e.place, e.key)}\n" for e in leftovers)
+    def _replace(self, netns: NetnsHandle, stale: Sequence[Element], script: str) -> None:
+        """Remove stale elements and run the script in one transaction.
+
+        The keys contain addresses and interface names. IPAM has assigned them to the new owner.
+        """
+        removals = "".join(f"{ElementChange('delete', self.name, e.set_name, e.key)}\n" for e in stale)
         opened(netns).run(removals + script)
-        self._delete_unused_chains(netns, {e.chain: self.with_chain(e) for e in leftovers if e.chain})
+        self._delete_unused_chains(netns, stale)
 
-    def found(self, netns: NetnsHandle, elements: Iterable[Element]) -> list[tuple[Element, str]]:
-        """Those of the elements that are there, with the value and the label that they have there."""
-        wanted = list(elements)
-        kernel = lookup(netns)
-        kernel.look_ahead(self.name, [(element.place, element.key) for element in wanted])
-        answers = [(element, kernel.element(self.name, element.place, element.key)) for element in wanted]
-        return [
-            (replace(element, value=f"goto {there.chain}" if there.chain else ""), there.comment)
-            for element, there in answers
-            if there is not None
-        ]
-
-    def held(self, netns: NetnsHandle) -> list[tuple[Element, str]]:
-        """Every element that has a label, with it: all are read."""
-        family, _, table = self.name.partition(" ")
-        if not lookup(netns).tables([family], table):
-            return []
-        return _labelled_in(opened(netns).listing(f"list table {family} {table}"), self.places)
+    def _delete_unused_chains(self, netns: NetnsHandle, elements: Iterable[Element]) -> None:
+        """Delete the chains of deleted elements, unless other elements lead to them."""
+        scripts: Mapping[str, str] = {e.chain: self.chain_cleanup(e) for e in elements if e.chain}
+        for chain, script in sorted(scripts.items()):
+            try:
+                opened(netns).run(f"{script}flush chain {self.name} {chain}\ndelete chain {self.name} {chain}")
+            except NftError as error:
+                if not error.busy and not error.missing:
+                    raise
 
 
-def _labelled_in(listing: Iterable[dict[str, Any]], places: tuple[str, ...]) -> list[tuple[Element, str]]:
+def _labelled_elements(listing: Iterable[dict[str, Any]], prefixes: tuple[str, ...]) -> list[tuple[Element, str]]:
     found = []
     for item in listing:
-        place = item.get("set") or item.get("map") or {}
-        if place.get("name", "").startswith(places):
-            found += [_labelled(place["name"], place["type"], entry) for entry in place.get("elem", [])]
-    return [pair for pair in found if pair[1]]
+        set_or_map = item.get("set") or item.get("map") or {}
+        if set_or_map.get("name", "").startswith(prefixes):
+            entries = set_or_map.get("elem", [])
+            found += [_parse_element(set_or_map["name"], set_or_map["type"], entry) for entry in entries]
+    return [(element, label) for element, label in found if label]
 
 
-def _labelled(place: str, kind: str | list[str], entry: Any) -> tuple[Element, str]:
-    """An element and its comment, from nft's JSON: a value, {"elem": {...}}, or in a map a pair of key and verdict."""
+def _parse_element(set_name: str, key_type: str | list[str], entry: Any) -> tuple[Element, str]:
+    """Return an element and its comment from nft's JSON.
+
+    An entry is a value or {"elem": {...}}; in a map it is a pair of that and a verdict.
+    """
     key, verdict = entry if isinstance(entry, list) else (entry, {})
     if not isinstance(key, dict) or "elem" not in key:
-        return Element(place, str(key)), ""
+        return Element(set_name, str(key)), ""
     value = key["elem"]["val"]
     parts = value["concat"] if isinstance(value, dict) else [value]
-    kinds = [kind] if isinstance(kind, str) else kind
-    words = [f'"{part}"' if of == "ifname" else str(part) for part, of in zip(parts, kinds, strict=True)]
+    types = [key_type] if isinstance(key_type, str) else key_type
+    words = [f'"{part}"' if of == "ifname" else str(part) for part, of in zip(parts, types, strict=True)]
     target = verdict.get("goto", {}).get("target", "") if isinstance(verdict, dict) else ""
-    element = Element(place, " . ".join(words), f"goto {target}" if target else "")
+    element = Element(set_name, " . ".join(words), f"goto {target}" if target else "")
     return element, key["elem"].get("comment", "")

@@ -1,10 +1,11 @@
-"""Spoof checks that the Go plugin made, in table `bridge nat`: two chains an interface, and a jump from its port.
+"""MAC spoof checks of the Go plugin, in table `bridge nat`: two chains per interface, and a jump from its bridge port.
 
 chain PREROUTING { iifname "veth1a2b3c4d" jump cni-br-iface-c1-eth0 comment "macspoofchk-c1-eth0" }
 chain cni-br-iface-c1-eth0 { jump cni-br-iface-c1-eth0-mac }
 chain cni-br-iface-c1-eth0-mac { ether saddr 02:00:5e:00:53:01 return; drop }
 
-They tell container and interface, but not the network. So GC removes those of ports that are gone.
+Names and comments contain container id and interface, but not the network. So GC deletes only the chains of ports that
+no longer exist.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,39 +18,45 @@ from pycni.kernel.link.link_state import all_states
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale
 
-_FAMILY, _TABLE, _BASE = "bridge", "nat", "PREROUTING"
-_JUMPS = GoChain(f"{_FAMILY} {_TABLE}", _BASE)
-_CHAIN, _COMMENT = "cni-br-iface-", "macspoofchk-"
+_FAMILY, _TABLE, _BASE_CHAIN = "bridge", "nat", "PREROUTING"
+_JUMPS = GoChain(f"{_FAMILY} {_TABLE}", _BASE_CHAIN)
+_CHAIN_PREFIX, _COMMENT_PREFIX = "cni-br-iface-", "macspoofchk-"
 
 
 def holds(netns: NetnsHandle, port: str, mac: str, owner: Owner) -> bool:
-    """Whether the port may send from this hardware address alone."""
+    """Return whether the Go plugin's rules allow the bridge port to send only from `mac`."""
     name = _name(owner)
-    if not _has_chain(netns, _CHAIN + name):
+    chain = _CHAIN_PREFIX + name
+    if not _has_chain(netns, chain):
         return False
-    jumps = {(_port(rule), _target(rule)) for rule in _rules(netns, _BASE, name)}
-    inner = {_target(rule) for rule in _rules(netns, _CHAIN + name, name)}
-    last = [list(_words(rule["expr"])) for rule in _rules(netns, f"{_CHAIN}{name}-mac", name)]
-    return (port, _CHAIN + name) in jumps and f"{_CHAIN}{name}-mac" in inner and last == [[mac, "return"], ["drop"]]
+    jumps = {(_port(rule), _jump_target(rule)) for rule in _rules(netns, _BASE_CHAIN, name)}
+    inner = {_jump_target(rule) for rule in _rules(netns, chain, name)}
+    last = [list(_words(rule["expr"])) for rule in _rules(netns, f"{chain}-mac", name)]
+    return (port, chain) in jumps and f"{chain}-mac" in inner and last == [[mac, "return"], ["drop"]]
 
 
 def delete(netns: NetnsHandle, owner: Owner | Stale) -> None:
-    """Remove the owner's; table and base chain stay, as the Go plugin leaves them."""
-    names = [_name(owner)] if isinstance(owner, Owner) else _those_of_no_port(netns)
+    """Delete the owner's chains and jump; for `Stale`, those of all ports that no longer exist.
+
+    The table and its base chain stay, as after a DEL of the Go plugin.
+    """
+    names = [_name(owner)] if isinstance(owner, Owner) else _names_without_port(netns)
     for name in names:
-        if _has_chain(netns, _CHAIN + name):
-            _JUMPS.delete(netns, (_COMMENT + name).__eq__)
-            chains = [f"chain {_FAMILY} {_TABLE} {_CHAIN}{name}{end}" for end in ("", "-mac")]
-            nft = opened(netns)  # "add": one of them may be missing
+        if _has_chain(netns, _CHAIN_PREFIX + name):
+            _JUMPS.delete(netns, (_COMMENT_PREFIX + name).__eq__)
+            chains = [f"chain {_FAMILY} {_TABLE} {_CHAIN_PREFIX}{name}{suffix}" for suffix in ("", "-mac")]
+            nft = opened(netns)  # one of the chains may be missing: "add" creates it, so "delete" cannot fail
             nft.run("\n".join(f"{verb} {chain}" for verb in ("add", "flush", "delete") for chain in chains))
 
 
-def _those_of_no_port(netns: NetnsHandle) -> list[str]:
-    if not _has_chain(netns, _BASE):
+def _names_without_port(netns: NetnsHandle) -> list[str]:
+    if not _has_chain(netns, _BASE_CHAIN):
         return []
-    ports = {rule["comment"].removeprefix(_COMMENT): _port(rule) for rule in _JUMPS.rules(netns, _is_comment)}
-    there = {state.name for state in all_states(netns)}  # only now: a port is older than its rule
-    return [name for name, port in ports.items() if port and port not in there]
+    jumps = _JUMPS.rules(netns, lambda comment: comment.startswith(_COMMENT_PREFIX))
+    ports = {rule["comment"].removeprefix(_COMMENT_PREFIX): _port(rule) for rule in jumps}
+    # Listed after the rules, because a port exists before its rule does.
+    existing = {state.name for state in all_states(netns)}
+    return [name for name, port in ports.items() if port and port not in existing]
 
 
 def _has_chain(netns: NetnsHandle, chain: str) -> bool:
@@ -57,11 +64,7 @@ def _has_chain(netns: NetnsHandle, chain: str) -> bool:
 
 
 def _rules(netns: NetnsHandle, chain: str, name: str) -> list[dict[str, Any]]:
-    return GoChain(f"{_FAMILY} {_TABLE}", chain).rules(netns, (_COMMENT + name).__eq__)
-
-
-def _is_comment(text: str) -> bool:
-    return text.startswith(_COMMENT)
+    return GoChain(f"{_FAMILY} {_TABLE}", chain).rules(netns, (_COMMENT_PREFIX + name).__eq__)
 
 
 def _name(owner: Owner) -> str:
@@ -72,12 +75,12 @@ def _port(rule: dict[str, Any]) -> str:
     return next(iter(_words(rule["expr"])), "")
 
 
-def _target(rule: dict[str, Any]) -> str:
+def _jump_target(rule: dict[str, Any]) -> str:
     return next((part["jump"]["target"] for part in rule["expr"] if "jump" in part), "")
 
 
 def _words(expressions: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """What a rule compares with, and its verdict if that leads nowhere else."""
+    """Yield the values that a rule compares with, and its verdict if that is "return" or "drop"."""
     for part in expressions:
         if "match" in part:
             yield str(part["match"]["right"])

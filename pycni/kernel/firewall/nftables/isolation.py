@@ -1,77 +1,88 @@
-"""Isolation by nftables: bridges between which nothing is forwarded, and bridges within which nothing is.
+"""Isolation of bridges by nftables: no packet is forwarded between two isolated bridges, nor within a strict one.
 
-set fenced { "br0" }  set own { "br0" . "br0" }      between two different bridges that are fenced, all is dropped
-set apart { "br0" . "br0" }                          and within this one too
-map fences { "br0" . "veth3f9c" : goto fence-br0 }   who asked for it
-map walls { "br0" . "veth3f9c" : goto wall-br0 }
+set fenced { "br0" }                                the isolated bridges: packets between two of them are dropped
+set own { "br0" . "br0" }                           except that packets stay allowed within the same bridge
+set apart { "br0" . "br0" }                         strict: packets within this bridge are dropped too
+map fences { "br0" . "veth3f9c" : goto fence-br0 }  which attachments ask for isolation (`fences`)
+map walls { "br0" . "veth3f9c" : goto wall-br0 }    and for strict isolation (`walls`)
 
-No packet is ever looked up in the two maps. They count: nftables refuses to remove a chain to which an element still
-leads, and what is in the sets goes in one transaction with the chain, so a bridge is fenced for as long as anybody
-asks for it, without a lock. Several networks on a bridge may ask for different things; the strictest holds.
+No rule uses the two maps: they count references. nftables refuses to delete a chain while an element leads to it. The
+members of the sets are removed in the transaction that deletes the chain. So a bridge is isolated for as long as any
+attachment asks for it, without a lock. If the attachments of a bridge ask for different policies, the strictest
+applies. The chain `fence` with the rules is in forward_rules.py.
 """
 
 import re
 from collections.abc import Sequence
 
-from pycni.kernel.firewall.nftables.elements import Element, Table
-from pycni.kernel.firewall.nftables.forward import SCRIPT, TABLE, expect_rules
+from pycni.kernel.firewall.nftables.elements import TABLE, Element, ElementTable
+from pycni.kernel.firewall.nftables.forward_rules import SCRIPT, expect_rules
 from pycni.kernel.firewall.nftables.lookup import lookup
+from pycni.kernel.firewall.protocols import IsolationBackend
+from pycni.kernel.firewall.settings import BridgeIsolation
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
 
-_WORD = re.compile(r"[A-Za-z0-9_.-]+")  # of what nft takes as a name of a chain
-_PREFIX = {"fences": "fence-", "walls": "wall-"}
+_CHAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what nft accepts unquoted
+_CHAIN_PREFIXES = {"fences": "fence-", "walls": "wall-"}  # by map
 
 
 def _members(element: Element) -> dict[str, str]:
-    """What is in the sets for as long as an element like this is there: by set, the member."""
+    """Return the members that exist for as long as an element of this bridge and map does, by set."""
     bridge = element.key.partition(" . ")[0]
     within = f"{bridge} . {bridge}"
-    return {"fenced": bridge, "own": within} if element.place == "fences" else {"apart": within}
+    return {"fenced": bridge, "own": within} if element.set_name == "fences" else {"apart": within}
 
 
-def _additions(element: Element) -> str:
-    return "".join(f"add element {TABLE} {place} {{ {key} }}\n" for place, key in _members(element).items())
+def _addition(element: Element) -> str:
+    return "".join(f"add element {TABLE} {name} {{ {key} }}\n" for name, key in _members(element).items())
 
 
-def _removals(element: Element) -> str:
-    # Added first, so that there is something to delete: nft before 1.0.7 knows no "destroy".
-    deletions = (f"delete element {TABLE} {place} {{ {key} }}\n" for place, key in _members(element).items())
-    return _additions(element) + "".join(deletions)
+def _removal(element: Element) -> str:
+    # nft before 1.0.7 has no "destroy", so members are added first: then "delete" cannot fail.
+    deletions = (f"delete element {TABLE} {name} {{ {key} }}\n" for name, key in _members(element).items())
+    return _addition(element) + "".join(deletions)
 
 
-_TABLE = Table(TABLE, SCRIPT, tuple(_PREFIX), with_chain=_removals)
+_TABLE = ElementTable(TABLE, SCRIPT, tuple(_CHAIN_PREFIXES), chain_cleanup=_removal)
 
 
-def create(netns: NetnsHandle, bridge: str, owner: Owner, *, strict: bool) -> None:
-    """Keep the bridge apart from all others that are; with `strict` its ports from each other too."""
-    _TABLE.create(netns, _elements(bridge, owner, strict=strict), owner, what=f"fence {bridge}")
+class NftablesIsolation(IsolationBackend):
+    """Isolation of bridges by sets of their names."""
 
+    def __init__(self, netns: NetnsHandle) -> None:
+        self._netns = netns
 
-def expect(netns: NetnsHandle, bridge: str, owner: Owner, *, strict: bool) -> None:
-    """Raise CniError unless the bridge is kept apart."""
-    elements = _elements(bridge, owner, strict=strict)
-    _TABLE.expect(netns, elements, owner, what="the fence")
-    expect_rules(netns)
-    kernel = lookup(netns)
-    for place, key in {pair for element in elements for pair in _members(element).items()}:
-        if kernel.element(TABLE, place, key) is None:
-            raise CniError(f"the fence of {bridge} has a hole: {key} is missing in set {place} of {TABLE}")
+    def create(self, isolation: BridgeIsolation, owner: Owner) -> None:
+        elements = _elements(isolation.bridge, owner, strict=isolation.strict)
+        _TABLE.create(self._netns, elements, owner, what=f"isolate bridge {isolation.bridge}")
 
+    def expect(self, isolation: BridgeIsolation, owner: Owner) -> None:
+        elements = _elements(isolation.bridge, owner, strict=isolation.strict)
+        _TABLE.expect(self._netns, elements, owner, what="isolation")
+        expect_rules(self._netns)
+        kernel = lookup(self._netns)
+        for name, key in {member for element in elements for member in _members(element).items()}:
+            if kernel.element(TABLE, name, key) is None:
+                raise CniError(
+                    f"isolation of {isolation.bridge} is missing in nftables table {TABLE}: "
+                    f"set {name} has no element {key}"
+                )
 
-def delete(netns: NetnsHandle, owner: Owner | Stale, bridge: str = "") -> None:
-    """Let go of the fence, which goes with the last who asks for it; of every one, unless `bridge` names it."""
-    known = _elements(bridge, owner, strict=True) if bridge and isinstance(owner, Owner) else None
-    _TABLE.delete(netns, owner, known)
+    def delete(self, owner: Owner | Stale, isolation: BridgeIsolation | None = None) -> None:
+        elements = None
+        if isolation and isinstance(owner, Owner):
+            elements = _elements(isolation.bridge, owner, strict=True)
+        _TABLE.delete(self._netns, owner, elements)
 
 
 def _elements(bridge: str, owner: Owner, *, strict: bool) -> Sequence[Element]:
-    return [_element(place, bridge, owner) for place in (_PREFIX if strict else ["fences"])]
+    return [_element(name, bridge, owner) for name in (_CHAIN_PREFIXES if strict else ["fences"])]
 
 
-def _element(place: str, bridge: str, owner: Owner) -> Element:
-    word = bridge if _WORD.fullmatch(bridge) else bridge.encode().hex()
-    chain = f"{_PREFIX[place]}{word}"
-    element = Element(place, f'"{bridge}" . "{owner.host_ifname}"', f"goto {chain}")
-    return Element(place, element.key, element.value, f"\nadd chain {TABLE} {chain}\n{_additions(element)}")
+def _element(map_name: str, bridge: str, owner: Owner) -> Element:
+    word = bridge if _CHAIN_NAME.fullmatch(bridge) else bridge.encode().hex()
+    chain = f"{_CHAIN_PREFIXES[map_name]}{word}"
+    element = Element(map_name, f'"{bridge}" . "{owner.host_ifname}"', f"goto {chain}")
+    return Element(map_name, element.key, element.value, f"\nadd chain {TABLE} {chain}\n{_addition(element)}")

@@ -1,4 +1,7 @@
-"""nftables in process: scripts run by libnftables, one transaction each, without an exec (0.1 ms instead of 3.5)."""
+"""nft scripts, run in this process by libnftables: each is one transaction, in 0.1 ms instead of 3.5 with an exec.
+
+Where the library is missing, the program nft runs them.
+"""
 
 import ctypes
 import json
@@ -17,15 +20,18 @@ _LIBRARY, _PROGRAM = "libnftables.so.1", "nft"
 _JSON_OUTPUT = 1 << 4
 _ATTEMPTS = 32
 
-# The library waits for the kernel by select(): its socket must be among the first 1024 descriptors, else the C library
-# ends the process. That many other threads may be opened between our look and its socket.
+# libnftables calls select() on its socket. With a descriptor of 1024 or more, the C library aborts the process. The
+# margin is for descriptors that other threads open between the check and the creation of the socket.
 _DESCRIPTORS, _MARGIN = 1024, 128
 
 
 class NftError(CniError):
-    """A transaction was refused: something is `missing`, `exists` already, or is `busy`, that is in use.
+    """nftables refused a script.
 
-    Or it was `interrupted`: others changed the ruleset while it read there.
+    missing: an object does not exist.
+    exists: an object exists already.
+    busy: an object is in use.
+    interrupted: another process changed the ruleset while it was being listed.
     """
 
     def __init__(self, script: str, complaint: str) -> None:
@@ -40,7 +46,7 @@ class NftError(CniError):
 
 
 class NftUnavailableError(CniError):
-    """Neither libnftables nor the program nft is on this machine."""
+    """Neither libnftables nor the program nft is installed."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -50,49 +56,47 @@ class NftUnavailableError(CniError):
 
 
 class Nft(Protocol):
-    """Runs scripts in the namespace in which it was made."""
+    """Runs nft scripts in one network namespace."""
 
     def run(self, script: str) -> str:
-        """One transaction; returns what a listing printed. Raises NftError."""
+        """Run the script as one transaction, and return what its list commands print. Raises NftError."""
 
     def listing(self, command: str) -> list[dict[str, Any]]:
-        """The objects that a list command prints. Raises NftError."""
+        """Return the objects that a list command prints, from nft's JSON. Raises NftError."""
 
     def close(self) -> None:
-        """Give its socket back."""
+        """Close its socket."""
 
 
-# Contexts are not for themselves: libnftables (1.0.6) has one cache of interface names a process, which each run frees
-# at its end, and tables that come with the first context and go with the last, under the feet of the others. So no two
-# threads are in the library at once. The kernel takes one transaction a namespace at a time anyway.
-_alone = threading.Lock()
+# libnftables (1.0.6) is not thread-safe, even with one context per thread. All contexts share a cache of interface
+# names, which each run frees at its end, and tables that exist from the first context to the last. So only one thread
+# at a time calls the library. The kernel runs one transaction per namespace at a time anyway.
+_library_lock = threading.Lock()
 
 
 class Library:
-    """libnftables, by its small C interface."""
+    """A context of libnftables, bound to the namespace of the thread that creates it."""
 
     def __init__(self) -> None:
         self._library = _load()
-        with _alone:
+        with _library_lock:
             self._context = self._library.nft_ctx_new(0)
             self._library.nft_ctx_buffer_output(self._context)
             self._library.nft_ctx_buffer_error(self._context)
 
     def run(self, script: str) -> str:
-        """See Nft."""
-        return _uninterrupted(lambda: self._run(script))
+        return _retry_interrupted(lambda: self._run(script))
 
     def _run(self, script: str) -> str:
-        with _alone:
+        with _library_lock:
             status = self._library.nft_run_cmd_from_buffer(self._context, script.encode())
-            said = self._library.nft_ctx_get_error_buffer if status else self._library.nft_ctx_get_output_buffer
-            text = said(self._context).decode(errors="replace")
+            buffer = self._library.nft_ctx_get_error_buffer if status else self._library.nft_ctx_get_output_buffer
+            text = buffer(self._context).decode(errors="replace")
         if status != 0:
             raise NftError(script, text)
         return str(text)
 
     def listing(self, command: str) -> list[dict[str, Any]]:
-        """See Nft."""
         self._library.nft_ctx_output_set_flags(self._context, _JSON_OUTPUT)
         try:
             text = self.run(command)
@@ -101,30 +105,27 @@ class Library:
         return _objects(text)
 
     def close(self) -> None:
-        """See Nft."""
-        with _alone:
+        with _library_lock:
             self._library.nft_ctx_free(self._context)
 
 
 class Program:
-    """The program nft, one process a transaction, where the library is missing."""
+    """The program nft: one process per script."""
 
     def __init__(self, netns: NetnsHandle) -> None:
         self._netns = netns
 
     def run(self, script: str) -> str:
-        """See Nft."""
-        return _uninterrupted(lambda: self._nft(["-f", "-"], script))
+        return _retry_interrupted(lambda: self._nft(["-f", "-"], script))
 
     def listing(self, command: str) -> list[dict[str, Any]]:
-        """See Nft."""
-        return _objects(_uninterrupted(lambda: self._nft(["-j", *command.split()], "")))
+        return _objects(_retry_interrupted(lambda: self._nft(["-j", *command.split()], "")))
 
     def close(self) -> None:
-        """See Nft."""
+        """Do nothing: no process outlives its script."""
 
     def _nft(self, arguments: list[str], stdin: str) -> str:
-        import subprocess  # 5 ms that the library spares
+        import subprocess  # takes 5 ms, and is not needed with the library
 
         program = programs.find(_PROGRAM)
         if program is None:
@@ -137,12 +138,12 @@ class Program:
 
 
 def opened(netns: NetnsHandle) -> Nft:
-    """Nftables of the namespace behind the door. Raises NftUnavailableError."""
+    """Return the nftables of the namespace, opened on first use. Raises NftUnavailableError."""
     return netns.opened(_open)
 
 
 def is_installed() -> bool:
-    """Whether this machine has libnftables or the program nft."""
+    """Return whether libnftables or the program nft is installed."""
     try:
         return bool(_load())
     except OSError:
@@ -168,7 +169,7 @@ def _open(netns: NetnsHandle) -> Nft:
 
 
 def _next_descriptor() -> int:
-    descriptor = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # the lowest that is free
+    descriptor = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # the kernel assigns the lowest free one
     os.close(descriptor)
     return descriptor
 
@@ -176,15 +177,15 @@ def _next_descriptor() -> int:
 def _program_instead(netns: NetnsHandle) -> Program:
     if programs.find(_PROGRAM) is None:
         raise CniError(
-            f"too many files are open: libnftables works with the first {_DESCRIPTORS} alone",
+            f"too many files are open: libnftables needs a descriptor below {_DESCRIPTORS}",
             code=Code.TRY_AGAIN_LATER,
-            details=f"so it is once other calls have ended, or with the program {_PROGRAM}",
+            details=f"try again when other calls have ended, or install the program {_PROGRAM}",
         )
     return Program(netns)
 
 
-def _uninterrupted(run: Callable[[], str]) -> str:
-    """Run it again as long as it is interrupted; libnftables does so when it lists, but not when it gets an element."""
+def _retry_interrupted(run: Callable[[], str]) -> str:
+    """Call `run` again while it is interrupted. libnftables itself does so for lists, but not for single elements."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return run()

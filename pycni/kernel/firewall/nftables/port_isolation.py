@@ -1,39 +1,40 @@
-"""Isolation of bridge ports by nftables: what crosses the bridge itself, and so never sees the host's forwarding."""
+"""Isolation of the ports of one bridge by nftables: drops packets that never reach the host's forwarding hooks."""
 
 from collections.abc import Iterable
 
-from pycni.kernel.firewall.nftables.elements import Element, Table
+from pycni.kernel.firewall.nftables.elements import BRIDGE_TABLE, Element, ElementTable
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale
 
-_TABLE = Table(
-    "bridge pycni",
-    """
-table bridge pycni {
-    set isolated { type ifname; }
-    chain isolation { type filter hook forward priority filter; policy accept; }
-}
-flush chain bridge pycni isolation
-add rule bridge pycni isolation iifname @isolated drop
-add rule bridge pycni isolation oifname @isolated drop
+_TABLE = ElementTable(
+    BRIDGE_TABLE,
+    f"""
+table {BRIDGE_TABLE} {{
+    set isolated {{ type ifname; }}
+    chain isolation {{ type filter hook forward priority filter; policy accept; }}
+}}
+flush chain {BRIDGE_TABLE} isolation
+add rule {BRIDGE_TABLE} isolation iifname @isolated drop
+add rule {BRIDGE_TABLE} isolation oifname @isolated drop
 """,
     ("isolated",),
 )
 
 
 def create(netns: NetnsHandle, ports: Iterable[str], owner: Owner) -> None:
-    """Drop what goes from these ports to other ports, or comes from them."""
+    """Drop packets that these bridge ports exchange with other ports of their bridge."""
     elements = _elements(ports)
-    _TABLE.create(netns, elements, owner, what=f"isolate {' '.join(element.key for element in elements)}")
+    names = " ".join(element.key for element in elements)
+    _TABLE.create(netns, elements, owner, what=f"isolate bridge ports {names}")
 
 
 def expect(netns: NetnsHandle, ports: Iterable[str], owner: Owner) -> None:
-    """Raise CniError unless these ports are isolated."""
+    """Raise CniError unless these bridge ports are isolated."""
     _TABLE.expect(netns, _elements(ports), owner, what="isolation")
 
 
 def delete(netns: NetnsHandle, owner: Owner | Stale, ports: Iterable[str] | None = None) -> None:
-    """Isolate the owner's ports no more; which they are is looked up unless `ports` says it."""
+    """Stop isolating the owner's ports; if `ports` is None, the table is searched for them."""
     _TABLE.delete(netns, owner, None if ports is None else _elements(ports))
 
 

@@ -1,33 +1,33 @@
-"""The MAC spoof check by nftables: a guarded bridge port may send from its container's address alone."""
+"""MAC spoof check by nftables: drops what a bridge port sends from a MAC address other than its container's."""
 
 from pycni.kernel.firewall.nftables import go_spoof_check
-from pycni.kernel.firewall.nftables.elements import Element, Table
+from pycni.kernel.firewall.nftables.elements import BRIDGE_TABLE, Element, ElementTable
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.errors import CniError
 
-_TABLE = Table(
-    "bridge pycni",
-    """
-table bridge pycni {
-    set guarded { type ifname; }
-    set allowed { type ifname . ether_addr; }
-    chain spoofcheck { type filter hook prerouting priority dstnat; policy accept; }
-}
-flush chain bridge pycni spoofcheck
-add rule bridge pycni spoofcheck iifname @guarded iifname . ether saddr != @allowed drop
+_TABLE = ElementTable(
+    BRIDGE_TABLE,
+    f"""
+table {BRIDGE_TABLE} {{
+    set guarded {{ type ifname; }}
+    set allowed {{ type ifname . ether_addr; }}
+    chain spoofcheck {{ type filter hook prerouting priority dstnat; policy accept; }}
+}}
+flush chain {BRIDGE_TABLE} spoofcheck
+add rule {BRIDGE_TABLE} spoofcheck iifname @guarded iifname . ether saddr != @allowed drop
 """,
     ("guarded", "allowed"),
 )
 
 
 def create(netns: NetnsHandle, port: str, mac: str, owner: Owner) -> None:
-    """Drop what the bridge port sends from any other hardware address."""
-    _TABLE.create(netns, _elements(port, mac), owner, what=f"let {port} send from {mac} alone")
+    """Drop what the bridge port sends from any MAC address but `mac`."""
+    _TABLE.create(netns, _elements(port, mac), owner, what=f"restrict {port} to source MAC address {mac}")
 
 
 def expect(netns: NetnsHandle, port: str, mac: str, owner: Owner) -> None:
-    """Raise CniError unless the bridge port is guarded, by us or by what a Go plugin made."""
+    """Raise CniError unless the bridge port may send only from `mac`. A spoof check of the Go plugin counts."""
     try:
         _TABLE.expect(netns, _elements(port, mac), owner, what="spoof check")
     except CniError:
@@ -36,7 +36,7 @@ def expect(netns: NetnsHandle, port: str, mac: str, owner: Owner) -> None:
 
 
 def delete(netns: NetnsHandle, owner: Owner | Stale) -> None:
-    """Guard the owner's port no more."""
+    """Remove the spoof check of the owner's port, whether pycni or the Go plugin created it."""
     _TABLE.delete(netns, owner)
     go_spoof_check.delete(netns, owner)
 

@@ -1,7 +1,8 @@
-"""Transactions of set elements and counters in the kernel's own words.
+"""Transactions of set elements and counters over nftables' netlink protocol.
 
-libnftables reads all tables and sets first, which takes several times as long as the transaction itself. Whatever else
-a script says it has to translate; so it does where the kernel refuses in a way that needs explaining.
+libnftables would read all tables and sets first, which takes several times as long as the transaction. Other changes,
+such as rules, are text in nft's language and run through libnftables. So does a transaction that the kernel refuses for
+a reason that only libnftables can explain.
 """
 
 import errno
@@ -10,52 +11,63 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from pycni.kernel.firewall.nfnetlink import NFTABLES, Request, attribute, connected, text
-from pycni.kernel.firewall.nftables.lookup import COUNTER, FAMILIES, element_list, key_of
+from pycni.kernel.firewall.nftables.lookup import (
+    COUNTER,
+    ELEMENT_DATA,
+    ELEMENT_KEY,
+    ELEMENT_OBJECT,
+    ELEMENT_USERDATA,
+    FAMILIES,
+    USERDATA_COMMENT,
+    VALUE,
+    VERDICT,
+    VERDICT_CHAIN,
+    element_list,
+    encode_key,
+)
 from pycni.kernel.firewall.nftables.nft import NftError, opened
 from pycni.kernel.netns.handle import NetnsHandle
 
 _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_OBJECT, _DELETE_OBJECT = 12, 14, 18, 20
 _EXCLUSIVE, _CREATE = 0x200, 0x400
 _FLAGS = {"create": _CREATE | _EXCLUSIVE, "add": _CREATE, "delete": 0}
-_KEY, _DATA, _USERDATA, _OBJECT = 1, 2, 6, 9
-_VALUE, _VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
+_VERDICT_CODE = 1
 _TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4
 _GOTO = (-4).to_bytes(4, "big", signed=True)
-_COMMENT = 0  # of userdata: a byte of type, a byte of length, a string
-_EXPLAINED = frozenset({errno.ENOENT, errno.EEXIST, errno.EBUSY})  # what NftError tells apart
+_NFT_ERRORS = frozenset({errno.ENOENT, errno.EEXIST, errno.EBUSY})  # those that NftError distinguishes
 
-Verb = Literal["create", "add", "delete"]  # "create" fails if it is there, "add" does not, "delete" fails if it is not
+Verb = Literal["create", "add", "delete"]  # "create" fails if the object exists, "delete" if it does not
 
 
 class ElementChange(NamedTuple):
-    """An element of a set or map, with its key, and in a map its value, as nft writes them."""
+    """Addition or removal of an element. `key` and `value` (maps only) are as nft writes them."""
 
     verb: Verb
     table: str
-    place: str
+    set_name: str
     key: str
     comment: str = ""
     value: str = ""
 
     def __str__(self) -> str:
         comment, value = f' comment "{self.comment}"' if self.comment else "", f" : {self.value}" if self.value else ""
-        return f"{self.verb} element {self.table} {self.place} {{ {self.key}{comment}{value} }}"
+        return f"{self.verb} element {self.table} {self.set_name} {{ {self.key}{comment}{value} }}"
 
     def request(self) -> Request:
-        """The same as the kernel reads it."""
+        """Return the netlink request."""
         family, _, table = self.table.partition(" ")
-        element = attribute(_KEY, attribute(_VALUE, key_of(self.key)), nested=True)
+        element = attribute(ELEMENT_KEY, attribute(VALUE, encode_key(self.key)), nested=True)
         if self.value and self.verb != "delete":
-            element += _encoded(self.value)
+            element += _encode_value(self.value)
         if self.comment:
             comment = self.comment.encode() + b"\0"
-            element += attribute(_USERDATA, bytes((_COMMENT, len(comment))) + comment)
+            element += attribute(ELEMENT_USERDATA, bytes((USERDATA_COMMENT, len(comment))) + comment)
         command = _DELETE_ELEMENT if self.verb == "delete" else _NEW_ELEMENT
-        return Request(command, FAMILIES[family], element_list(table, self.place, element), _FLAGS[self.verb])
+        return Request(command, FAMILIES[family], element_list(table, self.set_name, element), _FLAGS[self.verb])
 
 
 class CounterChange(NamedTuple):
-    """A named counter."""
+    """Addition or removal of a named counter."""
 
     verb: Verb
     table: str
@@ -65,7 +77,7 @@ class CounterChange(NamedTuple):
         return f"{self.verb} counter {self.table} {self.name}"
 
     def request(self) -> Request:
-        """The same as the kernel reads it."""
+        """Return the netlink request."""
         family, _, table = self.table.partition(" ")
         body = text(_TABLE, table) + text(_OBJECT_NAME, self.name) + attribute(_OBJECT_TYPE, COUNTER)
         if self.verb == "delete":
@@ -78,23 +90,26 @@ Change = ElementChange | CounterChange
 
 
 def apply(netns: NetnsHandle, changes: Sequence[Change | str]) -> None:
-    """All of these in one transaction, or none. Raises NftError.
+    """Apply all changes in one transaction, or none of them. Raises NftError.
 
-    A string is a line that only nft understands; then it is given the others too.
+    A string is a command in nft's language. If there is one, libnftables runs all changes.
     """
     requests = [change.request() for change in changes if not isinstance(change, str)]
-    if len(requests) == len(changes) and _transacted(netns, changes, requests):
+    if len(requests) == len(changes) and _apply_requests(netns, changes, requests):
         return
     opened(netns).run("\n".join(map(str, changes)))
 
 
-def _transacted(netns: NetnsHandle, changes: Sequence[object], requests: Sequence[Request]) -> bool:
-    """Whether the kernel has done it; False if libnftables is to say what it does not like. Raises NftError."""
+def _apply_requests(netns: NetnsHandle, changes: Sequence[object], requests: Sequence[Request]) -> bool:
+    """Return whether the kernel accepted the transaction; False if libnftables shall explain why not.
+
+    Raises NftError if the reason is clear: an object is missing, exists already or is in use.
+    """
     refusals = connected(netns).transact(NFTABLES, requests)
     if not refusals:
         return True
     number, code = min(refusals.items())
-    if code not in _EXPLAINED:
+    if code not in _NFT_ERRORS:
         return False
     raise NftError(_script(changes), f"{os.strerror(code)}: {changes[number]}")
 
@@ -103,11 +118,11 @@ def _script(changes: Iterable[object]) -> str:
     return "\n".join(map(str, changes))
 
 
-def _encoded(value: str) -> bytes:
-    """What an element leads to: an address and a port, a chain, or an object."""
+def _encode_value(value: str) -> bytes:
+    """Return the attribute of an element's value: an address and a port, `goto` a chain, or an object's name."""
     if value.startswith('"'):
-        return text(_OBJECT, value.strip('"'))
+        return text(ELEMENT_OBJECT, value.strip('"'))
     if value.startswith("goto "):
-        verdict = attribute(_VERDICT_CODE, _GOTO) + text(_VERDICT_CHAIN, value.removeprefix("goto "))
-        return attribute(_DATA, attribute(_VERDICT, verdict, nested=True), nested=True)
-    return attribute(_DATA, attribute(_VALUE, key_of(value)), nested=True)
+        verdict = attribute(_VERDICT_CODE, _GOTO) + text(VERDICT_CHAIN, value.removeprefix("goto "))
+        return attribute(ELEMENT_DATA, attribute(VERDICT, verdict, nested=True), nested=True)
+    return attribute(ELEMENT_DATA, attribute(VALUE, encode_key(value)), nested=True)
