@@ -44,7 +44,10 @@ class Dhcp(Plugin[DhcpConfig]):
         request = {"do": "acquire", "client": client.model_dump(mode="json", by_alias=True)}
         request["incarnation"] = cni.netns_cookie
         answer = cni.journal.change(
-            f"acquire a DHCP lease for {cni.ifname}", lambda: _call_daemon(cni, request), lambda: _release(cni)
+            f"acquire a DHCP lease for {cni.ifname}",
+            lambda: _call_daemon(cni, request),
+            lambda: _release(cni),
+            atomic=True,
         )
         return _lease_in(answer).result(conf.ipam.priority)
 

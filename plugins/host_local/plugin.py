@@ -57,6 +57,7 @@ class HostLocal(Plugin[HostLocalConfig]):
                 f"reserve {', '.join(addresses)}",
                 lambda: allocations.reserve(chosen, reservation),
                 lambda: _release(cni, only=addresses),
+                atomic=True,
             )
         return chosen
 

@@ -1,11 +1,13 @@
-"""Every change to the machine is written down here with its inverse, so that failure undoes it."""
+"""The changes of one call and how to undo them, so that a failed ADD is rolled back."""
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Self, TypeVar
+
+from pycni.protocol.errors import CniError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -16,7 +18,7 @@ _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Run every change inside `watcher(what)`: for whoever shows the steps, times them or makes one fail."""
+    """Make every change inside `watcher(what)`, for tools that show or time changes, or make one fail."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -24,57 +26,65 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
-def _done(what: str, do: Callable[[], T]) -> T:
-    log.debug("%s", what)
-    watcher = _watcher.get()
-    if watcher is None:
-        return do()
-    with watcher(what):
-        return do()
-
-
-def _nothing() -> None:
-    """How to take back what stays."""
+def _keep() -> None:
+    """Undo nothing."""
 
 
 class Journal:
-    """The changes of one call; leaving it by an exception undoes them, newest first."""
+    """The changes of one call. If the `with` block fails, they are undone, newest first."""
 
     def __init__(self) -> None:
         self._undos: list[tuple[str, Callable[[], object]]] = []
         self.failures: list[Exception] = []  # of attempts
 
-    def change(self, what: str, do: Callable[[], T], undo: Callable[[], object] | None = None) -> T:
-        """Do it, all or nothing. `what` is a phrase for people ("create bridge cni0"); without `undo` it stays.
+    def change(
+        self, what: str, do: Callable[[], T], undo: Callable[[], object] | None = None, *, atomic: bool = False
+    ) -> T:
+        """Make a change: return what `do` returns, and call `undo` if the call fails later.
 
-        `undo` must be content if there is nothing to take back: a signal may come at any moment.
+        `what` is a phrase for logs and errors, as in "create bridge cni0". Without `undo` the change is permanent.
+
+        If `do` itself fails, `undo` is called too, because `do` may have made a part of the change. So `undo` must
+        accept that there is nothing to undo, and must not destroy what `do` found there. It is not called if `do`
+        changes all or nothing (`atomic`), or if the error is a CniError that is marked as `rolled_back`.
         """
-        entry = (what, undo or _nothing)
-        self._undos.append(entry)
+        log.debug("%s", what)
+        watcher = _watcher.get()
+        entry = (what, undo or _keep)
+        self._undos.append(entry)  # first: a signal may end the call at any time
         try:
-            return _done(what, do)
+            if watcher is None:
+                return do()
+            with watcher(what):
+                result = do()
+                atomic = False  # from here on an error is the watcher's, and the change is made
+            return result
         except Exception as error:
-            self._undos.remove(entry)
+            if atomic or undo is None or _is_rolled_back(error):
+                self._undos.remove(entry)
             error.add_note(f"while: {what}")
             raise
 
     def attempt(self, what: str, do: Callable[[], object]) -> None:
-        """Do it and go on whatever happens: a failure is kept for the end of the call. For all that deletes."""
+        """Call `do`. If it fails, go on and keep the error in `failures`. For DEL and GC."""
+        log.debug("%s", what)
+        watcher = _watcher.get()
         try:
-            _done(what, do)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be deleted too
+            with nullcontext() if watcher is None else watcher(what):
+                do()
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the rest must be deleted too
             error.add_note(f"while: {what}")
             self.failures.append(error)
 
     def undo(self) -> list[str]:
-        """Take everything back, newest first; returns what could not be taken back."""
+        """Undo all changes, newest first. Return a message for each that cannot be undone."""
         failures = []
         while self._undos:
             what, undo = self._undos.pop()
             log.debug("undo: %s", what)
             try:
                 undo()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be undone too
+            except Exception as error:  # noqa: BLE001 - whatever the error is, the rest must be undone too
                 failures.append(f"could not undo: {what}: {error}")
         return failures
 
@@ -88,3 +98,11 @@ class Journal:
             for failure in self.undo():
                 log.warning("%s", failure)
                 error.add_note(failure)
+
+
+def _is_rolled_back(error: Exception) -> bool:
+    """Return whether the failed change has left nothing. Remove the mark: it does not hold for an enclosing change."""
+    if not isinstance(error, CniError) or not error.rolled_back:
+        return False
+    error.rolled_back = False
+    return True

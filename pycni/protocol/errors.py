@@ -44,7 +44,7 @@ class CniError(Exception):
         self.msg = msg
         self.details = details
         self.forward_unchanged = False  # whether another plugin reported it; notes are not added to it then
-        self.rolled_back = False  # whether that plugin has rolled back its changes, so that it needs no DEL
+        self.rolled_back = False  # whether the failed operation has left nothing that Journal.change would have to undo
 
     def __str__(self) -> str:
         return f"{self.msg}; {self.details}" if self.details else self.msg

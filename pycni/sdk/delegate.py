@@ -6,7 +6,6 @@ from typing import Any
 from pycni.kernel.journal import Journal
 from pycni.protocol import go_json
 from pycni.protocol.conversion import VersionedResult
-from pycni.protocol.errors import CniError
 from pycni.protocol.request import Request
 from pycni.protocol.result import Result
 from pycni.sdk.ipam import Invoke
@@ -57,20 +56,8 @@ class Delegate:
         self._run("STATUS")
 
     def _add(self) -> Result:
-        try:
-            answer = self._run("ADD")
-        except (CniError, ValueError) as error:
-            if not (isinstance(error, CniError) and error.rolled_back):
-                self._clean_up_after(error)
-            raise
+        answer = self._run("ADD")
         return answer.result if answer else Result()
-
-    def _clean_up_after(self, error: Exception) -> None:
-        """Call DEL after a failed ADD, which may have left something (SPEC section 4)."""
-        try:
-            self._run("DEL")
-        except CniError as second:
-            error.add_note(f"DEL of {self._plugin} failed too: {second}")
 
     def _run(self, command: str) -> VersionedResult | None:
         return self._invoke(self._plugin, self._request.with_command(command))

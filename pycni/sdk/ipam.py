@@ -78,20 +78,10 @@ class IpamDelegate:
             self.gc()
 
     def _add(self) -> Lease:
-        try:
-            answer = self._run("ADD")
-            lease = Lease.from_result(answer.result) if answer else Lease()
-            if not lease.ips:
-                raise CniError("IPAM plugin returned missing IP config", details=f"{self._plugin} assigned no address")
-        except (CniError, ValueError) as error:
-            if isinstance(error, CniError) and error.rolled_back:
-                raise  # DEL would release the address of an earlier ADD of this attachment
-            # Release what it may have reserved before it failed (SPEC section 4).
-            try:
-                self._release()
-            except CniError as second:
-                error.add_note(f"releasing the addresses failed too: {second}")
-            raise
+        answer = self._run("ADD")
+        lease = Lease.from_result(answer.result) if answer else Lease()
+        if not lease.ips:
+            raise CniError("IPAM plugin returned missing IP config", details=f"{self._plugin} assigned no address")
         return lease
 
     def _release(self) -> None:

@@ -14,8 +14,9 @@ _MAX_CHANGES = 200  # an ADD that makes more has an endless loop
 
 
 def check_lifecycle(runner: PluginRunner) -> None:
-    """Run ADD, CHECK, DEL and DEL again. Raise AssertionError unless host and container are as before.
+    """Run ADD, CHECK, ADD, DEL and DEL again. Raise AssertionError unless host and container are as before.
 
+    If the second ADD fails, because the attachment exists, the attachment must still be as the first ADD left it.
     An ADD and a DEL before that create what attachments share (a bridge, tables of the firewall). They must leave
     nothing that carries the ownership label of the attachment. The last DEL has no prevResult, as after a lost cache.
     Raises CniError if a call fails.
@@ -33,6 +34,7 @@ def check_lifecycle(runner: PluginRunner) -> None:
     runner.result = previous
     runner.add()
     runner.check()
+    _repeat_add(runner)
     runner.delete()
     _assert_equal(before, snapshot.of_host(runner.container.host), "DEL")
     runner.delete()
@@ -42,15 +44,33 @@ def check_lifecycle(runner: PluginRunner) -> None:
     _assert_equal(container_before, snapshot.of_namespace(runner.container), "DEL")
 
 
+def _repeat_add(runner: PluginRunner) -> None:
+    """Call ADD for an attachment that exists. Raise AssertionError if it fails and has changed the attachment."""
+    host, container = snapshot.of_host(runner.container.host), snapshot.of_namespace(runner.container)
+    result = runner.result
+    try:
+        runner.add()
+    except CniError as error:
+        what = f"an ADD of an attachment that exists ({error.msg})"
+        _assert_equal(host, snapshot.of_host(runner.container.host), what)
+        _assert_equal(container, snapshot.of_namespace(runner.container), what)
+        runner.result = result
+        runner.check()
+
+
 def fail_at_every_change(make: Callable[[], PluginRunner]) -> int:
     """Make change 0, 1, 2, … of an ADD fail in turn, and return how many failed.
 
+    Each change fails twice: once before anything is changed, and once when it is made but not yet reported as done.
     `make` returns a runner whose ADD works. Raises AssertionError unless host and container are as before after each
     failure, that is, unless the ADD was rolled back.
 
         assert fail_at_every_change(lambda: PluginRunner("bridge", container, bridge="br0")) > 0
     """
-    return _at_every_change(make, _add_fails_at)
+    before = _at_every_change(make, partial(_add_fails_at, after=False))
+    after = _at_every_change(make, partial(_add_fails_at, after=True))
+    assert before == after, f"ADD made {before} changes that could fail, and {after} in another run"
+    return before
 
 
 def kill_at_every_change(make: Callable[[], PluginRunner], *, gc: bool = True) -> int:
@@ -81,10 +101,10 @@ def _at_every_change(make: Callable[[], PluginRunner], end_add: Callable[[Plugin
     raise AssertionError(f"ADD makes more than {_MAX_CHANGES} changes")
 
 
-def _add_fails_at(runner: PluginRunner, number: int) -> bool:
-    """Run an ADD whose change `number` fails; return whether it made that many changes."""
+def _add_fails_at(runner: PluginRunner, number: int, *, after: bool) -> bool:
+    """Run an ADD whose change `number` fails, before or `after` it is made; return whether ADD made so many changes."""
     try:
-        with watching(_FaultInjector(number, _injected_failure)), transport.restarting_server():
+        with watching(_FaultInjector(number, _injected_failure, after=after)), transport.restarting_server():
             runner.add()
     except CniError as error:
         if "injected" not in str(error):
@@ -117,11 +137,12 @@ def _injected_failure() -> None:
 
 
 class _FaultInjector:
-    """Watcher of the journal that calls `end` at change `number` instead of making it."""
+    """Watcher of the journal that calls `end` at change `number`: instead of making it, or `after` it is made."""
 
-    def __init__(self, number: int, end: Callable[[], None]) -> None:
+    def __init__(self, number: int, end: Callable[[], None], *, after: bool = False) -> None:
         self._left = number
         self._end = end
+        self._after = after
 
     def __call__(self, _what: str) -> AbstractContextManager[None]:
         return self._watch()
@@ -129,9 +150,12 @@ class _FaultInjector:
     @contextmanager
     def _watch(self) -> Iterator[None]:
         self._left -= 1
-        if self._left == -1:  # only this change, not the rollback after it
+        chosen = self._left == -1  # only this change, not the rollback after it
+        if chosen and not self._after:
             self._end()
         yield
+        if chosen and self._after:
+            self._end()
 
 
 def _assert_equal(before: set[str], after: set[str], what: str) -> None:

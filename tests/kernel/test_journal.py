@@ -1,11 +1,12 @@
 """The journal: changes, undo and failures."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from pycni.kernel.journal import Journal, watching
+from pycni.protocol.errors import CniError
 
 
 def fail() -> None:
@@ -19,7 +20,54 @@ def test_failure_undoes_changes_in_reverse_order() -> None:
         journal.change("shared", lambda: None)
         journal.change("two", lambda: None, lambda: undone.append("two"))
         journal.change("three", fail, lambda: undone.append("three"))
-    assert undone == ["two", "one"]
+    assert undone == ["three", "two", "one"]
+
+
+def test_a_failed_atomic_change_is_not_undone() -> None:
+    undone: list[str] = []
+    with pytest.raises(OSError, match="broken"), Journal() as journal:
+        journal.change("one", lambda: None, lambda: undone.append("one"), atomic=True)
+        journal.change("two", fail, lambda: undone.append("two"), atomic=True)
+    assert undone == ["one"]
+
+
+def test_the_mark_of_an_inner_change_does_not_hold_for_the_outer_one() -> None:
+    undone: list[str] = []
+
+    def refuse() -> None:
+        error = CniError("it exists")
+        error.rolled_back = True
+        raise error
+
+    def do() -> None:
+        journal.change("inner", refuse, lambda: undone.append("inner"))
+
+    with pytest.raises(CniError, match="it exists"), Journal() as journal:
+        journal.change("outer", do, lambda: undone.append("outer"))
+    assert undone == ["outer"]
+
+
+def test_a_change_that_was_caught_is_still_undone_if_the_call_fails_later() -> None:
+    """What a failed change has left is undone outside of the locks that the plugin held during the change."""
+    undone: list[str] = []
+    with pytest.raises(ValueError, match="later"), Journal() as journal:
+        with suppress(OSError):
+            journal.change("one", fail, lambda: undone.append("one"))
+        raise ValueError("later")
+    assert undone == ["one"]
+
+
+def test_a_watcher_that_fails_after_a_change_has_it_undone() -> None:
+    undone: list[str] = []
+
+    @contextmanager
+    def watcher(_what: str) -> Iterator[None]:
+        yield
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"), watching(watcher), Journal() as journal:
+        journal.change("one", lambda: None, lambda: undone.append("one"), atomic=True)
+    assert undone == ["one"]
 
 
 def test_error_has_a_note_that_names_the_change() -> None:

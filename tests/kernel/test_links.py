@@ -41,7 +41,7 @@ def v0(host: Host) -> dict[str, Any]:
 def test_refused_change_changes_nothing(host: Host, namespace: Namespace) -> None:
     """The kernel sets the MAC before it validates the MTU."""
     before = v0(host)
-    with pytest.raises(CniError, match="cannot set v0 mtu 10: invalid argument"):
+    with pytest.raises(CniError, match="cannot set v0 mtu 10: invalid argument"), namespace.journal:
         namespace.link("v0").set(mac="02:00:00:00:00:01", mtu=10, promisc=True)
     assert v0(host) == before
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pycni.kernel.link.deletion import delete
 from pycni.kernel.link.link import Link, Value
-from pycni.kernel.link.link_state import MODES, LinkState, get_request
+from pycni.kernel.link.link_state import MODES, LinkState, find_state_at, get_request
 from pycni.kernel.netlink import rtnetlink
 from pycni.kernel.netlink.codec import Attributes
 from pycni.kernel.netlink.rtnetlink import explain_errors, link_message
@@ -43,25 +43,25 @@ def create_labelled(
     """
     temporary = owner.host_ifname
 
+    index = 0  # of the new link
+
     def do() -> Link:
+        nonlocal index
         delete(netns, temporary)  # left behind by an ADD of the same attachment that was killed
         create()
-        try:
-            return _finish(netns, temporary, name, owner, late)
-        except BaseException:
-            delete(netns, temporary)
-            raise
+        (state,) = netns.netlink.request(get_request(temporary))
+        index = state["index"]
+        changes = [link_message(rtnetlink.NEWLINK, [each], index=index) for each in late]
+        naming = [("IFLA_IFNAME", name), ("IFLA_IFALIAS", owner.label)]
+        with explain_errors(f"cannot configure the new link {name}"):
+            netns.netlink.request(*changes)
+            (state,) = netns.netlink.request(link_message(rtnetlink.NEWLINK, naming, index=index), get_request(name))
+        return Link(netns, LinkState.parse(state))
 
-    return netns.journal.change(f"create {words}", do, lambda: delete(netns, name))
+    def undo() -> None:
+        delete(netns, temporary)
+        created = find_state_at(netns, index) if index else None
+        if created is not None:  # not by its final name, which may be that of another link
+            delete(netns, created.name)
 
-
-def _finish(netns: NetnsHandle, temporary: str, name: str, owner: Owner, late: Attributes) -> Link:
-    (state,) = netns.netlink.request(get_request(temporary))
-    changes = [link_message(rtnetlink.NEWLINK, [each], index=state["index"]) for each in late]
-    naming = link_message(
-        rtnetlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", owner.label)], index=state["index"]
-    )
-    with explain_errors(f"cannot configure the new link {name}"):
-        netns.netlink.request(*changes)
-        (state,) = netns.netlink.request(naming, get_request(name))
-    return Link(netns, LinkState.parse(state))
+    return netns.journal.change(f"create {words}", do, undo)

@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from pycni.kernel.link.link_state import ALLMULTI, NO_SUCH_LINK, PROMISC, UP, LinkState, find_state, get_request
@@ -135,16 +135,8 @@ class Link:
         old = {key: getattr(before, key) for key in changes}
         words = ", ".join(_phrase(key, value) for key, value in changes.items())
 
-        def do() -> None:
-            try:
-                self._apply(changes)
-            except CniError:
-                if undone:
-                    with suppress(CniError):
-                        self._apply(old)  # what the kernel had accepted before it refused
-                raise
-
-        self.netns.journal.change(f"set {self.name} {words}", do, (lambda: self._apply(old)) if undone else None)
+        undo = partial(self._apply, old) if undone else None
+        self.netns.journal.change(f"set {self.name} {words}", partial(self._apply, changes), undo)
         if changes.keys() <= _FLAGS.keys():
             flags: dict[str, Any] = changes
             self.state = before._replace(**flags)

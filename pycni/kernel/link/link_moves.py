@@ -9,13 +9,13 @@ import errno
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from pycni.kernel.journal import Journal
 from pycni.kernel.link.address_requests import list_permanent
 from pycni.kernel.link.link import Link, get_link
-from pycni.kernel.link.link_state import UP, LinkState, all_states, find_state, get_request
+from pycni.kernel.link.link_state import UP, LinkState, all_states, find_state, find_state_at, get_request
 from pycni.kernel.link.saved_link import SavedLink, restore
 from pycni.kernel.netlink import rtnetlink
 from pycni.kernel.netlink.rtnetlink import Message, NetlinkError, explain_errors, link_message
@@ -45,20 +45,18 @@ class LinkMoves(NetnsOperations):
 
         def do() -> Link:
             with explain_errors(f"cannot move {link} into {to.path} as {name}"):
-                try:
-                    self._netns.netlink.request(moving)
-                    return get_link(to, name)
-                except BaseException:
-                    with suppress(CniError):
-                        undo()  # it may be there already, if only the name was refused
-                    raise
+                self._netns.netlink.request(moving)
+            return get_link(to, name)
 
         def undo() -> None:
+            state = find_state_at(self._netns, link.index)
+            if state is not None and state.name == saved.name:
+                restore(Link(self._netns, state), saved)  # the kernel may have set it down without moving it
+                return
+            # The kernel may have moved it without renaming it.
             moved = find_moved(to, saved, name) or find_moved(to, saved, saved.name)
             if moved is not None:
                 self.move_back(moved, saved)
-            elif (state := find_state(self._netns, saved.name)) is not None and state.index == link.index:
-                restore(Link(self._netns, state), saved)  # the kernel has set it down, but not moved it
 
         return self._netns.journal.change(f"move {link} into the container as {name}", do, undo)
 

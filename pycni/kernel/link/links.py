@@ -123,12 +123,11 @@ class Links(NetnsOperations):
                 _expect_no_peer(peer_in, peer, name)
                 delete(self._netns, name)  # left behind by an ADD of the same attachment that was killed
                 outcomes = self._netns.netlink.outcomes(*messages)
-            refusal = next((outcome for outcome in outcomes if isinstance(outcome, NetlinkError)), None)
-            if refusal is not None:
-                if not isinstance(outcomes[0], NetlinkError):
-                    delete(self._netns, name)
-                with explain_errors(f"cannot create veth {name} with peer {peer}"):
-                    raise refusal
+            for outcome in outcomes:
+                if isinstance(outcome, NetlinkError):
+                    not_created = outcome is outcomes[0]
+                    with explain_errors(f"cannot create veth {name} with peer {peer}", rolled_back=not_created):
+                        raise outcome
             (answer,) = next(answers for answers in outcomes if answers and not isinstance(answers, NetlinkError))
             state = LinkState.parse(answer)
             if not state.peer:  # before Linux 5.11, if both ends have the same index
@@ -196,7 +195,9 @@ class Links(NetnsOperations):
 def _expect_no_peer(netns: NetnsHandle, peer: str, name: str) -> None:
     """Raise CniError if the container has an interface with the name of the new veth's peer."""
     if find_state(netns, peer) is not None:
-        raise CniError(
+        error = CniError(
             f'container veth name ("{peer}") peer provided ("{name}") already exists',
             details=f"{netns.path} has an interface {peer}; it needs a DEL before the next ADD",
         )
+        error.rolled_back = True  # the interface and `name` may be the veth of an earlier ADD, which is in use
+        raise error

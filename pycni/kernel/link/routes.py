@@ -119,7 +119,8 @@ class Routes(NetnsOperations):
             with explain_errors(f"cannot add the {_words(route)} to {link}"):
                 self._netns.netlink.request(addition(link.index, route, rtnetlink.CREATE | rtnetlink.REPLACE))
 
-        self._netns.journal.change(f"add the {_words(route)} to {link}", do, lambda: _remove(link, route))
+        what = f"add the {_words(route)} to {link}"
+        self._netns.journal.change(what, do, lambda: _remove(link, route), atomic=True)
 
     def withdraw(self, link: Link, route: Route) -> None:
         """Remove the route; a failed ADD adds it again. Raises CniError."""
@@ -127,7 +128,8 @@ class Routes(NetnsOperations):
         def undo() -> None:
             self._netns.netlink.request(addition(link.index, route, rtnetlink.CREATE | rtnetlink.REPLACE))
 
-        self._netns.journal.change(f"remove the {_words(route)} from {link}", lambda: _remove(link, route), undo)
+        what = f"remove the {_words(route)} from {link}"
+        self._netns.journal.change(what, lambda: _remove(link, route), undo, atomic=True)
 
     def expect(self, link: Link, route: Route) -> None:
         """Raise CniError unless the route is in its table, over this link and, if it has one, by its gateway.

@@ -72,7 +72,7 @@ class Shaping(NetnsOperations):
             with explain_errors(f"cannot limit {link} to {limit}"):
                 self._netns.netlink.request(_limit(link, limit))
 
-        self._netns.journal.change(f"limit {link} to {limit}", do, lambda: _delete(link, _ROOT, "tbf"))
+        self._netns.journal.change(f"limit {link} to {limit}", do, lambda: _delete(link, _ROOT, "tbf"), atomic=True)
 
     def create_redirect(self, link: Link, to: Link) -> None:
         """Redirect all packets that the link receives to the ifb `to`. Raises CniError."""
@@ -81,8 +81,10 @@ class Shaping(NetnsOperations):
         )
 
         def do() -> None:
-            with explain_errors(f"cannot redirect what {link} receives to {to}"):
-                self._netns.netlink.request(qdisc, _redirection(link, to))
+            with explain_errors(f"cannot {what}", rolled_back=True):
+                self._netns.netlink.request(qdisc)
+            with explain_errors(f"cannot {what}"):
+                self._netns.netlink.request(_redirection(link, to))
 
         what = f"redirect what {link} receives to {to}"
         self._netns.journal.change(what, do, lambda: _delete(link, _INGRESS, "ingress"))

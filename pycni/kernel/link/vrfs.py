@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -61,7 +60,7 @@ class Vrfs(NetnsOperations):
         creation = link_message(rtnetlink.NEWLINK, attributes, how=_NEW, flags=UP, change=UP)
 
         def do() -> Link:
-            with explain_errors(f"cannot create VRF {name} with table {table}"):
+            with explain_errors(f"cannot create VRF {name} with table {table}", rolled_back=True):
                 self._netns.netlink.request(creation)
             return get_link(self._netns, name)
 
@@ -87,16 +86,13 @@ class Vrfs(NetnsOperations):
             )
         before = _AddressesAndRoutes.read(link)
 
-        def undo() -> None:
-            _change_master(link, 0, before)
-
         def do() -> None:
-            try:
-                _change_master(link, vrf.index, before.with_table(MAIN, vrf.state.table))
-            except BaseException:
-                with suppress(CniError):
-                    undo()
-                raise
+            _change_master(link, vrf.index, before.with_table(MAIN, vrf.state.table))
+
+        def undo() -> None:
+            state = find_state_at(self._netns, link.index)
+            if state is not None and state.master == vrf.index:
+                _change_master(link, 0, before)
 
         self._netns.journal.change(f"put {link} into VRF {vrf}", do, undo)
 

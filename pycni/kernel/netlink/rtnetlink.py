@@ -50,12 +50,17 @@ class NetlinkError(OSError):
 
 
 @contextmanager
-def explain_errors(failure: str) -> Iterator[None]:
-    """Turn a NetlinkError inside this block into a CniError that starts with `failure`, as in "cannot set eth0 up"."""
+def explain_errors(failure: str, *, rolled_back: bool = False) -> Iterator[None]:
+    """Turn a NetlinkError inside this block into a CniError that starts with `failure`, as in "cannot set eth0 up".
+
+    `rolled_back` says that nothing has been changed then, see Journal.change.
+    """
     try:
         yield
     except NetlinkError as error:
-        raise CniError(f"{failure}: {error}") from None
+        explained = CniError(f"{failure}: {error}")
+        explained.rolled_back = rolled_back
+        raise explained from None
 
 
 class Message(NamedTuple):

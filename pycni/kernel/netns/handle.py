@@ -79,8 +79,8 @@ class NetnsHandle:
                 (cookie,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
             except OSError:  # before Linux 5.14
                 cookie = ".".join(map(str, self.identity))
-        with open(_BOOT_ID, encoding="ascii") as boot_id:  # noqa: PTH123 - pathlib takes 2 ms to load
-            return f"{boot_id.read().strip()}/{cookie}"
+        with open(_BOOT_ID, "rb") as boot_id:  # noqa: PTH123 - pathlib takes 2 ms to load
+            return f"{boot_id.read().decode().strip()}/{cookie}"
 
     def opened(self, make: "Callable[[NetnsHandle], T]") -> T:
         """What `make` opens in the namespace, once: it is closed with this, unless the thread keeps it."""

@@ -38,7 +38,7 @@ class Sysctls(NetnsOperations):
                 continue
             undo = None if old is None else partial(_write, self._netns, setting, old)
             what = f"set sysctl net/{setting} to {value}"
-            self._netns.journal.change(what, partial(_write, self._netns, setting, value), undo)
+            self._netns.journal.change(what, partial(_write, self._netns, setting, value), undo, atomic=True)
 
     def expect(self, wanted: Mapping[str, str]) -> None:
         """Raise CniError for the first sysctl with another value. The kind of white space between words is ignored."""
