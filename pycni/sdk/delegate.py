@@ -33,9 +33,9 @@ class Delegate:
         self._journal = journal
 
     def add(self) -> Result:
-        """Call ADD and return the result. The delegate's DEL undoes it if this call fails later.
+        """Call ADD and return the result. The delegate's DEL undoes it if ADD fails, or if this call fails later.
 
-        Raises CniError as the delegate reports it, after its DEL was called.
+        Raises CniError as the delegate reports it.
         """
         return self._journal.change(f"delegate ADD to {self._plugin}", self._add, lambda: self._run("DEL"))
 
