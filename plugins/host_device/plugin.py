@@ -56,7 +56,9 @@ class HostDevice(Plugin[HostDeviceConfig]):
         eth = cni.container.link(cni.ifname)
         record = device_record.find(device_record.file_of(cni))
         name = record.name if record else cni.config.device  # the Go plugin writes no record, only the alias
-        eth.expect(up=True, **({"alias": name} if name else {}))
+        eth.expect(up=True)
+        if name:
+            eth.expect(alias=name)
         cni.expect_prev_result()
 
     def delete(self, cni: Attachment[HostDeviceConfig]) -> None:

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, cast
 
-from pycni.sdk import Field, Model, Owner, StateFile
+from pycni.sdk import Field, LinkChanges, Model, Owner, StateFile
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ class SettingsBackup(Model):
     owner: str = ""
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> LinkChanges:
         """Return the link settings that restore the interface."""
-        return self.model_dump(exclude={"owner"}, exclude_none=True)
+        return cast(LinkChanges, self.model_dump(exclude={"owner"}, exclude_none=True))
 
     def completed_by(self, other: Self) -> Self:
         """Return a copy with the values of `other` for settings that this backup does not have."""

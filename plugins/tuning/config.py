@@ -1,8 +1,8 @@
 """The configuration of tuning: the settings, and which source takes precedence."""
 
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
-from pycni.sdk import Field, Mac, MacSource, Model, NetConf
+from pycni.sdk import Field, LinkChanges, Mac, MacSource, Model, NetConf
 
 T = TypeVar("T")
 
@@ -20,11 +20,11 @@ class TuningSettings(Model):
     txqlen: int | None = Field(None, alias="txQLen", ge=0, le=_INT_MAX)
 
     @property
-    def link_settings(self) -> dict[str, Any]:
+    def link_settings(self) -> LinkChanges:
         """Return the settings of the link. An empty MAC, an MTU of 0 and `promisc: false` change nothing."""
         nonzero = {"mac": self.mac or None, "promisc": self.promisc or None, "mtu": self.mtu or None}
         settings = {**nonzero, "allmulti": self.allmulti, "txqlen": self.txqlen}
-        return {key: value for key, value in settings.items() if value is not None}
+        return cast(LinkChanges, {key: value for key, value in settings.items() if value is not None})
 
 
 class TuningArgs(Model):

@@ -65,7 +65,8 @@ Results and addresses
 The network
     Namespace           a network namespace: links, addresses, routes, firewall
     Link                a network interface
-    LinkSettings        settings of a link by name, a dict (see Link.set)
+    LinkChanges         keywords of Link.set and Link.ensure, a TypedDict
+    LinkSettings        keywords of Link.expect, a TypedDict
     Owner               the attachment that created something, as an ownership label
     Stale               the ownership labels that GC may remove
     BridgeIsolation, Device, FirewallSettings, HostPorts, PortMapping, RateLimit, RouteChange, SavedLink,
@@ -99,6 +100,8 @@ if TYPE_CHECKING:
     from pycni.kernel.link.datagrams import DatagramSocket as DatagramSocket
     from pycni.kernel.link.devices import Device as Device
     from pycni.kernel.link.link import Link as Link
+    from pycni.kernel.link.link_settings import LinkChanges as LinkChanges
+    from pycni.kernel.link.link_settings import LinkSettings as LinkSettings
     from pycni.kernel.link.rate_limit import RateLimit as RateLimit
     from pycni.kernel.link.routes import SourceRoute as SourceRoute
     from pycni.kernel.link.saved_link import SavedLink as SavedLink
@@ -137,7 +140,6 @@ if TYPE_CHECKING:
     from pycni.sdk.delegate import Delegate as Delegate
     from pycni.sdk.lease import Lease as Lease
     from pycni.sdk.link_plugin import LinkPlugin as LinkPlugin
-    from pycni.sdk.link_plugin import LinkSettings as LinkSettings
     from pycni.sdk.link_plugin import MacConf as MacConf
     from pycni.sdk.link_plugin import MasterConf as MasterConf
     from pycni.sdk.link_plugin import MasterLinkPlugin as MasterLinkPlugin
@@ -165,6 +167,7 @@ _MODULES = {
     "pycni.kernel.link.datagrams": ["Datagram", "DatagramSocket"],
     "pycni.kernel.link.devices": ["Device"],
     "pycni.kernel.link.link": ["Link"],
+    "pycni.kernel.link.link_settings": ["LinkChanges", "LinkSettings"],
     "pycni.kernel.link.rate_limit": ["RateLimit"],
     "pycni.kernel.link.address_change": ["RouteChange"],
     "pycni.kernel.link.routes": ["SourceRoute"],
@@ -185,7 +188,7 @@ _MODULES = {
     ],
     "pycni.sdk.delegate": ["Delegate"],
     "pycni.sdk.lease": ["Lease"],
-    "pycni.sdk.link_plugin": ["LinkPlugin", "LinkSettings", "MacConf", "MasterConf", "MasterLinkPlugin"],
+    "pycni.sdk.link_plugin": ["LinkPlugin", "MacConf", "MasterConf", "MasterLinkPlugin"],
     "pycni.sdk.models": [
         *("AfterValidator", "BeforeValidator", "ConfigDict", "Field", "PlainValidator", "ValidationError"),
         *("field_validator", "model_validator"),

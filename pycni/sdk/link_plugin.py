@@ -2,8 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
+from pycni.kernel.link.link_settings import LinkSettings
 from pycni.protocol.errors import CniError
 from pycni.protocol.result import Result
 from pycni.sdk.attachment import Attachment, Network
@@ -15,7 +16,6 @@ from pycni.sdk.plugin import Plugin
 if TYPE_CHECKING:
     from pycni.kernel.link.link import Link
 
-LinkSettings = dict[str, int | str | bool | None]  # settings of a link by name; see Link.set
 C = TypeVar("C", bound=NetConf)
 
 
@@ -60,7 +60,8 @@ class LinkPlugin(Plugin[C]):
         """Raise CniError unless the link, its addresses and its routes are as ADD created them."""
         cni.ipam.check()
         link = cni.container.link(cni.ifname)
-        link.expect(kind=self.kind, up=True, **_without_none(self.expected_settings(cni)))
+        link.expect(kind=self.kind, up=True)
+        link.expect(**_without_none(self.expected_settings(cni)))
         cni.expect_prev_result()
 
     def delete(self, cni: Attachment[C]) -> None:
@@ -170,4 +171,4 @@ class MasterLinkPlugin(LinkPlugin[M]):
 
 
 def _without_none(settings: LinkSettings) -> LinkSettings:
-    return {key: value for key, value in settings.items() if value is not None}
+    return cast(LinkSettings, {key: value for key, value in settings.items() if value is not None})

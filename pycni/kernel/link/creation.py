@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pycni.kernel.link.deletion import delete
-from pycni.kernel.link.link import Link, Value
+from pycni.kernel.link.link import Link
 from pycni.kernel.link.link_state import MODES, LinkState, find_state_at, get_request
 from pycni.kernel.netlink import rtnetlink
 from pycni.kernel.netlink.codec import Attributes
@@ -20,7 +20,7 @@ def size_and_mac(mtu: int, mac: str) -> list[tuple[str, Any]]:
     return ([("IFLA_MTU", mtu)] if mtu else []) + ([("IFLA_ADDRESS", mac)] if mac else [])
 
 
-def link_info(kind: str, settings: Mapping[str, Value]) -> tuple[str, Any]:
+def link_info(kind: str, settings: Mapping[str, object]) -> tuple[str, Any]:
     """Return the attribute IFLA_LINKINFO for a link of this kind, with settings named as in LinkState."""
     data = [
         (f"IFLA_{kind.upper()}_MODE", {word: number for number, word in MODES[kind].items()}[str(value)])

@@ -1,11 +1,13 @@
 """A link with its state, and what can be changed or checked on it."""
 
+from __future__ import annotations
+
 import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pycni.kernel.link.link_state import ALLMULTI, NO_SUCH_LINK, PROMISC, UP, LinkState, find_state, get_request
 from pycni.kernel.netlink import rtnetlink
@@ -14,6 +16,11 @@ from pycni.kernel.netns import sysctl
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.protocol.errors import CniError
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from pycni.kernel.link.link_settings import LinkChanges, LinkSettings
+
 _ATTRIBUTES = {"mtu": "IFLA_MTU", "mac": "IFLA_ADDRESS", "alias": "IFLA_IFALIAS", "txqlen": "IFLA_TXQLEN"}
 _FLAGS = {"up": UP, "promisc": PROMISC, "allmulti": ALLMULTI}
 _AF_BRIDGE, _VLANS = 7, 2  # AF_BRIDGE, RTEXT_FILTER_BRVLAN
@@ -21,7 +28,6 @@ _VLAN_PVID, _VLAN_UNTAGGED = 2, 4
 # A bridge port forwards IPv6 but needs no IPv6 of its own. With IPv6 it has a route to ff00::/8. With a thousand ports
 # the kernel searches all these routes for each multicast that a container sends, and whenever a link is deleted.
 _NO_IPV6 = {"accept_ra": "0", "disable_ipv6": "1"}
-Value = int | str | bool | None  # of a property of a link; None leaves it as it is
 
 
 def random_mac() -> str:
@@ -31,13 +37,13 @@ def random_mac() -> str:
     return octets.hex(":")
 
 
-def find_link(netns: NetnsHandle, name: str) -> "Link | None":
+def find_link(netns: NetnsHandle, name: str) -> Link | None:
     """Return the link called `name`, or None if there is none."""
     state = find_state(netns, name)
     return None if state is None else Link(netns, state)
 
 
-def get_link(netns: NetnsHandle, name: str) -> "Link":
+def get_link(netns: NetnsHandle, name: str) -> Link:
     """Return the link called `name`. Raises CniError if there is none."""
     link = find_link(netns, name)
     if link is None:
@@ -50,27 +56,27 @@ def not_found(name: str) -> CniError:
     return CniError(f'link "{name}" not found')
 
 
-def refresh(netns: NetnsHandle, links: Sequence["Link"]) -> None:
+def refresh(netns: NetnsHandle, links: Sequence[Link]) -> None:
     """Read the state of these links of one namespace again. Raises CniError if one is gone."""
     outcomes = netns.netlink.outcomes(*[get_request(link.name) for link in links])
     for link, outcome in zip(links, outcomes, strict=True):
         link.state = LinkState.parse(_answer(link, outcome))
 
 
-def refresh_operstate(netns: NetnsHandle, links: Sequence["Link"]) -> None:
+def refresh_operstate(netns: NetnsHandle, links: Sequence[Link]) -> None:
     """Read again whether these links of one namespace are up and can carry frames. Raises CniError if one is gone."""
     outcomes = netns.netlink.outcomes(*[get_request(link.name) for link in links])
     for link, outcome in zip(links, outcomes, strict=True):
         update_operstate(link, outcome)
 
 
-def update_operstate(link: "Link", outcome: list[Any] | NetlinkError) -> None:
+def update_operstate(link: Link, outcome: list[Any] | NetlinkError) -> None:
     """Take `up` and `operstate` from the outcome of a `get_request`: nothing else has changed since the last one."""
     answer = _answer(link, outcome)
     link.state = link.state._replace(up=bool(answer["flags"] & UP), operstate=answer.get_attr("IFLA_OPERSTATE") or "")
 
 
-def _answer(link: "Link", outcome: list[Any] | NetlinkError) -> Any:
+def _answer(link: Link, outcome: list[Any] | NetlinkError) -> Any:
     if not isinstance(outcome, NetlinkError):
         return outcome[0]
     if outcome.errno in NO_SUCH_LINK:
@@ -116,18 +122,18 @@ class Link:
         refresh(self.netns, [self])
         return self.state
 
-    def set(self, **wanted: Value) -> None:
+    def set(self, **wanted: Unpack[LinkChanges]) -> None:
         """Change mtu, mac, up, promisc, allmulti, txqlen or alias; a failed ADD restores the former values.
 
         None leaves a property as it is. Raises CniError.
         """
         self._set(wanted, undone=True)
 
-    def ensure(self, **wanted: Value) -> None:
+    def ensure(self, **wanted: Unpack[LinkChanges]) -> None:
         """Change the same properties of a shared link: the new values stay even if the call fails. Raises CniError."""
         self._set(wanted, undone=False)
 
-    def _set(self, wanted: Mapping[str, Value], *, undone: bool) -> None:
+    def _set(self, wanted: Mapping[str, object], *, undone: bool) -> None:
         before = self.state
         changes = {key: value for key, value in wanted.items() if value not in (None, getattr(before, key))}
         if not changes:
@@ -143,7 +149,7 @@ class Link:
         else:
             self.refresh()
 
-    def _apply(self, values: Mapping[str, Value]) -> None:
+    def _apply(self, values: Mapping[str, object]) -> None:
         """Set each property with a message of its own: the kernel may apply half of a message that it rejects."""
         outcomes = self.netns.netlink.outcomes(*[self.change_request(key, value) for key, value in values.items()])
         for (key, value), outcome in zip(values.items(), outcomes, strict=True):
@@ -156,14 +162,14 @@ class Link:
                 down, up = self.change_request("up", False), self.change_request("up", True)
                 self.netns.netlink.request(down, self.change_request(key, value), up)
 
-    def change_request(self, key: str, value: Value) -> Message:
+    def change_request(self, key: str, value: object) -> Message:
         """Return the request that changes one of the properties that `set` accepts."""
         if key in _ATTRIBUTES:
             return link_message(rtnetlink.NEWLINK, [(_ATTRIBUTES[key], value)], index=self.index)
         flag = _FLAGS[key]
         return link_message(rtnetlink.NEWLINK, [], index=self.index, flags=flag if value else 0, change=flag)
 
-    def expect(self, **wanted: object) -> None:
+    def expect(self, **wanted: Unpack[LinkSettings]) -> None:
         """Raise CniError for the first field of `state` that differs from `wanted`."""
         for name, value in wanted.items():
             found = getattr(self.state, name)
@@ -185,7 +191,7 @@ class Link:
         """
         sysctl.prefer(self.netns, {sysctl.link_setting(6, self.name, "accept_dad"): "0"})
 
-    def attach_to(self, bridge: "Link", *, hairpin: bool = False, isolated: bool = False) -> str:
+    def attach_to(self, bridge: Link, *, hairpin: bool = False, isolated: bool = False) -> str:
         """Make the link a port of the bridge and set it up. Return the MAC that the bridge has afterwards.
 
         The peer is still down, so no frame is forwarded before the port has its flags.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pycni.kernel.link import creation, routes
 from pycni.kernel.link.deletion import delete
-from pycni.kernel.link.link import Link, Value, not_found, random_mac, refresh_operstate
+from pycni.kernel.link.link import Link, not_found, random_mac, refresh_operstate
 from pycni.kernel.link.link_state import LinkState, all_states, find_state, find_state_at, get_request
 from pycni.kernel.netlink import rtnetlink
 from pycni.kernel.netlink.rtnetlink import NetlinkError, explain_errors, link_message
@@ -17,6 +17,9 @@ from pycni.kernel.netns.operations import NetnsOperations
 from pycni.kernel.owner import Owner
 from pycni.kernel.scheduling import poll_with_backoff
 from pycni.protocol.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from pycni.kernel.link.link_settings import LinkSettings
 
 _CARRIER_TIMEOUT = 2.0  # seconds
 _NEW = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
@@ -146,12 +149,12 @@ class Links(NetnsOperations):
         master: Link | None = None,
         mtu: int = 0,
         mac: str = "",
-        settings: Mapping[str, Value] | None = None,
+        settings: LinkSettings | None = None,
     ) -> Link:
         """Create a link that belongs to one attachment; it carries the owner's label and is down.
 
         `master` is the lower link of a macvlan, ipvlan or vlan and may be in another namespace. `mtu` is in bytes, 0 is
-        the kernel's default. `settings` are fields of LinkState that only links of this kind have. Raises CniError.
+        the kernel's default. `settings` are `mode`, `broadcast_queue` or `vlan`, see LinkState. Raises CniError.
         """
         netns = self._netns if master is None else master.netns
         info = creation.link_info(kind, settings or {})
