@@ -31,7 +31,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # of the client scripts
 CONTAINERD_2 = Path(sys.prefix) / "peers/usr/bin"  # of a newer Debian, unpacked by scripts/setup
 NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
 MINUTES = 60  # seconds
-DEBIANS = "/usr/bin/python3"
+DEBIAN_PYTHON = "/usr/bin/python3"
 
 # Root of a user namespace can neither start containerd nor chown files to the users of an image.
 pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("other_users")]
@@ -44,18 +44,18 @@ Executables = Callable[..., AbstractContextManager[Path]]
 
 @pytest.fixture(scope="session", params=["one-shot", "served"])
 def bin_directory(request: pytest.FixtureRequest, executables: Executables) -> Iterator[Path]:
-    if given := os.environ.get("PYCNI_CLIENTS_BIN_DIR"):
+    if override := os.environ.get("PYCNI_CLIENTS_BIN_DIR"):
         if request.param == "served":
-            pytest.skip(f"{given} has no server")
-        yield Path(given)
+            pytest.skip(f"{override} has no server")
+        yield Path(override)
         return
-    with executables(way=request.param, socket=SOCKET) as directory:
+    with executables(mode=request.param, socket=SOCKET) as directory:
         yield directory
 
 
 @pytest.fixture(scope="session", params=["one-shot", "served"])
 def acme_bin_directory(request: pytest.FixtureRequest, executables: Executables, acme_site: Path) -> Iterator[Path]:
-    with executables(way=request.param, socket=SOCKET, PYTHONPATH=str(acme_site)) as directory:
+    with executables(mode=request.param, socket=SOCKET, PYTHONPATH=str(acme_site)) as directory:
         yield directory
 
 
@@ -91,7 +91,9 @@ def test_ctr_calls_a_third_party_plugin(acme_bin_directory: Path) -> None:
 def test_daemonset_installs_plugins_server_and_network_on_a_bare_node(tmp_path: Path) -> None:
     require("daemonset.sh")
     assemble = [HERE.parents[1] / "deploy" / "assemble", tmp_path]
-    done = subprocess.run(assemble, capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": DEBIANS})
+    done = subprocess.run(
+        assemble, capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": DEBIAN_PYTHON}
+    )
     assert done.returncode == 0, done.stderr
     passes("daemonset.sh", tmp_path)
 
@@ -123,7 +125,7 @@ def passes(client: str, bin_directory: Path, **settings: str) -> None:
     try:
         output, _ = script.communicate(timeout=4 * MINUTES)  # less than the timeout of pytest, to keep the output
     except BaseException as interruption:
-        script.terminate()  # it removes its stage then
+        script.terminate()  # it then removes its stage
         output, _ = script.communicate()
         if not isinstance(interruption, subprocess.TimeoutExpired):
             raise
