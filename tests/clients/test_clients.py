@@ -103,7 +103,7 @@ def test_systemd_starts_the_server_at_the_first_call_and_restarts_it(tmp_path: P
     passes("systemd.sh", tmp_path)
 
 
-def test_a_failure_shows_the_output_of_the_client(tmp_path: Path) -> None:
+def test_failure_shows_the_output_of_the_client(tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match='failed to find plugin "(bridge|loopback)" in path'):
         passes("cri.sh", tmp_path, CNIVER="1.0.0")
 

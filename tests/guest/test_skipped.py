@@ -21,7 +21,7 @@ def compared(native: Path, guest: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_test_skipped_in_both_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_skip_in_both_reports_is_listed_with_its_reason(tmp_path: Path) -> None:
     native = report(tmp_path / "native.xml", a="", b="needs a kernel with vlan", c="needs a kernel with vlan")
     guest = report(tmp_path / "guest.xml", b="", c="needs a kernel with vlan")
     status, output = compared(native, guest)
@@ -31,7 +31,7 @@ def test_a_test_skipped_in_both_is_named_with_its_reason(tmp_path: Path) -> None
     assert "m.b" not in output
 
 
-def test_everything_has_run_somewhere(tmp_path: Path) -> None:
+def test_success_if_every_test_ran_in_one_of_the_reports(tmp_path: Path) -> None:
     native = report(tmp_path / "native.xml", a="", b="needs a kernel with vlan")
     status, output = compared(native, report(tmp_path / "guest.xml", b=""))
     assert (status, output) == (0, "2 tests were run: 1 natively, 1 in the guest; 0 skipped in both\n")

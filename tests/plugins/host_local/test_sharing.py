@@ -58,7 +58,7 @@ def test_each_plugin_respects_the_reservations_of_the_other(
     assert addresses(adding("ADD", "c1", ipam=DUAL)) == ["10.1.0.4/24", "fd00:1::4/64"]
 
 
-def test_stale_owner_cache_is_detected_after_a_del_by_the_go_plugin(
+def test_stale_owner_index_is_detected_after_a_del_by_the_go_plugin(
     host_local: Call, go_host_local: Call, data_dir: Path
 ) -> None:
     host_local("ADD", "c1", ipam=DUAL)
