@@ -49,7 +49,7 @@ def main() -> int:
     node = Node()
     configurations = read_configurations()
     node.copy(HOME)
-    node.pycni("install", "--state-dir", STATE)
+    node.pycni("install", "--no-server", "--state-dir", STATE)  # the server is a process of this container
     server = node.serve()
     node.run(partial(place_configurations, configurations))
     node.run(partial(remove_older, HOME))

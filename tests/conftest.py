@@ -1,4 +1,4 @@
-"""Fixtures for tests of executables, and skipping of tests that need kernel features."""
+"""What tests of executables share, and what they ask of the kernel."""
 
 import os
 import shlex
@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,41 +18,41 @@ from hypothesis import HealthCheck, settings
 
 from pycni.kernel.link.links import Links
 from pycni.protocol.errors import CniError
-from pycni.testing import Host, wait_for
+from pycni.testing import wait_for
 from pycni.testing.topology import Netns
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("pycni", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pycni")
 
-_INPUT_COUNTS = "input counts"
+_TRIED = "inputs tried"
 ACME = Path(__file__).with_name("third_party") / "acme_mtu"
 
 
-# Daily runs use the server only, which takes a tenth of the time.
-MODES = [pytest.param("one-shot", marks=pytest.mark.exhaustive), "served"]
+# Each day through the server alone, which takes a tenth of the time.
+WAYS = [pytest.param("one-shot", marks=pytest.mark.exhaustive), "served"]
 Executables = Callable[..., AbstractContextManager[Path]]
 
-# Python runs this module at startup. An import is audited only if the module is not loaded yet.
+# Python runs this at its start. An import is audited only where the module is not there yet.
 _SITECUSTOMIZE = """
 import sys, threading
 
-def record(line):
+def write_down(line):
     with open({log!r}, "a") as file:
         file.write(line + "\\n")
 
-def record_import(event, args):
+def look(event, args):
     if event == "import" and threading.current_thread() is not threading.main_thread():
-        record(args[0])
+        write_down(args[0])
 
 if "serve" in sys.orig_argv:
-    record("recording")
-    sys.addaudithook(record_import)
+    write_down("looking")
+    sys.addaudithook(look)
 """
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m needs_kernel`, ignore files without this marker: importing them is slow in the guest."""
+    """Where only tests with needs_kernel are wanted, import no file without: in the guest that takes its time."""
     if config.option.markexpr == "needs_kernel" and collection_path.name.startswith("test_"):
         sources = [source for source in (collection_path, collection_path.with_name("conftest.py")) if source.exists()]
         return None if any("needs_kernel" in source.read_text() for source in sources) else True
@@ -61,23 +60,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that need a kernel feature and use a server.
-
-    The guest is slow, and other tests show the effect of a server.
-    """
-    redundant = [item for item in items if item.get_closest_marker("needs_kernel") and _is_served(item)]
-    if redundant:
-        config.hook.pytest_deselected(items=redundant)
-        items[:] = [item for item in items if item not in redundant]
+    """What needs another kernel goes one way: the guest is slow, and what a server changes shows in all the others."""
+    again = [item for item in items if item.get_closest_marker("needs_kernel") and _is_served(item)]
+    if again:
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in again]
 
 
 def _is_served(item: pytest.Item) -> bool:
-    call = getattr(item, "callspec", None)  # only parametrized tests have it
+    call = getattr(item, "callspec", None)  # of a test with parameters
     return call is not None and "served" in call.params.values()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test that needs a feature of another kernel; `scripts/test --guest` runs it."""
+    """Skip what this kernel cannot do; scripts/test --guest does it in one that can."""
     wanted = [feature for marker in item.iter_markers("needs_kernel") for feature in marker.args]
     try:
         missing = [feature for feature in wanted if not _kernel_has(feature)]
@@ -88,10 +84,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def count_input(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Return a function that counts the inputs of a fuzzing test by kind. The summary of the run shows the counts."""
+def tried(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Counts what a fuzzing test puts in, by what it is; the counts are said at the end of the run."""
     inputs: dict[str, int] = {}
-    record_property(_INPUT_COUNTS, inputs)
+    record_property(_TRIED, inputs)
 
     def count(what: str) -> None:
         inputs[what] = inputs.get(what, 0) + 1
@@ -100,47 +96,43 @@ def count_input(record_property: Callable[[str, object], None]) -> Callable[[str
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Show how many inputs the fuzzing tests have used."""
+    """Say how many inputs were tried."""
     inputs = Counter[str]()
     for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
-        inputs.update(*(counts for name, counts in report.user_properties if name == _INPUT_COUNTS))
+        inputs.update(*(counts for name, counts in report.user_properties if name == _TRIED))
     for what, count in sorted(inputs.items()):
         terminalreporter.write_line(f"fuzzing: {count} {what}")
 
 
 @pytest.fixture
-def record_imports(tmp_path: Path) -> Callable[[Path], Callable[[], list[str]]]:
-    """Return a function that makes a server log the modules that its calls import.
-
-    Its argument is a directory on the server's PYTHONPATH. It returns a function that returns the modules.
-    """
+def audited(tmp_path: Path) -> Callable[[Path], Callable[[], list[str]]]:
+    """Lets the server with this directory on its PYTHONPATH write down what calls load; gives the way to read it."""
     log = tmp_path / "imports"
 
-    def imported_modules() -> list[str]:
-        first, *modules = log.read_text().split()
-        assert first == "recording"
+    def loaded() -> list[str]:
+        began, *modules = log.read_text().split()
+        assert began == "looking"
         return modules
 
-    def record(modules: Path) -> Callable[[], list[str]]:
+    def audit(modules: Path) -> Callable[[], list[str]]:
         (modules / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(log=str(log)))
-        return imported_modules
+        return loaded
 
-    return record
+    return audit
 
 
 @pytest.fixture
 def other_users() -> None:
-    """Skip the test if the user namespace has no other users than root."""
+    """There are other users than root, to give things to."""
     if sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()) == 1:
         pytest.skip("needs other users than root; `unshare -Urnm` has none")
 
 
 @pytest.fixture
 def kernel_has() -> Callable[[str], bool]:
-    """Return a function that tests for a kernel feature.
+    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", "sctp", "selinux".
 
-    Features are link kinds, "bridge VLAN filtering", "sctp", "selinux", and "cards" for network cards that belong to
-    the test.
+    Or the machine: network "cards" to spare.
     """
     return _kernel_has
 
@@ -173,22 +165,21 @@ def _has_sctp() -> bool:
     return True
 
 
-@pytest.fixture(scope="session", params=MODES)
+@pytest.fixture(scope="session", params=WAYS)
 def bin_directory(request: pytest.FixtureRequest, executables: Executables) -> Iterator[Path]:
-    """Install every plugin as executables: without a server, and with one."""
-    with executables(mode=request.param) as directory:
+    """Every plugin of this installation, as executables: without a server, and with one."""
+    with executables(way=request.param) as directory:
         yield directory
 
 
 @pytest.fixture(autouse=True)
-def server_answers_every_call(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail if a launcher ran the one-shot script although there is a server.
+def nobody_went_past_the_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A launcher that cannot use its server says nothing, so the scripts that it starts then write their names down.
 
-    Launchers do so silently, so the scripts are changed to log their calls. The mark `one_shot` is for calls that a
-    server refuses.
+    The mark `one_shot` is for calls that a server rightly refuses.
     """
-    used = {"bin_directory", "acme_bin_directory"} & set(request.fixturenames)
-    logs = [request.getfixturevalue(name).with_name("oneshot.log") for name in used]
+    asked = {"bin_directory", "acme_bin_directory"} & set(request.fixturenames)
+    logs = [request.getfixturevalue(name).with_name("oneshot.log") for name in asked]
     yield
     for log in filter(Path.exists, logs):
         started = log.read_text()
@@ -198,28 +189,27 @@ def server_answers_every_call(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def executables(tmp_path_factory: pytest.TempPathFactory) -> Executables:
-    """Return a context manager that installs every plugin into a directory."""
+    """Installs every plugin into a directory: without a server, with one, or for one that the test starts itself."""
 
     @contextmanager
-    def install(*, mode: str, socket: Path | None = None, before_server: Sequence[str | Path] = (), **env: str) -> Any:
-        """Install and, in mode "served", run a server.
-
-        `before_server` is a command that starts the server. With `socket`, the test starts the server itself, with the
-        command in the file `serve` beside the directory.
+    def install(*, way: str, socket: Path | None = None, before_server: Sequence[str | Path] = (), **env: str) -> Any:
+        """`before_server` is a command that starts the server; if the test does, with its socket at `socket`, the
+        command for that is in the file `serve` beside the directory.
         """
         directory = tmp_path_factory.mktemp("cni") / "bin"
-        server_socket = directory.with_name("pycni.sock") if socket is None else socket
-        _pycni("install", directory, "--state-dir", directory.with_name("state"), "--socket", server_socket, **env)
-        if mode == "one-shot":
+        place = directory.with_name("pycni.sock") if socket is None else socket
+        state = directory.with_name("state")
+        _pycni("install", directory, "--state-dir", state, "--socket", place, "--no-server", **env)
+        if way == "one-shot":
             yield directory
             return
-        scripts = list((directory.with_name("state") / "oneshot").glob("*/*/*"))
+        scripts = list((state / "oneshot").glob("*/*/*"))
         if not scripts:
             pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
         for script in scripts:
-            _log_calls_of(script, directory.with_name("oneshot.log"))
+            _let_it_write_its_name_down(script, directory.with_name("oneshot.log"))
         variables = [f"{name}={value}" for name, value in (env | {"PYTHONSAFEPATH": "1"}).items()]
-        serve = ["env", *variables, sys.executable, "-P", "-m", "pycni", "serve", "--socket", str(server_socket)]
+        serve = ["env", *variables, sys.executable, "-P", "-m", "pycni", "serve", "--socket", str(place)]
         if socket is not None:
             directory.with_name("serve").write_text(shlex.join(serve))
             yield directory
@@ -230,25 +220,25 @@ def executables(tmp_path_factory: pytest.TempPathFactory) -> Executables:
     return install
 
 
-def _log_calls_of(script: Path, log: Path) -> None:
-    shell_start = "''':'\n"
+def _let_it_write_its_name_down(script: Path, log: Path) -> None:
+    shell_begins = "''':'\n"
     text = script.read_text()
-    assert shell_start in text
-    script.write_text(text.replace(shell_start, f"{shell_start}echo {script.name} $CNI_COMMAND >>{log}\n", 1))
+    assert shell_begins in text
+    script.write_text(text.replace(shell_begins, f"{shell_begins}echo {script.name} $CNI_COMMAND >>{log}\n", 1))
 
 
 @contextmanager
 def _served(directory: Path, serve: Sequence[str | Path]) -> Iterator[None]:
-    log_file = directory.with_name("server.log")
-    with log_file.open("wb") as log:
+    said = directory.with_name("server.log")
+    with said.open("wb") as log:
         server = subprocess.Popen(serve, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     directory.with_name("server.pid").write_text(str(server.pid))
     try:
-        wait_for(lambda: "serving at" in log_file.read_text() or server.poll() is not None, "the server", seconds=60)
-        assert server.poll() is None, log_file.read_text()
+        wait_for(lambda: "serving at" in said.read_text() or server.poll() is not None, "the server", seconds=60)
+        assert server.poll() is None, said.read_text()
         yield
         server.terminate()
-        assert server.wait(60) == 0, log_file.read_text()
+        assert server.wait(60) == 0, said.read_text()
     finally:
         server.kill()
         server.wait()
@@ -256,7 +246,7 @@ def _served(directory: Path, serve: Sequence[str | Path]) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def acme_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install acme-mtu, a third-party plugin in its own distribution, with pip; return the target directory."""
+    """The directory into which pip has installed acme-mtu: a plugin of somebody else's, in its own distribution."""
     source = tmp_path_factory.mktemp("source") / "acme_mtu"
     shutil.copytree(ACME, source)
     target = tmp_path_factory.mktemp("site")
@@ -265,16 +255,16 @@ def acme_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture(scope="session", params=MODES)
+@pytest.fixture(scope="session", params=WAYS)
 def acme_bin_directory(request: pytest.FixtureRequest, executables: Executables, acme_site: Path) -> Iterator[Path]:
-    """Install the plugins, including acme-mtu, as executables."""
-    with executables(mode=request.param, PYTHONPATH=str(acme_site)) as directory:
+    """What `pycni install` makes where acme-mtu is installed too."""
+    with executables(way=request.param, PYTHONPATH=str(acme_site)) as directory:
         yield directory
 
 
 @pytest.fixture
 def use_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return a function that selects a variant of iptables, "nft" or "legacy", as the machine's default."""
+    """Makes a variant of iptables, "nft" or "legacy", the one that the machine has chosen."""
 
     def use(variant: str) -> None:
         programs = tmp_path / "programs"
@@ -283,7 +273,7 @@ def use_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
             for suffix in ("", "-restore", "-save"):
                 (programs / f"{family}{suffix}").symlink_to(f"/usr/sbin/xtables-{variant}-multi")
         monkeypatch.setenv("PATH", str(programs), prepend=":")
-        # The legacy variant takes a lock for the whole machine.
+        # The legacy one takes a lock for the whole machine.
         monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
 
     return use
@@ -291,15 +281,9 @@ def use_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
 
 @pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.exhaustive)])
 def iptables(request: pytest.FixtureRequest, use_iptables: Callable[[str], None]) -> str:
-    """Select each variant of iptables as the machine's default."""
+    """Both variants of iptables, each as the one that the machine has chosen."""
     use_iptables(request.param)
     return str(request.param)
-
-
-def run_concurrently(host: Host, function: Callable[[Any], Any], items: Iterable[Any], threads: int = 16) -> list[Any]:
-    """Call `function` with each item, in threads in the host's network namespace; return the results in order."""
-    with ThreadPoolExecutor(threads, initializer=host.netns.enter_permanently) as pool:
-        return list(pool.map(function, items))
 
 
 def _pycni(*arguments: str | Path, **env: str) -> None:

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,27 +142,32 @@ async def _run_until_signal(daemon: LeaseDaemon, listener: socket.socket) -> Non
 
 
 @contextmanager
-def resident(path: Path) -> Iterator[None]:
-    """Run the lease daemon in a thread of this process. If another one is running, start when that ends."""
+def resident(path: Path) -> Iterator[Callable[[], bool]]:
+    """Run the lease daemon in a thread of this process. If another one is running, start when that ends.
+
+    Yield a function that returns whether this daemon holds leases.
+    """
     stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    ready = threading.Event()
-    thread = threading.Thread(target=_run_in_thread, args=(path, stop, ready), name="dhcp lease daemon", daemon=True)
+    ready, listening = threading.Event(), threading.Event()
+    arguments = path, stop, ready, listening
+    thread = threading.Thread(target=_run_in_thread, args=arguments, name="dhcp lease daemon", daemon=True)
     thread.start()
     ready.wait()
     try:
-        yield
+        yield lambda: listening.is_set() and any(LeaseStore.beside(path).records())
     finally:
         os.eventfd_write(stop, 1)
         thread.join()
         os.close(stop)
 
 
-def _run_in_thread(path: Path, stop: int, ready: threading.Event) -> None:
+def _run_in_thread(path: Path, stop: int, ready: threading.Event, listening: threading.Event) -> None:
     waiting = False
     while not select.select([stop], [], [], _RETRY_INTERVAL if waiting else 0)[0]:
         try:
             with _listener(path) as listener:
                 if listener is not None:
+                    listening.set()
                     ready.set()
                     log.info("the DHCP lease daemon listens at %s", path)
                     asyncio.run(_run_until_written(stop, LeaseDaemon(LeaseStore.beside(path), Timing()), listener))

@@ -86,7 +86,7 @@ class Dhcp(Plugin[DhcpConfig]):
             raise CniError(error.msg, code=Code.PLUGIN_NOT_AVAILABLE, details=error.details) from None
 
     @classmethod
-    def background_service(cls, run: Path) -> AbstractContextManager[None]:
+    def background_service(cls, run: Path) -> AbstractContextManager[Callable[[], bool]]:
         """Return the lease daemon in a thread of the server."""
         from .daemon_main import resident
 

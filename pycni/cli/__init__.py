@@ -20,6 +20,7 @@ COMMANDS = {
     "validate": ("pycni.cli.validate:validate", "Validate network configurations."),
     "try": ("pycni.cli.try_:try_", "Run ADD, CHECK and DEL of a network in a throwaway network namespace."),
     "serve": ("pycni.cli.serve:serve", "Run the resident server."),
+    "server": ("pycni.cli.server:server", "Show the resident servers, or stop them."),
     "dhcp-daemon": (
         "pycni.cli.dhcp_daemon:dhcp_daemon",
         "Run the DHCP lease daemon without the resident server.",

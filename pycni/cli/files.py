@@ -36,11 +36,11 @@ def _sync(path: Path) -> None:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove the directory unless there is something in it, or it does not exist."""
+    """Remove the directory unless it is not empty, a mount point or absent."""
     try:
         directory.rmdir()
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY):
             raise
 
 

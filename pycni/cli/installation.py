@@ -7,6 +7,7 @@ Below the state directory (/var/lib/pycni), DIRECTORY being the path of the plug
 
     displaced/DIRECTORY/TYPE          an executable of another program that a launcher has replaced
     oneshot/DIRECTORY/KEY/TYPE        a one-shot script; KEY identifies the installation of pycni
+    servers/KEY                       the script that starts its on-demand server
 
 Two installations of pycni may be installed into one plugin directory, or one into several: neither changes the files
 of another one.
@@ -18,6 +19,7 @@ import shutil
 import subprocess  # noqa: TID251 - the interpreter of the scripts is asked whether it finds the plugins
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
@@ -29,6 +31,7 @@ from pycni.cli import files
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry
 from pycni.sdk.stub import Stub, configure_launcher, is_launcher
+from pycni.server import on_demand
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +95,20 @@ def has_compiled_launcher() -> bool:
 
 
 def install(
-    directory: Path, only: Collection[str] = (), state: Path = STATE, *, socket: Path = SOCKET, python: bool = False
+    directory: Path,
+    only: Collection[str] = (),
+    state: Path = STATE,
+    *,
+    socket: Path = SOCKET,
+    python: bool = False,
+    idle_timeout: float | None = None,
 ) -> list[Path]:
     """Install the plugins into the directory and return the paths of their executables. Raises CniError.
 
     They are copies (hard links) of the compiled launcher, which calls the server at `socket`, or executes the one-shot
     script if there is no server. If the launcher was not compiled, or with `python`, they are the one-shot scripts.
+
+    With `idle_timeout`, launchers start an on-demand server, which ends after so many seconds without a call.
 
     Without `only`, executables of this installation whose type is not registered any more are removed.
     """
@@ -111,15 +122,27 @@ def install(
             if scripts == directory:
                 _displace(directory / stub.type, state)
             files.place(scripts / stub.type, partial(_write, text=stub.script()))
+        server = state / "servers" / installation_key(directory)
         if scripts != directory:
+            if idle_timeout is not None:
+                server.parent.mkdir(parents=True, exist_ok=True)
+                path = chosen[0].path if chosen else ()
+                start = on_demand.start_script(sys.executable, path, socket.parent, idle_timeout)
+                files.place(server, partial(_write, text=start))
             binary = configure_launcher(
-                _COMPILED.read_bytes(), socket=str(socket), oneshot_directory=str(scripts.resolve())
+                _COMPILED.read_bytes(),
+                socket=str(socket),
+                oneshot_directory=str(scripts.resolve()),
+                server_script="" if idle_timeout is None else str(server.resolve()),
             )
             _place_under_all_names([directory / stub.type for stub in chosen], binary, state)
         if not only:
             _remove_unregistered(directory, state)
         for unused in superseded:
             shutil.rmtree(unused)
+            stop_servers(unused.name, state)
+        if idle_timeout is None:
+            stop_servers(installation_key(directory), state)
     return [directory / stub.type for stub in chosen]
 
 
@@ -200,11 +223,35 @@ def uninstall(directory: Path, state: Path = STATE) -> list[Path]:
                 _remove(target, state)
                 removed.append(target)
         scripts = _script_parent(directory, state)
-        if scripts.is_dir():
-            shutil.rmtree(scripts)
-        for emptied in (scripts.parent, state / "displaced" / _flattened(directory), state / "displaced", state):
+        for key in [path.name for path in scripts.iterdir()] if scripts.is_dir() else []:
+            stop_servers(key, state)
+            shutil.rmtree(scripts / key)
+        displaced = state / "displaced"
+        for emptied in (
+            scripts,
+            scripts.parent,
+            state / "servers",
+            displaced / _flattened(directory),
+            displaced,
+            state,
+        ):
             files.remove_if_empty(emptied)
     return removed
+
+
+def stop_servers(key: str, state: Path) -> None:
+    """Stop the on-demand servers of an installation, and remove the script that starts them."""
+    script = state / "servers" / key
+    files_left = on_demand.leftover_files(script)
+    script.unlink(missing_ok=True)
+    for pid, socket in on_demand.running_processes(key).items():
+        if not on_demand.stop(pid):
+            log.warning("the server with process id %d has not ended yet", pid)
+        files_left.append(socket)
+    for path in files_left:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            files.remove_if_empty(path.parent)
 
 
 def _remove(target: Path, state: Path) -> None:

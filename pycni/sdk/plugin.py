@@ -1,7 +1,7 @@
 """The base class of plugins: a configuration model and a method for each verb of the specification."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
@@ -81,19 +81,23 @@ class Plugin(ABC, Generic[C]):
         cni.ipam.gc()
 
     @classmethod
-    def background_service(cls, run: "Path") -> AbstractContextManager[None]:  # noqa: ARG003 - for subclasses
+    def background_service(  # the argument is for subclasses
+        cls,
+        run: "Path",  # noqa: ARG003
+    ) -> "AbstractContextManager[Callable[[], bool] | None]":
         """Return a context manager for a service of the plugin, which the resident server runs as long as itself.
 
         The default does nothing. Entering it must not block, so a service starts a thread or a process. `run` is /run,
-        or the directory that replaces it in tests.
+        or the directory that replaces it in tests. The context may yield a function that returns whether the service
+        has something to do; as long as it has, a server that ends when it is not used goes on.
 
             @classmethod
             @contextmanager
-            def background_service(cls, run: Path) -> Iterator[None]:
+            def background_service(cls, run: Path) -> Iterator[Callable[[], bool]]:
                 daemon = LeaseDaemon(run / "cni" / "acme.sock")
                 daemon.start()
                 try:
-                    yield
+                    yield daemon.has_leases
                 finally:
                     daemon.stop()
         """

@@ -19,7 +19,7 @@ _MAX_SCRIPT = 8192  # bytes
 _ELF = b"\x7fELF"
 _MAX_LAUNCHER = 4 << 20  # bytes
 # These precede the settings in the binary of the launcher (server/launcher.c).
-_SOCKET, _ONESHOT = b"PYCNI-SOCKET=", b"PYCNI-ONESHOT="
+_SOCKET, _ONESHOT, _SERVER = b"PYCNI-SOCKET=", b"PYCNI-ONESHOT=", b"PYCNI-SERVER="
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,15 @@ def _missing_interpreter(path: str) -> str:
     return error.to_json(version.NEWEST)
 
 
-def configure_launcher(binary: bytes, *, socket: str, oneshot_directory: str) -> bytes:
-    """Return the binary of the launcher with the path of the server's socket and the directory of the scripts.
+def configure_launcher(binary: bytes, *, socket: str, oneshot_directory: str, server_script: str) -> bytes:
+    """Return the binary of the launcher with the path of the server's socket and the directory of the one-shot scripts.
+
+    `server_script` starts an on-demand server; "" for no such server.
 
     Raises ValueError if a path is too long.
     """
-    for name, size, value in ((_SOCKET, 256, socket), (_ONESHOT, 1024, oneshot_directory)):
+    settings = ((_SOCKET, 256, socket), (_ONESHOT, 1024, oneshot_directory), (_SERVER, 1024, server_script))
+    for name, size, value in settings:
         setting = name + os.fsencode(value) + b"\0"
         if len(setting) > size:
             raise ValueError(f"the path {value} is too long for the launcher: at most {size - len(name) - 1} bytes")

@@ -5,8 +5,11 @@
  * which has the same effect and is slower. The messages of a call, those of the server on the right:
  *
  *     header, descriptors, type, environment, stdin   ->
- *                                                     <-   A: accepted, or R: refused
+ *                                                     <-   A: accepted, R: refused, or N: wrong namespaces
  *                                                     <-   D: done, status, stdout, stderr; or R
+ *
+ * There may be two servers: the one of the installation, for callers in its own namespaces, and an on-demand server for
+ * the launcher's user namespace, which the launcher starts in the background if there is neither (start_server).
  *
  * Until the launcher has read A it may withdraw the call: it shuts its side of the connection down, and then checks once
  * more for A. The server sends A, and then checks for that shutdown before it executes the call; if there is one, it
@@ -17,27 +20,35 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-#define MAGIC 0x324e4350u /* "PCN2" */
+#define MAGIC 0x324e4350u           /* "PCN2" */
+#define MAGIC_ON_DEMAND 0x334e4350u /* "PCN3": the mount namespace follows the network namespace */
+#define FIRST_USER_NAMESPACE 0xeffffffdu /* its inode, USER_NS_INIT_INO of linux/nsfs.h */
 #define STDIN_MAX (16u << 20)
 #define ANSWER_MAX (64u << 20)
 #define CONNECT_MS 200
 #define ACCEPT_MS 10000
 #define ANSWER_MS 900000
+#define RETRY_SECONDS 30 /* between two attempts to start an on-demand server */
 
 /* `pycni install` overwrites these values in the compiled file; it finds them by the names in front. */
 static volatile char socket_path[256] = "PYCNI-SOCKET=/run/pycni/pycni.sock";
 static volatile char oneshot_dir[1024] = "PYCNI-ONESHOT=/usr/libexec/pycni";
+static volatile char server_script[1024] = "PYCNI-SERVER="; /* starts an on-demand server; empty: never start one */
 extern char **environ;
 static char *no_arguments[] = {NULL, NULL}, **arguments = no_arguments; /* of the one-shot script */
 
@@ -101,11 +112,10 @@ static void oneshot(const char *type, const char *data, size_t length, int consu
     _exit(1);
 }
 
-/* Connect to the server's socket. Returns -1 if there is no server, or it belongs to another user who is not root. */
-static int connect_to_server(void) {
-    const char *path = getenv("PYCNI_SOCKET");
-    if (!path || !*path) path = setting(socket_path);
+/* Connect to the server at the path. Returns -1 if there is none, or it belongs to another user who is not root. */
+static int connect_to_server(const char *path, int *is_absent) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
+    *is_absent = 0;
     if (strlen(path) >= sizeof address.sun_path) return -1;
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -115,8 +125,10 @@ static int connect_to_server(void) {
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     struct ucred peer;
     socklen_t size = sizeof peer;
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || (peer.uid != 0 && peer.uid != geteuid())) {
+    int failed = connect(fd, (struct sockaddr *)&address, sizeof address) < 0;
+    *is_absent = failed && errno != EAGAIN && errno != EINTR;
+    if (failed || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
+        (peer.uid != 0 && peer.uid != geteuid())) {
         close(fd);
         return -1;
     }
@@ -157,12 +169,14 @@ static int receive_all(int fd, char *data, size_t length, int milliseconds) {
     return 1;
 }
 
-/* Send the call with its descriptors: our network namespace, and the container's if CNI_NETNS can be opened. */
-static int send_call(int fd, struct iovec parts[4]) {
-    int descriptors[2], count = 0;
-    descriptors[count] = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    if (descriptors[count] < 0) return 0;
+/* Send the call with its descriptors: our network namespace, the mount namespace for an on-demand server, and the
+ * container's network namespace if CNI_NETNS can be opened. */
+static int send_call(int fd, struct iovec parts[4], int on_demand) {
+    int descriptors[3], count = 0;
+    if ((descriptors[count] = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC)) < 0) return 0;
     count++;
+    if (on_demand && (descriptors[count] = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC)) < 0) return 0;
+    count += on_demand;
     const char *netns = variable("CNI_NETNS");
     if (*netns && (descriptors[count] = open(netns, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) >= 0) count++;
     union { char space[CMSG_SPACE(sizeof descriptors)]; struct cmsghdr aligned; } control = {{0}};
@@ -186,20 +200,21 @@ static int send_call(int fd, struct iovec parts[4]) {
     return 1;
 }
 
-/* Send the call to the server. Returns 1 if it has accepted it, 0 if it will not execute it. */
-static int submit(int fd, const char *type, char *data, size_t length) {
+/* Send the call to the server. Returns its reply, 'R' if there is none. Unless it is 'A', the server does nothing. */
+static char submit(int fd, const char *type, char *data, size_t length, int on_demand) {
     size_t environment = 0;
     for (char **entry = environ; *entry; entry++) environment += strlen(*entry) + 1;
     char *block = malloc(environment + 1), *end = block;
-    if (!block) return 0;
+    if (!block) return 'R';
     for (char **entry = environ; *entry; entry++) end = stpcpy(end, *entry) + 1;
-    uint32_t header[4] = {MAGIC, (uint32_t)strlen(type), (uint32_t)environment, (uint32_t)length};
+    uint32_t magic = on_demand ? MAGIC_ON_DEMAND : MAGIC;
+    uint32_t header[4] = {magic, (uint32_t)strlen(type), (uint32_t)environment, (uint32_t)length};
     struct iovec parts[4] = {{header, sizeof header}, {(char *)type, strlen(type)}, {block, environment}, {data, length}};
     char reply;
-    if (send_call(fd, parts) && receive_all(fd, &reply, 1, ACCEPT_MS)) return reply == 'A';
+    if (send_call(fd, parts, on_demand) && receive_all(fd, &reply, 1, ACCEPT_MS)) return reply;
     /* Too late, or the server has ended: withdraw the call, unless the server accepts it at this moment. */
     shutdown(fd, SHUT_WR);
-    return recv(fd, &reply, 1, MSG_DONTWAIT) == 1 && reply == 'A';
+    return recv(fd, &reply, 1, MSG_DONTWAIT) == 1 ? reply : 'R';
 }
 
 /* Print the answer and exit with its status. Returns if there is none: 1 if the server has not executed the call. */
@@ -231,21 +246,116 @@ static int print_answer(int fd) {
     _exit((int)header[0]);
 }
 
+/* Where the on-demand server of our user namespace listens: DIRECTORY/KEY-INODE.sock. */
+struct place {
+    char directory[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
+};
+
+/* Find the place. DIRECTORY is $XDG_RUNTIME_DIR/pycni in a user namespace, else the directory of the installation's
+ * socket; KEY is the name of the server's script. pycni/server/on_demand.py has the same rules. Returns 0 if there is no
+ * such server for us. */
+static int find_place(struct place *place) {
+    const char *key = strrchr(setting(server_script), '/'), *base = setting(socket_path), *end = strrchr(base, '/');
+    struct stat user;
+    if (!key || !end || *variable("PYCNI_SOCKET") || geteuid() != 0 || stat("/proc/self/ns/user", &user) < 0) return 0;
+    const char *runtime = user.st_ino == FIRST_USER_NAMESPACE ? NULL : secure_getenv("XDG_RUNTIME_DIR");
+    int is_users = runtime && *runtime == '/';
+    size_t length = is_users ? strlen(runtime) : (size_t)(end - base);
+    if (length + strlen("/pycni") + strlen(key) + sizeof "-18446744073709551615.sock" > sizeof place->socket) return 0;
+    memcpy(place->directory, is_users ? runtime : base, length);
+    strcpy(place->directory + length, is_users ? "/pycni" : "");
+    char number[24] = {0}, *digits = number + sizeof number - 1;
+    for (uint64_t left = user.st_ino; left; left /= 10) *--digits = (char)('0' + left % 10);
+    strcat(strcat(strcat(strcat(strcpy(place->socket, place->directory), key), "-"), digits), ".sock");
+    return 1;
+}
+
+/* Whether only we may create files in the directory. */
+static int is_trusted(const char *directory) {
+    struct stat status;
+    return lstat(directory, &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == geteuid() &&
+           !(status.st_mode & (S_IWGRP | S_IWOTH));
+}
+
+/* Open the log of the on-demand server, and lock it: its server holds the lock as long as it runs. Returns -1 if a
+ * server runs, or an attempt to start one has failed a moment ago. */
+static int lock_log(const struct place *place) {
+    char path[sizeof place->socket];
+    strcpy(path, place->socket);
+    strcpy(path + strlen(path) - strlen("sock"), "log");
+    int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) return -1;
+    struct stat opened, named;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &opened) == 0 && stat(path, &named) == 0 &&
+        opened.st_ino == named.st_ino &&
+        (opened.st_size == 0 || (uint64_t)(time(NULL) - opened.st_mtime) >= RETRY_SECONDS) && ftruncate(fd, 0) == 0)
+        return fd;
+    close(fd); /* if the server has removed the file at this moment, the next call starts another one */
+    return -1;
+}
+
+/* Start an on-demand server once this process, which becomes the one-shot script, has ended. */
+static void start_server(struct place *place) {
+    if ((mkdir(place->directory, 0700) < 0 && errno != EEXIST) || !is_trusted(place->directory)) return;
+    char script[1024], *command[] = {script, place->socket, NULL};
+    char *environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
+    strcpy(script, setting(server_script));
+    if (access(script, X_OK) < 0) return; /* pycni was uninstalled */
+    int log = lock_log(place), caller = log < 0 ? -1 : (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (log < 0) return;
+    if (fork() == 0) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (null < 0 || setsid() < 0 || chdir("/") < 0) _exit(1);
+        /* First of all, since a caller reads our stdout and stderr to their end. */
+        dup2(null, 0);
+        dup2(null, 1);
+        dup2(log, 2);
+        if (caller >= 0) {
+            struct pollfd end = {.fd = caller, .events = POLLIN};
+            while (poll(&end, 1, -1) < 0 && errno == EINTR) continue;
+        }
+        if (syscall(SYS_close_range, 3, ~0u, 0) < 0) /* Linux before 5.9 */
+            for (int fd = 3; fd < 4096; fd++) close(fd);
+        umask(022);
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL);
+        print(2, "starting\n");
+        execve(script, command, environment);
+        print(2, "cannot execute the server's script\n");
+        _exit(1);
+    }
+    if (caller >= 0) close(caller);
+    close(log);
+}
+
 int main(int argc, char **argv) {
     const char *name = argc > 0 ? argv[0] : "", *slash = strrchr(name, '/'), *type = slash ? slash + 1 : name;
-    const char *command = variable("CNI_COMMAND");
+    const char *command = variable("CNI_COMMAND"), *path = variable("PYCNI_SOCKET");
+    int is_version = !*command || !strcmp(command, "VERSION"); /* needs no stdin; the script answers it without Python */
     char *data = "";
     size_t length = 0;
-    int consumed = 0;
+    int consumed = 0, is_absent;
     if (argc > 0) arguments = argv;
     if (!*command && argc > 1) oneshot(type, data, length, consumed); /* started by hand: `dhcp daemon` */
-    if (*command && strcmp(command, "VERSION")) {
+    if (!is_version) {
         if (!read_all(0, &data, &length)) oneshot(type, data, length, length > 0);
         consumed = 1;
     }
     if (length > STDIN_MAX) oneshot(type, data, length, consumed);
-    int fd = connect_to_server();
-    if (fd < 0 || !submit(fd, type, data, length)) {
+    int fd = connect_to_server(*path ? path : setting(socket_path), &is_absent);
+    char reply = fd < 0 ? (is_absent ? 'N' : 'R') : submit(fd, type, data, length, 0);
+    struct place place;
+    if (reply == 'N' && find_place(&place)) {
+        if (fd >= 0) close(fd);
+        is_absent = 1;
+        fd = is_trusted(place.directory) ? connect_to_server(place.socket, &is_absent) : -1;
+        if (fd >= 0) reply = submit(fd, type, data, length, 1);
+        else if (is_absent && !is_version) start_server(&place);
+    }
+    if (reply != 'A') {
         if (fd >= 0) close(fd);
         oneshot(type, data, length, consumed);
     }

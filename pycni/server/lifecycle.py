@@ -9,16 +9,24 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pycni import __version__
 from pycni.protocol.errors import CniError
 from pycni.sdk import registry, unix_socket
 from pycni.sdk.config import build_models
 from pycni.sdk.plugin import Plugin
-from pycni.server.server import Server, redirect_output
+from pycni.server.activity import Activity, Slot
+from pycni.server.execution import redirect_output
+from pycni.server.fork_server import ForkServer
+from pycni.server.on_demand import OnDemand
+from pycni.server.server import Server
+from pycni.server.signals import STOP_SIGNALS, stop_signals
 from pycni.server.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -26,79 +34,149 @@ log = logging.getLogger(__name__)
 # Inode of the socket, for the process after a restart to remove it at its end; unset for a socket of systemd.
 _SOCKET_INODE = "PYCNI_SOCKET_INODE"
 _CHECK_INTERVAL = 2.0  # seconds between two checks whether the installation has changed
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _DRAIN_TIMEOUT = 60.0  # seconds for calls in progress
 _M_ARENA_MAX = -8  # malloc.h
 _GC_THRESHOLD = 2_000  # new objects until the garbage collector runs
 
 
-def serve(path: Path, workers: int, processes: int) -> None:
-    """Serve at the socket `path` until SIGTERM or SIGINT; restart in place when the installation has changed.
+@dataclass(frozen=True)
+class Options:
+    """The options of `pycni serve`."""
 
-    This process is the first of the `processes`, and the one with the background services of plugins. Each process has
-    `workers` threads.
+    socket: Path
+    workers: int  # threads of each process
+    processes: int
+    idle_timeout: float | None = None  # seconds without a call after which the server ends
+    on_demand_script: Path | None = None  # the script that a launcher has started as an on-demand server
+
+
+def serve(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT; restart in place when the installation has changed.
+
+    With `idle_timeout`, end after that time without a call, unless a background service has something to do. An
+    on-demand server also ends when its script or its socket is removed.
     """
     redirect_output()
     installation = Installation()
     plugins = load_plugins()
-    with _listening(path) as listener, _stop_signals() as stop_fd, ExitStack() as services:
+    on_demand = OnDemand.start(options.socket, options.on_demand_script) if options.on_demand_script else None
+    processes = _Processes(options, plugins, on_demand)
+    with _listening(options.socket) as listener, stop_signals() as stop_fd, ExitStack() as services:
         _tune_interpreter()
-        children = [
-            WorkerProcess(lambda channel: _run_worker_process(channel, listener, plugins, workers))
-            for _ in range(processes - 1)
-        ]
-        _start_background_services(plugins, services, path.absolute().parent.parent)
-        server = Server(listener, plugins, workers)
-        for child in children:
-            child.wait_until_ready()
-        server.start()
+        processes.fork(listener)
+        busy: list[Callable[[], bool]] = []
+        if on_demand is None or on_demand.has_run_directory:
+            busy = _start_background_services(plugins, services, options.socket.absolute().parent.parent)
+        processes.start()
         _notify("READY=1")
-        log.info("serving at %s as %d: %s", path, os.getpid(), ", ".join(plugins))
-        while stop_fd not in (events := _wait(stop_fd, children)):
-            for child in [one for one in children if one in events]:
-                log.warning("worker process %d has ended", child.pid)
-                child.join(0)
-                children.remove(child)
+        log.info("serving at %s as %d: %s", options.socket, os.getpid(), ", ".join(plugins))
+        while not processes.wait(stop_fd):
+            reason = on_demand.reason_to_end() if on_demand else ""
+            if not reason and processes.are_idle and not any(is_busy() for is_busy in busy):
+                reason = f"no call for {options.idle_timeout:g} s"
+            if reason:
+                log.info("ending: %s", reason)
+                break
             if installation.has_changed():
                 log.info("the installation has changed: restarting")
                 _notify("RELOADING=1")
-                _drain(server, children)
+                processes.drain()
                 services.close()
-                _restart(listener, stop_fd)
+                _restart(listener, stop_fd, on_demand.command if on_demand else None)
                 break  # a stop signal came first
         _notify("STOPPING=1")
-        _drain(server, children)
+        processes.drain()
+    if on_demand:
+        on_demand.end()
 
 
-def _wait(stop_fd: int, children: list[WorkerProcess]) -> Collection[int | WorkerProcess]:
-    """Wait for a stop signal or the end of a worker process. Return what happened: nothing after a time-out."""
-    watched: list[int | WorkerProcess] = [stop_fd, *children]
-    return select.select(watched, [], [], _CHECK_INTERVAL)[0]
+class _Processes:
+    """The processes that answer calls: this one, the main process, and its children."""
+
+    def __init__(self, options: Options, plugins: Mapping[str, type[Plugin[Any]]], on_demand: OnDemand | None) -> None:
+        self._options, self._plugins = options, plugins
+        self._activity = Activity(options.processes + 1)
+        self._children: dict[WorkerProcess, Slot] = {}
+        self._server: Server | None = None
+        self._can_fork_for_calls = on_demand is not None
+        passed_by_systemd = "LISTEN_FDS" in os.environ and _SOCKET_INODE not in os.environ
+        self._identity = {
+            "pid": os.getpid(),
+            "version": __version__,
+            "started_by": "systemd" if passed_by_systemd else "a call" if on_demand else "a command",
+            "since": time.time(),
+            "idle_timeout": options.idle_timeout,
+        }
+
+    def fork(self, listener: socket.socket) -> None:
+        """Fork the children, while this process has one thread."""
+        fork_server = None
+        slots = [self._activity.slot(number) for number in range(self._options.processes + 1)]
+        if self._can_fork_for_calls:
+            fork_server = ForkServer(self._plugins, slots[-1])
+            self._children[fork_server] = slots[-1]
+        new_server = partial(
+            Server, listener, self._plugins, self._options.workers, status=self.status, fork_server=fork_server
+        )
+        for slot in slots[1:-1]:
+            work = partial(_run_worker_process, new_server=partial(new_server, activity=slot))
+            self._children[WorkerProcess(work)] = slot
+        self._server = new_server(activity=slots[0])
+
+    def start(self) -> None:
+        """Start to answer calls in all processes."""
+        assert self._server is not None
+        for child in self._children:
+            child.wait_until_ready()
+        self._server.start()
+
+    def wait(self, stop_fd: int) -> bool:
+        """Wait for a short time, less if a child ends. Return whether a stop signal has come."""
+        watched: list[int | WorkerProcess] = [stop_fd, *self._children]
+        events = select.select(watched, [], [], _CHECK_INTERVAL)[0]
+        for child in [child for child in self._children if child in events]:
+            log.warning("worker process %d has ended", child.pid)
+            child.join(0)
+            self._children.pop(child).abandon()
+        return stop_fd in events
+
+    @property
+    def are_idle(self) -> bool:
+        """Whether there was no call for the time after which the server ends."""
+        return self._options.idle_timeout is not None and self._activity.idle > self._options.idle_timeout
+
+    def status(self) -> dict[str, Any]:
+        """Return what `pycni server` shows."""
+        activity = self._activity
+        return {
+            **self._identity,
+            "calls": activity.calls,
+            "in_progress": activity.in_progress,
+            "idle": activity.idle,
+        }
+
+    def drain(self) -> None:
+        """Accept no more calls, and wait for those in progress in all processes."""
+        assert self._server is not None
+        deadline = time.monotonic() + _DRAIN_TIMEOUT
+        for child in self._children:
+            child.request_stop()
+        ended = [self._server.drain(_DRAIN_TIMEOUT), *(child.join(deadline) for child in self._children)]
+        self._children.clear()
+        if not all(ended):
+            log.warning("calls still in progress after %g s are abandoned", _DRAIN_TIMEOUT)
 
 
-def _run_worker_process(
-    channel: socket.socket, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int
-) -> None:
+def _run_worker_process(channel: socket.socket, *, new_server: Callable[[], Server]) -> None:
     """Answer calls in a worker process until a stop signal, or until the main process asks for it or ends."""
-    with _stop_signals() as stop_fd:
+    with stop_signals() as stop_fd:
         channel.recv(1)
-        server = Server(listener, plugins, workers)
+        server = new_server()
         channel.send(b"+")
         server.start()
         awaited: list[int | socket.socket] = [stop_fd, channel]
         select.select(awaited, [], [])
         server.drain(_DRAIN_TIMEOUT)
-
-
-def _drain(server: Server, children: list[WorkerProcess]) -> None:
-    """Accept no more calls, and wait for those in progress in all processes."""
-    deadline = time.monotonic() + _DRAIN_TIMEOUT
-    for child in children:
-        child.request_stop()
-    ended = [server.drain(_DRAIN_TIMEOUT), *(child.join(deadline) for child in children)]
-    children.clear()
-    if not all(ended):
-        log.warning("calls still in progress after %g s are abandoned", _DRAIN_TIMEOUT)
 
 
 def load_plugins() -> dict[str, type[Plugin[Any]]]:
@@ -130,16 +208,24 @@ def _tune_interpreter() -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
-def _start_background_services(plugins: Mapping[str, type[Plugin[Any]]], services: ExitStack, run: Path) -> None:
+def _start_background_services(
+    plugins: Mapping[str, type[Plugin[Any]]], services: ExitStack, run: Path
+) -> list[Callable[[], bool]]:
     """Start the background services of the plugins; log the failure of one and go on.
 
-    Their sockets are below `run`, which is /run or the directory used instead.
+    Their sockets are below `run`, which is /run or the directory used instead. Return functions that tell whether a
+    service has something to do.
     """
+    busy: list[Callable[[], bool]] = []
     for name, plugin in plugins.items():
         try:
-            services.enter_context(plugin.background_service(run))
+            is_busy = services.enter_context(plugin.background_service(run))
         except Exception:
             log.exception("cannot start the background service of %s", name)
+        else:
+            if is_busy is not None:
+                busy.append(is_busy)
+    return busy
 
 
 @contextmanager
@@ -157,32 +243,18 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         unix_socket.remove_socket(path, int(inode))
 
 
-def _restart(listener: socket.socket, stop_fd: int) -> None:
+def _restart(listener: socket.socket, stop_fd: int, command: list[str] | None) -> None:
     """Replace this process by the new version of the server, which keeps the socket: calls wait in its queue.
 
-    Stop signals stay blocked until the new version handles them. Return if one has come before.
+    Stop signals stay blocked until the new version handles them. Return if one has come before. The `command` is that
+    of this process if None.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    command = command or [sys.executable, "-P", "-m", "pycni", *sys.argv[1:]]
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     if select.select([stop_fd], [], [], 0)[0]:
         return
     unix_socket.pass_listener_on(listener)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "pycni", *sys.argv[1:]])  # noqa: S606 - there is no shell
-
-
-@contextmanager
-def _stop_signals() -> Iterator[int]:
-    """Handle SIGTERM and SIGINT: yield a descriptor that becomes readable with the first."""
-    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(writing)
-    for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)  # see _restart
-    try:
-        yield reading
-    finally:
-        signal.set_wakeup_fd(-1)
-        os.close(reading)
-        os.close(writing)
+    os.execv(command[0], command)  # noqa: S606 - there is no shell
 
 
 class Installation:

@@ -1,35 +1,36 @@
 """The threads of a server process: each accepts a call, enters its caller's network namespace and executes it."""
 
-import io
+import json
 import logging
 import os
 import select
 import socket
 import struct
-import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import closing
-from contextvars import ContextVar, copy_context
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from pycni.kernel.netns import handle_cache
 from pycni.kernel.netns.handle import OWN, move_thread_to
 from pycni.kernel.scheduling import set_background_runner, set_yield_hook
-from pycni.sdk.dispatch import Response, handle_call
-from pycni.sdk.invoke import invoke
+from pycni.sdk.dispatch import Response
 from pycni.sdk.plugin import Plugin
+from pycni.sdk.unix_socket import peer_credentials
 from pycni.server import wire
+from pycni.server.access import Access, access
+from pycni.server.activity import Activity, Slot
 from pycni.server.background import BackgroundThreads
+from pycni.server.execution import enter_netns, execute
+from pycni.server.fork_server import ForkServer
 from pycni.server.leader_follower import LeaderFollower
-from pycni.server.wire import Call, WireError
+from pycni.server.wire import Call, StatusRequest, WireError
 
 log = logging.getLogger(__name__)
 
-_call_stderr: ContextVar[io.StringIO | None] = ContextVar("call_stderr", default=None)
 _RECEIVE_TIMEOUT = struct.pack("@ll", 10, 0)  # struct timeval: for a launcher to send its call
 _MOST_BACKGROUND_THREADS = 32
 _MOST_THREADS_PER_WORKER = 16  # including the threads that replace workers whose calls wait
@@ -42,16 +43,30 @@ class Server:
     others run, and is replaced by an additional thread for a wait that may be long.
     """
 
-    def __init__(self, listener: socket.socket, plugins: Mapping[str, type[Plugin[Any]]], workers: int) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        plugins: Mapping[str, type[Plugin[Any]]],
+        workers: int,
+        *,
+        activity: Slot | None = None,
+        status: Callable[[], Mapping[str, Any]] = dict,
+        fork_server: ForkServer | None = None,
+    ) -> None:
+        """`status` returns what `pycni server` shows. `fork_server` executes calls from other mount namespaces."""
         self._listener = listener
         self._plugins = plugins
+        self._activity = activity or Activity(1).slot(0)
+        self._status, self._fork_server = status, fork_server
         self._stop = os.fdopen(os.eventfd(0, os.EFD_CLOEXEC), "wb", buffering=0)  # drain() makes it readable
         self._stopping = False
         # The leaders of all processes wait at an epoll set that was registered first: an idle process gets the call.
         self._leader_epoll = self._new_epoll()
         self._follower_epoll = self._leader_epoll
-        own = os.stat(OWN)
-        self._own_netns = own.st_dev, own.st_ino  # threads start in the namespace of the thread that starts them
+        # Threads start in the namespace of the thread that starts them.
+        self._own_netns_fd = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+        own = os.fstat(self._own_netns_fd)
+        self._own_netns = own.st_dev, own.st_ino
         listener.setblocking(False)
         self._context = copy_context()
         self._threads = [self._new_thread() for _ in range(workers)]
@@ -87,8 +102,10 @@ class Server:
             thread.join(max(deadline - time.monotonic(), 0))
         if any(thread.is_alive() for thread in threads):
             return False
-        for closable in (self._leader_epoll, self._follower_epoll, self._stop):
-            closable.close()
+        if not self._stop.closed:
+            for closable in (self._leader_epoll, self._follower_epoll, self._stop):
+                closable.close()
+            os.close(self._own_netns_fd)
         return True
 
     def add_thread(self) -> bool:
@@ -165,29 +182,61 @@ class Server:
         """Serve one connection until its end. Log its errors instead of raising them."""
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
         try:
-            call = wire.receive(connection)
+            received = wire.receive(connection)
         except (WireError, OSError) as error:
             log.warning("cannot read a call: %s", error)
             return
-        reply = None
+        if isinstance(received, StatusRequest):
+            self._send_status(connection)
+            return
+        self._activity.begin()
+        try:
+            self._serve_call(connection, received)
+        finally:
+            self._activity.end()
+
+    def _serve_call(self, connection: socket.socket, call: Call) -> None:
+        reply: Response | bytes = wire.REFUSED
         try:
             with closing(call):  # before the answer is sent: after it, this thread should be idle for the next call
                 reply = self._reply(connection, call)
-            if reply is None:
-                connection.sendall(wire.REFUSED)
-            else:
-                wire.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
+            if isinstance(reply, bytes):
+                connection.sendall(reply)
+                return
+            wire.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
         except OSError as error:
             log.warning("%s %s: the launcher closed the connection: %s", call.type, call.env.get("CNI_COMMAND"), error)
-        if reply is not None and reply.log_line:  # after the answer, so that no caller waits for the log
+        finally:
+            # After the answer, so that no caller waits for it. A thread keeps the namespace that it is in alive.
+            move_thread_to(self._own_netns_fd)
+        if isinstance(reply, Response) and reply.log_line:
             log.info("%s", reply.log_line)
 
-    def _reply(self, connection: socket.socket, call: Call) -> Response | None:
-        """Execute the call and return its answer; None if the server refuses it or the launcher has withdrawn it."""
+    def _reply(self, connection: socket.socket, call: Call) -> Response | bytes:
+        """Execute the call and return the response, or what to send instead, after which the server does nothing."""
         plugin = self._plugins.get(call.type)
-        if self._stopping or plugin is None or not _can_serve(connection, call) or not wire.accept_call(connection):
-            return None
-        return _answer(plugin, call)
+        if self._stopping or plugin is None:
+            return wire.REFUSED
+        match access(connection, call, can_fork=self._fork_server is not None):
+            case Access.THREAD:
+                try:
+                    enter_netns(call)
+                except OSError as error:  # it belongs to a parent user namespace, for example
+                    log.warning("%s: cannot enter the caller's network namespace: %s", call.type, error)
+                    return wire.WRONG_NAMESPACES
+                return execute(plugin, call) if wire.accept_call(connection) else wire.REFUSED
+            case Access.FORK:
+                assert self._fork_server is not None
+                return b"" if self._fork_server.execute(connection, call) else wire.REFUSED
+            case Access.WRONG_NAMESPACES:
+                return wire.WRONG_NAMESPACES
+            case _:
+                return wire.REFUSED
+
+    def _send_status(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            if peer_credentials(connection).is_trusted:
+                connection.sendall(json.dumps(self._status()).encode())
 
 
 class _Yield:
@@ -206,46 +255,3 @@ class _Yield:
         if self._replaced:
             self._server.remove_thread()
         self._server.leadership.resume()
-
-
-def _answer(plugin: type[Plugin[Any]], call: Call) -> Response:
-    """Execute the call. Its stderr begins with what the plugin and its delegates wrote to stderr or stdout."""
-    move_thread_to(call.host)
-    token = _call_stderr.set(io.StringIO())
-    try:
-        reply = handle_call(call.type, plugin, call.env, call.stdin, invoke, netns=call.container, host=call.host)
-        written = _call_stderr.get()
-        return replace(reply, stderr=written.getvalue() + reply.stderr) if written else reply
-    finally:
-        _call_stderr.reset(token)
-
-
-def _can_serve(connection: socket.socket, call: Call) -> bool:
-    # VERSION uses no path, and libcni sends "dummy" for each.
-    if call.env.get("CNI_COMMAND", "") in ("", "VERSION"):
-        return wire.may_be_served(connection)
-    # A relative path is relative to the caller's working directory, which is not the server's.
-    paths = [*call.env.get("CNI_PATH", "").split(":"), call.env.get("CNI_NETNS", "") or "/"]
-    return all(path.startswith("/") for path in paths if path) and wire.may_be_served(connection)
-
-
-def redirect_output() -> None:
-    """Send what a plugin prints during a call to its caller's stderr; all other output goes to the server's stderr."""
-    log_file = io.TextIOWrapper(os.fdopen(os.dup(2), "wb", buffering=0), write_through=True)
-    sys.stdout = sys.stderr = _PerCallStream(log_file)
-    os.dup2(2, 1)
-
-
-class _PerCallStream(io.TextIOBase):
-    """A stream that separates threads: text written during a call goes to its caller, other text to the log."""
-
-    def __init__(self, log_file: io.TextIOBase) -> None:
-        self._log_file = log_file
-
-    def write(self, text: str, /) -> int:
-        """Write the text."""
-        call_stderr = _call_stderr.get()
-        return self._log_file.write(text) if call_stderr is None else call_stderr.write(text)
-
-    def flush(self) -> None:
-        """Do nothing: neither target is buffered."""

@@ -1,20 +1,20 @@
 """The protocol between launcher and server: one connection for each call.
 
 The launcher (launcher.c) sends a header of four numbers together with its descriptors, then the plugin type, the
-environment and stdin. The server sends ACCEPTED or REFUSED. If the launcher has not withdrawn the call by then, the
-server executes it and sends DONE with the answer. launcher.c describes how both sides agree on who executes a call.
+environment and stdin. The server sends ACCEPTED, or else REFUSED or WRONG_NAMESPACES. If the launcher has not withdrawn
+the call by then, the server executes it and sends DONE with the answer. launcher.c describes how both sides agree on
+who executes a call.
+
+A header with MAGIC_STATUS and zeros asks for the status of the server, which is a JSON object.
 """
 
 import os
 import socket
 import struct
 from dataclasses import dataclass, field
-from functools import cache
 
-from pycni.sdk.unix_socket import peer_credentials
-
-MAGIC = 0x324E4350
-ACCEPTED, REFUSED, DONE = b"A", b"R", b"D"
+MAGIC, MAGIC_ON_DEMAND, MAGIC_STATUS = 0x324E4350, 0x334E4350, 0x534E4350
+ACCEPTED, REFUSED, WRONG_NAMESPACES, DONE = b"A", b"R", b"N", b"D"
 _FIRST_READ = 1 << 16  # bytes; most calls are shorter
 _LONGEST_READ = 1 << 20
 STDIN_MAX = 16 << 20
@@ -30,39 +30,56 @@ class WireError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a plugin. `host` and `container` are descriptors of network namespaces."""
+    """One call of a plugin.
+
+    `host` and `container` are descriptors of network namespaces; `mount` is one of the caller's mount namespace, which
+    only on-demand servers receive.
+    """
 
     type: str
     env: dict[str, str]
     stdin: bytes = field(repr=False)
     host: int
     container: int | None
+    mount: int | None = None
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether it uses files or namespaces. VERSION does not; libcni sends "dummy" for all paths with it."""
+        return self.env.get("CNI_COMMAND", "") not in ("", "VERSION")
 
     def close(self) -> None:
         """Close the descriptors."""
-        os.close(self.host)
-        if self.container is not None:
-            os.close(self.container)
+        for descriptor in (self.host, self.container, self.mount):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
-def receive(connection: socket.socket) -> Call:
-    """Read one call from a connection.
+class StatusRequest:
+    """A request for the status of the server."""
+
+
+def receive(connection: socket.socket) -> Call | StatusRequest:
+    """Read one call, or a request for the status, from a connection.
 
     Raise WireError if the data is not a call, OSError if the connection fails or times out.
     """
-    data, descriptors, flags, _ = socket.recv_fds(connection, _FIRST_READ, 2)
+    data, descriptors, flags, _ = socket.recv_fds(connection, _FIRST_READ, 3, socket.MSG_CMSG_CLOEXEC)
     try:
         if len(data) < _HEADER.size:
             data += _receive_exactly(connection, _HEADER.size - len(data))
         magic, type_length, env_length, stdin_length = _HEADER.unpack_from(data)
-        if magic != MAGIC or flags & socket.MSG_CTRUNC:
+        if magic == MAGIC_STATUS and not descriptors and len(data) == _HEADER.size:
+            return StatusRequest()
+        if magic not in (MAGIC, MAGIC_ON_DEMAND) or flags & socket.MSG_CTRUNC:
             raise WireError("the peer is not a launcher of this version")
         if not 0 < type_length <= _TYPE_MAX or env_length > _ENVIRONMENT_MAX or stdin_length > STDIN_MAX:
             raise WireError(
                 f"the call is too long: type {type_length}, environment {env_length}, stdin {stdin_length} bytes"
             )
-        if not descriptors:
-            raise WireError("the descriptor of the caller's network namespace is missing")
+        on_demand = magic == MAGIC_ON_DEMAND
+        if len(descriptors) not in ((2, 3) if on_demand else (1, 2)):
+            raise WireError(f"{len(descriptors)} descriptors came with the call")
         env_begins = _HEADER.size + type_length
         stdin_begins = env_begins + env_length
         end = stdin_begins + stdin_length
@@ -75,7 +92,8 @@ def receive(connection: socket.socket) -> Call:
             env=dict(entry.split("=", 1) for entry in env if "=" in entry),
             stdin=data[stdin_begins:],
             host=descriptors[0],
-            container=descriptors[1] if len(descriptors) > 1 else None,
+            mount=descriptors[1] if on_demand else None,
+            container=descriptors[1 + on_demand] if len(descriptors) > 1 + on_demand else None,
         )
     except BaseException:
         for descriptor in descriptors:
@@ -106,23 +124,3 @@ def _receive_exactly(connection: socket.socket, length: int) -> bytes:
         chunks.append(chunk)
         length -= len(chunk)
     return b"".join(chunks)
-
-
-def may_be_served(connection: socket.socket) -> bool:
-    """Return whether the server may execute the caller's calls.
-
-    The caller must be root or run as the server's user, and be in the server's mount and user namespaces: in others the
-    same path may name another file.
-    """
-    peer = peer_credentials(connection)
-    if not peer.is_trusted or peer.pid <= 0:
-        return False
-    try:
-        return all(os.stat(f"/proc/{peer.pid}/ns/{kind}").st_ino == _own_namespace(kind) for kind in ("mnt", "user"))
-    except OSError:
-        return False
-
-
-@cache
-def _own_namespace(kind: str) -> int:
-    return os.stat(f"/proc/self/ns/{kind}").st_ino

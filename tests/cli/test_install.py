@@ -125,9 +125,12 @@ def test_the_command_says_what_it_did(directory: Path, state: Path) -> None:
     def pycni(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         return subprocess.run([sys.executable, "-m", "pycni", *arguments], capture_output=True, text=True, check=False)
 
-    assert pycni("install", directory, "--only", "static", "--state-dir", state).stdout == f"{directory}/static\n"
+    assert (
+        pycni("install", directory, "--only", "static", "--no-server", "--state-dir", state).stdout
+        == f"{directory}/static\n"
+    )
     assert pycni("uninstall", directory, "--state-dir", state).stdout == f"{directory}/static\n"
-    failed = pycni("install", "/dev/null/bin")
+    failed = pycni("install", "/dev/null/bin", "--no-server")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert "cannot install into /dev/null/bin" in failed.stderr
 
@@ -151,7 +154,18 @@ def test_two_installations_have_scripts_of_their_own(
 ) -> None:
     second = tmp_path / "second"
     installation.install(directory, ["static"], state)
-    command = [other_environment, "-m", "pycni", "install", second, "--only", "static", "--state-dir", state]
+    command = [
+        other_environment,
+        "-m",
+        "pycni",
+        "install",
+        second,
+        "--no-server",
+        "--only",
+        "static",
+        "--state-dir",
+        state,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     assert [Stub.read(str(place / "static")).interpreter for place in (directory, second)] == [
         sys.executable,
@@ -166,7 +180,18 @@ def test_a_second_installation_in_one_directory_keeps_the_scripts_of_calls_in_pr
 ) -> None:
     installation.install(directory, ["static", "bridge"], state)
     scripts = installation.oneshot_directory(directory, state)
-    command = [other_environment, "-m", "pycni", "install", directory, "--state-dir", state, "--only", "static"]
+    command = [
+        other_environment,
+        "-m",
+        "pycni",
+        "install",
+        directory,
+        "--no-server",
+        "--state-dir",
+        state,
+        "--only",
+        "static",
+    ]
     for more in ([], ["--only", "bridge"]):
         subprocess.run([*command, *more], check=True, capture_output=True)
         assert (scripts / "bridge").exists()
@@ -219,12 +244,12 @@ def test_a_broken_third_party_package_is_skipped_and_reported(directory: Path, s
     packages.add("acme-sound", SOUND)
     packages.add("acme-broken", "import no_such_module\n")
     packages.add("acme-exits", "raise SystemExit('no licence')\n")
-    done = packages.pycni("install", directory, "--state-dir", state)
+    done = packages.pycni("install", directory, "--no-server", "--state-dir", state)
     assert done.returncode == 0
     assert names(directory) == sorted([*registry.names(), "acme-sound"])
     assert 'acme-broken is not installed: plugin "acme-broken" of acme-broken cannot be loaded' in done.stderr
     assert "acme-exits is not installed" in done.stderr
-    asked = packages.pycni("install", directory, "--state-dir", state, "--only", "acme-broken")
+    asked = packages.pycni("install", directory, "--no-server", "--state-dir", state, "--only", "acme-broken")
     assert asked.returncode == 1
     assert "cannot be loaded" in asked.stderr
 
@@ -235,12 +260,12 @@ def test_installing_again_removes_plugins_that_are_not_registered_any_more(
     packages.add("acme-sound", SOUND)
     directory.mkdir(parents=True)
     (directory / "acme-sound").write_text(OTHER_PROGRAM)
-    packages.pycni("install", directory, "--state-dir", state)
+    packages.pycni("install", directory, "--no-server", "--state-dir", state)
     assert Stub.read(str(directory / "acme-sound"))
     packages.remove("acme-sound")
-    packages.pycni("install", directory, "--state-dir", state, "--only", "static")
+    packages.pycni("install", directory, "--no-server", "--state-dir", state, "--only", "static")
     assert Stub.read(str(directory / "acme-sound"))
-    done = packages.pycni("install", directory, "--state-dir", state)
+    done = packages.pycni("install", directory, "--no-server", "--state-dir", state)
     assert f"{directory}/acme-sound is removed" in done.stderr
     assert (directory / "acme-sound").read_text() == OTHER_PROGRAM
     assert not (installation.oneshot_directory(directory, state) / "acme-sound").exists()
@@ -260,7 +285,7 @@ def test_the_command_says_what_a_missing_compiler_costs(
     directory: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installation, "_COMPILED", Path("/nowhere"))
-    done = CliRunner().invoke(install, [str(directory), "--only", "static", "--state-dir", str(state)])
+    done = CliRunner().invoke(install, [str(directory), "--no-server", "--only", "static", "--state-dir", str(state)])
     assert done.exit_code == 0
     assert "the launcher was not compiled" in done.stderr
     assert "each call starts Python" in done.stderr

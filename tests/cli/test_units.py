@@ -91,7 +91,7 @@ def test_a_unit_of_somebody_else_is_not_replaced(node: Node) -> None:
     (node.units / "pycni.socket").write_text("[Unit]\nDescription=a stranger\n")
     done = node.pycni("install", "--server")
     assert done.returncode == 1
-    assert f"{node.units}/pycni.socket is not pycni's" in done.stderr
+    assert f"{node.units}/pycni.socket exists and is not a unit of pycni" in done.stderr
     assert node.files() == ["pycni.socket"]
     assert not node.bin.exists()
     node.pycni("uninstall")

@@ -109,7 +109,8 @@ checks() {
   expect "the service unit is removed" '^not-found$' service LoadState
   nothing "the socket unit is removed" 'pycni' systemctl list-sockets --all
   nothing "the server answered all calls" . cat "$STAGE/oneshot.log"
-  nothing "nothing is left installed" . find /opt/cni/bin /etc/systemd/system /var/lib/pycni -name '*pycni*' -type f
+  nothing "nothing is left installed" . find /opt/cni/bin /etc/systemd/system -name '*pycni*' -type f
+  check "the state directory is removed" test ! -e /var/lib/pycni
   nothing_is_left
   [ $FAILED = 0 ] || journalctl --no-pager -n 40 -o cat
   systemctl --force exit $FAILED # --force: shutdown jobs would wait for masked units
