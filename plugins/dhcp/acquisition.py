@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pycni.sdk import CniError, Code, Link, Namespace
 
-from .client import Client
+from .client import DhcpClient
 from .lease import DhcpLease, now
 from .lease_store import LeaseRecord
 from .timing import Timing
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _CARRIER_TIMEOUT, _CARRIER_POLL = 1.0, 0.002  # seconds
 
 
-async def acquire(client: Client, cookie: str, timing: Timing, host_prefix: str = "") -> LeaseRecord:
+async def acquire(client: DhcpClient, cookie: str, timing: Timing, host_prefix: str = "") -> LeaseRecord:
     """Return the record of a new lease. The address is not configured on the interface yet.
 
     `host_prefix` is prepended to the paths of network namespaces. Raise CniError if the namespace or the interface does
@@ -59,7 +59,7 @@ async def _set_up(netns: Namespace, link: Link) -> None:
         await asyncio.sleep(_CARRIER_POLL)
 
 
-async def _acquire_repeatedly(client: Client, link: Link, timing: Timing) -> DhcpLease:
+async def _acquire_repeatedly(client: DhcpClient, link: Link, timing: Timing) -> DhcpLease:
     """Try to get a lease, with growing pauses. Raise CniError after `timing.resend_timeout` seconds."""
     end, cause = now() + timing.resend_timeout, ""
     for pause in timing.pauses():

@@ -17,7 +17,7 @@ from pycni.sdk import CniError, Link, Namespace, RouteChange, SourceRoute
 
 from . import acquisition
 from .acquisition import set_mtu
-from .client import Client
+from .client import DhcpClient
 from .lease import DhcpLease, now
 from .lease_store import LeaseRecord, LeaseStore
 from .timing import Timing
@@ -52,7 +52,7 @@ class Binding:
 
     @classmethod
     async def acquire(
-        cls, client: Client, cookie: str, store: LeaseStore, timing: Timing, host_prefix: str = ""
+        cls, client: DhcpClient, cookie: str, store: LeaseStore, timing: Timing, host_prefix: str = ""
     ) -> Self:
         """Acquire a lease and store its record. Raise CniError or OSError, as `acquisition.acquire` does."""
         binding = cls(await acquisition.acquire(client, cookie, timing, host_prefix), store, timing, host_prefix)

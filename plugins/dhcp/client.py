@@ -17,7 +17,7 @@ _MAX_MESSAGE_SIZE = (1500).to_bytes(2, "big")
 _OPAQUE = b"\0"  # type of a client identifier that is not a hardware address (RFC 2132 section 9.14)
 
 
-class Client(Model):
+class DhcpClient(Model):
     """The DHCP client of one interface of a container."""
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")

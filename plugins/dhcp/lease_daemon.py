@@ -14,7 +14,7 @@ from typing import Any
 from pycni.sdk import CniError, Code, Owner, version
 
 from .binding import Binding, InterfaceGoneError
-from .client import Client
+from .client import DhcpClient
 from .daemon_protocol import Document
 from .lease import now
 from .lease_store import LeaseStore
@@ -119,7 +119,7 @@ class LeaseDaemon:
         return {"bindings": len(self._bindings)}
 
     async def _acquire(self, connection: PluginConnection, request: Document) -> Document:
-        client = Client.model_validate_json(json.dumps(request["client"]))
+        client = DhcpClient.model_validate_json(json.dumps(request["client"]))
         cookie, key = str(request["incarnation"]), client.owner.key
         if key in self._acquiring:
             raise CniError(
@@ -132,7 +132,7 @@ class LeaseDaemon:
             binding = await self._acquire_for(connection, client, cookie)
         return {"lease": binding.lease.model_dump(mode="json", by_alias=True)}
 
-    async def _acquire_for(self, connection: PluginConnection, client: Client, cookie: str) -> Binding:
+    async def _acquire_for(self, connection: PluginConnection, client: DhcpClient, cookie: str) -> Binding:
         """Acquire a lease for the plugin. Release it if the plugin closes the connection meanwhile."""
         key = client.owner.key
         task = self._acquiring[key] = asyncio.create_task(self._acquire_and_maintain(client, cookie))
@@ -155,7 +155,7 @@ class LeaseDaemon:
             with suppress(asyncio.CancelledError, OSError):
                 await closed
 
-    async def _acquire_and_maintain(self, client: Client, cookie: str) -> Binding:
+    async def _acquire_and_maintain(self, client: DhcpClient, cookie: str) -> Binding:
         binding = await Binding.acquire(client, cookie, self._store, self._timing, self._host_prefix)
         self._maintain(binding)  # no await in between: DEL finds either the task or the binding
         return binding
@@ -196,7 +196,7 @@ class LeaseDaemon:
         return {}
 
 
-def _can_reuse(binding: Binding, client: Client, cookie: str) -> bool:
+def _can_reuse(binding: Binding, client: DhcpClient, cookie: str) -> bool:
     """Return whether a repeated ADD of the client can use the existing binding."""
     record = binding.record
     try:

@@ -14,7 +14,7 @@ from typing import Self
 
 from pycni.sdk import CniError, Code, Field, Model, Owner, StateFile, ValidationError
 
-from .client import Client
+from .client import DhcpClient
 from .lease import DhcpLease
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _LOCK_POLL = 0.05  # seconds between two attempts to lock the store
 class LeaseRecord(Model):
     """The stored state of a binding."""
 
-    client: Client
+    client: DhcpClient
     cookie: str = Field(alias="incarnation")  # identifies the network namespace, because its path can be reused
     index: int  # of the interface in the namespace
     lease: DhcpLease

@@ -14,7 +14,7 @@ from pathlib import Path
 from pycni.sdk import Attachment, CniError, Code, ConfigError, Network, Owner, Plugin, Result, yield_turn
 
 from . import daemon_protocol
-from .client import Client
+from .client import DhcpClient
 from .config import DhcpConfig
 from .daemon_protocol import DaemonUnavailableError, Document
 from .lease import DhcpLease
@@ -31,7 +31,7 @@ class Dhcp(Plugin[DhcpConfig]):
         conf = cni.config
         if "ipam" not in conf.model_fields_set:
             raise ConfigError("missing 'ipam' key", details='add an ipam object with "type": "dhcp"')
-        client = Client(
+        client = DhcpClient(
             network=cni.name,
             container_id=cni.container_id,
             ifname=cni.ifname,

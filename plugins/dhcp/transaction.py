@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from pycni.sdk import Datagram, DatagramSocket, Link, probing
 
 from . import options
-from .client import Client
+from .client import DhcpClient
 from .lease import DhcpLease, now
 from .message import UNSPECIFIED, Message, MessageError, MessageType
 from .options import Option
@@ -39,7 +39,7 @@ class AddressConflictError(AddressUnavailableError):
 class Transaction:
     """A transaction over one interface; all its messages have the same transaction id (xid)."""
 
-    def __init__(self, client: Client, link: Link, datagrams: DatagramSocket, timing: Timing) -> None:
+    def __init__(self, client: DhcpClient, link: Link, datagrams: DatagramSocket, timing: Timing) -> None:
         self._client, self._link, self._mac = client, link, link.mac
         self._datagrams = datagrams
         self._timing = timing
@@ -160,7 +160,7 @@ async def _timeout(seconds: float) -> AsyncIterator[None]:
 
 
 @contextmanager
-def open_transaction(link: Link, client: Client, timing: Timing) -> Iterator[Transaction]:
+def open_transaction(link: Link, client: DhcpClient, timing: Timing) -> Iterator[Transaction]:
     """Open a transaction over the interface. Raise OSError if the interface is not usable."""
     datagrams = DatagramSocket(link.netns, link.name, CLIENT_PORT)
     try:

@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from pycni_plugins.dhcp.client import Client
+from pycni_plugins.dhcp.client import DhcpClient
 from pycni_plugins.dhcp.lease import DhcpLease
 from pycni_plugins.dhcp.message import Message, MessageType
 
@@ -66,8 +66,8 @@ def test_lease_is_unchanged_after_a_round_trip_through_json() -> None:
     assert str(made.cidr) == "10.55.0.7/24"
 
 
-def client(network: str, container_id: str = "c1", ifname: str = "eth0") -> Client:
-    return Client(
+def client(network: str, container_id: str = "c1", ifname: str = "eth0") -> DhcpClient:
+    return DhcpClient(
         network=network, container_id=container_id, ifname=ifname, netns="/n", requested_options=(), provided_options={}
     )
 
