@@ -82,6 +82,6 @@ def _document(file: StateFile) -> Document | None:
     try:
         document = json.loads(content)
     except ValueError as error:
-        log.warning("%s is damaged: %s", file, error)
+        log.warning("ignoring the damaged cache file %s: %s", file, error)
         return None
     return document if isinstance(document, dict) else None

@@ -71,7 +71,7 @@ def find(file: StateFile) -> DeviceRecord | None:
     try:
         return DeviceRecord.model_validate_json(content)
     except ValidationError as error:
-        log.warning("%s is damaged: %s", file, error)
+        log.warning("ignoring the damaged device record %s: %s", file, error)
         return None
 
 

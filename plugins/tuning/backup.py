@@ -58,11 +58,11 @@ def find(path: Path) -> SettingsBackup | None:
     except OSError:
         return None
     except ValueError as error:
-        log.warning("%s is damaged: %s", path, error)
+        log.warning("ignoring the damaged backup file %s: %s", path, error)
         return SettingsBackup()
     backup, errors = SettingsBackup.read_leniently(document if isinstance(document, Mapping) else {})
     for problem in errors:
-        log.warning("%s is damaged: %s", path, problem)
+        log.warning("ignoring a damaged value in the backup file %s: %s", path, problem)
     return backup
 
 
