@@ -20,8 +20,6 @@ from typing import Any
 
 _LINK, _FIREWALL = "pycni.kernel.link", "pycni.kernel.firewall"
 _MODULES = {
-    "secrets",
-    "subprocess",
     "pycni.kernel.netlink.messages",
     "pycni.kernel.netlink.tc_messages",
     *(f"{_LINK}.{name}" for name in ("address_change", "addresses", "bridges", "creation", "link_moves", "rate_limit")),
@@ -35,7 +33,7 @@ _MODULES = {
     *(f"{_FIREWALL}.nftables.{name}" for name in ("go_host_ports", "go_spoof_check", "port_isolation", "spoof_check")),
     f"{_FIREWALL}.nftables.host_ports.backend",
 }
-_STANDARD_LIBRARY = ("copy", "ctypes", "inspect", "shlex")  # dataclasses imports two of them
+_STANDARD_LIBRARY = ("copy", "ctypes", "inspect", "secrets", "shlex", "subprocess")
 _METADATA = "importlib.metadata"
 _CORE_SCHEMA = "pydantic_core.core_schema"
 _WITH_LAZY_METHODS = {"pycni", "pycni_plugins", "pydantic", "annotated_types"}

@@ -1,4 +1,4 @@
-"""What tests of executables share, and what they ask of the kernel."""
+"""Fixtures for tests of executables, and skipping of tests that need kernel features."""
 
 import os
 import shlex
@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,41 +19,41 @@ from hypothesis import HealthCheck, settings
 
 from pycni.kernel.link.links import Links
 from pycni.protocol.errors import CniError
-from pycni.testing import wait_for
+from pycni.testing import Host, wait_for
 from pycni.testing.topology import Netns
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("pycni", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pycni")
 
-_TRIED = "inputs tried"
+_INPUT_COUNTS = "input counts"
 ACME = Path(__file__).with_name("third_party") / "acme_mtu"
 
 
-# Each day through the server alone, which takes a tenth of the time.
-WAYS = [pytest.param("one-shot", marks=pytest.mark.exhaustive), "served"]
+# Daily runs use the server only, which takes a tenth of the time.
+MODES = [pytest.param("one-shot", marks=pytest.mark.exhaustive), "served"]
 Executables = Callable[..., AbstractContextManager[Path]]
 
-# Python runs this at its start. An import is audited only where the module is not there yet.
+# Python runs this module at startup. An import is audited only if the module is not loaded yet.
 _SITECUSTOMIZE = """
 import sys, threading
 
-def write_down(line):
+def record(line):
     with open({log!r}, "a") as file:
         file.write(line + "\\n")
 
-def look(event, args):
+def record_import(event, args):
     if event == "import" and threading.current_thread() is not threading.main_thread():
-        write_down(args[0])
+        record(args[0])
 
 if "serve" in sys.orig_argv:
-    write_down("looking")
-    sys.addaudithook(look)
+    record("recording")
+    sys.addaudithook(record_import)
 """
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Where only tests with needs_kernel are wanted, import no file without: in the guest that takes its time."""
+    """With `-m needs_kernel`, ignore files without this marker: importing them is slow in the guest."""
     if config.option.markexpr == "needs_kernel" and collection_path.name.startswith("test_"):
         sources = [source for source in (collection_path, collection_path.with_name("conftest.py")) if source.exists()]
         return None if any("needs_kernel" in source.read_text() for source in sources) else True
@@ -60,20 +61,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What needs another kernel goes one way: the guest is slow, and what a server changes shows in all the others."""
-    again = [item for item in items if item.get_closest_marker("needs_kernel") and _is_served(item)]
-    if again:
-        config.hook.pytest_deselected(items=again)
-        items[:] = [item for item in items if item not in again]
+    """Deselect tests that need a kernel feature and use a server.
+
+    The guest is slow, and other tests show the effect of a server.
+    """
+    redundant = [item for item in items if item.get_closest_marker("needs_kernel") and _is_served(item)]
+    if redundant:
+        config.hook.pytest_deselected(items=redundant)
+        items[:] = [item for item in items if item not in redundant]
 
 
 def _is_served(item: pytest.Item) -> bool:
-    call = getattr(item, "callspec", None)  # of a test with parameters
+    call = getattr(item, "callspec", None)  # only parametrized tests have it
     return call is not None and "served" in call.params.values()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this kernel cannot do; scripts/test --guest does it in one that can."""
+    """Skip a test that needs a feature of another kernel; `scripts/test --guest` runs it."""
     wanted = [feature for marker in item.iter_markers("needs_kernel") for feature in marker.args]
     try:
         missing = [feature for feature in wanted if not _kernel_has(feature)]
@@ -84,10 +88,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def tried(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Counts what a fuzzing test puts in, by what it is; the counts are said at the end of the run."""
+def count_input(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Return a function that counts the inputs of a fuzzing test by kind. The summary of the run shows the counts."""
     inputs: dict[str, int] = {}
-    record_property(_TRIED, inputs)
+    record_property(_INPUT_COUNTS, inputs)
 
     def count(what: str) -> None:
         inputs[what] = inputs.get(what, 0) + 1
@@ -96,43 +100,47 @@ def tried(record_property: Callable[[str, object], None]) -> Callable[[str], Non
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how many inputs were tried."""
+    """Show how many inputs the fuzzing tests have used."""
     inputs = Counter[str]()
     for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
-        inputs.update(*(counts for name, counts in report.user_properties if name == _TRIED))
+        inputs.update(*(counts for name, counts in report.user_properties if name == _INPUT_COUNTS))
     for what, count in sorted(inputs.items()):
         terminalreporter.write_line(f"fuzzing: {count} {what}")
 
 
 @pytest.fixture
-def audited(tmp_path: Path) -> Callable[[Path], Callable[[], list[str]]]:
-    """Lets the server with this directory on its PYTHONPATH write down what calls load; gives the way to read it."""
+def record_imports(tmp_path: Path) -> Callable[[Path], Callable[[], list[str]]]:
+    """Return a function that makes a server log the modules that its calls import.
+
+    Its argument is a directory on the server's PYTHONPATH. It returns a function that returns the modules.
+    """
     log = tmp_path / "imports"
 
-    def loaded() -> list[str]:
-        began, *modules = log.read_text().split()
-        assert began == "looking"
+    def imported_modules() -> list[str]:
+        first, *modules = log.read_text().split()
+        assert first == "recording"
         return modules
 
-    def audit(modules: Path) -> Callable[[], list[str]]:
+    def record(modules: Path) -> Callable[[], list[str]]:
         (modules / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(log=str(log)))
-        return loaded
+        return imported_modules
 
-    return audit
+    return record
 
 
 @pytest.fixture
 def other_users() -> None:
-    """There are other users than root, to give things to."""
+    """Skip the test if the user namespace has no other users than root."""
     if sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()) == 1:
         pytest.skip("needs other users than root; `unshare -Urnm` has none")
 
 
 @pytest.fixture
 def kernel_has() -> Callable[[str], bool]:
-    """Whether the kernel has a feature: a kind of links, or "bridge VLAN filtering", "sctp", "selinux".
+    """Return a function that tests for a kernel feature.
 
-    Or the machine: network "cards" to spare.
+    Features are link kinds, "bridge VLAN filtering", "sctp", "selinux", and "cards" for network cards that belong to
+    the test.
     """
     return _kernel_has
 
@@ -165,21 +173,22 @@ def _has_sctp() -> bool:
     return True
 
 
-@pytest.fixture(scope="session", params=WAYS)
+@pytest.fixture(scope="session", params=MODES)
 def bin_directory(request: pytest.FixtureRequest, executables: Executables) -> Iterator[Path]:
-    """Every plugin of this installation, as executables: without a server, and with one."""
-    with executables(way=request.param) as directory:
+    """Install every plugin as executables: without a server, and with one."""
+    with executables(mode=request.param) as directory:
         yield directory
 
 
 @pytest.fixture(autouse=True)
-def nobody_went_past_the_server(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A launcher that cannot use its server says nothing, so the scripts that it starts then write their names down.
+def server_answers_every_call(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail if a launcher ran the one-shot script although there is a server.
 
-    The mark `one_shot` is for calls that a server rightly refuses.
+    Launchers do so silently, so the scripts are changed to log their calls. The mark `one_shot` is for calls that a
+    server refuses.
     """
-    asked = {"bin_directory", "acme_bin_directory"} & set(request.fixturenames)
-    logs = [request.getfixturevalue(name).with_name("oneshot.log") for name in asked]
+    used = {"bin_directory", "acme_bin_directory"} & set(request.fixturenames)
+    logs = [request.getfixturevalue(name).with_name("oneshot.log") for name in used]
     yield
     for log in filter(Path.exists, logs):
         started = log.read_text()
@@ -189,27 +198,29 @@ def nobody_went_past_the_server(request: pytest.FixtureRequest) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def executables(tmp_path_factory: pytest.TempPathFactory) -> Executables:
-    """Installs every plugin into a directory: without a server, with one, or for one that the test starts itself."""
+    """Return a context manager that installs every plugin into a directory."""
 
     @contextmanager
-    def install(*, way: str, socket: Path | None = None, before_server: Sequence[str | Path] = (), **env: str) -> Any:
-        """`before_server` is a command that starts the server; if the test does, with its socket at `socket`, the
-        command for that is in the file `serve` beside the directory.
+    def install(*, mode: str, socket: Path | None = None, before_server: Sequence[str | Path] = (), **env: str) -> Any:
+        """Install and, in mode "served", run a server.
+
+        `before_server` is a command that starts the server. With `socket`, the test starts the server itself, with the
+        command in the file `serve` beside the directory.
         """
         directory = tmp_path_factory.mktemp("cni") / "bin"
-        place = directory.with_name("pycni.sock") if socket is None else socket
+        server_socket = directory.with_name("pycni.sock") if socket is None else socket
         state = directory.with_name("state")
-        _pycni("install", directory, "--state-dir", state, "--socket", place, "--no-server", **env)
-        if way == "one-shot":
+        _pycni("install", directory, "--state-dir", state, "--socket", server_socket, "--no-server", **env)
+        if mode == "one-shot":
             yield directory
             return
         scripts = list((state / "oneshot").glob("*/*/*"))
         if not scripts:
             pytest.skip("needs the compiled launcher: a C compiler when pycni was installed")
         for script in scripts:
-            _let_it_write_its_name_down(script, directory.with_name("oneshot.log"))
+            _log_calls_of(script, directory.with_name("oneshot.log"))
         variables = [f"{name}={value}" for name, value in (env | {"PYTHONSAFEPATH": "1"}).items()]
-        serve = ["env", *variables, sys.executable, "-P", "-m", "pycni", "serve", "--socket", str(place)]
+        serve = ["env", *variables, sys.executable, "-P", "-m", "pycni", "serve", "--socket", str(server_socket)]
         if socket is not None:
             directory.with_name("serve").write_text(shlex.join(serve))
             yield directory
@@ -220,25 +231,25 @@ def executables(tmp_path_factory: pytest.TempPathFactory) -> Executables:
     return install
 
 
-def _let_it_write_its_name_down(script: Path, log: Path) -> None:
-    shell_begins = "''':'\n"
+def _log_calls_of(script: Path, log: Path) -> None:
+    shell_start = "''':'\n"
     text = script.read_text()
-    assert shell_begins in text
-    script.write_text(text.replace(shell_begins, f"{shell_begins}echo {script.name} $CNI_COMMAND >>{log}\n", 1))
+    assert shell_start in text
+    script.write_text(text.replace(shell_start, f"{shell_start}echo {script.name} $CNI_COMMAND >>{log}\n", 1))
 
 
 @contextmanager
 def _served(directory: Path, serve: Sequence[str | Path]) -> Iterator[None]:
-    said = directory.with_name("server.log")
-    with said.open("wb") as log:
+    log_file = directory.with_name("server.log")
+    with log_file.open("wb") as log:
         server = subprocess.Popen(serve, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     directory.with_name("server.pid").write_text(str(server.pid))
     try:
-        wait_for(lambda: "serving at" in said.read_text() or server.poll() is not None, "the server", seconds=60)
-        assert server.poll() is None, said.read_text()
+        wait_for(lambda: "serving at" in log_file.read_text() or server.poll() is not None, "the server", seconds=60)
+        assert server.poll() is None, log_file.read_text()
         yield
         server.terminate()
-        assert server.wait(60) == 0, said.read_text()
+        assert server.wait(60) == 0, log_file.read_text()
     finally:
         server.kill()
         server.wait()
@@ -246,7 +257,7 @@ def _served(directory: Path, serve: Sequence[str | Path]) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def acme_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory into which pip has installed acme-mtu: a plugin of somebody else's, in its own distribution."""
+    """Install acme-mtu, a third-party plugin in its own distribution, with pip; return the target directory."""
     source = tmp_path_factory.mktemp("source") / "acme_mtu"
     shutil.copytree(ACME, source)
     target = tmp_path_factory.mktemp("site")
@@ -255,16 +266,16 @@ def acme_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture(scope="session", params=WAYS)
+@pytest.fixture(scope="session", params=MODES)
 def acme_bin_directory(request: pytest.FixtureRequest, executables: Executables, acme_site: Path) -> Iterator[Path]:
-    """What `pycni install` makes where acme-mtu is installed too."""
-    with executables(way=request.param, PYTHONPATH=str(acme_site)) as directory:
+    """Install the plugins, including acme-mtu, as executables."""
+    with executables(mode=request.param, PYTHONPATH=str(acme_site)) as directory:
         yield directory
 
 
 @pytest.fixture
 def use_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes a variant of iptables, "nft" or "legacy", the one that the machine has chosen."""
+    """Return a function that selects a variant of iptables, "nft" or "legacy", as the machine's default."""
 
     def use(variant: str) -> None:
         programs = tmp_path / "programs"
@@ -273,7 +284,7 @@ def use_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
             for suffix in ("", "-restore", "-save"):
                 (programs / f"{family}{suffix}").symlink_to(f"/usr/sbin/xtables-{variant}-multi")
         monkeypatch.setenv("PATH", str(programs), prepend=":")
-        # The legacy one takes a lock for the whole machine.
+        # The legacy variant takes a lock for the whole machine.
         monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
 
     return use
@@ -281,9 +292,15 @@ def use_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
 
 @pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.exhaustive)])
 def iptables(request: pytest.FixtureRequest, use_iptables: Callable[[str], None]) -> str:
-    """Both variants of iptables, each as the one that the machine has chosen."""
+    """Select each variant of iptables as the machine's default."""
     use_iptables(request.param)
     return str(request.param)
+
+
+def run_concurrently(host: Host, function: Callable[[Any], Any], items: Iterable[Any], threads: int = 16) -> list[Any]:
+    """Call `function` with each item, in threads in the host's network namespace; return the results in order."""
+    with ThreadPoolExecutor(threads, initializer=host.netns.enter_permanently) as pool:
+        return list(pool.map(function, items))
 
 
 def _pycni(*arguments: str | Path, **env: str) -> None:

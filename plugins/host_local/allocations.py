@@ -1,8 +1,9 @@
 """The allocation files of a store. Read and change them under its lock."""
 
 import os
+import socket
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from pycni.sdk import Address, parse_ip
@@ -88,8 +89,11 @@ class AllocationFiles:
 
     def empty_files(self) -> Addresses:
         """Return the addresses whose files a crash left empty."""
-        contents = self._contents()
-        return tuple(address for address in contents if not contents[address] and self._age(address) > _EMPTY_FILE_AGE)
+        newest = time.time() - _EMPTY_FILE_AGE
+        with os.scandir(self._directory) as entries:
+            files = [entry for entry in entries if _is_address(entry.name) and entry.is_file(follow_symlinks=False)]
+            states = [(entry.name, entry.stat(follow_symlinks=False)) for entry in files]
+        return tuple(name for name, state in states if not state.st_size and state.st_mtime < newest)
 
     def free_empty_files(self) -> Addresses:
         """Remove the files that a crash left empty. Return their addresses."""
@@ -102,33 +106,66 @@ class AllocationFiles:
     def collect(self, valid: Collection[AttachmentId]) -> Addresses:
         """Free the addresses of stale attachments, and empty files. Return the freed addresses."""
         containers = {owner.container_id for owner in valid}
-        owners = _by_owner(self._contents())
+        owners = {
+            owner: tuple(filter(_is_address, names))
+            for content, names in self._names_by_content().items()
+            if (owner := AttachmentId.parse(content))
+        }
         stale = {
             owner for owner in owners if (owner not in valid if owner.ifname else owner.container_id not in containers)
         }
         stale_addresses = tuple(address for owner in stale for address in owners[owner])
         self._unlink(stale_addresses)
-        self._owners.replace({owner: addresses for owner, addresses in owners.items() if owner not in stale})
+        self._owners.replace({owner.content: owners[owner] for owner in owners.keys() - stale})
         return (*stale_addresses, *self.free_empty_files())
 
     def finish(self) -> None:
-        """Mark the owner index as valid after changes. Call it last."""
-        if self._changed and self._owners.is_valid:
-            self._owners.seal()
+        """Mark the owner index as valid after changes, and close it. Call it last."""
+        try:
+            if self._changed and self._owners.is_valid:
+                self._owners.seal()
+        finally:
+            self._owners.close()
 
     def _find(self, owner: AttachmentId) -> Addresses:
         if self._owners.is_valid:
             addresses = self._owners.find(owner)
             if all(self._content(address) == owner.content for address in addresses):
                 return addresses
-        self._owners.replace(_by_owner(self._contents()))
+        self._owners.replace(self._names_by_content())
         self._changed = True
-        return self._owners.find(owner)
+        return tuple(filter(_is_address, self._owners.find(owner)))
 
-    def _contents(self) -> dict[str, bytes]:
-        """Return the content of every allocation file by address. No other function opens all files."""
-        names = filter(_is_address, os.listdir(self._directory))
-        return {name: content for name in names if (content := self._content(name)) is not None}
+    def _names_by_content(self) -> dict[bytes, tuple[str, ...]]:
+        """Return the files that have the same content, for each content that a plugin can have written.
+
+        Names may be those of addresses or not. This is the one method that opens all files, so it is written for speed:
+        10 µs per file.
+        """
+        names: dict[bytes, tuple[str, ...]] = {}
+        open_, read, close, can_be_written = os.open, os.read, os.close, AttachmentId.CONTENT.fullmatch
+        directory, flags = self._directory, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        for name in os.listdir(directory):
+            if name[0] not in _FIRST_OF_ADDRESS:
+                continue
+            try:
+                file = open_(name, flags, dir_fd=directory)
+            except OSError:
+                continue
+            try:
+                content = read(file, _READ_SIZE)
+                if len(content) == _READ_SIZE:
+                    content += read(file, _REST)
+            except OSError:
+                continue
+            finally:
+                close(file)
+            content = content.strip()
+            if content in names:
+                names[content] += (name,)
+            elif can_be_written(content):
+                names[content] = (name,)
+        return names
 
     def _content(self, name: str) -> bytes | None:
         """Return the stripped content of a file; None if it does not exist or cannot be read."""
@@ -163,10 +200,6 @@ class AllocationFiles:
             return False
         return True
 
-    def _age(self, name: str) -> float:
-        """Return the seconds since the file was modified."""
-        return time.time() - os.stat(name, dir_fd=self._directory).st_mtime
-
     def _unlink(self, names: Iterable[str]) -> None:
         """Remove the files, also after a failure. Then raise the first OSError."""
         self._changed = True
@@ -186,15 +219,16 @@ class AllocationFiles:
 def _is_address(name: str) -> bool:
     if name[0] not in _FIRST_OF_ADDRESS:
         return False
+    with suppress(OSError):
+        family = socket.AF_INET6 if ":" in name else socket.AF_INET
+        if socket.inet_ntop(family, socket.inet_pton(family, name)) == name:
+            return family == socket.AF_INET or "." not in name or _is_canonical(name)
+    return family == socket.AF_INET6 and _is_canonical(name)
+
+
+def _is_canonical(name: str) -> bool:
+    """Return whether this is how an address is written, also where inet_ntop() writes it in another way."""
     try:
         return str(parse_ip(name)) == name
     except ValueError:
         return False
-
-
-def _by_owner(contents: Mapping[str, bytes]) -> dict[AttachmentId, Addresses]:
-    owners: dict[AttachmentId, Addresses] = {}
-    for address, content in contents.items():
-        if owner := AttachmentId.parse(content):
-            owners[owner] = (*owners.get(owner, ()), address)
-    return owners

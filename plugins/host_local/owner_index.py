@@ -1,134 +1,202 @@
-"""The owner index: a cache of the addresses of each attachment, which avoids reading all allocation files.
+"""The owner index: which addresses each attachment holds, so that a call does not read all allocation files.
 
-The allocation files are authoritative. The index, `<dataDir>/.<network>.owners`, is a directory with one symbolic link
-per attachment, whose target is the list of its addresses, and a file `seal`, which contains the modification time of
-the store's directory when the index was last valid. The Go plugin does not use the index. If it or an administrator
-adds or removes a file of the store, the directory's modification time changes and differs from the seal. The next call
-then reads the files once and rebuilds the index (docs/reference/plugins.md#host-local).
+The allocation files are authoritative. The index, `<dataDir>/.<network>.owners`, is one file; the Go plugin ignores it.
+A header is followed by buckets of equal size. A checksum of a container's id tells its bucket, which contains a record
+for each of its attachments: what the allocation files contain, and the addresses. A call reads and writes one bucket.
+
+The header contains a seal: the modification time of the store's directory when the index last matched it, and the boot.
+The Go plugin, or an administrator, changes that time by adding or removing a file. Then the seal does not match, and
+the next call reads all allocation files and rewrites the index. A crash of the machine may lose a part of the index, so
+a seal of another boot does not match either.
 """
 
 import logging
 import os
 import time
+from binascii import crc32
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache, cached_property
 
-from .attachment_id import AttachmentId
+from .attachment_id import SEPARATOR, AttachmentId
 
 log = logging.getLogger(__name__)
 
-_SEAL = "seal"
-_LONGEST_NAME = 255  # bytes
+_FORMAT, _HEADER_SIZE = "pycni host-local owners 1", 128
+_BEFORE, _BEHIND, _EMPTY = b"\0", b"\t", b"\0"  # what stands before a record, and behind the name in it; unused bytes
+_FEWEST_BUCKETS, _ENTRIES_PER_BUCKET = 16, 16  # when the index is written; it is rewritten when a bucket is full
+_BUCKET_STEP, _SMALLEST_BUCKET, _LARGEST_BUCKET = 256, 1024, 1 << 24  # bytes
+_NO_SEAL = "-"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 Addresses = tuple[str, ...]
 
 
 class OwnerIndex:
-    """The owner index of one store. Use it under the lock of the store.
+    """The index of one store. Use it under the store's lock, and close it.
 
-    An index that cannot be written is never valid; the allocation files are read instead.
+    An index that cannot be written is never valid, so every call reads the files.
     """
 
     def __init__(self, path: str, store: int) -> None:
         self._path = path
-        self._store = store  # file descriptor of the store's directory
-        self._is_complete = True  # until a write fails
-        self._known: dict[AttachmentId, Addresses] | None = None  # the content of the files, if this call has read them
-        self._targets: dict[str, str] = {}  # targets of the symbolic links that were read
-        self.is_valid = self._read_seal() == str(os.fstat(store).st_mtime_ns)
+        self._store = store  # file descriptor of its directory
+        self._known: dict[bytes, Addresses] | None = None  # what this call has read from the files
+        self._is_whole = True  # until something could not be written
+        self._count = self._size = 0  # of buckets, and the bytes of each
+        self._seal = _NO_SEAL
+
+    @cached_property
+    def is_valid(self) -> bool:
+        """Whether the index matches the store."""
+        return self._file >= 0 and self._seal == self._current_seal()
+
+    @cached_property
+    def _file(self) -> int:
+        """The descriptor of the file; -1 if there is no valid one."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return -1
+        with suppress(OSError, ValueError):
+            header = os.pread(file, _HEADER_SIZE, 0).decode("ascii")
+            count, size, seal = header.removeprefix(_FORMAT).split()
+            if header.startswith(_FORMAT) and int(count) > 0 and 0 < int(size) <= _LARGEST_BUCKET:
+                self._count, self._size, self._seal = int(count), int(size), seal
+                return file
+        os.close(file)
+        return -1
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.__dict__.get("_file", -1) >= 0:
+            os.close(self._file)
 
     def find(self, owner: AttachmentId) -> Addresses:
-        """Return the addresses of the attachment; complete only if the index is valid."""
+        """Return the addresses of exactly this attachment id; all of them if the index is valid."""
         if self._known is not None:
-            return self._known.get(owner, ())
-        addresses = self._read(_name(owner))
-        return tuple(addresses.split(",")) if addresses else ()
+            return self._known.get(owner.content, ())
+        bucket = self._read(self._number(owner.content))
+        start, end = _record(bucket, owner.content)
+        return _addresses(bucket[start:end])
 
     def put(self, owner: AttachmentId, addresses: Sequence[str]) -> None:
-        """Record the addresses of the attachment."""
+        """Record which addresses the attachment has from now on."""
+        content = owner.content
         if self._known is not None:
-            self._known[owner] = tuple(addresses)
-        self._set_link(_name(owner), ",".join(addresses))
+            self._known[content] = tuple(addresses)
+        if self._file < 0:
+            return
+        number = self._number(content)
+        bucket = self._read(number)
+        start, end = _record(bucket, content)
+        changed = (bucket[:start] + bucket[end:]).rstrip(_EMPTY) + _encode(content, addresses)
+        if len(changed) <= self._size:
+            self._write(changed.ljust(self._size, _EMPTY), _HEADER_SIZE + number * self._size)
+        else:
+            self.replace(self._all() | {content: tuple(addresses)})
 
-    def replace(self, known: Mapping[AttachmentId, Addresses]) -> None:
-        """Rebuild the index from the content of the files."""
+    def replace(self, known: Mapping[bytes, Addresses]) -> None:
+        """Write the index from what the allocation files contain: addresses by content."""
         self._known = dict(known)
         self.is_valid = True
-        wanted = {_name(owner): ",".join(addresses) for owner, addresses in known.items()}
-        with suppress(OSError):  # the index does not exist yet, or cannot be accessed
-            for name in set(os.listdir(self._path)) - wanted.keys() - {_SEAL}:
-                self._set_link(name, "")
-        for name, addresses in wanted.items():
-            if self._read(name) != addresses:
-                self._set_link(name, addresses)
+        self._count = max(_FEWEST_BUCKETS, len(self._known) // _ENTRIES_PER_BUCKET)
+        buckets, count = [b""] * self._count, self._count
+        for content, addresses in known.items():  # the same as _number() and _encode(), and twice as fast
+            number = crc32(content.partition(SEPARATOR)[0]) % count
+            buckets[number] += _BEFORE + content + _BEHIND + ",".join(addresses).encode()
+        room = max(map(len, buckets)) * 5 // 4
+        self._size = max(_SMALLEST_BUCKET, -(-room // _BUCKET_STEP) * _BUCKET_STEP)
+        data = self._header(_NO_SEAL) + b"".join(bucket.ljust(self._size, _EMPTY) for bucket in buckets)
+        if self._file < 0:
+            self._file = self._create()
+        self._write(data, 0)
 
     def seal(self) -> None:
-        """Mark the index as valid for the current content of the store.
+        """Declare that the index matches the store as it is now.
 
-        The modification time of the store's directory is set with full resolution, so that the next change has a
-        different time, even in the same tick of the kernel's clock.
+        The time of the store's directory is set to a value in nanoseconds, so that the next change, even one in the
+        same tick of the kernel's clock, sets another one.
         """
-        if not self._is_complete:
+        if not self._is_whole or self._file < 0:
             return
         now = time.time_ns()
         with suppress(OSError):
             os.utime(self._store, ns=(now, now))
-        if os.fstat(self._store).st_mtime_ns == now:  # fails on filesystems with a coarser resolution
-            self._write_seal(str(now))
+        if os.fstat(self._store).st_mtime_ns == now:  # a filesystem that counts in seconds gets no seal
+            self._write(self._header(self._current_seal()), 0)
 
-    def _read_seal(self) -> str:
+    def _current_seal(self) -> str:
+        return f"{os.fstat(self._store).st_mtime_ns}@{_boot_id()}"
+
+    def _header(self, seal: str) -> bytes:
+        return f"{_FORMAT} {self._count} {self._size} {seal}".encode().ljust(_HEADER_SIZE)
+
+    def _number(self, content: bytes) -> int:
+        """Return the number of the bucket; it is the same for all interfaces of a container."""
+        return crc32(content.partition(SEPARATOR)[0]) % self._count
+
+    def _all(self) -> dict[bytes, Addresses]:
+        """Return all records."""
+        if self._known is not None:
+            return self._known
+        records = os.pread(self._file, self._count * self._size, _HEADER_SIZE).split(_BEFORE)
+        parts = (record.rpartition(_BEHIND) for record in records if record)
+        return {content: _addresses(addresses) for content, _, addresses in parts}
+
+    def _read(self, number: int) -> bytes:
+        if self._file < 0:
+            return b""
+        return os.pread(self._file, self._size, _HEADER_SIZE + number * self._size)
+
+    def _create(self) -> int:
+        if os.path.isdir(self._path):  # as it was in earlier versions
+            import shutil
+
+            shutil.rmtree(self._path, ignore_errors=True)
         try:
-            file = os.open(f"{self._path}/{_SEAL}", os.O_RDONLY)
-        except OSError:
-            return ""
-        try:
-            return os.read(file, 64).decode("ascii", errors="replace")
-        finally:
-            os.close(file)
-
-    def _write_seal(self, text: str) -> None:
-        # Written in place: replacing the file would take ext4 longer than the rest of an ADD.
-        with suppress(OSError):
-            file = os.open(f"{self._path}/{_SEAL}", os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                os.write(file, text.encode("ascii"))
-            finally:
-                os.close(file)
-
-    def _read(self, name: str) -> str:
-        if name not in self._targets:
-            try:
-                self._targets[name] = os.readlink(f"{self._path}/{name}")
-            except OSError:
-                self._targets[name] = ""
-        return self._targets[name]
-
-    def _set_link(self, name: str, target: str) -> None:
-        """Create or replace a symbolic link, or remove it if `target` is empty."""
-        link = f"{self._path}/{name}"
-        try:
-            if self._targets.pop(name, "unknown"):
-                with suppress(FileNotFoundError):
-                    os.unlink(link)
-            if target:
-                self._create_link(target, link)
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            self._is_complete = False
-            log.warning("cannot write the owner index %s; calls read all allocation files: %s", self._path, error)
+            self._give_up(error)
+            return -1
 
-    def _create_link(self, target: str, link: str) -> None:
+    def _write(self, data: bytes, offset: int) -> None:
+        """Write in place: a new file costs more than the rest of the call."""
+        if self._file < 0:
+            return
         try:
-            os.symlink(target, link)
-        except FileNotFoundError:
-            os.mkdir(self._path, 0o700)
-            os.symlink(target, link)
+            while data:
+                written = os.pwrite(self._file, data, offset)
+                data, offset = data[written:], offset + written
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.close()
+        self._file, self._is_whole = -1, False
+        log.warning("cannot write %s, so every call reads all allocation files: %s", self._path, error)
 
 
-def _name(owner: AttachmentId) -> str:
-    """Return the name of the attachment's link. Container ids and interface names contain no colon."""
-    name = f"{owner.container_id}:{owner.ifname}"
-    if len(os.fsencode(name)) <= _LONGEST_NAME:
-        return name
-    import hashlib
+def _encode(content: bytes, addresses: Sequence[str]) -> bytes:
+    return _BEFORE + content + _BEHIND + ",".join(addresses).encode() if addresses else b""
 
-    return f"{hashlib.sha256(owner.content).hexdigest()}:"
+
+def _record(bucket: bytes, content: bytes) -> tuple[int, int]:
+    """Return where the record of an attachment begins and ends; both are the end of the bucket if there is none."""
+    start = bucket.find(_BEFORE + content + _BEHIND)
+    if start < 0:
+        return len(bucket), len(bucket)
+    end = bucket.find(_BEFORE, start + 1)
+    return start, len(bucket) if end < 0 else end
+
+
+def _addresses(record: bytes) -> Addresses:
+    text = record.rpartition(_BEHIND)[2].decode("ascii", errors="replace")
+    return tuple(text.split(",")) if text else ()
+
+
+@cache
+def _boot_id() -> str:
+    with suppress(OSError), open(_BOOT_ID, encoding="ascii") as file:
+        return file.read().strip()
+    return ""

@@ -5,6 +5,7 @@ A range is a part of one subnet. A range set is a pool of ranges of one family; 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 from pycni.sdk import Address, Cidr, parse_cidr, parse_ip, to_cidr
@@ -130,12 +131,25 @@ def check_sets(sets: Sequence[RangeSet]) -> None:
     """Raise ValueError if there is no set, or if two sets have an address in common."""
     if not sets:
         raise ValueError("no IP ranges specified: add a subnet or ranges to ipam")
+    if not _any_overlap(sets):
+        return
     for i, one in enumerate(sets):
         for j, other in enumerate(sets[i + 1 :], i + 1):
             if one.overlaps(other):
                 raise ValueError(
                     f"range set {i} overlaps with {j}: {one} and {other} share addresses; put both ranges into one set"
                 )
+
+
+def _any_overlap(sets: Iterable[RangeSet]) -> bool:
+    """Return whether two ranges overlap. Comparing all pairs of 1000 takes seconds; in order, neighbours suffice."""
+    ranges = sorted(
+        (range_.start.version, int(range_.start), int(range_.end)) for set_ in sets for range_ in set_.ranges
+    )
+    return any(
+        version == next_version and end >= next_start
+        for (version, _, end), (next_version, next_start, _) in pairwise(ranges)
+    )
 
 
 def has_two_of_a_family(sets: Iterable[RangeSet]) -> bool:

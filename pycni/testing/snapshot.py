@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _COMMANDS = {
     "tables -4": "cat /proc/thread-self/net/ip_tables_names || :",
     "tables -6": "cat /proc/thread-self/net/ip6_tables_names || :",
 }
+_OWNERS_HEADER = 128  # bytes before the records in host-local's owner cache
 _SEPARATOR = "-- next output --"
 _COUNTERS = re.compile(r"counter packets \d+ bytes \d+ | \[\d+:\d+\]$")
 
@@ -59,7 +61,7 @@ def _parsed(output: str) -> Any:
 
 def of_host(host: Host) -> set[str]:
     """Return the state of the host's network namespace and the files that plugins keep there."""
-    return of_namespace(host) | {f"file {path.relative_to(host.state)} {_content(path)}" for path in _files(host.state)}
+    return of_namespace(host) | set(_files(host.state))
 
 
 def _nftables(ruleset: str) -> set[str]:
@@ -87,12 +89,15 @@ def _legacy_iptables(netns: Netns, outputs: dict[str, str]) -> set[str]:
     return lines
 
 
-def _files(directory: Path) -> list[Path]:
-    # host-local's last reserved address outlives attachments, and locks are never removed.
-    paths = [path for path in directory.rglob("*") if path.is_file()] if directory.is_dir() else []
-    permanent = {"lock", "seal"}
-    return [path for path in paths if path.name not in permanent and not path.name.startswith("last_reserved_ip.")]
-
-
-def _content(path: Path) -> str:
-    return path.read_text(errors="replace")
+def _files(directory: Path) -> Iterator[str]:
+    """Yield a line per file, with its content."""
+    for path in directory.rglob("*"):
+        # host-local's last reserved address outlives attachments, and locks are never removed.
+        if not path.is_file() or path.name == "lock" or path.name.startswith("last_reserved_ip."):
+            continue
+        name, content = path.relative_to(directory), path.read_bytes()
+        if path.suffix == ".owners":  # host-local's owner cache: a line per record
+            records = content[_OWNERS_HEADER:].split(b"\0")
+            yield from (f"file {name} {record.decode(errors='replace')}" for record in records if record)
+        else:
+            yield f"file {name} {content.decode(errors='replace')}"

@@ -17,5 +17,5 @@ def bin_directory(
     """Install every plugin as executables: with a server in the sandbox, and without a server."""
     # The runner imports modules beside it, which PYTHONSAFEPATH (set by scripts/test) forbids.
     sandbox = ["env", "-u", "PYTHONSAFEPATH", sys.executable, RUNNER, "--bin", "/", "--then"]
-    with executables(way=request.param, before_server=sandbox) as directory:
+    with executables(mode=request.param, before_server=sandbox) as directory:
         yield directory

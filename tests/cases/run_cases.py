@@ -149,7 +149,8 @@ def enter_sandbox(sandbox_of: int | None) -> None:
         env = {**os.environ, "PROTO_INNER": "1"}
         enter = ["unshare", "-n", "-m", "--propagation", "private"]
         if sandbox_of:
-            enter = ["nsenter", f"--target={sandbox_of}", "-n", "-m"]
+            # --root: in a chroot, entering the mount namespace alone would leave it.
+            enter = ["nsenter", f"--target={sandbox_of}", "--net", "--mount", "--root"]
         os.execvpe(enter[0], [*enter, sys.executable, __file__, *sys.argv[1:]], env)
     if sandbox_of:
         return

@@ -38,7 +38,7 @@ def test_try_passes_options_to_the_plugins(tmp_path: Path) -> None:
     done = run("-m", "pycni", "try", tmp_path / "single.conf", "--cap", f'mac="{mac}"', "--ifname", "net7")
     assert done.returncode == 0, done.stderr
     assert f"net7  {mac}" in done.stdout
-    assert "CHECK" not in done.stdout  # 0.3.1 has none
+    assert "CHECK" not in done.stdout  # CNI 0.3.1 has no CHECK
 
 
 def test_try_shows_the_cause_of_a_failure(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ print(Path("/var/lib/link/file").read_text().strip(), [*Path("/var/lib/cni").ite
 
 
 @pytest.mark.exhaustive
-def test_the_demo_of_the_readme_succeeds() -> None:
+def test_demo_of_the_readme_succeeds() -> None:
     done = run(EXAMPLES / "demo.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no state is left" in done.stdout

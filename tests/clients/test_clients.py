@@ -31,7 +31,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # of the client scripts
 CONTAINERD_2 = Path(sys.prefix) / "peers/usr/bin"  # of a newer Debian, unpacked by scripts/setup
 NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
 MINUTES = 60  # seconds
-DEBIANS = "/usr/bin/python3"
+DEBIAN_PYTHON = "/usr/bin/python3"
 
 # Root of a user namespace can neither start containerd nor chown files to the users of an image.
 pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("other_users")]
@@ -44,18 +44,18 @@ Executables = Callable[..., AbstractContextManager[Path]]
 
 @pytest.fixture(scope="session", params=["one-shot", "served"])
 def bin_directory(request: pytest.FixtureRequest, executables: Executables) -> Iterator[Path]:
-    if given := os.environ.get("PYCNI_CLIENTS_BIN_DIR"):
+    if override := os.environ.get("PYCNI_CLIENTS_BIN_DIR"):
         if request.param == "served":
-            pytest.skip(f"{given} has no server")
-        yield Path(given)
+            pytest.skip(f"{override} has no server")
+        yield Path(override)
         return
-    with executables(way=request.param, socket=SOCKET) as directory:
+    with executables(mode=request.param, socket=SOCKET) as directory:
         yield directory
 
 
 @pytest.fixture(scope="session", params=["one-shot", "served"])
 def acme_bin_directory(request: pytest.FixtureRequest, executables: Executables, acme_site: Path) -> Iterator[Path]:
-    with executables(way=request.param, socket=SOCKET, PYTHONPATH=str(acme_site)) as directory:
+    with executables(mode=request.param, socket=SOCKET, PYTHONPATH=str(acme_site)) as directory:
         yield directory
 
 
@@ -91,7 +91,9 @@ def test_ctr_calls_a_third_party_plugin(acme_bin_directory: Path) -> None:
 def test_daemonset_installs_plugins_server_and_network_on_a_bare_node(tmp_path: Path) -> None:
     require("daemonset.sh")
     assemble = [HERE.parents[1] / "deploy" / "assemble", tmp_path]
-    done = subprocess.run(assemble, capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": DEBIANS})
+    done = subprocess.run(
+        assemble, capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": DEBIAN_PYTHON}
+    )
     assert done.returncode == 0, done.stderr
     passes("daemonset.sh", tmp_path)
 
@@ -101,7 +103,7 @@ def test_systemd_starts_the_server_at_the_first_call_and_restarts_it(tmp_path: P
     passes("systemd.sh", tmp_path)
 
 
-def test_a_failure_shows_the_output_of_the_client(tmp_path: Path) -> None:
+def test_failure_shows_the_output_of_the_client(tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match='failed to find plugin "(bridge|loopback)" in path'):
         passes("cri.sh", tmp_path, CNIVER="1.0.0")
 
@@ -123,7 +125,7 @@ def passes(client: str, bin_directory: Path, **settings: str) -> None:
     try:
         output, _ = script.communicate(timeout=4 * MINUTES)  # less than the timeout of pytest, to keep the output
     except BaseException as interruption:
-        script.terminate()  # it removes its stage then
+        script.terminate()  # it then removes its stage
         output, _ = script.communicate()
         if not isinstance(interruption, subprocess.TimeoutExpired):
             raise
@@ -138,9 +140,23 @@ def require(client: str) -> None:
         missing.append("grpcio")
     if os.geteuid() != 0:
         missing.append("root")
+    elif client == "cri.sh" and is_in_chroot():
+        missing.append("to run outside a chroot, which `runc exec` would leave")
     if not missing:
         return
     reason = f"{client} needs {', '.join(missing)}: see scripts/setup"
     if os.environ.get("PYCNI_REQUIRE_CLIENTS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def is_in_chroot() -> bool:
+    """Return whether the root directory differs from that of the mount namespace, which setns() enters."""
+    script = (
+        "import ctypes, os\n"
+        "root, namespace = os.stat('/'), os.open('/proc/self/ns/mnt', os.O_RDONLY)\n"
+        "assert ctypes.CDLL(None).setns(namespace, 0x20000) == 0\n"
+        "print(os.path.samestat(root, os.stat('/')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return done.stdout == "False\n"

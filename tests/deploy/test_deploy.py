@@ -1,4 +1,4 @@
-"""deploy/: the manifest is what the API server and node.py take, and node.py leaves a node's files whole."""
+"""deploy/: the manifest is consistent with the API server and node.py, and node.py manages the files of a node."""
 
 import importlib.util
 import io
@@ -25,13 +25,13 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 @pytest.fixture
 def manifest() -> dict[str, Any]:
-    """Its objects, by kind."""
-    return {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "daemonset.yaml").read_text())}
+    """Return the objects of the manifest by kind."""
+    return {item["kind"]: item for item in yaml.safe_load_all((DEPLOY / "daemonset.yaml").read_text())}
 
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """node.py, with the node's and the container's files below a directory of the test."""
+    """The module node.py, with the files of node and container in a directory of the test."""
     spec = importlib.util.spec_from_file_location("node", DEPLOY / "node.py")
     assert spec is not None
     assert spec.loader is not None
@@ -44,7 +44,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_the_manifest_hangs_together(manifest: dict[str, Any]) -> None:
+def test_manifest_is_consistent(manifest: dict[str, Any]) -> None:
     daemonset, names = manifest["DaemonSet"], {manifest[kind]["metadata"]["name"] for kind in manifest}
     template = daemonset["spec"]["template"]
     assert template["metadata"]["labels"].items() >= daemonset["spec"]["selector"]["matchLabels"].items()
@@ -54,8 +54,8 @@ def test_the_manifest_hangs_together(manifest: dict[str, Any]) -> None:
     assert [volume["configMap"]["name"] for volume in template["spec"]["volumes"]] == ["pycni"]
     binding = manifest["ClusterRoleBinding"]
     assert binding["roleRef"]["name"] == manifest["ClusterRole"]["metadata"]["name"]
-    assert [(each["kind"], each["name"]) for each in binding["subjects"]] == [("ServiceAccount", "pycni")]
-    assert {kind: each["apiVersion"] for kind, each in manifest.items()} == {
+    assert [(item["kind"], item["name"]) for item in binding["subjects"]] == [("ServiceAccount", "pycni")]
+    assert {kind: item["apiVersion"] for kind, item in manifest.items()} == {
         "ServiceAccount": "v1",
         "ClusterRole": "rbac.authorization.k8s.io/v1",
         "ClusterRoleBinding": "rbac.authorization.k8s.io/v1",
@@ -64,22 +64,22 @@ def test_the_manifest_hangs_together(manifest: dict[str, Any]) -> None:
     }
 
 
-def test_its_pod_is_where_the_servers_callers_are(manifest: dict[str, Any], node: ModuleType) -> None:
+def test_pod_runs_in_the_namespaces_of_the_servers_callers(manifest: dict[str, Any], node: ModuleType) -> None:
     spec = manifest["DaemonSet"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert (spec["hostPID"], spec["hostNetwork"], container["securityContext"]) == (True, True, {"privileged": True})
     assert spec.get("hostUsers", True)
-    assert spec["terminationGracePeriodSeconds"] > 60  # for which the server lets calls end
+    assert spec["terminationGracePeriodSeconds"] > 60  # seconds that the server waits for calls to end
     assert container["volumeMounts"][0]["mountPath"].lstrip("/") in str(node.CONFIGURATIONS)
-    assert {each["name"] for each in container["env"]} == {"NODE_NAME", "REMOVE_ON_STOP"}
+    assert {item["name"] for item in container["env"]} == {"NODE_NAME", "REMOVE_ON_STOP"}
 
 
-def test_the_probe_finds_what_the_container_says(manifest: dict[str, Any], node: ModuleType) -> None:
+def test_readiness_probe_opens_the_file_of_node_py(manifest: dict[str, Any], node: ModuleType) -> None:
     (container,) = manifest["DaemonSet"]["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["exec"]["command"][-1] == f"open('{node.READY}')"
 
 
-def test_its_network_is_valid_on_every_node(
+def test_network_is_valid(
     manifest: dict[str, Any], node: ModuleType, monkeypatch: pytest.MonkeyPatch, bin_directory: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("POD_CIDRS", "10.1.0.0/24,fd00:1::/64")
@@ -94,7 +94,7 @@ def test_its_network_is_valid_on_every_node(
 
 
 class Api(BaseHTTPRequestHandler):
-    """The API server, as far as node.py asks it."""
+    """The part of the API server that node.py uses."""
 
     nodes: ClassVar[dict[str, Any]] = {
         "/api/v1/nodes/n1": {"spec": {"podCIDRs": ["10.1.2.0/24", "fd00:2::/64"]}},
@@ -109,12 +109,12 @@ class Api(BaseHTTPRequestHandler):
             self.wfile.write(json.dumps(self.nodes[self.path]).encode())
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def api(node: ModuleType, host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The cluster's API, on the throwaway host."""
+    """The cluster's API server, on the throwaway host."""
     account = node.SERVICE_ACCOUNT
     (account / "token").write_text("secret")
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
@@ -135,7 +135,7 @@ def api(node: ModuleType, host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.mark.usefixtures("api")
-def test_the_nodes_pod_cidrs_come_from_the_api(node: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pod_cidrs_of_the_node_come_from_the_api_server(node: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_NAME", "n1")
     assert node.pod_cidrs() == ["10.1.2.0/24", "fd00:2::/64"]
     monkeypatch.setenv("NODE_NAME", "bare")
@@ -143,25 +143,25 @@ def test_the_nodes_pod_cidrs_come_from_the_api(node: ModuleType, monkeypatch: py
         node.pod_cidrs()
 
 
-def test_a_broken_configuration_never_reaches_a_node(node: ModuleType) -> None:
+def test_invalid_configuration_is_not_installed(node: ModuleType) -> None:
     (node.CONFIGURATIONS / "10-broken.conflist").write_text("{")
     with pytest.raises(SystemExit, match=r"10-broken\.conflist of the ConfigMap: Expecting property name"):
         node.read_configurations()
 
 
-def test_configurations_of_former_times_go_and_those_of_others_stay(node: ModuleType) -> None:
+def test_own_old_configurations_are_removed_and_other_files_are_kept(node: ModuleType) -> None:
     node.place_configurations({"10-old.conflist": "{}"})
-    (node.NET_D / "99-others.conf").write_text("theirs")
+    (node.NET_D / "99-others.conf").write_text("other")
     node.place_configurations({"10-new.conflist": "{}"})
     assert sorted(path.name for path in node.NET_D.iterdir()) == ["10-new.conflist", "99-others.conf"]
     with pytest.raises(CniError, match="99-others.conf is not pycni's"):
-        node.place_configurations({"99-others.conf": "ours"})
-    assert (node.NET_D / "99-others.conf").read_text() == "theirs"
+        node.place_configurations({"99-others.conf": "own"})
+    assert (node.NET_D / "99-others.conf").read_text() == "other"
     node.remove_configurations()
     assert [path.name for path in node.NET_D.iterdir()] == ["99-others.conf"]
 
 
-def packed(text: str) -> io.BytesIO:
+def archive_with(text: str) -> io.BytesIO:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         entry = tarfile.TarInfo("./node.py")
@@ -171,21 +171,21 @@ def packed(text: str) -> io.BytesIO:
     return stream
 
 
-def test_a_version_is_there_whole_or_not_at_all(node: ModuleType, tmp_path: Path) -> None:
-    home = tmp_path / "opt" / "pycni" / "abc"
-    half = io.BytesIO(packed("x" * 2000).getvalue()[:1000])
+def test_version_is_unpacked_completely_or_not_at_all(node: ModuleType, tmp_path: Path) -> None:
+    directory = tmp_path / "opt" / "pycni" / "abc"
+    truncated = io.BytesIO(archive_with("x" * 2000).getvalue()[:1000])
     with pytest.raises(tarfile.ReadError):
-        node.unpack(half, home)
-    assert not home.exists()
-    node.unpack(packed("whole"), home)
-    node.unpack(packed("whole"), home)
-    assert [path.name for path in home.parent.iterdir()] == ["abc"]
-    assert (home / "node.py").read_text() == "whole"
+        node.unpack(truncated, directory)
+    assert not directory.exists()
+    node.unpack(archive_with("complete"), directory)
+    node.unpack(archive_with("complete"), directory)
+    assert [path.name for path in directory.parent.iterdir()] == ["abc"]
+    assert (directory / "node.py").read_text() == "complete"
 
 
-def test_the_version_before_stays_for_calls_that_have_begun(node: ModuleType, tmp_path: Path) -> None:
-    homes = [tmp_path / "opt" / "pycni" / name for name in ("one", "two", "three")]
-    for home in homes:
-        node.unpack(packed("x"), home)
-    node.remove_older(homes[-1])
-    assert sorted(path.name for path in homes[0].parent.iterdir()) == ["three", "two"]
+def test_previous_version_is_kept_for_running_calls(node: ModuleType, tmp_path: Path) -> None:
+    directories = [tmp_path / "opt" / "pycni" / name for name in ("one", "two", "three")]
+    for directory in directories:
+        node.unpack(archive_with("x"), directory)
+    node.remove_older(directories[-1])
+    assert sorted(path.name for path in directories[0].parent.iterdir()) == ["three", "two"]

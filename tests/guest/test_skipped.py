@@ -21,17 +21,17 @@ def compared(native: Path, guest: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_test_skipped_in_both_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_skip_in_both_reports_is_listed_with_its_reason(tmp_path: Path) -> None:
     native = report(tmp_path / "native.xml", a="", b="needs a kernel with vlan", c="needs a kernel with vlan")
     guest = report(tmp_path / "guest.xml", b="", c="needs a kernel with vlan")
-    status, said = compared(native, guest)
+    status, output = compared(native, guest)
     assert status == 1
-    assert "1 skipped in both" in said
-    assert "m.c: needs a kernel with vlan" in said
-    assert "m.b" not in said
+    assert "1 skipped in both" in output
+    assert "m.c: needs a kernel with vlan" in output
+    assert "m.b" not in output
 
 
-def test_everything_has_run_somewhere(tmp_path: Path) -> None:
+def test_success_if_every_test_ran_in_one_of_the_reports(tmp_path: Path) -> None:
     native = report(tmp_path / "native.xml", a="", b="needs a kernel with vlan")
-    status, said = compared(native, report(tmp_path / "guest.xml", b=""))
-    assert (status, said) == (0, "2 tests were run: 1 natively, 1 in the guest; 0 skipped in both\n")
+    status, output = compared(native, report(tmp_path / "guest.xml", b=""))
+    assert (status, output) == (0, "2 tests were run: 1 natively, 1 in the guest; 0 skipped in both\n")

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from pycni.kernel.owner import Owner, Stale
 from pycni.protocol.address import Cidr, parse_cidr
 from pycni.protocol.errors import CniError
 from pycni.testing import Host
+from tests.conftest import run_concurrently
 
 FIRST, SECOND, OTHER = Owner("mynet", "cid-1", "eth0"), Owner("mynet", "cid-1", "eth1"), Owner("mynet", "cid-2", "eth0")
 CHAIN = "CNI-d976123710b0229df0e9617c"
@@ -161,18 +161,14 @@ def test_create_repairs_incomplete_and_duplicate_rules(host: Host) -> None:
 
 @pytest.mark.exhaustive
 def test_200_concurrent_adds_succeed_without_duplicate_rules(host: Host) -> None:
-    host_netns = host.netns
-
     def add(number: int) -> None:
-        host_netns.enter_permanently()  # a new thread is in the namespace of the process
         call = NetnsHandle(OWN, Journal())
         IptablesMasquerade(call).create(
             cidrs(f"10.22.0.{number}/16", f"fd00:22::{number}/64"), Owner("mynet", str(number), "eth0")
         )
         call.close()
 
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(add, range(200)))
+    run_concurrently(host, add, range(200))
     for version in (4, 6):
         lines = rules(host, version)
         assert len(lines) == len(set(lines)) == 600

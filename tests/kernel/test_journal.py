@@ -23,7 +23,7 @@ def test_failure_undoes_changes_in_reverse_order() -> None:
     assert undone == ["three", "two", "one"]
 
 
-def test_a_failed_atomic_change_is_not_undone() -> None:
+def test_failed_atomic_change_is_not_undone() -> None:
     undone: list[str] = []
     with pytest.raises(OSError, match="broken"), Journal() as journal:
         journal.change("one", lambda: None, lambda: undone.append("one"), atomic=True)
@@ -31,7 +31,7 @@ def test_a_failed_atomic_change_is_not_undone() -> None:
     assert undone == ["one"]
 
 
-def test_the_mark_of_an_inner_change_does_not_hold_for_the_outer_one() -> None:
+def test_outer_change_is_undone_if_the_error_of_an_inner_change_says_rolled_back() -> None:
     undone: list[str] = []
 
     def refuse() -> None:
@@ -47,8 +47,8 @@ def test_the_mark_of_an_inner_change_does_not_hold_for_the_outer_one() -> None:
     assert undone == ["outer"]
 
 
-def test_a_change_that_was_caught_is_still_undone_if_the_call_fails_later() -> None:
-    """What a failed change has left is undone outside of the locks that the plugin held during the change."""
+def test_failed_change_is_undone_if_its_error_is_caught_and_the_call_fails_later() -> None:
+    """Undo happens at the end of the call, outside of the locks that the plugin held during the change."""
     undone: list[str] = []
     with pytest.raises(ValueError, match="later"), Journal() as journal:
         with suppress(OSError):
@@ -57,7 +57,7 @@ def test_a_change_that_was_caught_is_still_undone_if_the_call_fails_later() -> N
     assert undone == ["one"]
 
 
-def test_a_watcher_that_fails_after_a_change_has_it_undone() -> None:
+def test_change_is_undone_if_the_watcher_fails_after_it() -> None:
     undone: list[str] = []
 
     @contextmanager

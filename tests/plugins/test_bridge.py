@@ -1,7 +1,6 @@
 """bridge: the effect of each option."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from pycni.kernel.journal import watching
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner
+from tests.conftest import run_concurrently
 
 STATIC = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
 
@@ -316,14 +316,12 @@ def test_failed_add_keeps_the_vlan_gateway_of_a_concurrent_add(host: Host, conta
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_concurrent_first_adds_share_the_gateway_of_a_vlan(host: Host) -> None:
-    host_netns, created = host.netns, [Container(host) for _ in range(4)]
+    created = [Container(host) for _ in range(4)]
 
     def add(numbered: tuple[int, Container]) -> PluginRunner:
-        host_netns.enter_permanently()  # a new thread is in the namespace of the process
         return attach(numbered[1], numbered[0] + 2, vlan=100, isGateway=True)
 
-    with ThreadPoolExecutor(4) as pool:
-        runtimes = list(pool.map(add, enumerate(created)))
+    runtimes = run_concurrently(host, add, enumerate(created))
     for runtime in runtimes:
         runtime.check()
         assert runtime.container.pings("10.1.0.1")
@@ -360,15 +358,12 @@ def test_preserve_default_vlan_keeps_vlan_1_on_the_gateways_port(host: Host, con
 def test_concurrent_first_adds_share_one_bridge(host: Host, backend: str) -> None:
     """clearlinux/distribution#966: concurrent first ADDs fail because the bridge or its address already exists."""
     created = [Container(host) for _ in range(16)]
-    host_netns = host.netns
 
     def add(numbered: tuple[int, Container]) -> PluginRunner:
-        host_netns.enter_permanently()  # a new thread is in the namespace of the process
         options = {"isDefaultGateway": True, "ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True}
         return attach(numbered[1], numbered[0] + 2, **options)
 
-    with ThreadPoolExecutor(16) as pool:
-        runtimes = list(pool.map(add, enumerate(created)))
+    runtimes = run_concurrently(host, add, enumerate(created))
     assert len({(runtime.result or {})["interfaces"][0]["mac"] for runtime in runtimes}) == 1
     assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64"}
     if backend == "nftables":

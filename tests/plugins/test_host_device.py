@@ -623,7 +623,7 @@ def test_gc_keeps_devices_of_other_networks(container: Container) -> None:
 
 @pytest.mark.usefixtures("connected_device")
 def test_del_keeps_a_device_of_another_attachment(host: Host, container: Container) -> None:
-    """When DEL is called, the netns path may already refer to another container."""
+    """The netns path may already refer to another container when DEL is called."""
     other = device(container)
     other.result = other.add()
     runtime = device(container)

@@ -17,6 +17,7 @@ from pycni.kernel.netns import lock, sysctl
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner, query_whoami, run_whoami, transport, wait_for
+from tests.conftest import run_concurrently
 
 WEB = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
 DNS = {"hostPort": 5353, "containerPort": 53, "protocol": "udp"}
@@ -292,11 +293,11 @@ def test_16_concurrent_first_adds_create_each_shared_rule_once(host: Host, backe
     runtimes = [
         portmap_runner(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(created)
     ]
-    run_concurrently([runtime.add for runtime in runtimes], host)
+    run_concurrently(host, PluginRunner.add, runtimes)
     for runtime in runtimes:
         runtime.check()
     assert_shared_rules_exist_once(host, backend)
-    run_concurrently([runtime.delete for runtime in runtimes], host)
+    run_concurrently(host, PluginRunner.delete, runtimes)
     assert not any(rules(host, container) for container in created)
     assert_shared_rules_exist_once(host, backend)
     for container in created:
@@ -310,7 +311,7 @@ def test_200_concurrent_adds_succeed_without_duplicate_rules(host: Host, backend
     runtimes = [
         portmap_runner(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(created)
     ]
-    run_concurrently([runtime.add for runtime in runtimes], host)
+    run_concurrently(host, PluginRunner.add, runtimes)
     assert_shared_rules_exist_once(host, backend)
     if backend == "nftables":
         assert host.run("nft list map inet pycni hostports4").count("comment") == 200
@@ -318,15 +319,6 @@ def test_200_concurrent_adds_succeed_without_duplicate_rules(host: Host, backend
         assert host.run("iptables-save -t nat").count("-j DNAT") == 200
     for container in created:
         container.close()
-
-
-def run_concurrently(calls: list[Any], host: Host) -> None:
-    def call(one: Any) -> None:
-        host.netns.enter_permanently()  # a new thread is in the namespace of the process
-        one()
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(call, calls))
 
 
 def assert_shared_rules_exist_once(host: Host, backend: str) -> None:
@@ -348,7 +340,6 @@ def test_concurrent_adds_for_one_port_succeed_once(containers: list[Container], 
     ]
 
     def attempt(runtime: PluginRunner) -> bool:
-        one.host.netns.enter_permanently()
         try:
             runtime.add()
         except CniError as error:
@@ -357,12 +348,10 @@ def test_concurrent_adds_for_one_port_succeed_once(containers: list[Container], 
             return False
         return True
 
-    with ThreadPoolExecutor(2) as pool:
-        for _ in range(5):
-            outcomes = list(pool.map(attempt, wanted))
-            assert sorted(outcomes) == [False, True]
-            for runtime in wanted:
-                runtime.delete()
+    for _ in range(5):
+        assert sorted(run_concurrently(one.host, attempt, wanted)) == [False, True]
+        for runtime in wanted:
+            runtime.delete()
 
 
 @pytest.mark.direct

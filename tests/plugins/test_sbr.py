@@ -8,6 +8,7 @@ import pytest
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner, check_lifecycle, fail_at_every_change, kill_at_every_change
 from pycni.testing.snapshot import of_namespace
+from tests.conftest import run_concurrently
 
 GATEWAYS = {4: "10.{net}.0.1", 6: "fd00:{net}::1"}
 
@@ -335,17 +336,8 @@ def test_no_file_is_created_at_the_path_of_a_missing_namespace(container: Contai
 
 
 def test_concurrent_adds_in_one_container_use_distinct_tables(container: Container) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     runtimes = [sbr(container, net) for net in (1, 2, 3)]
-    expected = container.host.netns
-
-    def add(runtime: PluginRunner) -> None:
-        expected.enter_permanently()
-        runtime.add()
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(add, runtimes))
+    run_concurrently(container.host, PluginRunner.add, runtimes)
     tables = [table for _, table in rules(container)]
     assert len(set(tables)) == 6
     for runtime in runtimes:

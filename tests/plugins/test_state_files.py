@@ -9,7 +9,7 @@ from pycni_plugins.host_device import device_record
 
 from pycni.sdk import Owner
 
-# As the first alpha version wrote them.
+# The format of the first alpha version.
 DHCP_LEASE = """{
  "client": {
   "network": "lan",

@@ -2,7 +2,6 @@
 
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pycni.testing import (
     wait_for,
 )
 from pycni.testing.snapshot import of_namespace
+from tests.conftest import run_concurrently
 
 needs_vrf = pytest.mark.needs_kernel("vrf")
 
@@ -108,17 +108,14 @@ def test_several_interfaces_share_a_vrf_until_the_last_is_removed(container: Con
 @needs_vrf
 def test_concurrent_adds_and_dels(container: Container) -> None:
     runtimes = [vrf(container, net, vrfname=f"v{net % 2}") for net in (1, 2, 3, 4)]
-    own = container.host.netns
 
     def add_check_delete_add(runtime: PluginRunner) -> None:
-        own.enter_permanently()
         runtime.add()
         runtime.check()
         runtime.delete()
         runtime.add()
 
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(add_check_delete_add, runtimes))
+    run_concurrently(container.host, add_check_delete_add, runtimes)
     for runtime in runtimes:
         runtime.check()
     assert table_of(container, "v0") != table_of(container, "v1")

@@ -3,14 +3,13 @@
 import json
 import re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pycni.runtime import NetworkConfig, Runtime, RuntimeConf
 from pycni.testing import Container, Host
+from tests.conftest import run_concurrently
 
 
 def chain(state: Path, backend: str) -> NetworkConfig:
@@ -35,12 +34,6 @@ def parameters(container: Container, number: int) -> RuntimeConf:
     ports = [{"hostPort": 9000 + number, "containerPort": 80, "protocol": "tcp"}]
     rates = {"ingressRate": 10_000_000, "ingressBurst": 8_000_000, "egressRate": 0, "egressBurst": 0}
     return RuntimeConf(container.id, container.path, capability_args={"portMappings": ports, "bandwidth": rates})
-
-
-def run_concurrently(host: Host, do: Any, items: list[Any], threads: int) -> None:
-    """Call `do` for all items, in threads that are in the host's network namespace."""
-    with ThreadPoolExecutor(threads, initializer=host.netns.enter_permanently) as pool:
-        list(pool.map(do, items))
 
 
 def shared_rules(host: Host) -> Counter[str]:

@@ -54,9 +54,9 @@ environments = st.fixed_dictionaries(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(env=environments, stdin=stdins)
 def test_whatever_goes_in_a_cni_answer_comes_out(
-    host: Host, tried: Callable[[str], None], plugin: str, env: dict[str, str], stdin: bytes
+    host: Host, count_input: Callable[[str], None], plugin: str, env: dict[str, str], stdin: bytes
 ) -> None:
-    tried("calls with any environment and configuration")
+    count_input("calls with any environment and configuration")
     reply = handle_call(plugin, registry.load(plugin), env, stdin, invoke)
     assert reply.status in (0, 1)
     if reply.status == 1:

@@ -15,7 +15,7 @@ from pycni.sdk import registry
 from pycni.testing import Container, Host
 
 Stage = Any
-Audited = Callable[[Path], Callable[[], list[str]]]
+RecordImports = Callable[[Path], Callable[[], list[str]]]
 
 EVERY_MODEL = """
 from pycni.sdk.config import Model
@@ -90,10 +90,10 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NETWORKS])
 def test_no_call_loads_a_module(
-    name: str, stage: Stage, host: Host, container: Container, audited: Audited, tmp_path: Path
+    name: str, stage: Stage, host: Host, container: Container, record_imports: RecordImports, tmp_path: Path
 ) -> None:
     """All plugins but dhcp, which is in tests/plugins/dhcp/test_resident.py."""
-    loaded = audited(stage.modules)
+    imported_modules = record_imports(stage.modules)
     installation.install(stage.bin, registry.names(), stage.state, socket=stage.socket)
     stage.replace_oneshots()
     host.run("ip link add br0 type bridge && ip link set br0 up && ip link add cable type veth peer name far")
@@ -108,7 +108,7 @@ def test_no_call_loads_a_module(
         runtime.gc_network_list(attached, [])
     server.terminate()
     assert server.wait(30) == 0
-    assert loaded() == []
+    assert imported_modules() == []
     assert " DEL " in (stage.state / "server.log").read_text()
 
 

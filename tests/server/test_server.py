@@ -173,9 +173,9 @@ def test_no_memory_grows_with_the_number_of_lives(stage: Stage, host: Host) -> N
     descriptors=st.integers(0, 3),
 )
 def test_whatever_comes_in_by_the_socket_it_goes_on(
-    stage: Stage, tried: Callable[[str], None], data: bytes, descriptors: int
+    stage: Stage, count_input: Callable[[str], None], data: bytes, descriptors: int
 ) -> None:
-    tried("messages to the server's socket")
+    count_input("messages to the server's socket")
     with socket.socket(socket.AF_UNIX) as connection, open("/dev/null", "rb") as null:  # noqa: PTH123
         connection.connect(str(stage.socket))
         if descriptors and data:

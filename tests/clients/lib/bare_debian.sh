@@ -1,8 +1,9 @@
 #!/bin/bash
 # bare_debian.sh ROOT UPPER SCRIPT: run SCRIPT as root of a bare Debian, in namespaces of its own.
 #
-# ROOT is a directory made by debootstrap; it stays unchanged. What SCRIPT writes goes to the directory UPPER. The caller
-# chooses the network namespace. Certificates that the administrator of this machine has added are added there too.
+# ROOT is a directory made by debootstrap; it is not changed. The directory UPPER receives the files that SCRIPT writes.
+# The caller chooses the network namespace. Certificates that the administrator of this machine has added are added there
+# too.
 set -euo pipefail
 if [ -z "${BARE_DEBIAN_INSIDE:-}" ]; then
   BARE_DEBIAN_INSIDE=1 exec unshare --mount --pid --fork --propagation private "$0" "$@"

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pycni_plugins.dhcp.config import DhcpConfig
 
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, PluginRunner, wait_for
+from tests.conftest import run_concurrently
 
 from .conftest import BRIDGE, CreateBridgeRunner, Lan, LeaseDaemon, addresses_of
 
@@ -347,13 +347,8 @@ def test_concurrent_adds_get_distinct_addresses(
     lan.isc()
     made = [Container(host) for _ in range(12)]
     runtimes = [bridge(to=one) for one in made]
-
-    def add(runtime: PluginRunner) -> str:
-        host.netns.enter_permanently()
-        return str(runtime.add()["ips"][0]["address"])
-
-    with ThreadPoolExecutor(12) as pool:
-        addresses = list(pool.map(add, runtimes))
+    results = run_concurrently(host, PluginRunner.add, runtimes)
+    addresses = [result["ips"][0]["address"] for result in results]
     assert len(set(addresses)) == 12
     for runtime in runtimes:
         runtime.check()

@@ -42,13 +42,13 @@ def test_calls_import_no_module(
     lan: Lan,
     server: ResidentServer,
     container: Container,
-    audited: Callable[[Path], Callable[[], list[str]]],
+    record_imports: Callable[[Path], Callable[[], list[str]]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     """tests/server/test_preloading.py does the same for the other plugins."""
     lan.isc(seconds=LEASE_SECONDS)
-    loaded = audited(tmp_path)
+    imported_modules = record_imports(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     server.start()
     runtime = server.bridge_attachment(container)
@@ -59,7 +59,7 @@ def test_calls_import_no_module(
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
     runtime.gc()
     server.stop()
-    assert loaded() == []
+    assert imported_modules() == []
 
 
 def test_calls_that_wait_for_a_lease_do_not_block_other_calls(

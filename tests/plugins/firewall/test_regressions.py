@@ -3,7 +3,6 @@
 import subprocess
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner, wait_for
+from tests.conftest import run_concurrently
 
 from .conftest import Pod
 
@@ -157,14 +157,12 @@ def test_16_concurrent_first_adds_create_each_shared_rule_once(pod: MakePod, pol
     host = pods[0].host
 
     def add(one: Pod) -> PluginRunner:
-        host.netns.enter_permanently()  # a new thread is in the namespace of the process
         config = {"backend": "iptables", "ingressPolicy": policy}
         runtime = PluginRunner("firewall", one.container, previous=one.network.result, **config)
         runtime.add()
         return runtime
 
-    with ThreadPoolExecutor(16) as pool:
-        runtimes = list(pool.map(add, pods))
+    runtimes = run_concurrently(host, add, pods)
     counts = Counter(rules(host))
     shared = {rule: count for rule, count in counts.items() if "/32" not in rule and "/128" not in rule}
     # Each shared rule exists once per family; the rules of addresses differ.
@@ -173,8 +171,7 @@ def test_16_concurrent_first_adds_create_each_shared_rule_once(pod: MakePod, pol
     assert len(counts) - len(shared) == 16 * 4
     for runtime in runtimes:
         runtime.check()
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda runtime: (host.netns.enter_permanently(), runtime.delete()), runtimes))
+    run_concurrently(host, PluginRunner.delete, runtimes)
     assert [rule for rule in rules(host) if "/32" in rule or "/128" in rule] == []
 
 
@@ -183,14 +180,12 @@ def test_16_concurrent_first_adds_with_nftables(pod: MakePod) -> None:
     host = pods[0].host
 
     def add_check_delete(one: Pod) -> None:
-        host.netns.enter_permanently()
         runtime = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
         runtime.add()
         runtime.check()
         runtime.delete()
 
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(add_check_delete, pods))
+    run_concurrently(host, add_check_delete, pods)
     assert elements(host) == []
     assert isolation_elements(host) == ""
     assert host.run("nft list chain inet pycni forward").count("vmap") == 4

@@ -1,4 +1,4 @@
-"""The owner cache always matches the store, whoever changes the store and in whatever order."""
+"""The owner index always matches the store, regardless of which program changes the store and in which order."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ ADDRESSES = st.sampled_from([address for address, _ in SET.candidates()])
 
 
 class SharedStore(RuleBasedStateMachine):
-    """One store changed by pycni and by a program that does not update the owner cache."""
+    """One store changed by pycni and by a program that does not update the owner index."""
 
     def __init__(self) -> None:
         super().__init__()

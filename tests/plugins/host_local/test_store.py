@@ -74,7 +74,7 @@ def in_a_process(work: Callable[[], None]) -> int:
         (b"c1\r\n", AttachmentId("c1")),
         (b"\r\neth0", AttachmentId("eth0")),  # Go strips white space first
         (b"c1\neth0", None),
-        (b"the printer", None),
+        (b"another program", None),
         (b"\xff\xfe\r\neth0", None),
     ],
 )
@@ -222,9 +222,9 @@ def test_change_immediately_after_an_own_change_is_detected(host_local: Call, st
         assert not (store / f"10.1.9.{i}").exists()
 
 
-def test_calls_work_without_a_writable_owner_cache(host_local: Call, data_dir: Path, store: Path) -> None:
+def test_calls_work_without_a_writable_owner_index(host_local: Call, data_dir: Path, store: Path) -> None:
     data_dir.mkdir()
-    (data_dir / ".mynet.owners").write_text("in the way")
+    os.mkfifo(data_dir / ".mynet.owners")
     host_local("ADD", "c1", ipam=V4)
     with pytest.raises(CniError, match="duplicate allocation"):
         host_local("ADD", "c1", ipam=V4)
@@ -233,15 +233,55 @@ def test_calls_work_without_a_writable_owner_cache(host_local: Call, data_dir: P
     assert not (store / "10.1.0.2").exists()
 
 
-def test_invalid_owner_cache_entry_is_ignored_and_removed(host_local: Call, data_dir: Path, store: Path) -> None:
+def test_invalid_owner_index_entry_is_ignored_and_removed(host_local: Call, data_dir: Path, store: Path) -> None:
     host_local("ADD", "c1", ipam=V4)
-    link = data_dir / ".mynet.owners" / "c1:eth0"
-    assert os.readlink(link) == "10.1.0.2"  # noqa: PTH115
-    link.unlink()
-    link.symlink_to("10.1.0.3,../../../etc/passwd")
+    cache = data_dir / ".mynet.owners"
+    record = b"\0c1\r\neth0\t10.1.0.2"
+    assert record in cache.read_bytes()
+    other = b"10.1.0.3,../../../etc/passwd"
+    cache.write_bytes(cache.read_bytes().replace(record + b"\0" * 20, record[:-8] + other))
+    assert other in cache.read_bytes()
     host_local("DEL", "c1", ipam=V4)
     assert not (store / "10.1.0.2").exists()
-    assert list((data_dir / ".mynet.owners").iterdir()) == [data_dir / ".mynet.owners" / "seal"]
+    assert b"c1" not in cache.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 200, b"pycni host-local owners 1 0 1024 -", b"pycni host-local owners 1 x y -"]
+)
+def test_damaged_owner_index_is_rewritten(host_local: Call, data_dir: Path, store: Path, content: bytes) -> None:
+    host_local("ADD", "c1", ipam=V4)
+    cache = data_dir / ".mynet.owners"
+    cache.write_bytes(content)
+    with pytest.raises(CniError, match="duplicate allocation"):
+        host_local("ADD", "c1", ipam=V4)
+    assert b"\0c1\r\neth0\t10.1.0.2" in cache.read_bytes()
+
+
+def test_owner_index_of_another_boot_is_rewritten(
+    host_local: Call, data_dir: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash of the machine may have lost a part of it."""
+    host_local("ADD", "c1", ipam=V4)
+    cache = data_dir / ".mynet.owners"
+    cache.write_bytes(cache.read_bytes().replace(b"c1\r\neth0", b"\0" * 8))
+    host_local("DEL", "c1", ipam=V4)
+    assert (store / "10.1.0.2").exists(), "the cache is valid until the next boot"
+    monkeypatch.setattr("pycni_plugins.host_local.owner_index._boot_id", lambda: "another")
+    host_local("DEL", "c1", ipam=V4)
+    assert not (store / "10.1.0.2").exists()
+
+
+def test_owner_index_grows_with_the_store(host_local: Call, data_dir: Path, store: Path) -> None:
+    store.mkdir(parents=True)
+    for i in range(3000):
+        (store / f"10.1.{i // 250 + 1}.{i % 250}").write_bytes(f"{i:064}\r\neth0".encode())
+    for i in range(200):  # one container, so all in one bucket
+        host_local("ADD", "c1", ifname=f"eth{i}", ipam=V4)
+    with opened() as files:
+        for i in (0, 199):
+            host_local("DEL", "c1", ifname=f"eth{i}", ipam=V4)
+    assert allocation_files(files) == ["10.1.0.2", "10.1.0.201"]
 
 
 def test_owners_with_ids_longer_than_file_names_are_cached(host_local: Call, store: Path) -> None:
@@ -254,7 +294,7 @@ def test_owners_with_ids_longer_than_file_names_are_cached(host_local: Call, sto
 
 def test_address_is_unavailable_if_any_other_file_has_its_name(host_local: Call, store: Path) -> None:
     store.mkdir(parents=True)
-    (store / "10.1.0.2").write_text("the printer")
+    (store / "10.1.0.2").write_text("another program")
     (store / "10.1.0.3").symlink_to("/nonexistent")
     (store / "10.1.0.4").mkdir()
     (store / "10.1.0.5").touch()

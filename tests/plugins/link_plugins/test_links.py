@@ -153,7 +153,7 @@ def test_existing_interface_of_the_same_kind_is_not_deleted(
 def test_del_keeps_a_link_with_the_label_of_another_attachment(
     attachment: CreateRunner, plugin: str, container: Container
 ) -> None:
-    """When DEL is called, the netns path may already refer to another container."""
+    """The netns path may already refer to another container when DEL is called."""
     other_attachment, runtime = attachment(plugin), attachment(plugin, name="other")
     other_attachment.add()
     runtime.delete()

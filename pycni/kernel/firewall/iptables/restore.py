@@ -9,7 +9,6 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pycni.kernel import programs
 from pycni.kernel.firewall.families import FAMILY_NAMES
@@ -70,20 +69,21 @@ class Table:
         done = self._run([program, "--noflush", "-w", str(LOCK_TIMEOUT)], script)
         if done.returncode == 0:
             return
+        name = program.rpartition("/")[2]
         if "xtables lock" in done.stderr:
             raise CniError(
                 f"another program has held the xtables lock for {LOCK_TIMEOUT} s",
                 code=Code.TRY_AGAIN_LATER,
-                details=f"{Path(program).name} needs /run/xtables.lock; `fuser -v /run/xtables.lock` shows the holder",
+                details=f"{name} needs /run/xtables.lock; `fuser -v /run/xtables.lock` shows the holder",
             )
-        raise IptablesError(Path(program).name, lines, done.stderr)
+        raise IptablesError(name, lines, done.stderr)
 
     def listing(self) -> Listing:
         """List the table. Raises IptablesError."""
         program = self._program("save")
         done = self._run([program, "-t", self.name], "")
         if done.returncode != 0:
-            raise IptablesError(Path(program).name, (), done.stderr)
+            raise IptablesError(program.rpartition("/")[2], (), done.stderr)
         return Listing.parse(done.stdout)
 
     def first_missing(self, rules: Sequence[str]) -> str | None:
@@ -150,7 +150,7 @@ class Table:
         own = [f"{word}tables-{self.variant}-{suffix}"] if self.variant else []
         return [*own, f"{word}tables-{suffix}"]
 
-    def _run(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: list[str], stdin: str) -> "subprocess.CompletedProcess[str]":
         pipe = subprocess.PIPE
         with self.netns.entered():
             process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
