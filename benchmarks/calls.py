@@ -52,7 +52,7 @@ def call(
         # No pipes and no fork: the overhead of measuring is small and the same for all contenders.
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
         executable = str(contender.bin / plugin)
-        with contender.host.netns.entered():
+        with contender.host.netns.enter():
             started = time.perf_counter()
             pid = os.posix_spawn(executable, [executable], env, file_actions=actions)
             _, status = os.waitpid(pid, 0)
@@ -121,7 +121,7 @@ def contenders(place: Path, go_plugins: Path) -> Iterator[Sequence[Contender]]:
 @contextmanager
 def served(host: Host, socket: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server on the host within the block."""
-    with log.open("ab") as file, host.netns.entered():
+    with log.open("ab") as file, host.netns.enter():
         command = [sys.executable, "-m", "pycni", "serve", "--socket", str(socket)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:

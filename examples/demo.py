@@ -153,7 +153,7 @@ def ping_all(containers: dict[str, Container], results: dict[str, Result]) -> No
 @contextmanager
 def greeting(container: Container) -> Iterator[None]:
     """Within the block, answer connections to port 80 of the container with a greeting."""
-    with container.netns.entered():  # a socket belongs to the namespace in which it was created
+    with container.netns.enter():  # a socket belongs to the namespace in which it was created
         listener = socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
 
     def serve() -> None:
@@ -175,7 +175,7 @@ def greeting(container: Container) -> Iterator[None]:
 
 def expect_greeting(outside: Container, address: str) -> None:
     """Raise AssertionError unless the container answers on the published host port."""
-    with outside.netns.entered(), socket.create_connection((address, HOST_PORT), timeout=3) as connection:
+    with outside.netns.enter(), socket.create_connection((address, HOST_PORT), timeout=3) as connection:
         answer = connection.recv(100)
     assert answer == GREETING, f"the answer was {answer!r}"
 

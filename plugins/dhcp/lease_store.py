@@ -3,23 +3,19 @@
 The directory is beside the daemon's socket in /run, so a reboot deletes it together with the containers.
 """
 
-import fcntl
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from pycni.sdk import CniError, Code, Field, Model, Owner, StateFile, ValidationError
+from pycni.sdk import CniError, Code, Field, Model, Owner, StateFile, ValidationError, lock_file
 
 from .client import DhcpClient
 from .lease import DhcpLease
 
 log = logging.getLogger(__name__)
-
-_LOCK_POLL = 0.05  # seconds between two attempts to lock the store
 
 
 class LeaseRecord(Model):
@@ -64,10 +60,7 @@ class LeaseStore:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            deadline = time.monotonic() + timeout
-            while not (acquired := _try_lock(lock)) and time.monotonic() < deadline:
-                time.sleep(_LOCK_POLL)
-            yield acquired
+            yield lock_file(lock, timeout)
         finally:
             os.close(lock)
 
@@ -93,12 +86,3 @@ class LeaseStore:
                 code=Code.IO_FAILURE,
                 details="leases are stored beside the daemon's socket: its directory must be on a writable filesystem",
             ) from error
-
-
-def _try_lock(lock: int) -> bool:
-    """Lock the file unless another process has locked it. Return whether it is locked now."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -197,6 +197,6 @@ def _addresses(record: bytes) -> Addresses:
 
 @cache
 def _boot_id() -> str:
-    with suppress(OSError), open(_BOOT_ID, encoding="ascii") as file:
+    with suppress(OSError), open(_BOOT_ID, encoding="utf-8") as file:
         return file.read().strip()
     return ""

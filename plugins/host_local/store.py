@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from pycni.sdk import CniError, Code, yield_turn
+from pycni.sdk import CniError, Code, lock_file, yield_turn
 
 from .allocations import AllocationFiles
 from .attachment_id import AttachmentId
@@ -20,7 +20,6 @@ from .owner_index import OwnerIndex
 from .reservation import Reservation
 
 LOCK_TIMEOUT = 10.0  # seconds
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.02  # seconds between two attempts to lock
 _thread_locks: dict[tuple[int, int], threading.Lock] = {}  # by device and inode of the lock file
 
 
@@ -87,14 +86,13 @@ class AddressStore:
         if not (thread_lock.acquire(blocking=False) or _wait_for_thread(thread_lock, timeout)):
             raise self._busy(lock, timeout)
         try:
-            if not _wait_for_process(lock, deadline):
+            if not lock_file(lock, deadline - time.monotonic()):
                 raise self._busy(lock, timeout)
             try:
                 yield
             finally:
-                fcntl.flock(
-                    lock, fcntl.LOCK_UN
-                )  # a forked child may have the descriptor open, so closing it does not unlock
+                # A forked child may have the descriptor open: then closing it does not unlock.
+                fcntl.flock(lock, fcntl.LOCK_UN)
         finally:
             thread_lock.release()
 
@@ -140,27 +138,11 @@ def _wait_for_thread(thread_lock: threading.Lock, timeout: float) -> bool:
         return thread_lock.acquire(timeout=timeout)
 
 
-def _wait_for_process(lock: int, deadline: float) -> bool:
-    """Lock the file. Return False after the deadline. It polls, because flock() has no timeout."""
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            with yield_turn(briefly=True):
-                time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        else:
-            return True
-
-
 def _lock_holder(lock: int) -> str:
     """Return a description of the process that has locked the file."""
     status = os.fstat(lock)
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
+    with suppress(OSError), open("/proc/locks", encoding="utf-8") as locks:
         for line in locks:
             # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:131 0 EOF; processes that wait have an arrow after the number
             kind, _, _, pid, locked_file = (line.split()[1:6] + [""] * 5)[:5]

@@ -113,7 +113,7 @@ class TrialHost:
         directory = self._resources.enter_context(TemporaryDirectory())
         command = [program, "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--no-ping"]
         command += ["--interface=lan0", f"--dhcp-range={_POOL},2m", "--log-facility=-", f"--pid-file={directory}/pid"]
-        with lan.netns.entered():
+        with lan.netns.enter():
             server = subprocess.Popen(
                 [*command, f"--dhcp-leasefile={directory}/leases"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )

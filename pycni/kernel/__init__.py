@@ -1,6 +1,10 @@
-"""The only door to Linux: namespaces, links, addresses, routes, sysctls and the firewall.
+"""Access to Linux: network namespaces, links, addresses, routes, sysctls and the firewall.
 
-All names follow one contract. `create_x` makes what belongs to one attachment and is undone on failure, `ensure_x`
-accepts or makes what is shared and stays, `expect` and `expect_x` raise CniError about the first thing that differs,
-`delete_x` is content when the thing is gone, `find_x` may return None where the bare noun raises.
+The prefix of a name says what a function does:
+
+    create_   create something that belongs to one attachment; a failed ADD deletes it again
+    ensure_   create something shared unless it exists; it stays
+    expect_   raise CniError for the first difference
+    delete_   delete something; it is no error if it does not exist
+    find_     return the object, or None if it does not exist; the bare noun, as in `link("eth0")`, raises instead
 """

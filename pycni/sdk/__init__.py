@@ -81,6 +81,7 @@ State and waiting
     passed_listener     the same, passed by systemd
     peer_credentials    process and user at the other end of a Unix socket
     yield_turn          mark a section that waits, so that the server runs other calls meanwhile
+    lock_file           lock an open file, or give up after some seconds
 
 `help(pycni.sdk.NAME)` describes each of them.
 """
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
     from pycni.kernel.namespace import Namespace as Namespace
     from pycni.kernel.owner import Owner as Owner
     from pycni.kernel.owner import Stale as Stale
+    from pycni.kernel.scheduling import lock_file as lock_file
     from pycni.kernel.scheduling import yield_turn as yield_turn
     from pycni.protocol import version as version
     from pycni.protocol.address import parse_cidr as parse_cidr
@@ -175,7 +177,7 @@ _MODULES = {
     "pycni.kernel.link.taps": ["Tap"],
     "pycni.kernel.namespace": ["Namespace"],
     "pycni.kernel.owner": ["Owner", "Stale"],
-    "pycni.kernel.scheduling": ["yield_turn"],
+    "pycni.kernel.scheduling": ["lock_file", "yield_turn"],
     "pycni.protocol": ["version"],
     "pycni.protocol.address": ["parse_cidr", "parse_ip", "to_cidr"],
     "pycni.protocol.errors": ["CniError", "Code", "ConfigError"],

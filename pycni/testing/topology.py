@@ -42,7 +42,7 @@ class Netns:
 
         Raises AssertionError with its stderr if it fails, unless `check` is false.
         """
-        with self._netns.entered():
+        with self._netns.enter():
             return _run(command, check=check)
 
     def json(self, command: str) -> Any:
@@ -80,7 +80,7 @@ class Container(Netns):
 
     def pings(self, address: str, *, seconds: int = 1) -> bool:
         """Return whether `address` answers a ping within that many seconds."""
-        with self._netns.entered():
+        with self._netns.enter():
             done = subprocess.run(["ping", "-c1", f"-W{seconds}", address], capture_output=True, check=False)
         return done.returncode == 0
 

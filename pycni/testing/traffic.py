@@ -14,7 +14,7 @@ _POLL_INTERVAL = 0.05  # seconds between checks whether a service is to stop
 def _socket(netns: Netns, protocol: str, address: str) -> socket.socket:
     """Return a socket in the namespace. It stays there when the thread returns to its own namespace."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with netns.netns.entered():
+    with netns.netns.enter():
         return socket.socket(family, _KINDS[protocol])
 
 

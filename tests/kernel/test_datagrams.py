@@ -24,7 +24,7 @@ def link(host: Host, container: Container) -> None:
 
 
 def udp_socket(netns: Netns, port: int) -> socket.socket:
-    with netns.netns.entered():
+    with netns.netns.enter():
         socket_ = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     socket_.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     socket_.settimeout(5)

@@ -129,7 +129,7 @@ def test_waiting_for_the_xtables_lock_times_out(
 
 
 def test_waiting_for_the_namespace_lock_times_out(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.01)
+    monkeypatch.setattr(lock, "TIMEOUT", 0.01)
     with locked(host.netns, "changing iptables"):
         with pytest.raises(CniError, match="another plugin has been changing iptables for 0.01 s") as caught:
             Table(host.netns, 4, "nat").edit(lambda _: [])
@@ -138,7 +138,7 @@ def test_waiting_for_the_namespace_lock_times_out(host: Host, monkeypatch: pytes
 
 
 def test_locks_of_two_namespaces_are_independent(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.01)
+    monkeypatch.setattr(lock, "TIMEOUT", 0.01)
     other = Host(tmp_path)
     with locked(host.netns, "testing"), locked(other.netns, "testing"):
         pass
@@ -227,7 +227,7 @@ def test_unusual_listings_are_parsed(text: str) -> None:
 def test_lock_is_released_when_its_process_ends(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    monkeypatch.setattr(lock, "PATIENCE", 2)
+    monkeypatch.setattr(lock, "TIMEOUT", 2)
     pid = os.fork()
     if pid == 0:
         with locked(NetnsHandle(OWN, Journal()), "testing"):

@@ -36,7 +36,7 @@ def test_entered_moves_only_this_thread_and_returns(host: Host, container: Conta
 
     thread = threading.Thread(target=other)
     thread.start()
-    with container.netns.entered():
+    with container.netns.enter():
         assert current_namespace() == container.netns.identity[1]
         entered.set()
         recorded.wait()
@@ -47,7 +47,7 @@ def test_entered_moves_only_this_thread_and_returns(host: Host, container: Conta
 
 def test_exception_inside_entered_returns_to_the_previous_namespace(container: Container) -> None:
     before = Path(OWN).stat().st_ino
-    with pytest.raises(RuntimeError), container.netns.entered():
+    with pytest.raises(RuntimeError), container.netns.enter():
         raise RuntimeError
     assert Path(OWN).stat().st_ino == before
 

@@ -80,7 +80,7 @@ class TestElements:
 
     def test_concurrent_first_attachments_create_the_rules_once(self, host: Host) -> None:
         def create(number: int) -> None:
-            with host.netns.entered():
+            with host.netns.enter():
                 netns = NetnsHandle(OWN, Journal())
             NftablesMasquerade(netns).create([parse_cidr(f"10.1.0.{number}/24")], Owner("n", str(number), "eth0"))
             netns.close()

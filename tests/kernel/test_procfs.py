@@ -15,9 +15,9 @@ from pycni.testing import Host
 @pytest.fixture(params=["own", "shared"])
 def _instance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Use a private instance, and the shared one."""
-    instance = procfs._Own()
-    instance.impossible = request.param == "shared"
-    monkeypatch.setattr(procfs, "_own", instance)
+    instance = procfs._PerThread()
+    instance.unsupported = request.param == "shared"
+    monkeypatch.setattr(procfs, "_per_thread", instance)
     yield
     assert (instance.instance is not None) == (request.param == "own")
 
@@ -35,7 +35,7 @@ def test_sysctls_are_those_of_the_handles_namespace(host: Host, tmp_path: Path) 
 
 @pytest.mark.usefixtures("_instance")
 def test_no_descriptor_stays_open(host: Host) -> None:
-    with host.netns.entered():
+    with host.netns.enter():
         os.close(settings_directory("ipv4"))
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one list
         for _ in range(100):
@@ -49,7 +49,7 @@ def test_shared_instance_is_used_if_no_private_one_can_be_mounted(
 ) -> None:
     """Examples are root of a user namespace, a seccomp filter, and an old C library."""
 
-    library = procfs._libc()
+    library = procfs.c_library()
 
     class Library:
         def __getattr__(self, name: str) -> object:
@@ -61,11 +61,11 @@ def test_shared_instance_is_used_if_no_private_one_can_be_mounted(
         ctypes.set_errno(1)
         return -1
 
-    with host.netns.entered():
-        monkeypatch.setattr(procfs, "_own", procfs._Own())
+    with host.netns.enter():
+        monkeypatch.setattr(procfs, "_per_thread", procfs._PerThread())
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         with monkeypatch.context() as patched:
-            patched.setattr(procfs, "_libc", Library)
+            patched.setattr(procfs, "c_library", Library)
             descriptor = settings_directory("ipv4")
         assert "ip_forward" in os.listdir(f"/proc/self/fd/{descriptor}")  # noqa: PTH208
         os.close(descriptor)

@@ -45,7 +45,7 @@ def tbf(host: Host, device: str) -> dict[str, Any]:
 
 def flood(sender: Host | Container, address: str, frames: int) -> None:
     """Send `frames` frames of FRAME bytes of UDP without a pause."""
-    with sender.netns.entered():
+    with sender.netns.enter():
         socket_ = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     headers = 62 if ":" in address else 42
     with socket_:

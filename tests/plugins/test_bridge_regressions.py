@@ -451,7 +451,7 @@ def test_addresses_are_announced_to_other_ports_of_the_bridge(containers: list[C
     """A gratuitous ARP and an unsolicited neighbour advertisement are sent once the port forwards."""
     listener, newcomer, _ = containers
     gateway_runner(listener, 3).add()
-    with listener.netns.entered():
+    with listener.netns.enter():
         sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
     with sniffer:
         sniffer.settimeout(0.05)
@@ -513,7 +513,7 @@ def test_router_advertisements_of_a_container_are_ignored_by_host_and_other_cont
     mac = bytes.fromhex(attacker.json("ip -j link show eth0")[0]["address"].replace(":", ""))
 
     def advertise() -> None:
-        with attacker.netns.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
+        with attacker.netns.enter(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
             channel.bind(("eth0", 0x86DD))
             channel.send(router_advertisement(mac, link_local))
 

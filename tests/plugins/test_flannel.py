@@ -390,7 +390,7 @@ class Node:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Enter the network namespace of the node."""
-        with self.host.netns.entered():
+        with self.host.netns.enter():
             yield
 
     @staticmethod
@@ -419,7 +419,7 @@ def test_pods_of_two_nodes_reach_each_other(nodes: tuple[Node, Node], backend: s
             node.host_gw_to(peer)
     runtimes = []
     for node in nodes:
-        with node.entered():
+        with node.enter():
             runtime = flannel(node.pod, node.subnet_file, delegate={"isDefaultGateway": True})
             runtime.add()
             runtime.check()
@@ -430,7 +430,7 @@ def test_pods_of_two_nodes_reach_each_other(nodes: tuple[Node, Node], backend: s
         # Packets up to the MTU of the tunnel are sent without fragmentation.
         assert node.pod.run(f"ping -c1 -W2 -M do -s 1422 10.244.{peer.number}.2")
     for node, runtime in zip(nodes, runtimes, strict=True):
-        with node.entered():
+        with node.enter():
             runtime.delete()
     assert "veth" not in one.host.run("ip link show type veth | grep -v up0", check=False)
 

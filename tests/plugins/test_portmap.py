@@ -342,9 +342,9 @@ def test_rules_for_sctp_are_created(web: Container, backend: str) -> None:
 @by_backend
 def test_sctp_port_is_reachable(web: Container, outside_host: Container, backend: str) -> None:
     publish(web, {**WEB, "protocol": "sctp"}, backend=backend)
-    with web.netns.entered():
+    with web.netns.enter():
         server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
-    with outside_host.netns.entered():
+    with outside_host.netns.enter():
         client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
     with server, client:
         server.bind(("", 80))

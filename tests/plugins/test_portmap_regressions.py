@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from pycni.kernel import scheduling
 from pycni.kernel.firewall.iptables.listing import Listing
 from pycni.kernel.firewall.iptables.restore import IptablesError, Table
 from pycni.kernel.firewall.nftables import nft
 from pycni.kernel.journal import watching
-from pycni.kernel.netns import lock, sysctl
+from pycni.kernel.netns import sysctl
 from pycni.kernel.netns.handle import NetnsHandle
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner, query_whoami, run_whoami, transport, wait_for
@@ -361,16 +362,16 @@ def test_concurrent_add_keeps_the_route_localnet_that_del_resets(
     """The DEL of the last container resets the sysctl while the ADD of a new container needs it."""
     last, new = portmap_runner(containers[0], WEB), portmap_runner(containers[1], {**WEB, "hostPort": 8081}, last=3)
     last.add()
-    prefer, take, adds = sysctl.prefer, lock._take, list[Future[Any]]()
+    prefer, try_lock, adds = sysctl.prefer, scheduling.try_lock_file, list[Future[Any]]()
     add_waits = threading.Event()
 
-    def watched_take(fd: int, kind: int) -> bool:
-        taken = take(fd, kind)
-        if adds and not taken:
+    def watched_try_lock(fd: int, *, shared: bool) -> bool:
+        locked = try_lock(fd, shared=shared)
+        if adds and not locked:
             add_waits.set()
-        return taken
+        return locked
 
-    monkeypatch.setattr(lock, "_take", watched_take)
+    monkeypatch.setattr(scheduling, "try_lock_file", watched_try_lock)
     with ThreadPoolExecutor(1) as pool:
 
         def late(netns: NetnsHandle, wanted: dict[str, str]) -> None:

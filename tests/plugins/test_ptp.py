@@ -55,9 +55,9 @@ def routes(netns: Host | Container, name: str, family: int = 4) -> list[str]:
 def source_seen(sender: Container, receiver: Container, address: str) -> str:
     """Send a datagram to `address`; return the source address that the receiver sees."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with receiver.netns.entered():
+    with receiver.netns.enter():
         server = socket.socket(family, socket.SOCK_DGRAM)
-    with sender.netns.entered():
+    with sender.netns.enter():
         client = socket.socket(family, socket.SOCK_DGRAM)
     with server, client:
         server.bind((address, 5000))

@@ -100,7 +100,7 @@ def test_no_call_loads_a_module(
     server = stage.serve()
     runtime = Runtime([str(stage.bin)], cache_dir=tmp_path / "cache")
     attached, conf = network(name, host, tmp_path), RuntimeConf(container.id, container.path)
-    with host.netns.entered():
+    with host.netns.enter():
         runtime.status_network_list(attached)
         runtime.add_network_list(attached, conf)
         runtime.check_network_list(attached, conf)

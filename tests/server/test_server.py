@@ -48,7 +48,7 @@ def test_it_works_in_its_callers_namespaces(stage: Stage, host: Host) -> None:
     containers = [Container(host) for _ in range(24)]
 
     def call(command: str, container: Container, **env: str) -> Any:
-        with host.netns.entered():  # this thread, and the process it starts
+        with host.netns.enter():  # this thread, and the process it starts
             return stage.run(
                 command, bridge(host), "bridge", CNI_CONTAINERID=container.id, CNI_NETNS=container.path, **env
             )
@@ -150,7 +150,7 @@ def test_no_memory_grows_with_the_number_of_lives(stage: Stage, host: Host) -> N
         """Kilobytes of its own after so many lives, each with another address."""
         for _ in range(count):
             container = Container(host)
-            with host.netns.entered():
+            with host.netns.enter():
                 for command in ("ADD", "DEL"):
                     where = {"CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
                     done = stage.run(command, bridge(host), "bridge", **where)

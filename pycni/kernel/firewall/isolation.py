@@ -114,7 +114,7 @@ class IsolationRules:
         """Return whether br_netfilter passes bridged packets to the forwarding hooks, for all IP versions in use."""
         names = [_BRIDGE_SETTINGS[version] for version in isolation.versions]
         try:
-            with self._netns.entered():
+            with self._netns.enter():
                 settings = [Path("/proc/sys/net/bridge", name).read_text() for name in names]
         except OSError:
             return False

@@ -59,7 +59,7 @@ class NfnetlinkSocket:
     """A socket to netfilter in a network namespace."""
 
     def __init__(self, netns: NetnsHandle) -> None:
-        with netns.entered():
+        with netns.enter():
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
         self._sequence = 0
 
@@ -179,4 +179,4 @@ def connected(netns: NetnsHandle) -> NfnetlinkSocket:
 
     All users share it: while nftables objects are being deleted, it takes the kernel 10 ms to close such a socket.
     """
-    return netns.opened(NfnetlinkSocket)
+    return netns.get_or_open(NfnetlinkSocket)

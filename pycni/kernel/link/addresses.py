@@ -56,7 +56,7 @@ class Addresses(NetnsOperations):
         def do() -> None:
             # A DHCP client needs the link up. Then the kernel does not announce the IPv4 addresses that are added.
             was_up = on_lan and link.refresh().up
-            with self._netns.entered():  # once for the sysctls and the socket
+            with self._netns.enter():  # once for the sysctls and the socket
                 sysctl.prefer(self._netns, _sysctls(link.name, cidrs, dad=dad, on_lan=on_lan))
                 _send(link, cidrs, routes_, dad=dad or on_lan, on_link=on_link, arp_notify=bool(cidrs))
             if dad or on_lan:

@@ -36,7 +36,7 @@ class DatagramSocket:
     def __init__(self, netns: NetnsHandle, ifname: str, port: int) -> None:
         """Open it, not blocking. Raises OSError, as all its methods do."""
         self._ifname, self._port = ifname, port
-        with netns.entered():
+        with netns.enter():
             # A protocol of 0 until it is bound: before that it would see the frames of every interface.
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
             self._deaf = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)

@@ -35,7 +35,7 @@ class SourceRoute(Route):
 
     source: Address | None = None  # preferred source address
     protocol: int = _BOOT  # who added it: RTPROT_…
-    gateway_is_on_link: bool = False  # even if no other route leads to the gateway
+    gateway_is_on_link: bool = False  # even if no other route covers the gateway
 
 
 def addition(index: int, route: Route, flags: int = rtnetlink.CREATE) -> Message:
@@ -195,7 +195,7 @@ def _over(link: Link, version: int, table: int | None = None) -> Iterator[Source
 
 
 def _has_unsupported_attributes(answer: Any) -> bool:
-    """Return whether SourceRoute lacks an attribute without which the route would lead elsewhere."""
+    """Return whether the route depends on attributes that SourceRoute does not have."""
     return bool(answer["tos"]) or answer.has("RTA_VIA") or answer.has("RTA_ENCAP")
 
 
@@ -280,7 +280,7 @@ def interface_to(netns: NetnsHandle, address: Address) -> str | None:
     answer = _lookup(netns, address)
     if answer is None or answer["type"] != _UNICAST:
         return None
-    with netns.entered():
+    with netns.enter():
         return socket.if_indextoname(answer.get_attr("RTA_OIF"))
 
 

@@ -24,7 +24,7 @@ _REQUEST = struct.Struct("=16sH22x")  # struct ifreq
 
 @dataclass(frozen=True)
 class Tap:
-    """Who may open a tap, and with how many queues."""
+    """Access rights and queues of a tap."""
 
     user: int | None = None  # only root if `group` is None too
     group: int | None = None
@@ -44,7 +44,7 @@ class Taps(NetnsOperations):
         """
 
         def create() -> None:
-            with self._netns.entered():
+            with self._netns.enter():
                 if tap.selinux_context:
                     _create_in_context(owner.host_ifname, tap)
                 else:

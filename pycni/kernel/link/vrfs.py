@@ -129,14 +129,14 @@ def _delete_if_empty(netns: NetnsHandle, vrf: LinkState) -> None:
 
 @dataclass(frozen=True)
 class _AddressesAndRoutes:
-    """What a link loses when its master changes: the kernel then sets it down and up again (cycle_netdev)."""
+    """Addresses and routes that a link loses when its master changes: the kernel sets it down and up (cycle_netdev)."""
 
     cidrs: Mapping[Cidr, bool]  # of IPv6, and whether the kernel adds the route to the subnet; those of IPv4 stay
     routes: Sequence[SourceRoute]  # those by a gateway last
 
     @classmethod
     def read(cls, link: Link) -> Self:
-        """Return what the link has now. What comes from router advertisements is left out: it will come again."""
+        """Return what the link has now. Router advertisements will add their addresses and routes again."""
         cidrs: dict[Cidr, bool] = {
             cidr: on_link for cidr, on_link in address_requests.list_permanent(link).items() if cidr.version == 6
         }

@@ -1,4 +1,4 @@
-"""What plugins work with: a network namespace whose attributes are its links, addresses, routes and so on."""
+"""Network namespaces as plugins use them, with attributes for links, addresses, routes, the firewall and so on."""
 
 from __future__ import annotations
 

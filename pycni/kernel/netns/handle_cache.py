@@ -1,4 +1,4 @@
-"""What a thread of a process that stays keeps open, from call to call, of the namespace that it is at home in."""
+"""Per-thread cache of sockets and descriptors in the server's own network namespace, reused between calls."""
 
 import threading
 from collections.abc import Callable
@@ -6,36 +6,36 @@ from typing import Any, Protocol
 
 
 class Closable(Protocol):
-    """What is opened in a namespace."""
+    """A resource that is opened in a namespace."""
 
     def close(self) -> None:
-        """Give it back."""
+        """Close it."""
 
 
-Make = Callable[..., Closable]  # of the door to the namespace
+Factory = Callable[..., Closable]  # its argument is the handle of the namespace
 
 
-class _Home(threading.local):
+class _Cache(threading.local):
     identity: tuple[int, int] | None = None
-    things: dict[Make, Any] | None = None
+    resources: dict[Factory, Any] | None = None
 
 
-_home = _Home()
+_cache = _Cache()
 
 
 def enable(identity: tuple[int, int]) -> None:
-    """Keep things of the namespace with this identity open from now on, for this thread."""
-    _home.identity, _home.things = identity, {}
+    """Cache the resources of the namespace with this identity in this thread from now on."""
+    _cache.identity, _cache.resources = identity, {}
 
 
-def cached_at(identity: tuple[int, int]) -> dict[Make, Any] | None:
-    """What this thread keeps open of the namespace, by what has made it, to be added to; None if it keeps nothing."""
-    return _home.things if identity == _home.identity else None
+def cached_at(identity: tuple[int, int]) -> dict[Factory, Any] | None:
+    """Return this thread's cache for the namespace, by factory, for reading and adding; None if it has no cache."""
+    return _cache.resources if identity == _cache.identity else None
 
 
 def close_all() -> None:
-    """Close what this thread keeps open: it ends."""
-    things = (_home.things or {}).values()
-    _home.identity, _home.things = None, None
-    for thing in things:
-        thing.close()
+    """Close the cached resources of this thread, before it ends."""
+    resources = (_cache.resources or {}).values()
+    _cache.identity, _cache.resources = None, None
+    for resource in resources:
+        resource.close()

@@ -1,47 +1,46 @@
-"""Network namespaces with a name: a file that holds one, as `ip netns` keeps them in /run/netns."""
+"""Named network namespaces: files that keep a namespace alive, as `ip netns` creates them in /run/netns."""
 
 import ctypes
 import os
 from pathlib import Path
 
 from pycni.kernel.journal import Journal
-from pycni.kernel.netns.handle import OWN, NetnsHandle, unshare_network
+from pycni.kernel.netns.handle import OWN, NetnsHandle, c_library, unshare_network
 from pycni.protocol.errors import CniError, Code
 
 DIRECTORY = Path("/run/netns")
 _BIND, _RECURSIVE, _SHARED = 4096, 16384, 1 << 20
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def create(path: Path) -> None:
-    """Make a new network namespace that lives as long as the file `path` does. Raises CniError, code 8."""
+    """Create a network namespace that exists until the file `path` is unmounted. Raises CniError, code 8."""
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         if path.parent == DIRECTORY:
-            _share(DIRECTORY)
+            _make_shared(DIRECTORY)
         path.touch(mode=0o444, exist_ok=False)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         raise CniError(f'cannot create netns "{path}": {cause}', code=Code.INVALID_NETNS) from None
     try:
-        _hold_new_namespace(path)
+        _bind_new_namespace(path)
     except OSError as error:
         path.unlink()
         raise CniError(
             f'cannot create netns "{path}": {(error.strerror or str(error)).lower()}',
             code=Code.INVALID_NETNS,
-            details="root may, and whoever is root of a user namespace (`unshare -Urnm`)",
+            details="run it as root, or as root of a user namespace (`unshare -Urnm`)",
         ) from None
 
 
-def _share(directory: Path) -> None:
-    # As ip netns does: a process with a mount namespace of its own shall see what is mounted here later.
+def _make_shared(directory: Path) -> None:
+    # As `ip netns` does it: processes in other mount namespaces see what is mounted here later.
     if _mount("", directory, _SHARED | _RECURSIVE) != 0:
         _mount(str(directory), directory, _BIND | _RECURSIVE)
         _mount("", directory, _SHARED | _RECURSIVE)
 
 
-def _hold_new_namespace(path: Path) -> None:
+def _bind_new_namespace(path: Path) -> None:
     before = NetnsHandle(OWN, Journal())
     try:
         unshare_network()
@@ -56,4 +55,4 @@ def _hold_new_namespace(path: Path) -> None:
 
 
 def _mount(source: str, target: Path, flags: int) -> int:
-    return int(_libc.mount(os.fsencode(source), os.fsencode(target), b"none", ctypes.c_ulong(flags), None))
+    return int(c_library().mount(os.fsencode(source), os.fsencode(target), b"none", ctypes.c_ulong(flags), None))

@@ -51,7 +51,7 @@ class Sysctls(NetnsOperations):
 
     def expect_writable(self) -> None:
         """Raise CniError, code 50, if this process may not change sysctls."""
-        with self._netns.entered():
+        with self._netns.enter():
             if not os.access(f"{_ROOT}/{_ALWAYS_THERE}", os.W_OK):
                 raise CniError(
                     f"sysctls cannot be set: {_ROOT} is not writable",
@@ -67,14 +67,14 @@ def link_setting(family: int, link: str, name: str) -> str:
 
 def read(netns: NetnsHandle, setting: str) -> str | None:
     """Return the value of the sysctl, or None if the kernel has no such sysctl."""
-    with netns.entered():
-        return netns.opened(_Settings).read(setting)
+    with netns.enter():
+        return netns.get_or_open(_Settings).read(setting)
 
 
 def ensure(netns: NetnsHandle, wanted: Mapping[str, str]) -> None:
     """Set each sysctl; the values stay even if the call fails. Raises CniError."""
-    with netns.entered():
-        settings = netns.opened(_Settings)
+    with netns.enter():
+        settings = netns.get_or_open(_Settings)
         for setting, value in wanted.items():
             if settings.read(setting) != value:
                 netns.journal.change(f"set sysctl net/{setting} to {value}", partial(settings.write, setting, value))
@@ -82,8 +82,8 @@ def ensure(netns: NetnsHandle, wanted: Mapping[str, str]) -> None:
 
 def prefer(netns: NetnsHandle, wanted: Mapping[str, str]) -> None:
     """Set each sysctl that the kernel has and lets us write; log the others."""
-    with netns.entered():
-        settings = netns.opened(_Settings)
+    with netns.enter():
+        settings = netns.get_or_open(_Settings)
         for setting, value in wanted.items():
             try:
                 settings.write(setting, value)
@@ -142,5 +142,5 @@ def _read_if_allowed(netns: NetnsHandle, setting: str) -> str | None:
 
 
 def _write(netns: NetnsHandle, setting: str, value: str) -> None:
-    with netns.entered():
-        netns.opened(_Settings).write(setting, value)
+    with netns.enter():
+        netns.get_or_open(_Settings).write(setting, value)

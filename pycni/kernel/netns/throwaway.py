@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from pycni.kernel.netns.handle import c_library
 from pycni.protocol.errors import CniError
 
 _STATE = ("/var/lib/cni", "/run/cni", "/run/flannel")  # state directories of the plugins
 _BIND, _RECURSIVE = 4096, 16384  # MS_BIND, MS_REC
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(command: Sequence[str]) -> NoReturn:
@@ -67,6 +67,6 @@ def _bind_entry(entry: Path, target: Path) -> None:
 
 
 def _mount(source: bytes, target: Path, kind: bytes, flags: int, options: bytes | None) -> None:
-    if _libc.mount(source, os.fsencode(target), kind, ctypes.c_ulong(flags), options) != 0:
+    if c_library().mount(source, os.fsencode(target), kind, ctypes.c_ulong(flags), options) != 0:
         cause = os.strerror(ctypes.get_errno()).lower()
         raise CniError(f"cannot mount over {target}, to hide the plugins' state: {cause}")

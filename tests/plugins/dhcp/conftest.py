@@ -54,7 +54,7 @@ class Process:
 
 
 def _inside(netns: Netns | None) -> Any:
-    return nullcontext() if netns is None else netns.netns.entered()
+    return nullcontext() if netns is None else netns.netns.enter()
 
 
 class Frame:
@@ -151,7 +151,7 @@ class Lan:
     @contextmanager
     def overheard(self) -> Iterator[Callable[[], list[Frame]]]:
         """Yield a function that returns the frames to DHCP servers that reached the router inside the block."""
-        with self.router.netns.entered():
+        with self.router.netns.enter():
             sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
         sniffer.bind(("eth0", 0x0800))
         sniffer.setblocking(False)

@@ -379,7 +379,7 @@ def test_macvlan_acquires_announces_and_releases_a_lease(
     lan.isc()
     ipam = {"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)}
     runtime = PluginRunner("macvlan", container, master=BRIDGE, ipam=ipam)
-    with lan.router.netns.entered():
+    with lan.router.netns.enter():
         sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
     with sniffer:
         sniffer.settimeout(0.05)

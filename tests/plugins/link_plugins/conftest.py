@@ -79,7 +79,7 @@ def attachment(lan: Container, container: Container) -> CreateRunner:
 @pytest.fixture
 def sniffer(lan: Container) -> Iterator[socket.socket]:
     """A packet socket on the router's side of the LAN."""
-    with lan.netns.entered():
+    with lan.netns.enter():
         frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
     frames.settimeout(0.05)
     with frames:

@@ -24,7 +24,7 @@ def opened(container: Container, *, queues: int = 1, name: str = "eth0") -> Iter
     flags = TAP | NO_PACKET_INFORMATION | (MULTI_QUEUE if queues > 1 else 0)
     descriptors: list[int] = []
     try:
-        with container.netns.entered():
+        with container.netns.enter():
             for _ in range(queues):
                 descriptors.append(os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK))
                 fcntl.ioctl(descriptors[-1], SET_INTERFACE, struct.pack("=16sH22x", name.encode(), flags))

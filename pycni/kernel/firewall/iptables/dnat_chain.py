@@ -21,7 +21,7 @@ from pycni.kernel.firewall.iptables.translations import Translation
 from pycni.kernel.firewall.nftables import address_owners
 from pycni.kernel.firewall.port_mappings import HostPorts, PortMapping, port_in_use
 from pycni.kernel.netns.handle import NetnsHandle
-from pycni.kernel.owner import Owner, Stale, is_of_container
+from pycni.kernel.owner import Owner, Stale, belongs_to_container
 from pycni.protocol.address import Address, Cidr
 from pycni.protocol.errors import CniError
 
@@ -193,7 +193,7 @@ def belongs_to_other_interface(
     if translation.target is None:
         return False
     for _, label in address_owners.find(netns, address_owners.HOST_PORT, [translation.target]):
-        return is_of_container(label, owner.container_id) and not owner.owns(label)
+        return belongs_to_container(label, owner.container_id) and not owner.owns(label)
     return if_unrecorded
 
 

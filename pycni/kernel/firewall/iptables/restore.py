@@ -152,7 +152,7 @@ class Table:
 
     def _run(self, command: list[str], stdin: str) -> "subprocess.CompletedProcess[str]":
         pipe = subprocess.PIPE
-        with self.netns.entered():
+        with self.netns.enter():
             process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
         with process, yield_turn(briefly=True):
             stdout, stderr = process.communicate(stdin)
@@ -187,7 +187,7 @@ def _legacy_tables_in_use(netns: NetnsHandle, version: int, *, if_unknown: str) 
     In a user namespace the kernel does not tell. Then it is `if_unknown`, if the machine's default variant is legacy.
     """
     try:
-        with netns.entered():
+        with netns.enter():
             return _read_file(f"/proc/thread-self/net/{_LEGACY_TABLES[version]}").split()
     except FileNotFoundError:
         return []

@@ -130,7 +130,7 @@ class Program:
         program = programs.find(_PROGRAM)
         if program is None:
             raise NftUnavailableError
-        with self._netns.entered(), yield_turn(briefly=True):
+        with self._netns.enter(), yield_turn(briefly=True):
             done = subprocess.run([program, *arguments], input=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise NftError(stdin, done.stderr)
@@ -139,7 +139,7 @@ class Program:
 
 def opened(netns: NetnsHandle) -> Nft:
     """Return the nftables of the namespace, opened on first use. Raises NftUnavailableError."""
-    return netns.opened(_open)
+    return netns.get_or_open(_open)
 
 
 def is_installed() -> bool:
@@ -162,7 +162,7 @@ def _open(netns: NetnsHandle) -> Nft:
     if _next_descriptor() >= _DESCRIPTORS - _MARGIN:
         return _program_instead(netns)
     try:
-        with netns.entered():
+        with netns.enter():
             return Library()
     except OSError:
         return Program(netns)

@@ -24,7 +24,7 @@ from pycni.kernel.firewall.nftables.nft import NftError, opened
 from pycni.kernel.firewall.port_mappings import HostPorts, UdpPort
 from pycni.kernel.firewall.protocols import HostPortsBackend
 from pycni.kernel.netns.handle import NetnsHandle
-from pycni.kernel.owner import Owner, Stale, holder, is_of_container
+from pycni.kernel.owner import Owner, Stale, belongs_to_container, describe_owner
 from pycni.protocol.errors import CniError
 
 T = TypeVar("T")
@@ -149,9 +149,9 @@ def _expect_element(kernel: Lookup, element: Element, owner: Owner) -> None:
     own = next((one for one in found if owner.owns(one.comment)), None)
     if own is None:
         label = found[0].comment if found else ""
-        if is_of_container(label, owner.container_id):
+        if belongs_to_container(label, owner.container_id):
             return  # two other networks of the container have the primary and the secondary mapping
-        reason = f": it belongs to {holder(label)}" if label else ""
+        reason = f": it belongs to {describe_owner(label)}" if label else ""
         raise CniError(f"{element.key} is missing in nftables table {TABLE}, {element.set_name}{reason}")
     if own.data and own.address_and_port != element.value:
         raise CniError(f"host port {element.key} is mapped to {own.address_and_port}, not to {element.value}")

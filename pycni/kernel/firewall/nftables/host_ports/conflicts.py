@@ -9,7 +9,7 @@ from pycni.kernel.firewall.nftables.host_ports.table import MAPPING_SETS
 from pycni.kernel.firewall.nftables.lookup import FoundElement, Lookup
 from pycni.kernel.firewall.nftables.transaction import Change, ElementChange
 from pycni.kernel.firewall.port_mappings import port_in_use
-from pycni.kernel.owner import Owner, holder, is_of_container
+from pycni.kernel.owner import Owner, belongs_to_container, describe_owner
 from pycni.protocol.errors import CniError
 
 
@@ -26,7 +26,7 @@ def resolve(kernel: Lookup, element: Element, owner: Owner) -> tuple[Element | N
         found_in, found = _find_primary_or_secondary(kernel, set_name, key)
         if found is None or owner.owns(found.comment):
             changes += _fail_if_created(set_name, key) if (set_name, key) == any_address else []
-        elif is_of_container(found.comment, owner.container_id):
+        elif belongs_to_container(found.comment, owner.container_id):
             if found_in == set_name:
                 return _secondary(kernel, element), []
         elif found.data and found.address_and_port.split()[0] != element.value.split()[0]:
@@ -44,7 +44,7 @@ def expect_no_single_address(kernel: Lookup, element: Element, owner: Owner) -> 
     if not is_any_address(element):
         return
     for other in kernel.elements_with_key_suffix(TABLE, f"hostip_{element.set_name}", element.key):
-        if not is_of_container(other.comment, owner.container_id):
+        if not belongs_to_container(other.comment, owner.container_id):
             raise _in_use(element, other.comment)
 
 
@@ -76,4 +76,4 @@ def _secondary(kernel: Lookup, element: Element) -> Element | None:
 
 def _in_use(element: Element, label: str) -> CniError:
     port = element.key.replace(" . ", "/") if is_any_address(element) else element.key
-    return port_in_use(port, holder(label))
+    return port_in_use(port, describe_owner(label))

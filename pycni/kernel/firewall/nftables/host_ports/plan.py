@@ -56,7 +56,7 @@ class Plan:
             yield ElementChange("create", TABLE, e.set_name, e.key, comment=owner.label, value=e.value)
         for rule in self.rules:
             yield f'add rule {TABLE} hostport-conditions {rule} comment "{owner.label}"'
-        label = owner.label_with(f"{len(self.elements)} elements + {len(self.rules)} rules")
+        label = owner.label_with_note(f"{len(self.elements)} elements + {len(self.rules)} rules")
         yield ElementChange("create", TABLE, *attachment_key(owner), comment=label)
 
 
