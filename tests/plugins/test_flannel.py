@@ -388,7 +388,7 @@ class Node:
         self.host.run(f"ip route add 10.244.{n}.0/24 via 192.0.2.{n}; ip route add fd10:0:0:{n}::/64 via 2001:db8::{n}")
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
+    def enter(self) -> Iterator[None]:
         """Enter the network namespace of the node."""
         with self.host.netns.enter():
             yield
