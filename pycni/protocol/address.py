@@ -10,6 +10,7 @@ from socket import AF_INET, inet_pton
 
 Address = IPv4Address | IPv6Address
 Cidr = IPv4Interface | IPv6Interface  # an address with a prefix length; host bits may be set
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")  # a MAC address in lower case
 
 _CACHE_SIZE = 128  # the same few addresses occur many times within a call and between calls
 _PREFIX = re.compile(r"[0-9]{1,9}")

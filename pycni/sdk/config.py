@@ -41,7 +41,6 @@ _MUTABLE = frozenset({Any, dict, list, set, Mapping})
 _MAX_ATTEMPTS = 32  # of lenient reading, each of which leaves out the members that are invalid so far
 
 
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _QUADS = re.compile(r"[0-9a-f]{4}(\.[0-9a-f]{4}){2}")
 
 
@@ -66,7 +65,7 @@ def _with_colons(mac: str) -> str:
 
 
 def _check_mac(text: str) -> None:
-    if text and (not _MAC.fullmatch(text) or int(text[:2], 16) & 1):
+    if text and (not address.MAC.fullmatch(text) or int(text[:2], 16) & 1):
         raise CniError("invalid MAC address, it must be six hexadecimal octets of a unicast address")
 
 

@@ -131,6 +131,17 @@ def test_refused_add_leaves_no_rules_and_keeps_the_holders(containers: list[Cont
 
 
 @by_backend
+def test_refused_repeated_add_keeps_the_first_mappings(containers: list[Container], backend: str) -> None:
+    first, second, _ = containers
+    holder = portmap_runner(first, WEB, backend=backend)
+    holder.add()
+    portmap_runner(second, {**WEB, "hostPort": 9090}, last=3, backend=backend).add()
+    with pytest.raises(CniError, match="host port tcp/9090 is already mapped"):
+        portmap_runner(first, {**WEB, "hostPort": 9090}, backend=backend).add()
+    holder.check()
+
+
+@by_backend
 @pytest.mark.parametrize("end", ["DEL", "DEL without mappings", "GC", "a failed ADD"])
 def test_each_interface_of_a_container_keeps_its_ports(container: Container, backend: str, end: str) -> None:
     host, first = container.host, portmap_runner(container, WEB, DNS, backend=backend)

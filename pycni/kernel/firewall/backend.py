@@ -28,8 +28,7 @@ def resolve_settings(netns: NetnsHandle, settings: FirewallSettings) -> Firewall
     """Return the settings with a backend.
 
     If none is named, the backend is firewalld if it manages the namespace. It is iptables if the policy of an iptables
-    FORWARD chain is DROP, because only an accepting rule in that chain lets packets through then. Otherwise it is that
-    of `resolve`.
+    FORWARD chain is DROP, because then only a rule in that chain can accept packets. Otherwise it is that of `resolve`.
     """
     if settings.backend:
         return settings

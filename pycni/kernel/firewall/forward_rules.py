@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ForwardRules:
-    """Forward rules of a network namespace. `ForwardRulesBackend` documents methods and arguments.
+    """Forward rules of a network namespace. `protocols.ForwardRulesBackend` documents methods and arguments.
 
     If `settings` name no backend, `backend.resolve_settings` chooses one.
     """

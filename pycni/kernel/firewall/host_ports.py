@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class HostPortRules:
-    """Host ports of a network namespace. `HostPortsBackend` documents methods and arguments.
+    """Host ports of a network namespace. `protocols.HostPortsBackend` documents methods and arguments.
 
     backend: "nftables" or "iptables"; if "", `backend.resolve` chooses one.
     """

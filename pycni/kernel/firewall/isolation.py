@@ -24,7 +24,7 @@ _BRIDGE_SETTINGS = {4: "bridge-nf-call-iptables", 6: "bridge-nf-call-ip6tables"}
 
 
 class IsolationRules:
-    """Isolation in a network namespace. `IsolationBackend` documents methods and arguments.
+    """Isolation in a network namespace. `protocols.IsolationBackend` documents methods and arguments.
 
     The backend is iptables if `settings` name it, else nftables. Packets between two ports of one bridge never reach
     the forwarding hooks, so a strict isolation also drops them in nftables' bridge family. Where that is missing, rules

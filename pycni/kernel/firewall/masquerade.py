@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MasqueradeRules:
-    """Masquerading in a network namespace. `MasqueradeBackend` documents methods and arguments.
+    """Masquerading in a network namespace. `protocols.MasqueradeBackend` documents methods and arguments.
 
     backend: "nftables" or "iptables"; if "", `backend.resolve` chooses one.
     """

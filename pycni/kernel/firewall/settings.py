@@ -1,4 +1,4 @@
-"""What the firewall plugin asks for: backend settings, and which bridge to isolate."""
+"""Settings of the firewall plugin: the backend, and the bridge to isolate."""
 
 from dataclasses import dataclass
 

@@ -171,10 +171,10 @@ class DnatChain:
     def belongs_to_other(self, translation: Translation, *, if_unrecorded: bool = True) -> bool:
         """Return whether a translation in the chain belongs to another interface of the container.
 
-        It does if it leads to another address that is not recorded to be our own; see `belongs_to_other_interface`.
+        It does if it maps to another address that is not recorded to be our own; see `belongs_to_other_interface`.
         """
-        leads_elsewhere = translation.target != self.target.ip
-        return leads_elsewhere and belongs_to_other_interface(
+        is_other_address = translation.target != self.target.ip
+        return is_other_address and belongs_to_other_interface(
             self.netns, self.owner, translation, if_unrecorded=if_unrecorded
         )
 

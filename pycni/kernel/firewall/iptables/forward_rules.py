@@ -45,6 +45,7 @@ class IptablesForwardRules(ForwardRulesBackend):
                 if may_exist
                 else partial(table.change, rules.usual_addition, rules.addition),
                 partial(self._delete_rules, own),
+                atomic=True,
             )
 
     def expect(

@@ -41,6 +41,7 @@ class IptablesHostPorts(HostPortsBackend):
                 f"map host ports {', '.join(map(str, chain.mappings))} by iptables",
                 partial(table.edit, chain.addition),
                 partial(table.edit, chain.removal),
+                atomic=True,
             )
             link = routes.interface_to(self._netns, chain.target.ip) if chain.version == 4 and ports.snat else None
             if link is not None:

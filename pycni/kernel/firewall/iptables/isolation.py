@@ -52,6 +52,7 @@ class IptablesIsolation(IsolationBackend):
                 # Always listed, under the lock: a DEL that removes the rules of unused bridges lists ports under it.
                 partial(table.edit, rules.addition),
                 partial(table.edit, partial(_removal, self._in_use(owner, isolation))),
+                atomic=True,
             )
 
     def expect(self, isolation: BridgeIsolation, owner: Owner) -> None:  # noqa: ARG002 - the rules have no label

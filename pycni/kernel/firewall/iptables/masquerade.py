@@ -38,6 +38,7 @@ class IptablesMasquerade(MasqueradeBackend):
                 f"masquerade {addresses} by iptables",
                 partial(table.change, chain.creation(own), partial(chain.addition, own)),
                 partial(table.delete_chain, chain.name, chain.jumps(own), partial(chain.removal, _has_source_in(own))),
+                atomic=True,
             )
 
     def expect(self, cidrs: Sequence[Cidr], owner: Owner) -> None:

@@ -25,7 +25,7 @@ class Element:
 
     set_name: the set or map.
     key, value: as nft writes them; `value` is empty in a set.
-    chain_script: nft commands that create the chain to which `value` leads.
+    chain_script: nft commands that create the chain that `value` goes to.
     """
 
     set_name: str
@@ -35,7 +35,7 @@ class Element:
 
     @property
     def chain(self) -> str:
-        """The chain to which `value` leads, or an empty string."""
+        """The chain that `value` goes to, or an empty string."""
         return self.value.removeprefix("goto ")
 
 
@@ -56,7 +56,7 @@ class ElementTable:
     set_prefixes: how the names of the concern's sets and maps begin.
     set_script: returns the nft commands that create a set on first use. They fail if another process has created it.
     chain_cleanup: returns nft commands that run in the transaction that deletes the chain of an element. A chain is
-        deleted with the last element that leads to it, so the objects of both scripts exist together or not at all.
+        deleted with the last element that refers to it, so the objects of both scripts exist together or not at all.
     """
 
     name: str
@@ -67,9 +67,10 @@ class ElementTable:
 
     def create(self, netns: NetnsHandle, elements: Sequence[Element], owner: Owner, *, what: str) -> None:
         """Add the owner's elements through the journal; `what` names the change. Raises NftError."""
-        netns.journal.change(
-            what, lambda: self._add(netns, elements, owner), lambda: self.delete(netns, owner, elements)
+        stale = netns.journal.change(
+            what, lambda: self._add(netns, elements, owner), lambda: self.delete(netns, owner, elements), atomic=True
         )
+        self._delete_unused_chains(netns, stale)
 
     def expect(self, netns: NetnsHandle, elements: Iterable[Element], owner: Owner, *, what: str) -> None:
         """Raise CniError unless every element exists with its value and belongs to the owner."""
@@ -100,7 +101,7 @@ class ElementTable:
                 raise
 
     def find(self, netns: NetnsHandle, elements: Iterable[Element]) -> list[tuple[Element, str]]:
-        """Return those of the elements that exist, whoever owns them: each with its actual value, and its label."""
+        """Return those of the elements that exist, each with its actual value and label, of any owner."""
         wanted = list(elements)
         kernel = lookup(netns)
         kernel.prefetch(self.name, [(element.set_name, element.key) for element in wanted])
@@ -118,8 +119,12 @@ class ElementTable:
             return []
         return _labelled_elements(opened(netns).listing(f"list table {family} {table}"), self.set_prefixes)
 
-    def _add(self, netns: NetnsHandle, elements: Sequence[Element], owner: Owner) -> None:
-        """Add the elements blindly. Only if that fails create the table and sets, and replace stale elements."""
+    def _add(self, netns: NetnsHandle, elements: Sequence[Element], owner: Owner) -> list[Element]:
+        """Add all elements in one transaction, and return stale elements that it has replaced.
+
+        First the elements are added blindly. Only if that fails, the table is created, and stale elements looked up.
+        IPAM has assigned the addresses in their keys to the new owner.
+        """
         additions = [
             ElementChange("create", self.name, e.set_name, e.key, comment=owner.label, value=e.value) for e in elements
         ]
@@ -132,7 +137,10 @@ class ElementTable:
                 self._create_sets(netns, elements)
             chains = "".join({element.chain_script for element in elements})
             stale = [element for element, _ in self.find(netns, elements)]
-            self._replace(netns, stale, self.script + chains + "\n".join(map(str, additions)))
+            removals = "".join(f"{ElementChange('delete', self.name, e.set_name, e.key)}\n" for e in stale)
+            opened(netns).run(removals + self.script + chains + "\n".join(map(str, additions)))
+            return stale
+        return []
 
     def _create_sets(self, netns: NetnsHandle, elements: Iterable[Element]) -> None:
         for script in filter(None, {self.set_script(element.set_name) for element in elements}):
@@ -142,17 +150,8 @@ class ElementTable:
                 if not error.exists:
                     raise
 
-    def _replace(self, netns: NetnsHandle, stale: Sequence[Element], script: str) -> None:
-        """Remove stale elements and run the script in one transaction.
-
-        The keys contain addresses and interface names. IPAM has assigned them to the new owner.
-        """
-        removals = "".join(f"{ElementChange('delete', self.name, e.set_name, e.key)}\n" for e in stale)
-        opened(netns).run(removals + script)
-        self._delete_unused_chains(netns, stale)
-
     def _delete_unused_chains(self, netns: NetnsHandle, elements: Iterable[Element]) -> None:
-        """Delete the chains of deleted elements, unless other elements lead to them."""
+        """Delete the chains of deleted elements, unless other elements refer to them."""
         scripts: Mapping[str, str] = {e.chain: self.chain_cleanup(e) for e in elements if e.chain}
         for chain, script in sorted(scripts.items()):
             try:

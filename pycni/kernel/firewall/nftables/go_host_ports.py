@@ -1,7 +1,7 @@
 """Host ports that the Go plugin created with nftables, in tables `ip cni_hostport` and `ip6 cni_hostport`.
 
 The comment of a rule is the container id; it does not tell the network. For a container on several networks, only the
-rules that lead to the attachment's addresses are deleted.
+rules that map to the attachment's addresses are deleted.
 """
 
 import logging
@@ -59,12 +59,12 @@ def ensure_free(netns: NetnsHandle, ports: HostPorts, container_id: str) -> None
 
 
 def delete(netns: NetnsHandle, container_id: str, addresses: Collection[str]) -> None:
-    """Delete the container's rules that lead to these addresses; if there are none, all rules of the container."""
+    """Delete the container's rules that map to these addresses, or all of its rules if there are none."""
     _delete(netns, lambda listing: _rules(listing, container_id, addresses))
 
 
 def delete_unused(netns: NetnsHandle, select_unused: SelectUnused) -> None:
-    """Delete the rules of any container that lead to addresses that `select_unused` returns."""
+    """Delete the rules of any container that map to addresses which `select_unused` returns."""
 
     def select(listing: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         rules = [(rule, _target(rule["expr"])) for rule in (item["rule"] for item in listing if "rule" in item)]
@@ -83,13 +83,13 @@ def _stale_containers(
     Raises CniError if a rule of another container maps one of the ports to another address.
     """
     for rule in (item["rule"] for item in listed if "rule" in item):
-        host_ip, *port, leads_to, _ = _mapping(rule["expr"])
+        host_ip, *port, address, _ = _mapping(rule["expr"])
         container = str(rule.get("comment", ""))
-        if container == container_id or not leads_to:
+        if container == container_id or not address:
             continue
         for mapping in mappings:
             if port == [mapping.protocol, mapping.host_port] and _overlap(host_ip, str(mapping.one_address or "")):
-                if leads_to != str(target.ip):
+                if address != str(target.ip):
                     raise port_in_use(str(mapping), f"container {container}")
                 yield container
 
@@ -125,9 +125,9 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _rules(listing: list[dict[str, Any]], container_id: str, addresses: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yield the container's rules that lead to one of the addresses, or all if `addresses` is empty.
+    """Yield the container's rules that map to one of the addresses, or all if `addresses` is empty.
 
-    Without addresses, rules that lead to several addresses are left alone: they may belong to several networks.
+    Without addresses, rules that map to several addresses are left alone: they may belong to several networks.
     """
     rules = [item["rule"] for item in listing if "rule" in item]
     own = [(rule, _target(rule["expr"])) for rule in rules if rule.get("comment") == container_id]

@@ -6,7 +6,7 @@ set apart { "br0" . "br0" }                         strict: packets within this 
 map fences { "br0" . "veth3f9c" : goto fence-br0 }  which attachments ask for isolation (`fences`)
 map walls { "br0" . "veth3f9c" : goto wall-br0 }    and for strict isolation (`walls`)
 
-No rule uses the two maps: they count references. nftables refuses to delete a chain while an element leads to it. The
+No rule uses the two maps: they count references. nftables refuses to delete a chain while an element refers to it. The
 members of the sets are removed in the transaction that deletes the chain. So a bridge is isolated for as long as any
 attachment asks for it, without a lock. If the attachments of a bridge ask for different policies, the strictest
 applies. The chain `fence` with the rules is in forward_rules.py.

@@ -6,7 +6,6 @@ answers within 20 microseconds, however many objects there are.
 
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
@@ -25,6 +24,7 @@ from pycni.kernel.firewall.nfnetlink import (
     text,
 )
 from pycni.kernel.netns.handle import NetnsHandle
+from pycni.protocol.address import MAC
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -41,7 +41,6 @@ _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
 _POLICIES = ("drop", "accept")
 _IFNAME_LENGTH = 16
 _CACHE_SIZE = 128
-_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 # The object or all of nftables is missing, or the name is longer than any object's.
 _MISSING = frozenset({errno.ENOENT, errno.ERANGE, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})
@@ -53,7 +52,7 @@ class FoundElement(NamedTuple):
     comment: str = ""
     data: bytes = b""
     object: str = ""  # in a map of objects: the name of the object
-    chain: str = ""  # in a verdict map: the chain to which the element leads
+    chain: str = ""  # in a verdict map: the chain that the element goes to
 
     @property
     def address_and_port(self) -> str:
@@ -99,7 +98,7 @@ class Lookup:
     def use_counts(self, family: str, table: str, chains: Iterable[str]) -> list[int]:
         """Return the use count of each chain, 0 if it does not exist.
 
-        The use count is the number of its rules, plus the number of rules and elements that lead to the chain.
+        The use count is the number of its rules, plus the number of rules and elements that refer to the chain.
         """
         answers = self._ask([_chain_request(family, table, chain) for chain in chains])
         return [int.from_bytes(dict(attributes(a[BODY:])).get(_CHAIN_USE, b""), "big") if a else 0 for a in answers]
@@ -197,7 +196,7 @@ def _encode_part(part: str) -> bytes:
     """Encode one part of a key as in the kernel's registers, padded to a multiple of four bytes."""
     if part.startswith('"'):
         return os.fsencode(part.strip('"')).ljust(_IFNAME_LENGTH, b"\0")
-    if _MAC.fullmatch(part):
+    if MAC.fullmatch(part):
         return bytes.fromhex(part.replace(":", "")) + b"\0\0"
     if part in PROTOCOLS:
         return bytes([PROTOCOLS[part], 0, 0, 0])

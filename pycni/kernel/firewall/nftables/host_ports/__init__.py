@@ -35,7 +35,7 @@ What makes simultaneous ADDs safe:
    the other container's mapping, and ADD fails with code 11.
 2. A port on every address and the same port on one address are keys of different maps. The ADD for one address also
    creates and deletes the key of the other map in its transaction, so it fails if that exists. The ADD for every
-   address looks for keys of single addresses after its transaction, and removes its own elements if it finds another
-   container's. Whichever transaction comes first, at least one of the two ADDs fails, and no port is mapped twice.
+   address looks for keys of single addresses after its transaction, and fails if it finds another container's: then
+   the journal removes its elements. Whichever transaction comes first, at least one of the two ADDs fails.
 3. DEL holds an exclusive lock while it restores route_localnet, ADD a shared one while it starts to need it.
 """

@@ -42,9 +42,15 @@ class NftablesHostPorts(HostPortsBackend):
     def create(self, ports: HostPorts, owner: Owner) -> None:
         plan = Plan.of(self._netns, ports, owner)
         names = ", ".join(sorted({str(mapping) for _, mappings in ports.by_family() for mapping in mappings}))
+        kernel = lookup(self._netns)
         self._netns.journal.change(
-            f"map host ports {names}", lambda: self._add(plan, owner), lambda: self.delete(owner)
+            f"map host ports {names}",
+            lambda: _retry_on_conflict(lambda: self._add(kernel, plan, owner)),
+            lambda: self.delete(owner),
+            atomic=True,
         )
+        for element in plan.elements:
+            conflicts.expect_no_single_address(kernel, element, owner)
         if plan.localnet:
             route_localnet.ensure(self._netns, plan.localnet)
 
@@ -77,12 +83,12 @@ class NftablesHostPorts(HostPortsBackend):
         kernel = lookup(self._netns)
         if not kernel.has_chain(*CHAIN):
             return []
-        held = _retry_on_conflict(lambda: self._delete_once(kernel, owner, ports))
+        held = _retry_on_conflict(lambda: self._delete(kernel, owner, ports))
         if any(element.set_name == "localnets" for element in held.elements):
             route_localnet.restore_unused(self._netns, lambda: _guarded_links(kernel))
         return [udp for element in held.elements if (udp := udp_port(element)) is not None]
 
-    def _delete_once(self, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> Holdings:
+    def _delete(self, kernel: Lookup, owner: Owner | Stale, ports: HostPorts | None) -> Holdings:
         expected = Plan.of(self._netns, ports, owner).elements if ports and isinstance(owner, Owner) else ()
         if isinstance(owner, Owner):
             kernel.prefetch(TABLE, [attachment_key(owner), *related_keys(expected)])
@@ -91,17 +97,7 @@ class NftablesHostPorts(HostPortsBackend):
             transaction.apply(self._netns, removals)
         return held
 
-    def _add(self, plan: Plan, owner: Owner) -> None:
-        kernel = lookup(self._netns)
-        _retry_on_conflict(lambda: self._add_once(kernel, plan, owner))
-        try:
-            for element in plan.elements:
-                conflicts.expect_no_single_address(kernel, element, owner)
-        except CniError:
-            self.delete(owner)
-            raise
-
-    def _add_once(self, kernel: Lookup, plan: Plan, owner: Owner) -> None:
+    def _add(self, kernel: Lookup, plan: Plan, owner: Owner) -> None:
         """Replace what the owner has by the plan, in one transaction."""
         script = [] if kernel.has_chain(*CHAIN) else [HOST_PORTS.script]
         kernel.prefetch(TABLE, [attachment_key(owner), *related_keys(plan.elements)])

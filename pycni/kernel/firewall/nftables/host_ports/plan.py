@@ -17,7 +17,7 @@ from pycni.protocol.address import Cidr, parse_ip
 
 @dataclass(frozen=True)
 class Plan:
-    """What to create for an attachment.
+    """The elements and rules to create for an attachment.
 
     rules: the rules of mappings with conditions.
     localnet: the interface by which the container is reached from 127.0.0.1, or an empty string.
@@ -29,7 +29,7 @@ class Plan:
 
     @classmethod
     def of(cls, netns: NetnsHandle, ports: HostPorts, owner: Owner) -> "Plan":
-        """Return the plan. The routing table of the namespace tells which interfaces lead to the container."""
+        """Return the plan. The routing table tells the interfaces by which the host reaches the container."""
         elements: list[Element] = []
         rules: list[str] = []
         localnet = ""
@@ -68,7 +68,7 @@ def attachment_key(owner: Owner) -> tuple[str, str]:
 def mapping_elements(mapping: PortMapping, target: Cidr, link: str, *, masq_all: bool) -> Iterator[Element]:
     """Yield the elements of a mapping without conditions.
 
-    link: the interface that leads to the container, for hairpin masquerading; if empty, there is none.
+    link: the interface by which the host reaches the container, for hairpin masquerading; may be empty.
     """
     version, port = target.version, f"{mapping.protocol} . {mapping.host_port}"
     value = f"{target.ip} . {mapping.container_port}"
