@@ -233,12 +233,12 @@ def test_it_keeps_no_network_namespace_of_a_caller(launchers: OnDemand, host: Ho
     config = json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": ipam}).encode()
 
     def call(command: str, **env: str) -> Any:
-        with host.netns.entered():
+        with host.netns.enter():
             return launchers.stage.run(
                 command, config, "bridge", CNI_CONTAINERID=container.id, CNI_NETNS=container.path, **env
             )
 
-    with host.netns.entered():
+    with host.netns.enter():
         server = launchers.started()
     assert call("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
     assert call("DEL", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
