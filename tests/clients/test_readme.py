@@ -59,3 +59,5 @@ def test_every_command_of_the_readme_works_on_a_bare_debian(run: Callable[..., s
     assert "DEL left nothing of the attachment" in printed
     assert '"address": "10.22.0.2/24"' in printed
     assert "inet 10.22.0.2/24" in printed
+    assert " by a call" in printed  # the first call has started a server
+    assert "stopped the server with pid" in printed
