@@ -1,8 +1,8 @@
-"""The owner index: which addresses each attachment holds, so that a call does not read all allocation files.
+"""The owner index: the addresses of each attachment, so that a call does not read all allocation files.
 
 The allocation files are authoritative. The index, `<dataDir>/.<network>.owners`, is one file; the Go plugin ignores it.
-A header is followed by buckets of equal size. A checksum of a container's id tells its bucket, which contains a record
-for each of its attachments: what the allocation files contain, and the addresses. A call reads and writes one bucket.
+A header is followed by buckets of equal size. A checksum of the container id selects the bucket, which contains a
+record for each attachment: the content of its allocation files, and the addresses. A call reads and writes one bucket.
 
 The header contains a seal: the modification time of the store's directory when the index last matched it, and the boot.
 The Go plugin, or an administrator, changes that time by adding or removing a file. Then the seal does not match, and
@@ -23,8 +23,8 @@ from .attachment_id import SEPARATOR, AttachmentId
 log = logging.getLogger(__name__)
 
 _FORMAT, _HEADER_SIZE = "pycni host-local owners 1", 128
-_BEFORE, _BEHIND, _EMPTY = b"\0", b"\t", b"\0"  # what stands before a record, and behind the name in it; unused bytes
-_FEWEST_BUCKETS, _ENTRIES_PER_BUCKET = 16, 16  # when the index is written; it is rewritten when a bucket is full
+_BEFORE, _BEHIND, _EMPTY = b"\0", b"\t", b"\0"  # start of a record, separator of content and addresses, padding
+_FEWEST_BUCKETS, _ENTRIES_PER_BUCKET = 16, 16  # of a new index; it is rewritten when a bucket is full
 _BUCKET_STEP, _SMALLEST_BUCKET, _LARGEST_BUCKET = 256, 1024, 1 << 24  # bytes
 _NO_SEAL = "-"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -40,20 +40,20 @@ class OwnerIndex:
 
     def __init__(self, path: str, store: int) -> None:
         self._path = path
-        self._store = store  # file descriptor of its directory
-        self._known: dict[bytes, Addresses] | None = None  # what this call has read from the files
-        self._is_whole = True  # until something could not be written
-        self._count = self._size = 0  # of buckets, and the bytes of each
+        self._store = store  # file descriptor of the store's directory
+        self._known: dict[bytes, Addresses] | None = None  # the content of the files, if this call has read them
+        self._is_complete = True  # until a write fails
+        self._count = self._size = 0  # number of buckets, and bytes per bucket
         self._seal = _NO_SEAL
 
     @cached_property
     def is_valid(self) -> bool:
-        """Whether the index matches the store."""
+        """Return whether the index matches the store."""
         return self._file >= 0 and self._seal == self._current_seal()
 
     @cached_property
     def _file(self) -> int:
-        """The descriptor of the file; -1 if there is no valid one."""
+        """Return the descriptor of the file; -1 if there is no valid index."""
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -81,7 +81,7 @@ class OwnerIndex:
         return _addresses(bucket[start:end])
 
     def put(self, owner: AttachmentId, addresses: Sequence[str]) -> None:
-        """Record which addresses the attachment has from now on."""
+        """Record the addresses of the attachment."""
         content = owner.content
         if self._known is not None:
             self._known[content] = tuple(addresses)
@@ -97,12 +97,12 @@ class OwnerIndex:
             self.replace(self._all() | {content: tuple(addresses)})
 
     def replace(self, known: Mapping[bytes, Addresses]) -> None:
-        """Write the index from what the allocation files contain: addresses by content."""
+        """Write the index. `known` are the addresses by the content of their allocation files."""
         self._known = dict(known)
         self.is_valid = True
         self._count = max(_FEWEST_BUCKETS, len(self._known) // _ENTRIES_PER_BUCKET)
         buckets, count = [b""] * self._count, self._count
-        for content, addresses in known.items():  # the same as _number() and _encode(), and twice as fast
+        for content, addresses in known.items():  # inlined _number() and _encode(), twice as fast
             number = crc32(content.partition(SEPARATOR)[0]) % count
             buckets[number] += _BEFORE + content + _BEHIND + ",".join(addresses).encode()
         room = max(map(len, buckets)) * 5 // 4
@@ -113,17 +113,17 @@ class OwnerIndex:
         self._write(data, 0)
 
     def seal(self) -> None:
-        """Declare that the index matches the store as it is now.
+        """Mark the index as valid for the current content of the store.
 
-        The time of the store's directory is set to a value in nanoseconds, so that the next change, even one in the
-        same tick of the kernel's clock, sets another one.
+        The modification time of the store's directory is set with full resolution, so that the next change has a
+        different time, even in the same tick of the kernel's clock.
         """
-        if not self._is_whole or self._file < 0:
+        if not self._is_complete or self._file < 0:
             return
         now = time.time_ns()
         with suppress(OSError):
             os.utime(self._store, ns=(now, now))
-        if os.fstat(self._store).st_mtime_ns == now:  # a filesystem that counts in seconds gets no seal
+        if os.fstat(self._store).st_mtime_ns == now:  # fails on filesystems with a coarser resolution
             self._write(self._header(self._current_seal()), 0)
 
     def _current_seal(self) -> str:
@@ -133,7 +133,7 @@ class OwnerIndex:
         return f"{_FORMAT} {self._count} {self._size} {seal}".encode().ljust(_HEADER_SIZE)
 
     def _number(self, content: bytes) -> int:
-        """Return the number of the bucket; it is the same for all interfaces of a container."""
+        """Return the number of the bucket, which is the same for all interfaces of a container."""
         return crc32(content.partition(SEPARATOR)[0]) % self._count
 
     def _all(self) -> dict[bytes, Addresses]:
@@ -150,7 +150,7 @@ class OwnerIndex:
         return os.pread(self._file, self._size, _HEADER_SIZE + number * self._size)
 
     def _create(self) -> int:
-        if os.path.isdir(self._path):  # as it was in earlier versions
+        if os.path.isdir(self._path):  # the format of earlier versions
             import shutil
 
             shutil.rmtree(self._path, ignore_errors=True)
@@ -161,7 +161,7 @@ class OwnerIndex:
             return -1
 
     def _write(self, data: bytes, offset: int) -> None:
-        """Write in place: a new file costs more than the rest of the call."""
+        """Write in place: replacing the file would take longer than the rest of the call."""
         if self._file < 0:
             return
         try:
@@ -173,8 +173,8 @@ class OwnerIndex:
 
     def _give_up(self, error: OSError) -> None:
         self.close()
-        self._file, self._is_whole = -1, False
-        log.warning("cannot write %s, so every call reads all allocation files: %s", self._path, error)
+        self._file, self._is_complete = -1, False
+        log.warning("cannot write the owner index %s; calls read all allocation files: %s", self._path, error)
 
 
 def _encode(content: bytes, addresses: Sequence[str]) -> bytes:
