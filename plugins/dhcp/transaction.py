@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from pycni.sdk import Datagram, DatagramSocket, Link, probing
+from pycni.sdk import Datagram, DatagramSocket, Link, arp_probe
 
 from . import options
 from .client import DhcpClient
@@ -74,7 +74,7 @@ class Transaction:
         The function does not wait: an answer counts if it arrives before the ACK.
         """
         if self._client.decline_conflicts:
-            return probing(self._link, self._datagrams, address)
+            return arp_probe(self._link, self._datagrams, address)
         return nullcontext(lambda: None)
 
     async def renew(self, lease: DhcpLease) -> DhcpLease:

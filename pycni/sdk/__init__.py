@@ -72,7 +72,7 @@ The network
     BridgeIsolation, Device, FirewallSettings, HostPorts, PortMapping, RateLimit, RouteChange, SavedLink,
     SourceRoute, Tap
                         arguments and results of the methods of Namespace and Link
-    Datagram, DatagramSocket, probing
+    Datagram, DatagramSocket, arp_probe
                         packet sockets and ARP probes
 
 State and waiting
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from pycni.kernel.firewall.settings import FirewallSettings as FirewallSettings
     from pycni.kernel.journal import Journal as Journal
     from pycni.kernel.link.address_change import RouteChange as RouteChange
-    from pycni.kernel.link.arp import probing as probing
+    from pycni.kernel.link.arp import arp_probe as arp_probe
     from pycni.kernel.link.datagrams import Datagram as Datagram
     from pycni.kernel.link.datagrams import DatagramSocket as DatagramSocket
     from pycni.kernel.link.devices import Device as Device
@@ -165,7 +165,7 @@ _MODULES = {
     "pycni.kernel.firewall.port_mappings": ["HostPorts", "PortMapping"],
     "pycni.kernel.firewall.settings": ["BridgeIsolation", "FirewallSettings"],
     "pycni.kernel.journal": ["Journal"],
-    "pycni.kernel.link.arp": ["probing"],
+    "pycni.kernel.link.arp": ["arp_probe"],
     "pycni.kernel.link.datagrams": ["Datagram", "DatagramSocket"],
     "pycni.kernel.link.devices": ["Device"],
     "pycni.kernel.link.link": ["Link"],

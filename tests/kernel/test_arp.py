@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from pycni.kernel.link.arp import probing
+from pycni.kernel.link.arp import arp_probe
 from pycni.kernel.link.datagrams import DatagramSocket
 from pycni.kernel.link.link import Link
 from pycni.kernel.namespace import Namespace
@@ -32,9 +32,9 @@ def link(host: Host, container: Container) -> Iterator[Link]:
 def test_holder_of_an_address_is_found(host: Host, container: Container, link: Link) -> None:
     (host_link,) = host.json("ip -j link show v0")
     with closing(DatagramSocket(link.netns, "eth0", 68)) as datagrams:
-        with probing(link, datagrams, USED) as holder:
+        with arp_probe(link, datagrams, USED) as holder:
             wait_for(lambda: holder() == host_link["address"], "the answer")
-        with probing(link, datagrams, FREE) as holder, probing(link, datagrams, USED) as other:
+        with arp_probe(link, datagrams, FREE) as holder, arp_probe(link, datagrams, USED) as other:
             wait_for(other, "a later answer")
             assert holder() is None
     assert "10." not in container.run("ip -4 neigh show nud all dev eth0")
@@ -42,7 +42,7 @@ def test_holder_of_an_address_is_found(host: Host, container: Container, link: L
 
 def test_probe_contains_no_sender_address(host: Host, container: Container, link: Link) -> None:
     """A receiver would store it and send packets for its real holder to the prober."""
-    with closing(DatagramSocket(link.netns, "eth0", 68)) as datagrams, probing(link, datagrams, USED) as holder:
+    with closing(DatagramSocket(link.netns, "eth0", 68)) as datagrams, arp_probe(link, datagrams, USED) as holder:
         wait_for(holder, "the answer")
     assert "10." not in host.run("ip -4 neigh show nud all dev v0")
 
@@ -50,7 +50,7 @@ def test_probe_contains_no_sender_address(host: Host, container: Container, link
 def test_probe_ignores_existing_neighbour_entries(container: Container, link: Link) -> None:
     """They may be stale."""
     container.run("ip neigh add 10.1.0.9 lladdr 02:00:00:00:00:09 dev eth0 nud reachable")
-    with closing(DatagramSocket(link.netns, "eth0", 68)) as datagrams, probing(link, datagrams, FREE) as holder:
-        with probing(link, datagrams, USED) as other:
+    with closing(DatagramSocket(link.netns, "eth0", 68)) as datagrams, arp_probe(link, datagrams, FREE) as holder:
+        with arp_probe(link, datagrams, USED) as other:
             wait_for(other, "a later answer")
         assert holder() is None

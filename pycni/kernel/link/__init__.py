@@ -1,1 +1,1 @@
-"""Links and what belongs to a link: addresses, routes, rules, queueing disciplines, VRFs, taps."""
+"""Links, their addresses and routes, policy rules, bridges, VRFs, taps and traffic shaping."""

@@ -1,6 +1,6 @@
-"""UDP over IPv4 on an interface that need not have an address: how DHCP begins.
+"""UDP over IPv4 on an interface that may have no address yet, for DHCP.
 
-The frames pass by the kernel's own IPv4, so neither its routes nor a firewall of the namespace stand in the way.
+Packet sockets bypass the kernel's IPv4: neither its routes nor a firewall of the namespace apply to them.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ _VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """What came: the payload, and from which addresses."""
+    """A received datagram: payload, source address and source MAC."""
 
     payload: bytes
     source: IPv4Address
@@ -34,38 +34,38 @@ class DatagramSocket:
     """A socket for one UDP port on one interface."""
 
     def __init__(self, netns: NetnsHandle, ifname: str, port: int) -> None:
-        """Open it, not blocking. Raises OSError, as all its methods do."""
+        """Open a non-blocking socket for this UDP port. Raises OSError, as all methods do."""
         self._ifname, self._port = ifname, port
         with netns.enter():
-            # A protocol of 0 until it is bound: before that it would see the frames of every interface.
+            # Protocol 0 until it is bound: otherwise it would receive the frames of all interfaces at first.
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
-            self._deaf = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._port_holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             _attach_filter(self.socket, port)
             self.socket.setblocking(False)
             self.socket.bind((ifname, _IPV4))
-            # With nobody at the port, the kernel would tell whoever writes to it (ICMP port unreachable).
+            # Without a UDP socket on the port, the kernel would answer with ICMP port unreachable.
             with suppress(OSError):
-                self._deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-                self._deaf.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ifname.encode())
-                self._deaf.bind(("0.0.0.0", port))  # noqa: S104 - on this interface alone
+                self._port_holder.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+                self._port_holder.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ifname.encode())
+                self._port_holder.bind(("0.0.0.0", port))  # noqa: S104 - only on this interface
         except OSError:
             self.close()
             raise
 
     def close(self) -> None:
-        """Give the port back."""
+        """Close the sockets."""
         self.socket.close()
-        self._deaf.close()
+        self._port_holder.close()
 
     def send(
         self, payload: bytes, *, source: IPv4Address, to: IPv4Address, port: int, mac: str = BROADCAST_MAC
     ) -> None:
-        """Send a datagram to an address behind the interface, in a frame to `mac`."""
+        """Send a datagram to `port` of an address on the link, in a frame to `mac`."""
         self._send(encode(payload, source=source, to=to, ports=(self._port, port)), _IPV4, mac)
 
     def send_arp(self, message: bytes) -> None:
-        """Send an ARP message to everybody. Its answer does not come here."""
+        """Broadcast an ARP message. The answer is not received by this socket."""
         self._send(message, _ARP, BROADCAST_MAC)
 
     def _send(self, packet: bytes, protocol: int, mac: str) -> None:
@@ -73,7 +73,7 @@ class DatagramSocket:
 
     @staticmethod
     def decode(packet: bytes, sender: tuple[object, ...]) -> Datagram | None:
-        """What `socket` has received, or None if it is broken."""
+        """Decode a packet that `socket` received; return None if it is malformed."""
         if len(packet) < _IP.size or packet[0] >> 4 != 4:
             return None
         start = (packet[0] & 0xF) * 4
@@ -83,7 +83,7 @@ class DatagramSocket:
         (length,) = struct.unpack_from("!H", packet, start + 4)
         if not _UDP_HEADER.size <= length <= total - start:
             return None
-        # The checksum of what comes from this very machine is often not filled in: that is left to the hardware.
+        # The checksum is not verified: packets from the same machine often have none (checksum offload).
         hardware = sender[4]
         assert isinstance(hardware, bytes)
         payload = packet[start + _UDP_HEADER.size : start + length]
@@ -91,7 +91,7 @@ class DatagramSocket:
 
 
 def encode(payload: bytes, *, source: IPv4Address, to: IPv4Address, ports: tuple[int, int]) -> bytes:
-    """An IPv4 packet with the datagram; `ports` are those of source and destination."""
+    """Return an IPv4 packet with the datagram. `ports` are the source and the destination port."""
     length = _UDP_HEADER.size + len(payload)
     pseudo = source.packed + to.packed + struct.pack("!BBH", 0, _UDP, length)
     unsummed = _UDP_HEADER.pack(*ports, length, 0)
@@ -102,7 +102,7 @@ def encode(payload: bytes, *, source: IPv4Address, to: IPv4Address, ports: tuple
 
 
 def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
+    """Return the Internet checksum (RFC 1071)."""
     data += b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
@@ -111,7 +111,10 @@ def _checksum(data: bytes) -> int:
 
 
 def _attach_filter(packets: socket.socket, port: int) -> None:
-    """Let the kernel drop all but whole, untagged UDP datagrams to the port; offsets count from the IP header."""
+    """Let the kernel drop everything except unfragmented UDP datagrams to the port without a VLAN tag (BPF).
+
+    Offsets are relative to the IP header.
+    """
     load_byte, load_half, load_at, skip_header = 0x30, 0x28, 0x48, 0xB1
     equal, any_of, give = 0x15, 0x45, 0x06
     program = (

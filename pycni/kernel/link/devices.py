@@ -1,4 +1,4 @@
-"""Devices as sysfs shows them: the interface of one, and the driver that has it."""
+"""Devices in sysfs: the network interface of a device, and its driver."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,41 +10,41 @@ SYS = Path("/sys")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device of the machine, whether or not it has an interface."""
+    """A device of the machine, with or without a network interface."""
 
     path: Path
 
     @classmethod
     def on_bus(cls, bus: str, name: str) -> Self:
-        """The device of this name on the bus `pci`, such as 0000:00:1f.6, or `auxiliary`, such as mlx5_core.sf.2."""
+        """Return the device on the bus `pci`, such as 0000:00:1f.6, or `auxiliary`, such as mlx5_core.sf.2."""
         return cls(SYS / "bus" / bus / "devices" / name)
 
     @classmethod
     def at(cls, path: str) -> Self:
-        """The device at this path below /sys."""
+        """Return the device at this path below /sys."""
         return cls(SYS / Path(path).relative_to("/sys"))
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a device."""
+        """Whether the device exists."""
         return self.path.exists()
 
     @property
     def driver(self) -> str:
-        """The name of the driver that has it; empty if none has."""
+        """The name of the driver that is bound to the device; "" if there is none."""
         link = self.path / "driver"
         return link.resolve().name if link.exists() else ""
 
     @property
     def interface(self) -> str | None:
-        """The name of its first interface, of those in the namespace whose sysfs this is; None if it has none.
+        """The name of the first interface of the device, or None if there is none in the namespace of this sysfs.
 
-        That of a virtio device is one level below the device on the PCI bus.
+        The interface of a virtio device is one level below the device on the PCI bus.
         """
-        places = (self.path, *sorted(self.path.glob("virtio*")))
-        return next((name for place in places for name in _interfaces(place)), None)
+        directories = (self.path, *sorted(self.path.glob("virtio*")))
+        return next((name for directory in directories for name in _interfaces(directory)), None)
 
 
-def _interfaces(place: Path) -> Iterator[str]:
-    directory = place / "net"
+def _interfaces(device: Path) -> Iterator[str]:
+    directory = device / "net"
     return iter(sorted(path.name for path in directory.iterdir()) if directory.is_dir() else ())

@@ -1,25 +1,25 @@
-"""A rate limit, as a token bucket filter (tbf) of the kernel keeps it."""
+"""Rate limits in the units of the kernel's token bucket filter (tbf)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 U32 = 0xFFFFFFFF
-_TICK = 64  # nanoseconds: the unit in which the kernel reports a bucket's size
+_TICK = 64  # nanoseconds: the unit of the bucket size that the kernel reports
 _SECOND = 1_000_000_000
-_PACKET = 0xFFFF  # bytes: none is longer
+_MAX_PACKET = 0xFFFF  # bytes
 
 
 class Bucket(NamedTuple):
-    """What the kernel reports of a tbf."""
+    """The parameters of a tbf as the kernel reports them."""
 
     rate: int  # bytes a second
-    limit: int  # bytes that may wait
-    buffer: int  # ticks that a full bucket lasts, modulo 2^32
+    limit: int  # bytes that may be queued
+    buffer: int  # bucket size: the time that a burst takes, in ticks, modulo 2^32
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What a link may send: `rate` bytes a second, after a pause `burst` bytes at once; at most `latency` ms late."""
+    """A limit for sending: `rate` in bytes per second, `burst` in bytes, and `latency`, the longest delay, in ms."""
 
     rate: int
     burst: int
@@ -30,7 +30,7 @@ class RateLimit:
 
     @property
     def limit(self) -> int:
-        """The bytes that may wait. The kernel counts them in 32 bits: more than 4 GB are 4 GB."""
+        """The number of bytes that may be queued, at most 2^32-1, because the kernel stores 32 bits."""
         return min(self._unbounded_limit, U32)
 
     @property
@@ -39,20 +39,21 @@ class RateLimit:
 
     @property
     def ticks(self) -> int | None:
-        """How long the burst lasts, to the tick that the Go plugin's CHECK expects. None if that would cut the burst.
+        """The bucket size in ticks, computed as the Go plugin does, so that its CHECK accepts it.
 
-        The Go plugin counts whole microseconds, in floating point. Of more than 4.3 seconds some kernels make 4.3.
+        None if the burst would be smaller then: the Go plugin rounds to microseconds in floating point, and some
+        kernels limit the bucket to 4.3 seconds.
         """
         ticks = int(1_000_000 * (self.burst / self.rate)) * 1000 // _TICK
         lost = self.burst * _SECOND - ticks * _TICK * self.rate
-        whole = lost <= 0 or (self.burst > _PACKET and lost * 1000 < self.burst * _SECOND)
+        whole = lost <= 0 or (self.burst > _MAX_PACKET and lost * 1000 < self.burst * _SECOND)
         return ticks if whole and ticks * _TICK <= U32 else None
 
     def difference(self, found: Bucket) -> str:
-        """How a tbf differs from this limit; empty if it does not.
+        """Return a phrase that says how the tbf differs from this limit; "" if it does not.
 
-        The Go plugin lets big numbers wrap around at 32 bits and, since it counts in ticks, gets a bucket of at most
-        4.3 seconds; what it made is as it should be, too.
+        A tbf of the Go plugin is accepted too: there large numbers wrap around at 32 bits, and the bucket is limited to
+        4.3 seconds.
         """
         if found.rate != self.rate:
             return f"the rate is {found.rate} bytes/s, not {self.rate}"
@@ -71,6 +72,6 @@ class RateLimit:
 
 
 def _near(found: int, wanted: int) -> bool:
-    """Whether two numbers of ticks are the same modulo 2^32, but for the rounding of the kernel's arithmetic."""
+    """Return whether two numbers of ticks are equal modulo 2^32, up to the rounding errors of the kernel."""
     apart = (found - wanted) & U32
     return min(apart, U32 + 1 - apart) <= 2 + (wanted >> 20)

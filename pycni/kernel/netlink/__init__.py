@@ -1,1 +1,1 @@
-"""Netlink transport: sockets, encoding and decoding of rtnetlink messages, and the parts of pyroute2 that they need."""
+"""rtnetlink: sockets, and encoding and decoding of messages, with pyroute2 for the rare ones."""

@@ -1,8 +1,8 @@
-"""rtnetlink's messages about links, addresses, routes and neighbours, in a hundredth of the time that pyroute2 takes.
+"""Encoding and decoding of the frequent rtnetlink messages, a hundred times faster than pyroute2.
 
-Only what the hot path needs: a handful of attributes, written by their kernel names as pyroute2 writes them, and read
-one by one when somebody asks. Whatever else there is goes to pyroute2; a test holds both against each other, byte by
-byte.
+The codec supports messages about links, addresses, routes and neighbours, with the attributes that the hot path needs.
+Attributes have the same names as in pyroute2, and are decoded when they are used. pyroute2 handles everything else. A
+test compares both byte by byte.
 """
 
 import struct
@@ -18,11 +18,10 @@ _Coder = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 
 _ATTRIBUTE = struct.Struct("=HH")
 _HEADER = struct.Struct("=IHHII")
-_NESTED = 0x8000  # NLA_F_NESTED; pyroute2 leaves it out, and rtnetlink does not ask for it
 _STATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
 
 
-def _packed(address: str) -> bytes:
+def _pack_address(address: str) -> bytes:
     return inet_pton(AF_INET6 if ":" in address else AF_INET, address)
 
 
@@ -30,7 +29,7 @@ def _address(data: bytes) -> str:
     if len(data) == 4:
         return inet_ntop(AF_INET, data)
     text = inet_ntop(AF_INET6, data)
-    return text if "." not in text else str(ip_address(data))  # the C library writes ::102:304 as ::1.2.3.4
+    return text if "." not in text else str(ip_address(data))  # the C library formats ::102:304 as ::1.2.3.4
 
 
 def _number(layout: str) -> _Coder:
@@ -41,12 +40,12 @@ def _number(layout: str) -> _Coder:
 U8, U16, U32 = _number("=B"), _number("=H"), _number("=I")
 TEXT: _Coder = (lambda text: text.encode() + b"\0", lambda data: data.rstrip(b"\0").decode())
 MAC: _Coder = (lambda text: bytes.fromhex(text.replace(":", "")), lambda data: data.hex(":"))
-IP: _Coder = (_packed, _address)
+IP: _Coder = (_pack_address, _address)
 STATE: _Coder = (lambda name: bytes([_STATES.index(name)]), lambda data: _STATES[data[0]])
 
 Table = Mapping[str, tuple[int, "_Coder | Table"]]
 
-# What links of one kind alone have: the numbers mean something else for every kind.
+# Attributes of one kind of link. Other kinds use the same numbers for other attributes.
 _DATA: Table = {
     "IFLA_BR_VLAN_FILTERING": (7, U8),
     "IFLA_IPVLAN_MODE": (1, U16),
@@ -83,8 +82,8 @@ _LINK: Table = {
     "IFLA_EXT_MASK": (29, U32),
     "IFLA_LINK_NETNSID": (37, U32),
 }
-# A link's settings: written one by one, as attributes with their numbers, and read (by pyroute2) as one block.
-_WRITTEN: Table = {
+# Attributes for requests. IPv4 sysctls have a number each in requests; in answers they are one array (see pyroute2).
+_LINK_REQUEST: Table = {
     **_LINK,
     "IFLA_AF_SPEC": (26, {"AF_INET": (2, {"IFLA_INET_CONF": (1, {"IPV4_DEVCONF_ARP_NOTIFY": (22, U32)})})}),
 }
@@ -105,9 +104,9 @@ _ROUTE: Table = {
     "RTA_TABLE": (15, U32),
 }
 _NEIGHBOUR: Table = {"NDA_DST": (1, IP), "NDA_LLADDR": (2, MAC)}
-# What routes seldom have, and are asked for all the same.
-_PRESENT = {"RTA_MULTIPATH": 9, "RTA_VIA": 18, "RTA_ENCAP": 22}
-# By the type of the message: the layout of its fixed part, the names of its fields, and its attributes.
+# Rare attributes of routes, whose presence the code must check.
+_CHECKED_FOR_PRESENCE = {"RTA_MULTIPATH": 9, "RTA_VIA": 18, "RTA_ENCAP": 22}
+# By message type: the layout of the fixed header, the names of its fields, and the attributes.
 _FAMILIES = {
     16: (struct.Struct("=BxHiII"), ("family", "ifi_type", "index", "flags", "change"), _LINK),
     20: (struct.Struct("=BBBBI"), ("family", "prefixlen", "flags", "scope", "index"), _ADDRESS),
@@ -122,12 +121,12 @@ _FAMILIES = {
 
 
 def encode(kind: int, flags: int, sequence: int, fields: Mapping[str, int], attributes: Attributes) -> bytes | None:
-    """The bytes of a message; None if it says something that only pyroute2 can say."""
+    """Return the bytes of a message, or None if only pyroute2 supports it."""
     layout, names, table = _FAMILIES.get(kind & ~3, (None, (), {}))
     if layout is None or not fields.keys() <= set(names):
         return None
     if table is _LINK:
-        table = _WRITTEN
+        table = _LINK_REQUEST
     try:
         fixed = layout.pack(*[fields.get(name, 0) for name in names])
         body = fixed + _encode_attributes(table, attributes)
@@ -151,14 +150,14 @@ def _encode_attributes(table: Table, attributes: Attributes) -> bytes:
 
 
 def _encode_peer(peer: Mapping[str, Any]) -> bytes:
-    """VETH_INFO_PEER: a whole link message in an attribute."""
+    """Encode VETH_INFO_PEER, an attribute that contains a link message."""
     layout, names, table = _FAMILIES[16]
     data = layout.pack(*[peer.get(name, 0) for name in names]) + _encode_attributes(table, peer["attrs"])
     return _ATTRIBUTE.pack(len(data) + 4, 1) + data
 
 
 def read(kind: int, data: bytes) -> Any:
-    """A message that the kernel sent."""
+    """Return a reader for a message from the kernel."""
     return Reader(kind, data) if kind & ~3 in _FAMILIES else _in_full(kind, data)
 
 
@@ -169,59 +168,59 @@ def _in_full(kind: int, data: bytes) -> Any:
 
 
 class Reader:
-    """A message that the kernel sent, read as far as it is asked about, with the words of pyroute2's messages."""
+    """A message from the kernel, decoded lazily, with the interface of pyroute2's messages."""
 
-    __slots__ = ("_attributes", "_data", "_fields", "_full", "_inner", "_kind", "_table")
+    __slots__ = ("_attributes", "_data", "_fields", "_full", "_kind", "_levels", "_table")
 
     def __init__(self, kind: int, data: bytes) -> None:
         layout, names, self._table = _FAMILIES[kind & ~3]
         self._kind, self._data = kind, data
         self._fields = dict(zip(names, layout.unpack_from(data, _HEADER.size), strict=True))
         self._attributes = _split(data, _HEADER.size + layout.size, len(data))
-        self._inner: dict[tuple[str, ...], tuple[Table, Mapping[int, tuple[int, int]]]] = {}
+        self._levels: dict[tuple[str, ...], tuple[Table, Mapping[int, tuple[int, int]]]] = {}
         self._full: Any = None
 
     def __getitem__(self, field: str) -> int:
-        """A field of the fixed part."""
+        """Return a field of the fixed header."""
         return int(self._fields[field])
 
     def get_attr(self, name: str) -> Any:
-        """The value of an attribute, or None."""
+        """Return the value of an attribute, or None if the message does not have it."""
         if name not in self._table:
             return self.in_full().get_attr(name)
         return _decode(self._data, self._table, self._attributes, name)
 
     def has(self, name: str) -> bool:
-        """Whether a route has the attribute, of those that it seldom has: to be asked before pyroute2 reads it."""
-        return _PRESENT[name] in self._attributes
+        """Return whether a route has one of the rare attributes, without decoding the message with pyroute2."""
+        return _CHECKED_FOR_PRESENCE[name] in self._attributes
 
     def get_nested(self, *names: str) -> Any:
-        """The value of an attribute inside others, or None."""
-        *way, last = names
-        table, attributes = self._inside(tuple(way))
+        """Return the value of a nested attribute, given as a path of names; None if the message does not have it."""
+        *path, last = names
+        table, attributes = self._level(tuple(path))
         return _decode(self._data, table, attributes, last)
 
-    def _inside(self, way: tuple[str, ...]) -> tuple[Table, Mapping[int, tuple[int, int]]]:
-        """What the attributes at the end of the way are called, and those that are there."""
-        if not way:
+    def _level(self, path: tuple[str, ...]) -> tuple[Table, Mapping[int, tuple[int, int]]]:
+        """Return the table and the positions of the attributes nested in the one at `path`."""
+        if not path:
             return self._table, self._attributes
-        if way not in self._inner:
-            table, attributes = self._inside(way[:-1])
-            number, inner = table[way[-1]]
-            assert not isinstance(inner, tuple), f"{way[-1]} holds no attributes: use get_attr"
+        if path not in self._levels:
+            table, attributes = self._level(path[:-1])
+            number, nested = table[path[-1]]
+            assert not isinstance(nested, tuple), f"{path[-1]} has no nested attributes: use get_attr"
             start, end = attributes.get(number, (0, 0))
-            self._inner[way] = inner, _split(self._data, start, end)
-        return self._inner[way]
+            self._levels[path] = nested, _split(self._data, start, end)
+        return self._levels[path]
 
     def in_full(self) -> Any:
-        """The same as pyroute2 reads it, with all that there is."""
-        if self._full is None:  # kept, since what it consists of looks things up in the whole
+        """Return the message as decoded by pyroute2, with all attributes."""
+        if self._full is None:  # kept: pyroute2's nested attributes refer to the whole message
             self._full = _in_full(self._kind, self._data)
         return self._full
 
 
 def _split(data: bytes, offset: int, end: int) -> dict[int, tuple[int, int]]:
-    """By number: where in the data the value of each attribute begins and ends."""
+    """Return the start and end offset of the value of each attribute, by attribute number."""
     found, header = {}, _ATTRIBUTE.unpack_from
     while offset + 4 <= end:
         length, number = header(data, offset)
@@ -237,5 +236,5 @@ def _decode(data: bytes, table: Table, attributes: Mapping[int, tuple[int, int]]
     if number not in attributes:
         return None
     start, end = attributes[number]
-    assert isinstance(coder, tuple), f"{name} holds attributes: use get_nested"
+    assert isinstance(coder, tuple), f"{name} has nested attributes: use get_nested"
     return coder[1](data[start:end])

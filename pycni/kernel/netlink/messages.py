@@ -1,4 +1,4 @@
-"""Netlink messages by pyroute2, which knows every attribute there is; what is frequent, the codec does."""
+"""The message classes of pyroute2, which know every attribute. They are used for what the codec does not support."""
 
 from importlib import import_module
 from typing import Any
@@ -17,7 +17,7 @@ _CLASSES |= {_NEWNEIGH: _class("ndmsg"), _NEWRULE: _class("fibmsg")}
 
 
 def message_class(kind: int) -> Any:
-    """The class for messages of this type."""
+    """Return the pyroute2 class for messages of this type."""
     if _NEWQDISC <= kind <= _GETTFILTER:
         return tc_messages.TcMessage
     return _CLASSES[16 if kind == _NEWLINKPROP else kind & ~3]

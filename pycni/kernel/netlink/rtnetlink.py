@@ -1,6 +1,7 @@
-"""rtnetlink over a plain socket: requests travel in batches, pyroute2 is asked for what our own codec does not know.
+"""rtnetlink over a plain socket. Several requests are sent in one datagram.
 
-One request costs about 10 microseconds this way; pyroute2's own request loop would add 300 to 500.
+Messages are encoded by the codec, or by pyroute2 if the codec does not support them. A request takes about 10 µs;
+pyroute2's request loop would add 300 to 500 µs.
 """
 
 import errno
@@ -28,19 +29,19 @@ NEWLINKPROP = 108
 REQUEST, ACK, ECHO, DUMP = 0x1, 0x4, 0x8, 0x300
 REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
 
-_ANSWERED_ONCE = frozenset({GETLINK, GETROUTE})  # by one message, or refused
+_SINGLE_ANSWER = frozenset({GETLINK, GETROUTE})  # the kernel answers with one message, or with an error
 
 _ERROR, _DONE = 2, 3
 _DUMP_INTERRUPTED = 0x10
 _SOL_NETLINK, _EXT_ACK, _STRICT_CHECK = 270, 11, 12
 _HEADER = struct.Struct("=IHHII")
 _EXT_ACK_TEXT = 1
-_RECEIVE = 1 << 16  # bytes; the kernel sends no more than half of that at once, and for more memory would be mapped
+_RECEIVE = 1 << 16  # bytes; the kernel sends at most half of it at once, and larger buffers are slower (mmap)
 _DUMP_ATTEMPTS = 64
 
 
 class NetlinkError(OSError):
-    """The kernel's refusal: an errno, and its own explanation where it gives one."""
+    """An error reported by the kernel: an errno, with the kernel's explanation if it sent one."""
 
     def __init__(self, code: int, explanation: str) -> None:
         super().__init__(code, f"{os.strerror(code).lower()}{f' ({explanation})' if explanation else ''}")
@@ -64,7 +65,7 @@ def explain_errors(failure: str, *, rolled_back: bool = False) -> Iterator[None]
 
 
 class Message(NamedTuple):
-    """A request: its type, flags, the fields of its fixed header, and its attributes."""
+    """A request: message type, flags, fields of the fixed header, and attributes."""
 
     type: int
     flags: int
@@ -72,13 +73,13 @@ class Message(NamedTuple):
     attributes: Attributes
 
     def encode(self, sequence: int, *, acknowledged: bool = True) -> bytes:
-        """The bytes for the kernel, which says that it has done so only if that is to be `acknowledged`."""
+        """Return the bytes of the message. Unless `acknowledged`, the flag for an acknowledgement is removed."""
         flags = REQUEST | (self.flags if acknowledged else self.flags & ~ACK)
         data = codec.encode(self.type, flags, sequence, self.fields, self.attributes)
         return self.encode_in_full(sequence, acknowledged=acknowledged) if data is None else data
 
     def encode_in_full(self, sequence: int, *, acknowledged: bool = True) -> bytes:
-        """The same by pyroute2, which knows every attribute there is."""
+        """Return the same bytes, encoded by pyroute2."""
         flags = REQUEST | (self.flags if acknowledged else self.flags & ~ACK)
         message = messages.message_class(self.type)()
         for name, value in self.fields.items():
@@ -90,12 +91,12 @@ class Message(NamedTuple):
 
 
 def link_message(kind: int, attributes: Attributes, *, how: int = ACK, **fields: int) -> Message:
-    """A message about a link; `how` are netlink's flags, the field `flags` are the interface's own."""
+    """Return a message about a link. `how` are the flags of netlink, and the field `flags` those of the interface."""
     return Message(kind, how, fields, attributes)
 
 
 class RouteSocket:
-    """A socket to the rtnetlink of the namespace in which it was made."""
+    """An rtnetlink socket of the namespace in which it was created."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
@@ -105,11 +106,11 @@ class RouteSocket:
         self._sequence = 0
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def request(self, *messages: Message) -> list[Any]:
-        """Send all in one datagram; returns the decoded answers. Raises NetlinkError for the first refusal."""
+        """Send all messages in one datagram. Return the decoded answers. Raises NetlinkError for the first error."""
         answers: list[Any] = []
         for outcome in self.outcomes(*messages):
             if isinstance(outcome, NetlinkError):
@@ -118,31 +119,31 @@ class RouteSocket:
         return answers
 
     def outcomes(self, *messages: Message) -> list[list[Any] | NetlinkError]:
-        """Send all in one datagram; returns what became of each: its answers, or the kernel's refusal."""
+        """Send all messages in one datagram. Return the outcome of each: its answers, or the error."""
         if not messages:
             return []
         first, last = self._sequence + 1, self._sequence + len(messages)
         self._sequence = last
-        # What the kernel refuses it says in any case, one after the other: so the end of the last is that of all.
-        answered = messages[-1].type in _ANSWERED_ONCE
+        # The kernel handles the messages in order and always reports errors. So the answer to the last one is the end.
+        single_answer = messages[-1].type in _SINGLE_ANSWER
         data = [message.encode(first + i, acknowledged=False) for i, message in enumerate(messages[:-1])]
-        data.append(messages[-1].encode(last, acknowledged=not answered))
+        data.append(messages[-1].encode(last, acknowledged=not single_answer))
         self._socket.send(b"".join(data))
         outcomes: list[Any] = [[] for _ in messages]
         ended = False
         while not ended:
             for kind, sequence, _, body in self._receive():
                 if not first <= sequence <= last:
-                    continue  # the rest of an exchange that was given up
+                    continue  # left over from an exchange that an exception ended
                 if kind != _ERROR:
                     outcomes[sequence - first].append(codec.read(kind, body))
-                elif (refusal := _refusal(body)) is not None:
-                    outcomes[sequence - first] = refusal
-                ended |= sequence == last and (kind == _ERROR or answered)
+                elif (error := _error(body)) is not None:
+                    outcomes[sequence - first] = error
+                ended |= sequence == last and (kind == _ERROR or single_answer)
         return outcomes
 
     def dump(self, message: Message) -> list[Any]:
-        """All objects that the kernel lists; asked again if it changed its list meanwhile."""
+        """Return all objects that the kernel lists. The request is repeated if the list changed meanwhile."""
         for _ in range(_DUMP_ATTEMPTS):
             answers = self._dump_once(message)
             if answers is not None:
@@ -160,13 +161,13 @@ class RouteSocket:
                     continue
                 interrupted |= bool(flags & _DUMP_INTERRUPTED)
                 if kind == _ERROR:
-                    raise _refusal(body) or NetlinkError(errno.EIO, "a dump ended without its end")
+                    raise _error(body) or NetlinkError(errno.EIO, "the kernel ended a dump without NLMSG_DONE")
                 if kind == _DONE:
                     return None if interrupted else answers
                 answers.append(codec.read(kind, body))
 
     def _receive(self) -> list[tuple[int, int, int, bytes]]:
-        """What the kernel says next: type, sequence number, flags, and the whole of each message."""
+        """Receive a datagram. Return type, sequence number, flags and bytes of each message in it."""
         data = self._socket.recv(_RECEIVE)
         messages, offset, header = [], 0, _HEADER.unpack_from
         while offset + _HEADER.size <= len(data):
@@ -176,8 +177,8 @@ class RouteSocket:
         return messages
 
 
-def _refusal(body: bytes) -> NetlinkError | None:
-    """The error in an NLMSG_ERROR, with the kernel's extended explanation if it sent one; None for an ACK."""
+def _error(body: bytes) -> NetlinkError | None:
+    """Return the error in an NLMSG_ERROR, with the kernel's extended ACK if it sent one; None for an ACK."""
     (code,) = struct.unpack_from("=i", body, _HEADER.size)
     if code == 0:
         return None
@@ -187,7 +188,7 @@ def _refusal(body: bytes) -> NetlinkError | None:
 def _explanation(body: bytes) -> str:
     (original,) = struct.unpack_from("=I", body, _HEADER.size + 4)
     _, _, flags, _, _ = _HEADER.unpack_from(body, 0)
-    capped = flags & 0x100  # NLM_F_CAPPED: only the header of our request is echoed
+    capped = flags & 0x100  # NLM_F_CAPPED: only the header of the request is included
     offset = _HEADER.size + 4 + (_HEADER.size if capped else (original + 3) & ~3)
     while offset + 4 <= len(body):
         length, kind = struct.unpack_from("=HH", body, offset)

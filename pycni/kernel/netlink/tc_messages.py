@@ -1,4 +1,4 @@
-"""Messages of traffic control: pyroute2's, with a tbf that knows rates of 64 bits and bursts in bytes."""
+"""The traffic control messages of pyroute2, with the 64-bit rates and the bursts in bytes of tbf, which it lacks."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 
 class TbfOptions(nla):  # type: ignore[misc] # pyroute2 has no types
-    """The attributes of a tbf, linux/pkt_sched.h; without rate tables, which the kernel ignores since 3.9."""
+    """The attributes of a tbf (linux/pkt_sched.h), without rate tables: the kernel ignores them since 3.9."""
 
     nla_map = (
         ("TCA_TBF_UNSPEC", "none"),
@@ -21,7 +21,7 @@ class TbfOptions(nla):  # type: ignore[misc] # pyroute2 has no types
         ("TCA_TBF_PAD", "hex"),
     )
 
-    class parms(nla):  # type: ignore[misc] # noqa: N801 - the name is what nla_map says
+    class parms(nla):  # type: ignore[misc] # noqa: N801 - nla_map refers to this name
         """The fixed part: struct tc_tbf_qopt."""
 
         fields = (
@@ -40,11 +40,11 @@ class TbfOptions(nla):  # type: ignore[misc] # pyroute2 has no types
 
 
 class TcMessage(tcmsg):  # type: ignore[misc] # pyroute2 has no types
-    """A message about a queueing discipline or a filter."""
+    """A message about a qdisc or a filter."""
 
     @staticmethod
     def get_options(message: Any, *args: Any, **kwargs: Any) -> Any:
-        """The class of the attribute TCA_OPTIONS, which depends on the kind."""
+        """Return the class of the attribute TCA_OPTIONS, which depends on the kind of qdisc."""
         if message.get_attr("TCA_KIND") == "tbf":
             return TbfOptions
         return tcmsg.get_options(message, *args, **kwargs)

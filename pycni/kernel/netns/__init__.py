@@ -1,1 +1,1 @@
-"""Network namespaces: open handles, and what is opened through a handle: sockets, sysctls, locks."""
+"""Network namespaces: open handles, sysctls, locks, named and throwaway namespaces."""
