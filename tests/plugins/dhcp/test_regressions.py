@@ -278,7 +278,7 @@ def test_dhcp_executable_runs_the_daemon(
     flags = ["-hostprefix", prefix, "--socketpath=/cni/dhcp.sock", "-pidfile", pidfile, "-timeout", "1m0.5s"]
     process = Process(None, tmp_path / "log", directory / "dhcp", "daemon", *flags)
     try:
-        wait_for(lambda: _is_ready(bridge()), f"the daemon: {process.said()}", seconds=TIMEOUT)
+        wait_for(lambda: _is_ready(bridge()), f"the daemon: {process.log_text()}", seconds=TIMEOUT)
         assert int(pidfile.read_text()) == process.pid
         assert pidfile.stat().st_mode & 0o777 == 0o644
     finally:
