@@ -51,10 +51,10 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
 
 
 def test_messages_of_add_check_and_del_are_encoded_as_by_pyroute2(sent: list[Message], container: Container) -> None:
-    runtime = PluginRunner("bridge", container, **BRIDGE)
-    runtime.add()
-    runtime.check()
-    runtime.delete()
+    runner = PluginRunner("bridge", container, **BRIDGE)
+    runner.add()
+    runner.check()
+    runner.delete()
     assert len(sent) > 20
     for message in tuple(sent):
         if "IFLA_AF_SPEC" in dict(message.attributes):
@@ -63,8 +63,8 @@ def test_messages_of_add_check_and_del_are_encoded_as_by_pyroute2(sent: list[Mes
 
 
 def test_codec_encodes_all_messages_of_add(sent: list[Message], container: Container) -> None:
-    runtime = PluginRunner("bridge", container, **BRIDGE)
-    runtime.add()
+    runner = PluginRunner("bridge", container, **BRIDGE)
+    runner.add()
     for message in tuple(sent):
         flags = message.flags | rtnetlink.REQUEST
         assert codec.encode(message.type, flags, 1, message.fields, message.attributes) is not None, message
@@ -78,10 +78,10 @@ def test_add_enables_arp_notify(container: Container) -> None:
 @pytest.mark.direct
 def test_check_decodes_routes_without_pyroute2(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     """Including multipath routes."""
-    runtime = PluginRunner("bridge", container, **BRIDGE)
-    runtime.add()
+    runner = PluginRunner("bridge", container, **BRIDGE)
+    runner.add()
     monkeypatch.delattr(codec, "_in_full")
-    runtime.check()
+    runner.check()
 
 
 def test_unsupported_attributes_are_encoded_by_pyroute2() -> None:

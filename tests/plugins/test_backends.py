@@ -48,19 +48,19 @@ def test_iptables_is_the_default_without_nftables(container: Container, without_
     for name in ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save"):
         (without_nftables / name).symlink_to(os.path.realpath(f"/usr/sbin/{name}"))
     before = iptables_rules(container)
-    runtimes = chain(container)
+    runners = chain(container)
     rules = iptables_rules(container)
     assert "CNI-DN-" in rules
     assert "-A CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT" in rules
     assert "MASQUERADE" in rules
-    for runtime in runtimes:
-        runtime.status()
-        runtime.check()
-    for runtime in reversed(runtimes):
-        runtime.delete()
-        runtime.forget()
-        runtime.delete()
-        runtime.gc()
+    for runner in runners:
+        runner.status()
+        runner.check()
+    for runner in reversed(runners):
+        runner.delete()
+        runner.forget()
+        runner.delete()
+        runner.gc()
     assert "10.1.0.2" in rules
     assert "10.1.0.2" not in iptables_rules(container)
     assert "CNI-DN-" not in before + iptables_rules(container)

@@ -28,13 +28,13 @@ def bandwidth_runner(container: Container, **config: Any) -> PluginRunner:
     return PluginRunner("bandwidth", container, prevResult=bridge_result(container), **config)
 
 
-def port_of(runtime: PluginRunner) -> str:
-    return runtime.owner.host_ifname
+def port_of(runner: PluginRunner) -> str:
+    return runner.owner.host_ifname
 
 
-def ifb_of(runtime: PluginRunner) -> str:
-    assert runtime.result is not None
-    return str(runtime.result["interfaces"][-1]["name"])
+def ifb_of(runner: PluginRunner) -> str:
+    assert runner.result is not None
+    return str(runner.result["interfaces"][-1]["name"])
 
 
 def tbf(host: Host, device: str) -> dict[str, Any]:
@@ -74,70 +74,70 @@ def assert_rate_limited(host: Host, device: str, flow: Any) -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_ingress_limits_what_the_container_receives(host: Host, container: Container, version: int) -> None:
-    runtime = bandwidth_runner(container, ingressRate=KBIT8, ingressBurst=128_000)
+    runner = bandwidth_runner(container, ingressRate=KBIT8, ingressBurst=128_000)
     assert container.pings(GATEWAYS[version])
-    runtime.add()
-    assert_rate_limited(host, port_of(runtime), lambda: flood(host, ADDRESSES[version], FRAMES))
+    runner.add()
+    assert_rate_limited(host, port_of(runner), lambda: flood(host, ADDRESSES[version], FRAMES))
 
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_egress_limits_what_the_container_sends(host: Host, container: Container, version: int) -> None:
-    runtime = bandwidth_runner(container, egressRate=KBIT8, egressBurst=128_000)
+    runner = bandwidth_runner(container, egressRate=KBIT8, egressBurst=128_000)
     assert container.pings(GATEWAYS[version])
-    runtime.add()
-    assert_rate_limited(host, ifb_of(runtime), lambda: flood(container, GATEWAYS[version], FRAMES))
+    runner.add()
+    assert_rate_limited(host, ifb_of(runner), lambda: flood(container, GATEWAYS[version], FRAMES))
 
 
 @pytest.mark.parametrize("burst", UNLIMITED)
 def test_unlimited_burst_passes_all_frames(host: Host, container: Container, burst: int) -> None:
     """Go: the burst overflows in the kernel's unit and becomes 4.3 seconds, here 4 of 100 frames."""
     limits = {"ingressRate": KBIT8, "ingressBurst": burst, "egressRate": KBIT8, "egressBurst": burst}
-    runtime = bandwidth_runner(container, runtimeConfig={"bandwidth": limits})
+    runner = bandwidth_runner(container, runtimeConfig={"bandwidth": limits})
     assert container.pings(GATEWAYS[4])
-    runtime.add()
-    runtime.check()
+    runner.add()
+    runner.check()
     flood(host, ADDRESSES[4], FRAMES)
     flood(container, GATEWAYS[4], FRAMES)
-    for device in (port_of(runtime), ifb_of(runtime)):
+    for device in (port_of(runner), ifb_of(runner)):
         wait_for(lambda device=device: tbf(host, device)["packets"] >= FRAMES, f"{FRAMES} frames sent by {device}")
         counters = tbf(host, device)
         assert (counters["drops"], counters["backlog"]) == (0, 0)
 
 
 def test_rate_burst_and_latency_are_set_as_configured(host: Host, container: Container) -> None:
-    runtime = bandwidth_runner(
+    runner = bandwidth_runner(
         container, ingressRate=1_000_000, ingressBurst=80_000, egressRate=2_000_000, egressBurst=160_000
     )
-    runtime.add()
+    runner.add()
     shown = host.run("tc qdisc show")
-    assert f"qdisc tbf 1: dev {port_of(runtime)} root refcnt 3 rate 1Mbit burst 10000b lat 25ms" in shown
-    assert f"qdisc tbf 1: dev {ifb_of(runtime)} root refcnt 2 rate 2Mbit burst 20000b lat 25ms" in shown
+    assert f"qdisc tbf 1: dev {port_of(runner)} root refcnt 3 rate 1Mbit burst 10000b lat 25ms" in shown
+    assert f"qdisc tbf 1: dev {ifb_of(runner)} root refcnt 2 rate 2Mbit burst 20000b lat 25ms" in shown
 
 
 def test_rates_larger_than_32_bits(host: Host, container: Container) -> None:
-    runtime = bandwidth_runner(
+    runner = bandwidth_runner(
         container, ingressRate=10**15, ingressBurst=UNLIMITED[0]
     )  # the maximum that kubelet allows
-    runtime.add()
-    assert tbf(host, port_of(runtime))["options"]["rate"] == 10**15 // 8
-    runtime.check()
+    runner.add()
+    assert tbf(host, port_of(runner))["options"]["rate"] == 10**15 // 8
+    runner.check()
 
 
 def test_result_contains_the_ifb(host: Host, container: Container) -> None:
-    runtime = bandwidth_runner(container, egressRate=KBIT8, egressBurst=KBIT8)
-    previous = runtime.config["prevResult"]
-    result = runtime.add()
+    runner = bandwidth_runner(container, egressRate=KBIT8, egressBurst=KBIT8)
+    previous = runner.config["prevResult"]
+    result = runner.add()
     (ifb,) = host.json("ip -j -d link show type ifb")
     assert result["interfaces"] == [*previous["interfaces"], {"name": ifb["ifname"], "mac": ifb["address"]}]
     assert result["ips"] == previous["ips"]
     assert (ifb["mtu"], ifb.get("txqlen", 0), "UP" in ifb["flags"]) == (1500, 0, True)
-    assert ifb["ifalias"] == runtime.owner.label
+    assert ifb["ifalias"] == runner.owner.label
 
 
 def test_egress_limit_adds_no_ingress_limit(host: Host, container: Container) -> None:
-    runtime = bandwidth_runner(container, egressRate=KBIT8, egressBurst=KBIT8)
-    runtime.add()
-    assert [q["kind"] for q in host.json(f"tc -j qdisc show dev {port_of(runtime)}")] == ["noqueue", "ingress"]
+    runner = bandwidth_runner(container, egressRate=KBIT8, egressBurst=KBIT8)
+    runner.add()
+    assert [q["kind"] for q in host.json(f"tc -j qdisc show dev {port_of(runner)}")] == ["noqueue", "ingress"]
 
 
 def test_ifb_has_the_mtu_of_the_veth_pair(host: Host, container: Container) -> None:
@@ -159,20 +159,20 @@ def test_ifb_has_the_mtu_of_the_veth_pair(host: Host, container: Container) -> N
 )
 def test_add_without_limits_changes_nothing(host: Host, container: Container, config: dict[str, Any]) -> None:
     """A rate of 0 in the configuration overrides the runtime's limits (docs/reference/plugins.md#bandwidth)."""
-    runtime = bandwidth_runner(container, **config)
-    previous, before = runtime.config["prevResult"], host.run("tc qdisc show; ip link")
-    assert runtime.add() == previous
+    runner = bandwidth_runner(container, **config)
+    previous, before = runner.config["prevResult"], host.run("tc qdisc show; ip link")
+    assert runner.add() == previous
     assert host.run("tc qdisc show; ip link") == before
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
 
 
 @pytest.mark.parametrize("key", ["ingressRate", "IngressRate", "INGRESSRATE"])
 def test_keys_of_runtime_config_are_case_insensitive(host: Host, container: Container, key: str) -> None:
     limits = {key: KBIT8, "IngressBurst": KBIT8, "egressRate": None}
-    runtime = bandwidth_runner(container, runtimeConfig={"bandwidth": limits})
-    runtime.add()
-    assert tbf(host, port_of(runtime))["options"]["rate"] == 1000
+    runner = bandwidth_runner(container, runtimeConfig={"bandwidth": limits})
+    runner.add()
+    assert tbf(host, port_of(runner))["options"]["rate"] == 1000
 
 
 @pytest.mark.parametrize(
@@ -237,22 +237,22 @@ CHECKED = {"ingressRate": 80_000, "ingressBurst": 80_000, "egressRate": 160_000,
     ],
 )
 def test_check_reports_a_changed_limit(host: Host, container: Container, change: str, message: str) -> None:
-    runtime = bandwidth_runner(container, **CHECKED)
-    runtime.add()
-    runtime.check()
-    host.run(change.format(port=port_of(runtime), ifb=ifb_of(runtime)))
+    runner = bandwidth_runner(container, **CHECKED)
+    runner.add()
+    runner.check()
+    host.run(change.format(port=port_of(runner), ifb=ifb_of(runner)))
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
 def test_check_reports_a_removed_limit_of_a_single_direction(host: Host, container: Container, direction: str) -> None:
-    runtime = bandwidth_runner(container, **{key: value for key, value in CHECKED.items() if key.startswith(direction)})
-    runtime.add()
-    runtime.check()
-    host.run(f"tc qdisc del dev {port_of(runtime) if direction == 'ingress' else ifb_of(runtime)} root")
+    runner = bandwidth_runner(container, **{key: value for key, value in CHECKED.items() if key.startswith(direction)})
+    runner.add()
+    runner.check()
+    host.run(f"tc qdisc del dev {port_of(runner) if direction == 'ingress' else ifb_of(runner)} root")
     with pytest.raises(CniError, match="it has no qdisc tbf"):
-        runtime.check()
+        runner.check()
 
 
 def test_status_succeeds_and_changes_nothing(host: Host, container: Container) -> None:

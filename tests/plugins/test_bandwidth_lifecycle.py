@@ -61,11 +61,11 @@ def test_add_check_and_del_by_either_implementation(
 ) -> None:
     before = host.run("ip -br link | sort")
     limits = {**INGRESS, **EGRESS}
-    runtimes = {
+    runners = {
         "pycni": PluginRunner("bandwidth", container, prevResult=bridge_result, **limits),
         "go": go_runner("bandwidth", container, prevResult=bridge_result, **limits),
     }
-    adds, checks, deletes = (runtimes[name] for name in implementations)
+    adds, checks, deletes = (runners[name] for name in implementations)
     checks.result = deletes.result = adds.add()
     checks.check()
     deletes.delete()
@@ -90,7 +90,8 @@ def test_go_check_accepts_every_rate_set_by_pycni(
     """Go's CHECK compares the burst in kernel ticks exactly."""
     limits = {"ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst}
     by_pycni, by_go = (
-        runner("bandwidth", container, prevResult=bridge_result, **limits) for runner in (PluginRunner, go_runner)
+        runner_class("bandwidth", container, prevResult=bridge_result, **limits)
+        for runner_class in (PluginRunner, go_runner)
     )
     by_go.result = by_pycni.add()
     by_go.check()

@@ -13,12 +13,12 @@ LIMITS = {"ingressRate": 80_000, "ingressBurst": 80_000, "egressRate": 160_000, 
 
 
 def bandwidth_runner(
-    container: Container, ifname: str = "eth0", *, runner: type[PluginRunner] = PluginRunner, **config: Any
+    container: Container, ifname: str = "eth0", *, runner_class: type[PluginRunner] = PluginRunner, **config: Any
 ) -> PluginRunner:
     """Return a runner for bandwidth after the ADD of bridge."""
     name = config.get("name", "test")
     bridge_result = PluginRunner("bridge", container, ifname=ifname, bridge="br0", name=name).add()
-    return runner("bandwidth", container, ifname=ifname, prevResult=bridge_result, **{**LIMITS, **config})
+    return runner_class("bandwidth", container, ifname=ifname, prevResult=bridge_result, **{**LIMITS, **config})
 
 
 def ifbs(host: Host) -> list[str]:
@@ -26,10 +26,10 @@ def ifbs(host: Host) -> list[str]:
 
 
 def test_gc_removes_ifbs_without_a_valid_attachment(containers: list[Container]) -> None:
-    host, runtimes = containers[0].host, [bandwidth_runner(container) for container in containers]
-    for runtime in runtimes:
-        runtime.add()
-    alive, *_ = runtimes
+    host, runners = containers[0].host, [bandwidth_runner(container) for container in containers]
+    for runner in runners:
+        runner.add()
+    alive, *_ = runners
     assert len(ifbs(host)) == 3
     alive.gc(alive)
     assert len(ifbs(host)) == 1
@@ -48,7 +48,7 @@ def test_gc_removes_ifbs_leaked_by_the_go_plugin(containers: list[Container], go
     """The veth pair is deleted with the namespace, and no DEL is sent. The ifb does not name its network."""
     host, (leaked, alive, other) = containers[0].host, containers
     for container, name in ((leaked, "test"), (alive, "test"), (other, "other")):
-        bandwidth_runner(container, runner=go_runner, name=name).add()
+        bandwidth_runner(container, runner_class=go_runner, name=name).add()
     host.run(f"ip link del {PluginRunner('bridge', leaked).owner.host_ifname}")
     PluginRunner("bandwidth", alive).gc(PluginRunner("bandwidth", alive))
     assert len(ifbs(host)) == 2
@@ -65,36 +65,36 @@ def test_gc_keeps_ifbs_of_other_programs(host: Host, container: Container) -> No
 
 
 def test_failed_add_deletes_its_ifb(host: Host, container: Container) -> None:
-    runtime = bandwidth_runner(container)
-    host.run(f"tc qdisc add dev {runtime.owner.host_ifname} clsact")  # takes the place of the ingress qdisc
+    runner = bandwidth_runner(container)
+    host.run(f"tc qdisc add dev {runner.owner.host_ifname} clsact")  # takes the place of the ingress qdisc
     before = of_host(host)
     with pytest.raises(CniError, match="cannot redirect what veth.* receives to bwp.*file exists"):
-        runtime.add()
+        runner.add()
     assert of_host(host) == before
-    host.run(f"tc qdisc del dev {runtime.owner.host_ifname} clsact")
-    runtime.add()
+    host.run(f"tc qdisc del dev {runner.owner.host_ifname} clsact")
+    runner.add()
 
 
 def test_del_succeeds_with_an_invalid_configuration(host: Host, container: Container) -> None:
-    runtime = bandwidth_runner(container)
-    runtime.add()
-    runtime.config |= {"ingressRate": "fast", "egressBurst": 0, "runtimeConfig": {"bandwidth": 7}, "prevResult": 3}
-    runtime.forget()
-    runtime.delete()
+    runner = bandwidth_runner(container)
+    runner.add()
+    runner.config |= {"ingressRate": "fast", "egressBurst": 0, "runtimeConfig": {"bandwidth": 7}, "prevResult": 3}
+    runner.forget()
+    runner.delete()
     assert ifbs(host) == []
     assert "tbf" not in host.run("tc qdisc show")
 
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/passwd"])
 def test_del_succeeds_when_the_network_namespace_is_gone(host: Host, container: Container, netns: str) -> None:
-    runtime = bandwidth_runner(container)
-    runtime.add()
-    host.run(f"ip link del {runtime.owner.host_ifname}")  # as the kernel does when it deletes the namespace
-    runtime.netns = netns
-    runtime.forget()
-    runtime.delete()
+    runner = bandwidth_runner(container)
+    runner.add()
+    host.run(f"ip link del {runner.owner.host_ifname}")  # as the kernel does when it deletes the namespace
+    runner.netns = netns
+    runner.forget()
+    runner.delete()
     assert ifbs(host) == []
-    runtime.delete()
+    runner.delete()
 
 
 def test_del_changes_nothing_in_a_namespace_of_another_container(containers: list[Container]) -> None:
@@ -133,7 +133,7 @@ def test_del_keeps_the_ifb_of_the_go_plugin_for_another_interface(
     host: Host, container: Container, go_runner: type[PluginRunner]
 ) -> None:
     """Go: the name of the ifb is the same for every interface of a container."""
-    by_go, by_pycni = bandwidth_runner(container, runner=go_runner), bandwidth_runner(container, "net1")
+    by_go, by_pycni = bandwidth_runner(container, runner_class=go_runner), bandwidth_runner(container, "net1")
     result = by_go.add()
     by_pycni.add()
     by_pycni.delete()
@@ -145,22 +145,22 @@ def test_del_keeps_the_ifb_of_the_go_plugin_for_another_interface(
 
 def test_repeated_add_is_refused_and_changes_nothing(host: Host, container: Container) -> None:
     """Also after the ADD of the Go plugin."""
-    runtime = bandwidth_runner(container)
-    runtime.add()
+    runner = bandwidth_runner(container)
+    runner.add()
     before = of_host(host)
     with pytest.raises(CniError, match="has a qdisc tbf already: file exists; .* needs a DEL before the next ADD"):
-        PluginRunner("bandwidth", container, prevResult=runtime.config["prevResult"], **LIMITS).add()
+        PluginRunner("bandwidth", container, prevResult=runner.config["prevResult"], **LIMITS).add()
     assert of_host(host) == before
-    runtime.check()
+    runner.check()
 
 
 def test_del_removes_the_ifb_of_a_failed_add_of_the_go_plugin(
     host: Host, container: Container, go_runner: type[PluginRunner]
 ) -> None:
-    runtime = bandwidth_runner(container, runner=go_runner)
-    host.run(f"tc qdisc add dev {runtime.owner.host_ifname} clsact")
+    runner = bandwidth_runner(container, runner_class=go_runner)
+    host.run(f"tc qdisc add dev {runner.owner.host_ifname} clsact")
     with pytest.raises(CniError):
-        runtime.add()
+        runner.add()
     assert len(ifbs(host)) == 1
     PluginRunner("bandwidth", container).delete()
     assert ifbs(host) == []
@@ -168,8 +168,8 @@ def test_del_removes_the_ifb_of_a_failed_add_of_the_go_plugin(
 
 
 def test_own_namespace_of_the_host_is_refused(container: Container) -> None:
-    runtime = bandwidth_runner(container)
-    runtime.netns = f"/proc/{os.getpid()}/ns/net"
+    runner = bandwidth_runner(container)
+    runner.netns = f"/proc/{os.getpid()}/ns/net"
     with pytest.raises(CniError, match="should not be the same"):
-        runtime.add()
+        runner.add()
     assert ifbs(container.host) == []

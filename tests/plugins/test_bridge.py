@@ -17,9 +17,9 @@ STATIC = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address"
 def attach(container: Container, last: int = 2, **config: Any) -> PluginRunner:
     """Call ADD for a container whose static addresses end in `last`; return the runner."""
     ipam = {"type": "static", "addresses": [{"address": f"10.1.0.{last}/24"}, {"address": f"fd00:1::{last}/64"}]}
-    runtime = PluginRunner("bridge", container, **{"bridge": "br0", "ipam": ipam, **config})
-    runtime.add()
-    return runtime
+    runner = PluginRunner("bridge", container, **{"bridge": "br0", "ipam": ipam, **config})
+    runner.add()
+    return runner
 
 
 def link(netns: Host | Container, name: str) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def link(netns: Host | Container, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def port_of(runtime: PluginRunner) -> dict[str, Any]:
-    return link(runtime.container.host, runtime.owner.host_ifname)
+def port_of(runner: PluginRunner) -> dict[str, Any]:
+    return link(runner.container.host, runner.owner.host_ifname)
 
 
 def addresses(netns: Host | Container, name: str) -> set[str]:
@@ -37,9 +37,9 @@ def addresses(netns: Host | Container, name: str) -> set[str]:
 
 
 def test_result_contains_bridge_port_and_container_interface(host: Host, container: Container) -> None:
-    runtime = attach(container, isDefaultGateway=True)
-    bridge, port, eth = link(host, "br0"), port_of(runtime), link(container, "eth0")
-    assert runtime.result == {
+    runner = attach(container, isDefaultGateway=True)
+    bridge, port, eth = link(host, "br0"), port_of(runner), link(container, "eth0")
+    assert runner.result == {
         "cniVersion": "1.1.0",
         "interfaces": [
             {"name": "br0", "mac": bridge["address"]},
@@ -126,12 +126,12 @@ def test_hairpin_mode_is_set_on_the_port(container: Container) -> None:
 
 
 def test_promisc_mode_is_set_on_the_bridge_and_checked(host: Host, container: Container) -> None:
-    runtime = attach(container, promiscMode=True)
+    runner = attach(container, promiscMode=True)
     assert "PROMISC" in link(host, "br0")["flags"]
-    runtime.check()
+    runner.check()
     host.run("ip link set br0 promisc off")
     with pytest.raises(CniError, match="br0 should have promisc True"):
-        runtime.check()
+        runner.check()
 
 
 def test_isolated_ports_do_not_reach_each_other(containers: list[Container]) -> None:
@@ -154,8 +154,8 @@ def test_macspoofchk_drops_frames_with_another_source_mac(containers: list[Conta
 
 
 def test_mtu_is_set_on_both_ends_of_the_veth_and_on_a_new_bridge(host: Host, container: Container) -> None:
-    runtime = attach(container, mtu=1400)
-    assert [link(host, "br0")["mtu"], port_of(runtime)["mtu"], link(container, "eth0")["mtu"]] == [1400] * 3
+    runner = attach(container, mtu=1400)
+    assert [link(host, "br0")["mtu"], port_of(runner)["mtu"], link(container, "eth0")["mtu"]] == [1400] * 3
 
 
 @pytest.mark.parametrize(
@@ -173,34 +173,34 @@ def test_mtu_is_set_on_both_ends_of_the_veth_and_on_a_new_bridge(host: Host, con
 def test_mac_precedence_is_runtime_config_then_args_then_cni_args(
     container: Container, config: dict[str, Any], cni_args: str, expected: str
 ) -> None:
-    runtime = PluginRunner("bridge", container, bridge="br0", **config)
-    runtime.cni_args = cni_args
-    result = runtime.add()
+    runner = PluginRunner("bridge", container, bridge="br0", **config)
+    runner.cni_args = cni_args
+    result = runner.add()
     assert link(container, "eth0")["address"] == expected
     assert result["interfaces"][2]["mac"] == expected
 
 
 def test_invalid_mac_in_cni_args_is_refused_and_nothing_changes(host: Host, container: Container) -> None:
-    runtime = PluginRunner("bridge", container, bridge="br0")
-    runtime.cni_args = "MAC=zz:11"
+    runner = PluginRunner("bridge", container, bridge="br0")
+    runner.cni_args = "MAC=zz:11"
     with pytest.raises(CniError, match='mac: invalid MAC address.*"zz:11"') as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 7
     assert "br0" not in host.run("ip -br link")
 
 
 def test_disable_container_interface_keeps_the_interface_down(container: Container) -> None:
-    runtime = attach(container, ipam={}, disableContainerInterface=True)
+    runner = attach(container, ipam={}, disableContainerInterface=True)
     assert "UP" not in link(container, "eth0")["flags"]
-    runtime.check()
+    runner.check()
     container.run("ip link set eth0 up")
-    runtime.check()
+    runner.check()
 
 
 def test_add_without_ipam_returns_no_addresses(container: Container) -> None:
-    runtime = attach(container, ipam={})
-    assert runtime.result is not None
-    assert "ips" not in runtime.result
+    runner = attach(container, ipam={})
+    assert runner.result is not None
+    assert "ips" not in runner.result
     assert "UP" in link(container, "eth0")["flags"]
 
 
@@ -256,12 +256,12 @@ def test_vlan_options_are_refused_without_vlan_filtering(container: Container, o
 def test_containers_reach_each_other_only_in_the_same_vlan(containers: list[Container]) -> None:
     attach(containers[0], 2, vlan=100)
     attach(containers[1], 3, vlan=100)
-    runtime = attach(containers[2], 4, vlan=200, vlanTrunk=[{"minID": 300, "maxID": 302}])
+    runner = attach(containers[2], 4, vlan=200, vlanTrunk=[{"minID": 300, "maxID": 302}])
     assert containers[0].pings("10.1.0.3")
     assert not containers[0].pings("10.1.0.4")
-    (port,) = containers[0].host.json(f"bridge -j vlan show dev {runtime.owner.host_ifname}")
+    (port,) = containers[0].host.json(f"bridge -j vlan show dev {runner.owner.host_ifname}")
     assert [entry["vlan"] for entry in port["vlans"]] == [200, 300, 301, 302]
-    runtime.check()
+    runner.check()
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
@@ -280,20 +280,20 @@ def test_vlan_trunk_carries_tagged_frames_and_untagged_frames_use_vlan_1(contain
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_check_fails_if_the_port_lost_a_vlan(container: Container) -> None:
-    runtime = attach(container, vlan=100, vlanTrunk=[{"id": 300}])
-    port = runtime.owner.host_ifname
+    runner = attach(container, vlan=100, vlanTrunk=[{"id": 300}])
+    port = runner.owner.host_ifname
     container.host.run(f"bridge vlan del dev {port} vid 300")
     with pytest.raises(CniError, match=f"{port} has lost VLAN 300"):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_gateway_of_a_vlan_is_an_interface_in_this_vlan(host: Host, container: Container) -> None:
-    runtime = attach(container, vlan=100, isGateway=True)
+    runner = attach(container, vlan=100, isGateway=True)
     assert addresses(host, "br0.100") == {"10.1.0.1/24", "fd00:1::1/64"}
-    assert (runtime.result or {})["interfaces"][3]["name"] == "br0.100"
+    assert (runner.result or {})["interfaces"][3]["name"] == "br0.100"
     assert container.pings("10.1.0.1")
-    runtime.check()
+    runner.check()
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
@@ -321,10 +321,10 @@ def test_concurrent_first_adds_share_the_gateway_of_a_vlan(host: Host) -> None:
     def add(numbered: tuple[int, Container]) -> PluginRunner:
         return attach(numbered[1], numbered[0] + 2, vlan=100, isGateway=True)
 
-    runtimes = run_concurrently(host, add, enumerate(created))
-    for runtime in runtimes:
-        runtime.check()
-        assert runtime.container.pings("10.1.0.1")
+    runners = run_concurrently(host, add, enumerate(created))
+    for runner in runners:
+        runner.check()
+        assert runner.container.pings("10.1.0.1")
 
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
@@ -342,8 +342,8 @@ def test_error_names_a_vlan_gateway_whose_name_is_too_long(container: Container)
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_preserve_default_vlan_keeps_vlan_1_on_the_port(container: Container) -> None:
-    runtime = attach(container, vlan=100, preserveDefaultVlan=True)
-    (port,) = container.host.json(f"bridge -j vlan show dev {runtime.owner.host_ifname}")
+    runner = attach(container, vlan=100, preserveDefaultVlan=True)
+    (port,) = container.host.json(f"bridge -j vlan show dev {runner.owner.host_ifname}")
     assert [entry["vlan"] for entry in port["vlans"]] == [1, 100]
 
 
@@ -363,8 +363,8 @@ def test_concurrent_first_adds_share_one_bridge(host: Host, backend: str) -> Non
         options = {"isDefaultGateway": True, "ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True}
         return attach(numbered[1], numbered[0] + 2, **options)
 
-    runtimes = run_concurrently(host, add, enumerate(created))
-    assert len({(runtime.result or {})["interfaces"][0]["mac"] for runtime in runtimes}) == 1
+    runners = run_concurrently(host, add, enumerate(created))
+    assert len({(runner.result or {})["interfaces"][0]["mac"] for runner in runners}) == 1
     assert addresses(host, "br0") == {"10.1.0.1/24", "fd00:1::1/64"}
     if backend == "nftables":
         assert host.run("nft list chain inet pycni postrouting").count(" masquerade\n") == 2
@@ -372,7 +372,7 @@ def test_concurrent_first_adds_share_one_bridge(host: Host, backend: str) -> Non
         assert host.run("iptables-save -t nat").count("-A POSTROUTING") == 16
         assert host.run("ip6tables-save -t nat").count("-A POSTROUTING") == 16
     assert all(container.pings("10.1.0.2") for container in created[1:])
-    for runtime in runtimes:
-        runtime.check()
+    for runner in runners:
+        runner.check()
     for container in created:
         container.close()

@@ -48,14 +48,14 @@ if [ $CNI_COMMAND = ADD ]; then echo '{"cniVersion": "1.1.0", "ips": [{"address"
 
 
 def test_gc_removes_links_and_rules_without_a_valid_attachment(containers: list[Container]) -> None:
-    host, runtimes = containers[0].host, [gateway_runner(c, last) for last, c in enumerate(containers, start=2)]
-    for runtime in runtimes:
-        runtime.add()
-    alive, *dead = runtimes
+    host, runners = containers[0].host, [gateway_runner(c, last) for last, c in enumerate(containers, start=2)]
+    for runner in runners:
+        runner.add()
+    alive, *dead = runners
     alive.gc(alive)
-    for runtime in dead:
-        assert runtime.owner.host_ifname not in host.run("ip -br link")
-        assert "eth0" not in runtime.container.run("ip -br link")
+    for runner in dead:
+        assert runner.owner.host_ifname not in host.run("ip -br link")
+        assert "eth0" not in runner.container.run("ip -br link")
     assert all(alive.owner.key in line for line in elements(host))
     assert len(elements(host)) == 4
     alive.check()
@@ -70,26 +70,26 @@ def test_gc_keeps_attachments_of_other_networks(containers: list[Container]) -> 
 
 
 def test_gc_without_valid_attachments_key_removes_nothing(container: Container) -> None:
-    runtime = gateway_runner(container)
-    runtime.add()
-    runtime._call("GC")
-    runtime.check()
+    runner = gateway_runner(container)
+    runner.add()
+    runner._call("GC")
+    runner.check()
 
 
 def test_status_calls_ipam(container: Container) -> None:
     not_ready = """echo '{"code": 50, "msg": "the pool is dry"}'; exit 1"""
-    runtime = PluginRunner("bridge", container, ipam=executable_ipam(container.host, not_ready))
+    runner = PluginRunner("bridge", container, ipam=executable_ipam(container.host, not_ready))
     with pytest.raises(CniError, match="the pool is dry") as caught:
-        runtime.status()
+        runner.status()
     assert caught.value.code == 50
 
 
 def test_own_namespace_of_the_host_is_refused_before_anything_changes(container: Container) -> None:
-    runtime = gateway_runner(container)
-    runtime.netns = f"/proc/{os.getpid()}/ns/net"
+    runner = gateway_runner(container)
+    runner.netns = f"/proc/{os.getpid()}/ns/net"
     before = of_host(container.host)
     with pytest.raises(CniError, match="should not be the same") as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 8
     assert of_host(container.host) == before
 
@@ -126,12 +126,12 @@ def test_no_link_is_left_if_ipam_fails(container: Container) -> None:
     ],
 )
 def test_del_succeeds_with_an_invalid_configuration(container: Container, change: dict[str, Any]) -> None:
-    runtime = gateway_runner(container)
-    runtime.add()
-    runtime.config |= change
-    runtime.cni_args = "NONSENSE"
-    runtime.forget()
-    runtime.delete()
+    runner = gateway_runner(container)
+    runner.add()
+    runner.config |= change
+    runner.cni_args = "NONSENSE"
+    runner.forget()
+    runner.delete()
     assert "eth0" not in container.run("ip -br link")
     assert elements(container.host) == []
 
@@ -174,22 +174,22 @@ def test_del_of_one_interface_keeps_the_masquerade_rules_of_the_other(
 def test_del_removes_masquerade_rules_of_a_flushed_address(
     container: Container, backend: str, *, with_prev_result: bool
 ) -> None:
-    runtime = gateway_runner(container, ipMasqBackend=backend)
-    runtime.add()
+    runner = gateway_runner(container, ipMasqBackend=backend)
+    runner.add()
     container.run("ip addr flush dev eth0")
     if not with_prev_result:
-        runtime.forget()
-    runtime.delete()
+        runner.forget()
+    runner.delete()
     assert nat(container.host) == elements(container.host) == []
 
 
 def test_del_removes_rules_of_the_previous_backend(container: Container) -> None:
-    runtime = gateway_runner(container, ipMasqBackend="iptables")
-    runtime.add()
-    runtime.config["ipMasqBackend"] = "nftables"
+    runner = gateway_runner(container, ipMasqBackend="iptables")
+    runner.add()
+    runner.config["ipMasqBackend"] = "nftables"
     with pytest.raises(CniError, match="is missing in nftables"):
-        runtime.check()
-    runtime.delete()
+        runner.check()
+    runner.delete()
     assert nat(container.host) == elements(container.host) == []
 
 
@@ -208,15 +208,15 @@ def test_status_fails_with_code_50_if_the_backend_is_unavailable(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    runtime = gateway_runner(container, ipMasqBackend="iptables", macspoofchk=False)
-    runtime.status()
+    runner = gateway_runner(container, ipMasqBackend="iptables", macspoofchk=False)
+    runner.status()
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CniError, match="iptables is not available") as caught:
-        runtime.status()
+        runner.status()
     assert caught.value.code == 50
-    runtime.config["ipMasqBackend"] = ""
-    runtime.status()
+    runner.config["ipMasqBackend"] = ""
+    runner.status()
 
 
 @pytest.mark.parametrize("with_prev_result", [True, False])
@@ -225,14 +225,14 @@ def test_status_fails_with_code_50_if_the_backend_is_unavailable(
 def test_del_without_a_namespace_removes_the_state_of_the_host(
     container: Container, netns: str, backend: str, *, with_prev_result: bool
 ) -> None:
-    runtime = gateway_runner(container, ipam=executable_ipam(container.host, RETURN_ONE_ADDRESS), ipMasqBackend=backend)
-    runtime.add()
+    runner = gateway_runner(container, ipam=executable_ipam(container.host, RETURN_ONE_ADDRESS), ipMasqBackend=backend)
+    runner.add()
     if not with_prev_result:
-        runtime.forget()
-    runtime.netns = netns
-    runtime.delete()
+        runner.forget()
+    runner.netns = netns
+    runner.delete()
     assert nat(container.host) == elements(container.host) == []
-    assert runtime.owner.host_ifname not in container.host.run("ip -br link")
+    assert runner.owner.host_ifname not in container.host.run("ip -br link")
     assert verbs(container.host) == ["ADD", "DEL"]
 
 
@@ -246,9 +246,9 @@ def test_macspoofchk_chains_of_the_go_plugin_are_checked_and_removed(
     for by_go in (alive, without_port, deleted):
         by_go.add()
     by_pycni = [PluginRunner("bridge", each, **options) for each in containers]
-    for runtime, by_go in zip(by_pycni, (alive, without_port, deleted), strict=True):
-        runtime.result = by_go.result
-        runtime.check()
+    for runner, by_go in zip(by_pycni, (alive, without_port, deleted), strict=True):
+        runner.result = by_go.result
+        runner.check()
     by_pycni[2].netns = ""
     by_pycni[2].delete()
     host.run(f"ip link del {(without_port.result or {})['interfaces'][1]['name']}")
@@ -299,11 +299,11 @@ def test_vlan_filtering_is_enabled_on_an_existing_bridge(host: Host, container: 
 def test_default_routes_of_ipam_and_is_default_gateway_can_be_combined(container: Container) -> None:
     routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}], "routes": routes}
-    runtime = PluginRunner("bridge", container, bridge="br0", isDefaultGateway=True, ipam=ipam)
-    runtime.add()
+    runner = PluginRunner("bridge", container, bridge="br0", isDefaultGateway=True, ipam=ipam)
+    runner.add()
     assert [route["gateway"] for route in container.json("ip -j route show default")] == ["10.1.0.1"]
     assert [route["gateway"] for route in container.json("ip -j -6 route show default")] == ["fd00:1::1"]
-    runtime.check()
+    runner.check()
 
 
 def test_bridge_without_ports_keeps_its_mac(host: Host, container: Container) -> None:
@@ -327,13 +327,13 @@ def test_existing_bridge_keeps_its_mac_when_ports_are_added_and_removed(
 ) -> None:
     host.run("ip link add br0 type bridge && ip link set br0 up")
     mac = host.json("ip -j link show br0")[0]["address"]
-    runtimes = [gateway_runner(each, last, **options) for last, each in enumerate(containers, start=2)]
-    for runtime in runtimes:
-        assert runtime.add()["interfaces"][0]["mac"] == mac
+    runners = [gateway_runner(each, last, **options) for last, each in enumerate(containers, start=2)]
+    for runner in runners:
+        assert runner.add()["interfaces"][0]["mac"] == mac
     assert host.json("ip -j link show br0")[0]["address"] == mac
-    for runtime in runtimes:
-        runtime.check()
-    runtimes[0].delete()
+    for runner in runners:
+        runner.check()
+    runners[0].delete()
     assert host.json("ip -j link show br0")[0]["address"] == mac
 
 
@@ -347,10 +347,10 @@ def test_bridge_without_a_mac_gets_one(host: Host, container: Container) -> None
 @pytest.mark.parametrize("number", [{"priority": -1}, {"table": 1 << 32}, {"scope": 256}, {"mtu": 1 << 32}])
 def test_error_names_a_route_attribute_that_is_out_of_range(container: Container, number: dict[str, int]) -> None:
     addresses, routes = [{"address": "10.1.0.2/24"}], [{"dst": "10.9.0.0/16", **number}]
-    runtime = PluginRunner("bridge", container, ipam={"type": "static", "addresses": addresses, "routes": routes})
+    runner = PluginRunner("bridge", container, ipam={"type": "static", "addresses": addresses, "routes": routes})
     ((name, value),) = number.items()
     with pytest.raises(CniError, match=rf"the route to 10\.9\.0\.0/16 cannot have {name} {value}") as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 7
 
 
@@ -388,31 +388,31 @@ UNUSUAL = [
 def test_check_succeeds_with_unusual_addresses_and_routes(
     container: Container, addresses: list[Any], routes: list[Any]
 ) -> None:
-    runtime = PluginRunner("bridge", container, ipam={"type": "static", "addresses": addresses, "routes": routes})
-    runtime.add()
-    runtime.check()
+    runner = PluginRunner("bridge", container, ipam={"type": "static", "addresses": addresses, "routes": routes})
+    runner.add()
+    runner.check()
 
 
 def test_check_fails_if_the_default_gateway_differs(container: Container) -> None:
-    runtime = gateway_runner(container)
-    runtime.add()
+    runner = gateway_runner(container)
+    runner.add()
     container.run("ip route replace default via 10.1.0.77")
     with pytest.raises(CniError, match=r"eth0 has lost the route to 0\.0\.0\.0/0 via 10\.1\.0\.1"):
-        runtime.check()
+        runner.check()
 
 
 def test_check_ignores_addresses_of_other_interfaces(container: Container) -> None:
-    runtime = gateway_runner(container)
-    result = runtime.add()
+    runner = gateway_runner(container)
+    result = runner.add()
     result["interfaces"].append({"name": "net9", "sandbox": container.path})
     result["ips"].append({"address": "10.99.0.9/24", "interface": 3})
-    runtime.check()
+    runner.check()
 
 
 def test_check_succeeds_without_ipam(container: Container) -> None:
-    runtime = PluginRunner("bridge", container, bridge="br0")
-    runtime.add()
-    runtime.check()
+    runner = PluginRunner("bridge", container, bridge="br0")
+    runner.add()
+    runner.check()
 
 
 CHANGES = [
@@ -436,15 +436,15 @@ CHANGES = [
 def test_check_reports_changes_of_links_addresses_and_rules(
     host: Host, container: Container, change: str, message: str
 ) -> None:
-    runtime = gateway_runner(container)
-    runtime.add()
-    runtime.check()
+    runner = gateway_runner(container)
+    runner.add()
+    runner.check()
     if change.startswith("ip -n {c}"):
         container.run(change.replace(" -n {c}", ""))
     else:
-        host.run(change.format(port=runtime.owner.host_ifname))
+        host.run(change.format(port=runner.owner.host_ifname))
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 def test_addresses_are_announced_to_other_ports_of_the_bridge(containers: list[Container]) -> None:
@@ -541,10 +541,10 @@ def test_ports_have_no_ipv6_addresses_and_routes(containers: list[Container]) ->
     one, two, _ = containers
     port = gateway_runner(one, 2).owner.host_ifname
     for number, container in enumerate((one, two), 2):
-        runtime = gateway_runner(container, number)
-        runtime.config["ipam"] = {"type": "static", "addresses": [{"address": f"fd00:1::{number}/64"}]}
-        runtime.add()
-        runtime.check()
+        runner = gateway_runner(container, number)
+        runner.config["ipam"] = {"type": "static", "addresses": [{"address": f"fd00:1::{number}/64"}]}
+        runner.add()
+        runner.check()
     assert one.host.run(f"ip -6 addr show dev {port}") == ""
     assert one.host.run(f"ip -6 route show table all dev {port}") == ""
     assert one.pings("fd00:1::3")
@@ -574,6 +574,6 @@ def test_add_and_check_succeed_on_a_host_without_ipv6(container: Container, monk
 
     monkeypatch.setattr(sysctl._Settings, "_open", without_ipv6)
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
-    runtime = PluginRunner("bridge", container, isDefaultGateway=True, ipMasq=True, ipam=ipam)
-    runtime.add()
-    runtime.check()
+    runner = PluginRunner("bridge", container, isDefaultGateway=True, ipMasq=True, ipam=ipam)
+    runner.add()
+    runner.check()

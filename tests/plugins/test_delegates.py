@@ -23,13 +23,13 @@ def network(state: Path) -> dict[str, Any]:
 def test_bridge_delegates_to_the_go_ipam_plugin(container: Container, go_plugins: GoPlugins) -> None:
     (container.host.state / "bin").mkdir(parents=True)
     shutil.copy(go_plugins.directory / "host-local", container.host.state / "bin")
-    runtime = PluginRunner("bridge", container, **network(container.host.state))
-    result = runtime.add()
+    runner = PluginRunner("bridge", container, **network(container.host.state))
+    result = runner.add()
     assert result["ips"] == [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 2}]
-    runtime.check()
+    runner.check()
     reservation = container.host.state / "networks" / "mixed" / "10.1.0.2"
     assert reservation.read_bytes() == f"{container.id}\r\neth0".encode()
-    runtime.delete()
+    runner.delete()
     assert not reservation.exists()
 
 
@@ -64,10 +64,10 @@ def test_go_bridge_delegates_to_pycnis_ipam_plugin(
 def test_check_and_del_accept_an_add_of_the_go_bridge(container: Container, go_runner: type[PluginRunner]) -> None:
     """Migration: the executable is replaced while the container runs."""
     config = network(container.host.state)
-    runtime = PluginRunner("bridge", container, **config)
-    runtime.result = go_runner("bridge", container, **config).add()
-    runtime.check()
-    runtime.delete()
+    runner = PluginRunner("bridge", container, **config)
+    runner.result = go_runner("bridge", container, **config).add()
+    runner.check()
+    runner.delete()
     assert "eth0" not in container.run("ip -br link")
     assert "veth" not in container.host.run("ip -br link")
     assert not (container.host.state / "networks" / "mixed" / "10.1.0.2").exists()
@@ -86,7 +86,7 @@ cat > /dev/null
 
 
 def test_error_for_an_unknown_ipam_plugin_names_it_and_the_searched_path(container: Container) -> None:
-    runtime = PluginRunner("bridge", container, ipam={"type": "nonsense"})
+    runner = PluginRunner("bridge", container, ipam={"type": "nonsense"})
     with pytest.raises(CniError, match=r'failed to find plugin "nonsense" in path \[.*/bin\]'):
-        runtime.add()
+        runner.add()
     assert "eth0" not in container.run("ip -br link")

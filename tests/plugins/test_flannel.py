@@ -34,10 +34,10 @@ def make(container: Container, tmp_path: Path) -> CreateRunner:
     path = tmp_path / "subnet.env"
     path.write_text(ENV.format(node=1, masq="true"))
 
-    def runtime(of: Container = container, **config: Any) -> PluginRunner:
+    def runner(of: Container = container, **config: Any) -> PluginRunner:
         return flannel(of, path, **config)
 
-    return runtime
+    return runner
 
 
 def flannel(container: Container, subnet_file: Path, ifname: str = "eth0", **config: Any) -> PluginRunner:
@@ -47,19 +47,17 @@ def flannel(container: Container, subnet_file: Path, ifname: str = "eth0", **con
     return PluginRunner("flannel", container, ifname=ifname, **{**options, "ipam": ipam, **config})
 
 
-def delegated_files(runtime: PluginRunner) -> dict[str, Any]:
+def delegated_files(runner: PluginRunner) -> dict[str, Any]:
     """Return the delegated configurations that flannel has stored, by file name."""
-    directory = Path(runtime.config["dataDir"])
+    directory = Path(runner.config["dataDir"])
     return (
         {path.name: json.loads(path.read_text()) for path in sorted(directory.iterdir())} if directory.is_dir() else {}
     )
 
 
 def test_delegate_gets_the_subnets_of_the_node(make: CreateRunner, container: Container) -> None:
-    runtime = make(
-        delegate={"hairpinMode": True, "isDefaultGateway": True}, ipam={"routes": [{"dst": "172.16.0.0/12"}]}
-    )
-    result = runtime.add()
+    runner = make(delegate={"hairpinMode": True, "isDefaultGateway": True}, ipam={"routes": [{"dst": "172.16.0.0/12"}]})
+    result = runner.add()
     assert [ip["address"] for ip in result["ips"]] == ["10.244.1.2/24", "fd10:0:0:1::2/64"]
     assert [route["dst"] for route in result["routes"]][:4] == [
         "172.16.0.0/12",
@@ -67,7 +65,7 @@ def test_delegate_gets_the_subnets_of_the_node(make: CreateRunner, container: Co
         "10.245.0.0/16",
         "fd10::/48",
     ]
-    delegated = delegated_files(runtime)[f"{container.id}:eth0"]
+    delegated = delegated_files(runner)[f"{container.id}:eth0"]
     assert delegated == {
         "cniVersion": "1.1.0",
         "name": "test",
@@ -86,15 +84,15 @@ def test_delegate_gets_the_subnets_of_the_node(make: CreateRunner, container: Co
     }
     assert "mtu 1450" in container.run("ip link show eth0")
     assert container.pings("10.244.1.1")
-    runtime.check()
+    runner.check()
 
 
 def test_stored_configuration_is_private_and_has_the_go_plugins_format(
     make: CreateRunner, container: Container
 ) -> None:
-    runtime = make()
-    runtime.add()
-    directory = Path(runtime.config["dataDir"])
+    runner = make()
+    runner.add()
+    directory = Path(runner.config["dataDir"])
     assert directory.stat().st_mode & 0o777 == 0o700
     for name in (container.id, f"{container.id}:eth0"):
         text = (directory / name).read_text()
@@ -109,15 +107,15 @@ def test_ip_masq_is_set_only_by_the_word_true(word: str, masquerades: bool) -> N
 
 def test_members_of_delegate_override_defaults(make: CreateRunner, container: Container, tmp_path: Path) -> None:
     (tmp_path / "subnet.env").write_text(ENV.format(node=1, masq="false"))
-    runtime = make(delegate={"type": "ptp", "mtu": 1300}, runtimeConfig={"mac": "02:00:00:00:00:01"})
-    runtime.add()
-    delegated = delegated_files(runtime)[f"{container.id}:eth0"]
+    runner = make(delegate={"type": "ptp", "mtu": 1300}, runtimeConfig={"mac": "02:00:00:00:00:01"})
+    runner.add()
+    delegated = delegated_files(runner)[f"{container.id}:eth0"]
     assert (delegated["type"], delegated["mtu"], delegated["ipMasq"]) == ("ptp", 1300, True)
     assert "isGateway" not in delegated
     assert delegated["runtimeConfig"] == {"mac": "02:00:00:00:00:01"}
-    runtime.check()
-    runtime.delete()
-    assert delegated_files(runtime) == {}
+    runner.check()
+    runner.delete()
+    assert delegated_files(runner) == {}
 
 
 @pytest.mark.parametrize(
@@ -195,11 +193,11 @@ def test_routes_can_be_null(make: CreateRunner) -> None:
 
 
 def test_error_names_a_missing_delegate_and_no_file_is_left(make: CreateRunner) -> None:
-    runtime = make(delegate={"type": "nosuch"})
+    runner = make(delegate={"type": "nosuch"})
     with pytest.raises(CniError, match='failed to find plugin "nosuch"'):
-        runtime.add()
-    assert delegated_files(runtime) == {}
-    runtime.delete()
+        runner.add()
+    assert delegated_files(runner) == {}
+    runner.delete()
 
 
 def test_two_interfaces_of_a_container_have_their_own_files(
@@ -222,60 +220,60 @@ def test_two_interfaces_of_a_container_have_their_own_files(
 
 def test_stored_configuration_is_kept_if_the_delegates_del_fails(make: CreateRunner) -> None:
     """Go: it is deleted even then."""
-    runtime = make()
-    runtime.add()
-    for path in Path(runtime.config["dataDir"]).iterdir():
+    runner = make()
+    runner.add()
+    for path in Path(runner.config["dataDir"]).iterdir():
         path.write_text(json.dumps({**json.loads(path.read_text()), "type": "nosuch"}))
     with pytest.raises(CniError, match="nosuch"):
-        runtime.delete()
-    assert len(delegated_files(runtime)) == 2
-    for path in Path(runtime.config["dataDir"]).iterdir():
+        runner.delete()
+    assert len(delegated_files(runner)) == 2
+    for path in Path(runner.config["dataDir"]).iterdir():
         path.write_text(json.dumps({**json.loads(path.read_text()), "type": "bridge"}))
-    runtime.delete()
-    assert delegated_files(runtime) == {}
+    runner.delete()
+    assert delegated_files(runner) == {}
 
 
 def test_failed_repeated_add_keeps_the_stored_configuration(make: CreateRunner, tmp_path: Path) -> None:
-    runtime = make()
-    runtime.add()
-    before = delegated_files(runtime)
+    runner = make()
+    runner.add()
+    before = delegated_files(runner)
     (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
     with pytest.raises(CniError, match="eth0"):
         make().add()
-    assert delegated_files(runtime) == before
-    runtime.check()
+    assert delegated_files(runner) == before
+    runner.check()
 
 
 def test_check_calls_the_delegate_with_the_stored_configuration(
     make: CreateRunner, container: Container, tmp_path: Path
 ) -> None:
-    runtime = make()
-    runtime.add()
+    runner = make()
+    runner.add()
     (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
-    runtime.check()
+    runner.check()
     container.run("ip addr del 10.244.1.2/24 dev eth0")
     with pytest.raises(CniError, match="eth0 has lost 10.244.1.2/24"):
-        runtime.check()
+        runner.check()
 
 
 def test_del_uses_the_stored_configuration_after_subnet_env_has_changed(
     make: CreateRunner, host: Host, tmp_path: Path
 ) -> None:
-    runtime = make()
-    runtime.add()
+    runner = make()
+    runner.add()
     (tmp_path / "subnet.env").write_text(ENV.format(node=9, masq="false"))
-    runtime.delete()
+    runner.delete()
     assert "veth" not in host.run("ip link")
-    assert delegated_files(runtime) == {}
+    assert delegated_files(runner) == {}
 
 
 @pytest.mark.parametrize("loss", ["lost", "damaged"])
 def test_del_succeeds_without_the_stored_configuration(make: CreateRunner, host: Host, loss: str) -> None:
-    runtime = make()
-    runtime.add()
-    for path in Path(runtime.config["dataDir"]).iterdir():
+    runner = make()
+    runner.add()
+    for path in Path(runner.config["dataDir"]).iterdir():
         path.unlink() if loss == "lost" else path.write_text("{")
-    runtime.delete()
+    runner.delete()
     assert "veth" not in host.run("ip link")
 
 
@@ -319,12 +317,12 @@ def test_del_or_gc_cleans_up_after_a_killed_add(make: CreateRunner, case: dict[s
 
 def test_del_uses_and_deletes_the_file_of_the_go_plugin(make: CreateRunner, host: Host, container: Container) -> None:
     """Its name is the container ID."""
-    runtime = make()
-    runtime.add()
-    (Path(runtime.config["dataDir"]) / f"{container.id}:eth0").unlink()
-    runtime.config["delegate"] = {"type": "nosuch"}
-    runtime.delete()
-    assert delegated_files(runtime) == {}
+    runner = make()
+    runner.add()
+    (Path(runner.config["dataDir"]) / f"{container.id}:eth0").unlink()
+    runner.config["delegate"] = {"type": "nosuch"}
+    runner.delete()
+    assert delegated_files(runner) == {}
     assert "veth" not in host.run("ip link")
 
 
@@ -332,9 +330,9 @@ def test_gc_deletes_files_of_the_go_plugin_without_a_valid_attachment(
     make: CreateRunner, containers: list[Container]
 ) -> None:
     one, other, _ = (make(of=container) for container in containers)
-    for runtime in (one, other):
-        runtime.add()
-        (Path(runtime.config["dataDir"]) / f"{runtime.container.id}:eth0").unlink()
+    for runner in (one, other):
+        runner.add()
+        (Path(runner.config["dataDir"]) / f"{runner.container.id}:eth0").unlink()
     other.gc(other)
     assert delegated_files(one).keys() == {containers[1].id}
 
@@ -417,21 +415,21 @@ def test_pods_of_two_nodes_reach_each_other(nodes: tuple[Node, Node], backend: s
             node.vxlan_to(peer)
         else:
             node.host_gw_to(peer)
-    runtimes = []
+    runners = []
     for node in nodes:
         with node.enter():
-            runtime = flannel(node.pod, node.subnet_file, delegate={"isDefaultGateway": True})
-            runtime.add()
-            runtime.check()
-        runtimes.append(runtime)
+            runner = flannel(node.pod, node.subnet_file, delegate={"isDefaultGateway": True})
+            runner.add()
+            runner.check()
+        runners.append(runner)
     for node, peer in ((one, other), (other, one)):
         assert node.pod.pings(f"10.244.{peer.number}.2")
         assert node.pod.pings(f"fd10:0:0:{peer.number}::2")
         # Packets up to the MTU of the tunnel are sent without fragmentation.
         assert node.pod.run(f"ping -c1 -W2 -M do -s 1422 10.244.{peer.number}.2")
-    for node, runtime in zip(nodes, runtimes, strict=True):
+    for node, runner in zip(nodes, runners, strict=True):
         with node.enter():
-            runtime.delete()
+            runner.delete()
     assert "veth" not in one.host.run("ip link show type veth | grep -v up0", check=False)
 
 

@@ -126,10 +126,10 @@ def test_tuning_backups_of_unused_interfaces_are_removed(
         container.run("ip link add eth0 type veth peer name peer0")
         go_runner("tuning", container, prevResult=result(2), **config).add()
     alive, other, _ = containers
-    runtime = PluginRunner("tuning", alive, **{**config, "cniVersion": "1.1.0"})
-    runtime.gc(runtime)
+    runner = PluginRunner("tuning", alive, **{**config, "cniVersion": "1.1.0"})
+    runner.gc(runner)
     assert len(list(backups.iterdir())) == 3
     write_cache_entry(state, alive, "test", 2)
     write_cache_entry(state, other, "other", 3)
-    runtime.gc(runtime)
+    runner.gc(runner)
     assert {path.stem for path in backups.iterdir()} == {f"{alive.id}_eth0", f"{other.id}_eth0"}

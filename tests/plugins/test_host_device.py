@@ -43,10 +43,10 @@ def connected_device(host: Host) -> str:
     return "hd0"
 
 
-def device(container: Container, *, runner: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
+def device(container: Container, *, runner_class: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
     """Return a runner for host-device that stores device files in a directory of the test."""
     options = {"device": "hd0", "dataDir": str(container.host.state / "devices"), **config}
-    return runner("host-device", container, **{key: value for key, value in options.items() if value is not None})
+    return runner_class("host-device", container, **{key: value for key, value in options.items() if value is not None})
 
 
 def link(netns: Container | Host, name: str) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def assert_restored(host: Host) -> None:
 
 @pytest.mark.usefixtures("connected_device")
 def test_device_moves_into_the_container_and_is_restored_on_the_host(host: Host, container: Container) -> None:
-    runtime = device(container, ipam=STATIC)
-    result = runtime.add()
+    runner = device(container, ipam=STATIC)
+    result = runner.add()
     assert result["interfaces"] == [{"name": "eth0", "mac": MAC, "sandbox": container.path}]
     assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.2/24", 0), ("fd00:1::2/64", 0)]
     assert "hd0" not in link_names(host)
@@ -84,24 +84,24 @@ def test_device_moves_into_the_container_and_is_restored_on_the_host(host: Host,
     assert addresses(found) == {"10.1.0.2/24", "fd00:1::2/64"}
     assert container.pings("10.1.0.1")
     assert container.pings("fd00:1::1")
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert link_names(container) == {"lo"}
     assert_restored(host)
 
 
 @pytest.mark.usefixtures("connected_device")
 def test_device_without_ipam_is_up_and_has_no_addresses(host: Host, container: Container) -> None:
-    runtime = device(container)
-    assert runtime.add() == {
+    runner = device(container)
+    assert runner.add() == {
         "cniVersion": "1.1.0",
         "interfaces": [{"name": "eth0", "mac": MAC, "sandbox": container.path}],
     }
     found = link(container, "eth0")
     assert "UP" in found["flags"]
     assert addresses(found) == set()
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert_restored(host)
 
 
@@ -109,20 +109,20 @@ def test_device_without_ipam_is_up_and_has_no_addresses(host: Host, container: C
 def test_down_state_and_alias_are_restored(host: Host, container: Container) -> None:
     host.run("ip link set hd0 down && ip link set hd0 alias uplink && ip addr flush dev hd0")
     before = of_host(host)
-    runtime = device(container)
-    runtime.add()
-    runtime.check()
-    runtime.delete()
+    runner = device(container)
+    runner.add()
+    runner.check()
+    runner.delete()
     assert of_host(host) == before
 
 
 @pytest.mark.usefixtures("connected_device")
 def test_promiscuous_flags_and_queue_length_are_restored(host: Host, container: Container) -> None:
     host.run("ip link set hd0 promisc on allmulticast on txqueuelen 77")
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     container.run("ip link set eth0 promisc off allmulticast off txqueuelen 1000")
-    runtime.delete()
+    runner.delete()
     found = link(host, "hd0")
     assert {"PROMISC", "ALLMULTI"} <= set(found["flags"])
     assert found["txqlen"] == 77
@@ -134,11 +134,11 @@ def test_promiscuous_flags_and_queue_length_are_restored(host: Host, container: 
     [("device", "hd0"), ("hwaddr", MAC), ("hwaddr", MAC.upper()), ("hwaddr", "02aa.bbcc.dd01")],
 )
 def test_link_is_selected_by_name_or_mac(host: Host, container: Container, selector: str, value: str) -> None:
-    runtime = device(container, **{"device": None, selector: value})
-    runtime.add()
-    runtime.check()
+    runner = device(container, **{"device": None, selector: value})
+    runner.add()
+    runner.check()
     assert "hd0" not in link_names(host)
-    runtime.delete()
+    runner.delete()
     assert_restored(host)
 
 
@@ -175,12 +175,12 @@ def test_device_is_selected_by_pci_address_device_id_or_kernel_path(
     host: Host, container: Container, sysfs: Path, place: str, config: dict[str, Any]
 ) -> None:
     (sysfs / "devices" / place / "net" / "hd0").mkdir(parents=True)
-    runtime = device(container, device=None, **config)
-    runtime.status()
-    runtime.add()
-    runtime.check()
+    runner = device(container, device=None, **config)
+    runner.status()
+    runner.add()
+    runner.check()
     assert "hd0" not in link_names(host)
-    runtime.delete()
+    runner.delete()
     assert_restored(host)
 
 
@@ -201,10 +201,10 @@ def test_selectors_have_an_order_of_precedence(host: Host, container: Container,
         (("device", "hwaddr"), "other"),
         (("device", "hwaddr", "kernelpath"), "others"),
     ):
-        runtime = device(container, **{**selectors, **dict.fromkeys(omitted)})
-        runtime.add()
+        runner = device(container, **{**selectors, **dict.fromkeys(omitted)})
+        runner.add()
         assert link(container, "eth0")["ifalias"] == expected
-        runtime.delete()
+        runner.delete()
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ def test_selectors_have_an_order_of_precedence(host: Host, container: Container,
 def test_error_names_a_missing_device_and_del_succeeds(
     host: Host, container: Container, sysfs: Path, config: dict[str, Any], message: str
 ) -> None:
-    runtime = device(container, **{"device": None, **config})
+    runner = device(container, **{"device": None, **config})
     before = of_host(host)
     with pytest.raises(CniError, match=message):
-        runtime.add()
-    runtime.delete()
+        runner.add()
+    runner.delete()
     assert of_host(host) == before
 
 
@@ -253,14 +253,14 @@ def test_device_with_dpdk_driver_stays_on_the_host_and_ipam_is_called(
 ) -> None:
     (sysfs / "bus/pci/drivers" / driver).mkdir()
     (sysfs / "devices/pci0000:00/0000:00:04.0/driver").symlink_to(sysfs / "bus/pci/drivers" / driver)
-    runtime = device(container, device=None, pciBusID="0000:00:04.0", ipam=DUAL)
-    runtime.status()
-    result = runtime.add()
+    runner = device(container, device=None, pciBusID="0000:00:04.0", ipam=DUAL)
+    runner.status()
+    result = runner.add()
     assert result["interfaces"] == [{"name": "eth0", "sandbox": container.path}]
     assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.2/24", 0), ("fd00:1::2/64", 0)]
     assert link_names(container) == {"lo"}
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert not list(host.state.glob("networks/test/10*"))
     without_addresses = device(container, device=None, pciBusID="0000:00:04.0").add()
     assert without_addresses == {"cniVersion": "1.1.0", "interfaces": result["interfaces"]}
@@ -268,11 +268,11 @@ def test_device_with_dpdk_driver_stays_on_the_host_and_ipam_is_called(
 
 @pytest.mark.usefixtures("connected_device")
 def test_dpdk_mode_can_be_configured(host: Host, container: Container) -> None:
-    runtime = device(container, DPDKMode=True)
-    runtime.add()
-    runtime.check()
+    runner = device(container, DPDKMode=True)
+    runner.add()
+    runner.check()
     assert "hd0" in link_names(host)
-    runtime.delete()
+    runner.delete()
     assert_restored(host)
 
 
@@ -311,12 +311,12 @@ def test_device_is_restored_if_ipam_fails(host: Host, container: Container) -> N
 
 @pytest.mark.usefixtures("connected_device")
 def test_del_can_be_repeated(host: Host, container: Container) -> None:
-    runtime = device(container, ipam=DUAL)
-    runtime.add()
+    runner = device(container, ipam=DUAL)
+    runner.add()
     for _ in range(3):
-        runtime.delete()
+        runner.delete()
         assert_restored(host)
-        runtime.forget()
+        runner.forget()
 
 
 ROUTES = (
@@ -350,10 +350,10 @@ def added_routes(host: Host, connected_device: str) -> set[str]:
 @pytest.mark.parametrize("state", ["up", "down"])
 def test_routes_are_restored(host: Host, container: Container, added_routes: set[str], state: str) -> None:
     """Also if the link has no carrier when it is moved back."""
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     host.run(f"ip link set hd1 {state}")
-    runtime.delete()
+    runner.delete()
     assert device_routes(host) == added_routes
 
 
@@ -362,20 +362,20 @@ def test_many_routes_are_restored(host: Host, container: Container) -> None:
     """More than one batch: the kernel's answers to all of them would not fit into the socket's receive buffer."""
     script = "for i in $(seq 0 9); do seq -f route\\ add\\ 10.9$i.%g.0/24\\ dev\\ hd0 0 255; done"
     host.run(f"{script} | ip -batch -")
-    before, runtime = device_routes(host), device(container)
+    before, runner = device_routes(host), device(container)
     assert len(before) == 2560
-    runtime.add()
-    runtime.delete()
+    runner.add()
+    runner.delete()
     assert device_routes(host) == before
 
 
 def test_gc_restores_routes_of_a_device_that_the_kernel_moved_back(
     host: Host, container: Container, added_routes: set[str]
 ) -> None:
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     container.run(f"ip link set eth0 netns {host.path} name dev3")
-    runtime.gc()
+    runner.gc()
     assert device_routes(host) == added_routes
 
 
@@ -391,10 +391,10 @@ def test_routes_added_in_the_meantime_are_kept(
     host: Host, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     host.run("ip route add 203.0.113.0/24 via 192.0.2.1")
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     host.run("ip route add 203.0.113.0/24 via 10.1.0.9")
-    runtime.delete()
+    runner.delete()
     assert "203.0.113.0/24 via 10.1.0.9 dev hd1" in host.run("ip route")
     assert not device_routes(host)
     assert "was moved back, but" not in caplog.text
@@ -408,9 +408,9 @@ def test_routes_of_daemons_and_unsupported_routes_are_not_restored(
     """A route without its unsupported attribute could have another effect. Protocol 186 is BGP."""
     host.run(f"ip route add 203.0.113.0/24 {attributes} dev hd0")
     assert device_routes(host)
-    runtime = device(container)
-    runtime.add()
-    runtime.delete()
+    runner = device(container)
+    runner.add()
+    runner.delete()
     assert not device_routes(host)
 
 
@@ -434,10 +434,10 @@ def bridge_port(host: Host, connected_device: str) -> dict[str, Any]:
 def test_bridge_port_is_restored_with_its_settings(
     host: Host, container: Container, bridge_port: dict[str, Any]
 ) -> None:
-    before, runtime = of_host(host), device(container, ipam=DUAL)
-    runtime.add()
-    runtime.check()
-    runtime.delete()
+    before, runner = of_host(host), device(container, ipam=DUAL)
+    runner.add()
+    runner.check()
+    runner.delete()
     assert of_host(host) == before
     assert port_of(host) == bridge_port
 
@@ -453,10 +453,10 @@ def test_failed_add_restores_a_bridge_port(container: Container) -> None:
 def test_device_moves_back_if_its_bridge_was_deleted(
     host: Host, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     host.run("ip link del br0")
-    runtime.delete()
+    runner.delete()
     assert link(host, "hd0").keys().isdisjoint({"master", "ifalias"})
     assert "hd0 was moved back, but its master br0 is gone" in caplog.text
 
@@ -467,9 +467,9 @@ def test_vlans_of_a_bridge_port_are_restored(host: Host, container: Container, b
     host.run("ip link set br0 type bridge vlan_filtering 1 && bridge vlan del dev hd0 vid 1")
     host.run("bridge vlan add dev hd0 vid 10 pvid untagged && bridge vlan add dev hd0 vid 20-22")
     before = host.json("bridge -j vlan show dev hd0")
-    runtime = device(container)
-    runtime.add()
-    runtime.delete()
+    runner = device(container)
+    runner.add()
+    runner.delete()
     assert host.json("bridge -j vlan show dev hd0") == before
     assert port_of(host) == bridge_port
 
@@ -479,9 +479,9 @@ def test_vrf_membership_and_routes_are_restored(host: Host, container: Container
     host.run(f"ip link add red type vrf table 500 && ip link set red up && ip link set {connected_device} master red")
     host.run("ip addr add 2001:db8::7/64 dev hd0 nodad")  # the kernel removed it when the link joined the VRF
     host.run("ip route add 203.0.113.0/24 via 192.0.2.1 table 500 && ip -6 route add default via 2001:db8::1 table 500")
-    before, runtime = of_host(host), device(container)
-    runtime.add()
-    runtime.delete()
+    before, runner = of_host(host), device(container)
+    runner.add()
+    runner.delete()
     assert of_host(host) == before
     assert_restored(host)
 
@@ -493,9 +493,9 @@ def test_bond_membership_and_permanent_mac_are_restored(
     host.run("ip addr flush dev hd0 && ip link add lag type bond && ip link add spare type veth peer name spares")
     host.run("ip link set spare master lag && ip link set hd0 down && ip link set hd0 master lag && ip link set lag up")
     assert link(host, "hd0")["address"] == link(host, "spare")["address"] != MAC
-    before, runtime = of_host(host), device(container)
-    runtime.add()
-    runtime.delete()
+    before, runner = of_host(host), device(container)
+    runner.add()
+    runner.delete()
     assert of_host(host) == before
     host.run("ip link set hd0 nomaster")
     assert link(host, "hd0")["address"] == MAC
@@ -506,10 +506,10 @@ def test_bond_membership_and_permanent_mac_are_restored(
 def test_del_without_netns_path_finds_the_namespace_and_releases_the_addresses(
     host: Host, container: Container, netns: str
 ) -> None:
-    runtime = device(container, ipam=DUAL)
-    runtime.add()
-    runtime.netns = netns
-    runtime.delete()
+    runner = device(container, ipam=DUAL)
+    runner.add()
+    runner.netns = netns
+    runner.delete()
     assert not list(host.state.glob("networks/test/10*"))
     assert link_names(container) == {"lo"}
     assert_restored(host)
@@ -520,12 +520,12 @@ def test_del_without_netns_path_finds_the_namespace_and_releases_the_addresses(
 def test_del_releases_the_addresses_after_namespace_and_virtual_device_are_gone(
     host: Host, container: Container, netns: str
 ) -> None:
-    runtime = device(container, ipam=DUAL)
-    runtime.add()
-    runtime.netns = netns
+    runner = device(container, ipam=DUAL)
+    runner.add()
+    runner.netns = netns
     container.close()
     wait_for(lambda: "hd1" not in link_names(host), "the end of the namespace")
-    runtime.delete()
+    runner.delete()
     assert not list(host.state.glob("networks/test/10*"))
     assert not list(host.state.glob("devices/*"))
 
@@ -540,25 +540,25 @@ def test_settings_of_a_device_that_the_kernel_moved_back_are_restored(
 
     test_host_device_pci.py shows this with real devices.
     """
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     container.run(f"ip link set eth0 netns {host.path} name {name}")
     assert addresses(link(host, name)) == set()
-    runtime.netns = ""
+    runner.netns = ""
     if verb == "DEL":
-        runtime.delete()
+        runner.delete()
     else:
-        runtime.gc()
+        runner.gc()
     assert_restored(host)
 
 
 @pytest.mark.usefixtures("connected_device")
 def test_device_moved_back_by_the_administrator_is_not_changed(host: Host, container: Container) -> None:
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     container.run(f"ip link set eth0 alias '' netns {host.path} name hd0")
     host.run("ip addr add 198.51.100.1/24 dev hd0")
-    runtime.delete()
+    runner.delete()
     assert addresses(link(host, "hd0")) == {"198.51.100.1/24"}
     assert not list(host.state.glob("devices/*"))
 
@@ -577,33 +577,33 @@ def test_device_moved_back_by_the_administrator_is_not_changed(host: Host, conta
 )
 def test_device_changed_by_the_container_is_restored(host: Host, container: Container, change: str) -> None:
     """Also if another link of the container has the device's original name."""
-    runtime = device(container, ipam=DUAL)
-    runtime.add()
+    runner = device(container, ipam=DUAL)
+    runner.add()
     container.run(change)
     before = link_names(container) - {"eth0", "lan7"}
-    runtime.delete()
+    runner.delete()
     assert link_names(container) == before
     assert_restored(host)
 
 
 @pytest.mark.usefixtures("connected_device")
 def test_device_gets_another_name_if_its_name_is_in_use(host: Host, container: Container) -> None:
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     host.run("ip link add hd0 type veth peer name hd2")
-    runtime.delete()
+    runner.delete()
     assert link_names(container) == {"lo"}
     (name,) = [name for name in link_names(host) if name.startswith("dev")]
     assert addresses(link(host, name)) == {"192.0.2.7/28", "2001:db8::7/64"}
-    runtime.delete()
+    runner.delete()
 
 
 @pytest.mark.usefixtures("connected_device")
 def test_gc_moves_devices_without_a_valid_attachment_back(host: Host, containers: list[Container]) -> None:
     first, alive = device(containers[0], ipam=DUAL), device(containers[1], device="other", ipam=DUAL)
     host.run("ip link add other type veth peer name others")
-    for runtime in (first, alive):
-        runtime.add()
+    for runner in (first, alive):
+        runner.add()
     first.gc(first, alive)
     first.check()
     first.gc(alive)
@@ -615,10 +615,10 @@ def test_gc_moves_devices_without_a_valid_attachment_back(host: Host, containers
 
 @pytest.mark.usefixtures("connected_device")
 def test_gc_keeps_devices_of_other_networks(container: Container) -> None:
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     device(container, name="other").gc()
-    runtime.check()
+    runner.check()
 
 
 @pytest.mark.usefixtures("connected_device")
@@ -626,23 +626,23 @@ def test_del_keeps_a_device_of_another_attachment(host: Host, container: Contain
     """The netns path may already refer to another container when DEL is called."""
     other = device(container)
     other.result = other.add()
-    runtime = device(container)
-    runtime.container = Container(host)
-    runtime.netns = other.netns
-    runtime.result = other.result
-    runtime.delete()
+    runner = device(container)
+    runner.container = Container(host)
+    runner.netns = other.netns
+    runner.result = other.result
+    runner.delete()
     other.check()
-    runtime.container.close()
+    runner.container.close()
 
 
 @pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize("alias", ["", "uplink"])
 def test_existing_interface_is_neither_used_nor_deleted(host: Host, container: Container, alias: str) -> None:
     container.run(f"ip link add eth0 type veth peer name other && ip link set eth0 alias '{alias}'")
-    runtime = device(container)
+    runner = device(container)
     with pytest.raises(CniError, match='interface "eth0" already exists'):
-        runtime.add()
-    runtime.delete()
+        runner.add()
+    runner.delete()
     assert {"eth0", "other"} <= link_names(container)
     assert_restored(host)
 
@@ -650,11 +650,11 @@ def test_existing_interface_is_neither_used_nor_deleted(host: Host, container: C
 @pytest.mark.usefixtures("connected_device")
 def test_result_contains_dns_of_ipam_unless_configured(container: Container) -> None:
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}], "dns": {"nameservers": ["10.1.0.53"]}}
-    runtime = device(container, ipam=ipam)
-    assert runtime.add()["dns"] == {"nameservers": ["10.1.0.53"]}
-    runtime.delete()
-    runtime = device(container, ipam=ipam, dns={"nameservers": ["10.1.0.54"]})
-    assert runtime.add()["dns"] == {"nameservers": ["10.1.0.54"]}
+    runner = device(container, ipam=ipam)
+    assert runner.add()["dns"] == {"nameservers": ["10.1.0.53"]}
+    runner.delete()
+    runner = device(container, ipam=ipam, dns={"nameservers": ["10.1.0.54"]})
+    assert runner.add()["dns"] == {"nameservers": ["10.1.0.54"]}
 
 
 @pytest.mark.usefixtures("connected_device")
@@ -673,21 +673,21 @@ def test_result_contains_dns_of_ipam_unless_configured(container: Container) -> 
 def test_check_reports_changes_of_the_device_its_addresses_and_routes(
     container: Container, change: str, message: str
 ) -> None:
-    runtime = device(container, ipam=DUAL)
-    runtime.add()
-    runtime.check()
+    runner = device(container, ipam=DUAL)
+    runner.add()
+    runner.check()
     container.run(change)
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.usefixtures("connected_device")
 def test_check_calls_ipam(host: Host, container: Container) -> None:
-    runtime = device(container, ipam=DUAL)
-    runtime.add()
+    runner = device(container, ipam=DUAL)
+    runner.add()
     (host.state / "networks" / "test" / "10.1.0.2").unlink()
     with pytest.raises(CniError):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.usefixtures("connected_device")
@@ -705,13 +705,13 @@ def test_status_checks_the_device_and_ipam(host: Host, container: Container) -> 
 @pytest.mark.usefixtures("connected_device")
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"name": 7}'])
 def test_device_moves_back_with_a_damaged_device_file(host: Host, container: Container, content: str) -> None:
-    runtime = device(container)
-    runtime.add()
+    runner = device(container)
+    runner.add()
     (file,) = host.state.glob("devices/*")
     file.write_text(content)
-    runtime.check()
-    runtime.gc()
-    runtime.delete()
+    runner.check()
+    runner.gc()
+    runner.delete()
     assert "hd0" in link_names(host)
     assert not list(host.state.glob("devices/*"))
 
@@ -721,7 +721,7 @@ def test_device_moves_back_with_a_damaged_device_file(host: Host, container: Con
 def test_check_and_del_accept_an_add_of_the_go_plugin(
     host: Host, container: Container, go_runner: type[PluginRunner]
 ) -> None:
-    by_go = device(container, runner=go_runner, ipam=DUAL, cniVersion="1.0.0")
+    by_go = device(container, runner_class=go_runner, ipam=DUAL, cniVersion="1.0.0")
     by_pycni = device(container, ipam=DUAL, cniVersion="1.0.0")
     inside = of_namespace(container)
     for with_prev_result in (True, False):
@@ -743,7 +743,7 @@ def test_check_and_del_accept_an_add_of_the_go_plugin(
 def test_go_plugin_checks_and_deletes_an_add_of_pycni(
     host: Host, container: Container, go_runner: type[PluginRunner]
 ) -> None:
-    by_go = device(container, runner=go_runner, ipam=DUAL, cniVersion="1.0.0")
+    by_go = device(container, runner_class=go_runner, ipam=DUAL, cniVersion="1.0.0")
     by_pycni = device(container, ipam=DUAL, cniVersion="1.0.0")
     inside = of_namespace(container)
     by_go.result = by_pycni.add()
@@ -759,10 +759,10 @@ def test_go_plugin_checks_and_deletes_an_add_of_pycni(
 @pytest.mark.exhaustive
 def test_result_is_the_same_as_the_go_plugins(container: Container, go_runner: type[PluginRunner]) -> None:
     results = []
-    for runner in (go_runner, PluginRunner):
-        runtime = device(container, runner=runner, ipam=STATIC, cniVersion="1.0.0")
-        results.append({**runtime.add(), "dns": {}})
-        runtime.delete()
+    for runner_class in (go_runner, PluginRunner):
+        runner = device(container, runner_class=runner_class, ipam=STATIC, cniVersion="1.0.0")
+        results.append({**runner.add(), "dns": {}})
+        runner.delete()
     assert results[0] == results[1]
 
 
@@ -774,22 +774,22 @@ def test_result_for_a_dpdk_device_is_the_same_as_the_go_plugins(
     container: Container, go_runner: type[PluginRunner], ipam: dict[str, Any]
 ) -> None:
     results = []
-    for runner in (go_runner, PluginRunner):
-        runtime = device(container, runner=runner, ipam=ipam, DPDKMode=True)
-        results.append(runtime.add())
-        runtime.delete()
+    for runner_class in (go_runner, PluginRunner):
+        runner = device(container, runner_class=runner_class, ipam=ipam, DPDKMode=True)
+        results.append(runner.add())
+        runner.delete()
     assert results[0] == results[1]
 
 
 @pytest.mark.usefixtures("connected_device")
 @pytest.mark.direct
 def test_executable_handles_add_check_and_del(host: Host, container: Container, bin_directory: Path) -> None:
-    runtime = device(container, ipam=STATIC)
+    runner = device(container, ipam=STATIC)
 
     def call(command: str, **members: Any) -> str:
         env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
         env |= {"CNI_IFNAME": "eth0", "CNI_PATH": str(bin_directory)}
-        stdin = json.dumps(runtime.config | members)
+        stdin = json.dumps(runner.config | members)
         done = subprocess.run(
             [bin_directory / "host-device"], env=env, input=stdin, capture_output=True, text=True, check=False
         )
@@ -809,8 +809,8 @@ def test_example_of_the_readme(host: Host, container: Container) -> None:
     (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     config = json.loads(example)
     host.run(f"ip link add {config['device']} type veth peer name far && ip link set far up")
-    runtime = PluginRunner("host-device", container, **config, dataDir=str(host.state / "devices"))
-    assert len(runtime.add()["ips"]) == 2
-    runtime.check()
-    runtime.delete()
+    runner = PluginRunner("host-device", container, **config, dataDir=str(host.state / "devices"))
+    assert len(runner.add()["ips"]) == 2
+    runner.check()
+    runner.delete()
     assert link_names(container) == {"lo"}

@@ -94,10 +94,10 @@ SELECTORS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def card(container: Container, *, runner: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
+def card(container: Container, *, runner_class: type[PluginRunner] = PluginRunner, **config: Any) -> PluginRunner:
     state = str(container.host.state / "devices")
     selector = {} if config.keys() & {"kernelpath", "pciBusID", "hwaddr", "runtimeConfig"} else {"device": "nic0"}
-    return runner("host-device", container, **{"ipam": DUAL, "dataDir": state, **selector, **config})
+    return runner_class("host-device", container, **{"ipam": DUAL, "dataDir": state, **selector, **config})
 
 
 def is_restored(machine: Machine) -> bool:
@@ -112,18 +112,18 @@ def is_restored(machine: Machine) -> bool:
 def test_card_moves_into_the_container_and_is_restored_on_the_host(
     machine: Machine, container: Container, selector: str
 ) -> None:
-    runtime = card(container, **SELECTORS[selector]())
-    runtime.status()
-    result = runtime.add()
+    runner = card(container, **SELECTORS[selector]())
+    runner.status()
+    result = runner.add()
     assert result["interfaces"] == [{"name": "eth0", "mac": MACS[0], "sandbox": container.path}]
     assert machine.name_of(MACS[0]) is None
     assert container.pings("10.1.0.1", seconds=5)
     assert container.pings("fd00:1::1", seconds=5)
-    runtime.check()
-    runtime.status()
-    runtime.delete()
+    runner.check()
+    runner.status()
+    runner.delete()
     assert is_restored(machine)
-    runtime.delete()
+    runner.delete()
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
@@ -135,19 +135,19 @@ def test_card_is_restored_after_the_kernel_moved_it_back(
 
     Its name is the container's or a new one.
     """
-    runtime = card(container)
-    runtime.add()
+    runner = card(container)
+    runner.add()
     machine.run(others)
     container.close()
-    runtime.netns = ""
+    runner.netns = ""
     if verb == "GC":
         wait_for(lambda: machine.name_of(MACS[0]), "the card", seconds=60)
-        runtime.gc()
+        runner.gc()
     else:
-        runtime.delete()
+        runner.delete()
         if not is_restored(machine):  # the kernel moved it after DEL
             wait_for(lambda: machine.name_of(MACS[0]), "the card", seconds=60)
-            runtime.gc()
+            runner.gc()
     if others:
         machine.run("ip link del eth0")
     assert is_restored(machine)
@@ -173,7 +173,7 @@ def test_both_plugins_check_and_delete_adds_of_the_other(
     machine: Machine, container: Container, go_runner: type[PluginRunner], selector: str
 ) -> None:
     config = {**SELECTORS[selector](), "cniVersion": "1.0.0"}
-    by_go, by_pycni = card(container, runner=go_runner, **config), card(container, **config)
+    by_go, by_pycni = card(container, runner_class=go_runner, **config), card(container, **config)
     inside, host = of_namespace(container), of_host(machine)
     by_go.result = by_pycni.add()
     assert container.pings("10.1.0.1", seconds=5)
@@ -191,11 +191,11 @@ def test_both_plugins_check_and_delete_adds_of_the_other(
 
 @pytest.mark.usefixtures("through_server")
 def test_card_is_moved_and_restored_by_the_server(machine: Machine, container: Container) -> None:
-    runtime = card(container, pciBusID=pci_address())
-    runtime.add()
+    runner = card(container, pciBusID=pci_address())
+    runner.add()
     assert container.pings("10.1.0.1", seconds=5)
-    runtime.check()
-    runtime.netns = ""
-    runtime.delete()
+    runner.check()
+    runner.netns = ""
+    runner.delete()
     assert is_restored(machine)
-    runtime.delete()
+    runner.delete()

@@ -57,25 +57,25 @@ def test_non_loopback_address_on_lo_is_refused(container: Container) -> None:
 
 
 def test_check_fails_if_lo_is_down(container: Container) -> None:
-    runtime = PluginRunner("loopback", container)
-    runtime.add()
-    runtime.check()
+    runner = PluginRunner("loopback", container)
+    runner.add()
+    runner.check()
     container.run("ip link set lo down")
     with pytest.raises(CniError, match="loopback interface is down"):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/passwd"])
 def test_del_succeeds_when_the_network_namespace_is_gone(container: Container, netns: str) -> None:
-    runtime = PluginRunner("loopback", container)
-    runtime.add()
-    runtime.netns = netns
-    runtime.delete()
+    runner = PluginRunner("loopback", container)
+    runner.add()
+    runner.netns = netns
+    runner.delete()
 
 
 def test_error_names_the_path_of_a_missing_namespace(container: Container) -> None:
-    runtime = PluginRunner("loopback", container)
-    runtime.netns = "/nowhere/at/all"
+    runner = PluginRunner("loopback", container)
+    runner.netns = "/nowhere/at/all"
     with pytest.raises(CniError, match="/nowhere/at/all") as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 8

@@ -32,9 +32,9 @@ def publish(container: Container, *mappings: dict[str, Any], last: int = 2, **co
     """Call ADD of portmap, after ADD of bridge; return the runner."""
     result = config.pop("prevResult", None) or bridge_result(container, last)
     members = {"runtimeConfig": {"portMappings": list(mappings)}, "prevResult": result}
-    runtime = PluginRunner("portmap", container, **members, **config)
-    runtime.add()
-    return runtime
+    runner = PluginRunner("portmap", container, **members, **config)
+    runner.add()
+    return runner
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_published_port_is_reachable_from_outside_without_masquerade(
 
 @by_backend
 def test_port_is_not_reachable_after_del(web: Container, outside_host: Container, backend: str) -> None:
-    runtime = publish(web, WEB, backend=backend)
-    runtime.delete()
+    runner = publish(web, WEB, backend=backend)
+    runner.delete()
     assert query_whoami(outside_host, "192.0.2.1", 8080) == ""
     assert query_whoami(outside_host, "2001:db8::1", 8080) == ""
     assert query_whoami(outside_host, "10.1.0.2", 80) == "web 192.0.2.2"
@@ -205,7 +205,7 @@ def test_empty_host_ip_publishes_on_all_addresses_of_both_families(
 def test_no_connection_is_masqueraded_without_snat(
     web: Container, neighbour: Container, outside_host: Container, backend: str
 ) -> None:
-    runtime = publish(web, WEB, backend=backend, snat=False)
+    runner = publish(web, WEB, backend=backend, snat=False)
     bridge_result(neighbour, 3)
     assert query_whoami(outside_host, "192.0.2.1", 8080) == "web 192.0.2.2"
     # The client drops the answer, which has the container's address, unless br_netfilter makes bridged packets pass the
@@ -213,27 +213,27 @@ def test_no_connection_is_masqueraded_without_snat(
     assert query_whoami(neighbour, "192.0.2.1", 8080, seconds=0.3) in ("", "web 10.1.0.3")
     assert query_whoami(web.host, "127.0.0.1", 8080, seconds=0.3) == ""
     assert web.host.run("cat /proc/sys/net/ipv4/conf/br0/route_localnet").strip() == "0"
-    runtime.check()
+    runner.check()
 
 
 @by_backend
 def test_masq_all_masquerades_every_client(web: Container, outside_host: Container, backend: str) -> None:
-    runtime = publish(web, WEB, DNS, backend=backend, masqAll=True)
+    runner = publish(web, WEB, DNS, backend=backend, masqAll=True)
     assert query_whoami(outside_host, "192.0.2.1", 8080) == "web 10.1.0.1"
     assert query_whoami(outside_host, "2001:db8::1", 8080) == "web fd00:1::1"
     assert query_whoami(outside_host, "192.0.2.1", 5353, protocol="udp") == "dns 10.1.0.1"
     assert query_whoami(web.host, "127.0.0.1", 8080) == "web 10.1.0.1"
     assert query_whoami(web, "192.0.2.1", 8080) == "web 10.1.0.1"
     assert query_whoami(outside_host, "10.1.0.2", 80) == "web 192.0.2.2"
-    runtime.check()
+    runner.check()
 
 
 def test_mark_masq_bit_sets_the_bit_of_the_mark(web: Container, neighbour: Container, outside_host: Container) -> None:
-    runtime = publish(web, WEB, backend="iptables", markMasqBit=5)
+    runner = publish(web, WEB, backend="iptables", markMasqBit=5)
     bridge_result(neighbour, 3)
     assert "--set-xmark 0x20/0x20" in web.host.run("iptables-save -t nat")
     assert query_whoami(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
-    runtime.check()
+    runner.check()
 
 
 def test_external_set_mark_chain_is_used_instead_of_portmaps_own_chain(
@@ -244,12 +244,12 @@ def test_external_set_mark_chain_is_used_instead_of_portmaps_own_chain(
     for program in ("iptables", "ip6tables"):
         host.run(f"{program} -t nat -N KUBE-MARK && {program} -t nat -A KUBE-MARK -j MARK --set-xmark 0x4000/0x4000")
         host.run(f"{program} -t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE")
-    runtime = publish(web, WEB, externalSetMarkChain="KUBE-MARK")
+    runner = publish(web, WEB, externalSetMarkChain="KUBE-MARK")
     bridge_result(neighbour, 3)
     assert "CNI-HOSTPORT-SETMARK" not in host.run("iptables-save -t nat")
     assert query_whoami(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
     assert query_whoami(neighbour, "2001:db8::1", 8080) == "web fd00:1::1"
-    runtime.check()
+    runner.check()
 
 
 def test_error_names_a_missing_external_set_mark_chain(container: Container) -> None:
@@ -270,7 +270,7 @@ def test_conditions_restrict_clients(
     web: Container, neighbour: Container, outside_host: Container, conditions: dict[str, Any]
 ) -> None:
     """The syntax of the conditions selects the backend."""
-    runtime = publish(web, WEB, **conditions)
+    runner = publish(web, WEB, **conditions)
     bridge_result(neighbour, 3)
     outside_host.run("ip addr add 192.0.2.4/29 dev eth0 && ip addr add 2001:db8::4/64 dev eth0 nodad")
     wait_for(lambda: neighbour.pings("2001:db8::4"), "the new address to be reachable")
@@ -281,8 +281,8 @@ def test_conditions_restrict_clients(
         assert query_whoami(outside_host, address, 8080, source=(denied, 0)) == ""
         assert query_whoami(outside_host, address, 8080, source=(other, 0)) == f"web {other}"
     assert query_whoami(neighbour, "192.0.2.1", 8080) == "web 10.1.0.1"
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert query_whoami(outside_host, "192.0.2.1", 8080) == ""
     assert "container-" not in web.host.run("nft list ruleset")
 
@@ -328,8 +328,8 @@ def test_route_localnet_set_by_the_administrator_is_kept(container: Container) -
     host = container.host
     result = bridge_result(container)
     host.run("sysctl -q net.ipv4.conf.br0.route_localnet=1")
-    runtime = publish(container, WEB, prevResult=result)
-    runtime.delete()
+    runner = publish(container, WEB, prevResult=result)
+    runner.delete()
     assert host.run("cat /proc/sys/net/ipv4/conf/br0/route_localnet").strip() == "1"
 
 
@@ -359,11 +359,11 @@ def test_sctp_port_is_reachable(web: Container, outside_host: Container, backend
 @by_backend
 def test_many_ports_are_published(web: Container, outside_host: Container, backend: str) -> None:
     """iptables accepts at most 15 ports per rule."""
-    runtime = publish(web, *({**WEB, "hostPort": 9000 + number} for number in range(40)), backend=backend)
+    runner = publish(web, *({**WEB, "hostPort": 9000 + number} for number in range(40)), backend=backend)
     for port in (9000, 9014, 9015, 9039):
         assert query_whoami(outside_host, "192.0.2.1", port) == "web 192.0.2.2"
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert query_whoami(outside_host, "192.0.2.1", 9039) == ""
 
 
@@ -385,10 +385,10 @@ def test_keys_are_case_insensitive(web: Container, outside_host: Container) -> N
 def test_add_without_mappings_or_addresses_changes_nothing(container: Container, config: dict[str, Any]) -> None:
     host = container.host
     result = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.2/24"}]}
-    runtime = PluginRunner("portmap", container, **{"prevResult": result, "backend": "iptables", **config})
-    assert runtime.add() == runtime.config["prevResult"]
-    runtime.check()
-    runtime.delete()
+    runner = PluginRunner("portmap", container, **{"prevResult": result, "backend": "iptables", **config})
+    assert runner.add() == runner.config["prevResult"]
+    runner.check()
+    runner.delete()
     assert host.run("nft list ruleset") == ""
 
 
@@ -414,11 +414,11 @@ def test_ports_lead_to_the_interfaces_first_address_of_each_family(web: Containe
 )
 def test_error_for_an_invalid_mapping_names_it(container: Container, config: dict[str, Any], message: str) -> None:
     mappings = [WEB, {**WEB, "hostPort": 8081, **config}]
-    runtime = PluginRunner("portmap", container, runtimeConfig={"portMappings": mappings})
+    runner = PluginRunner("portmap", container, runtimeConfig={"portMappings": mappings})
     with pytest.raises(CniError, match=message) as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 7
-    runtime.delete()
+    runner.delete()
 
 
 @pytest.mark.parametrize(
@@ -448,8 +448,8 @@ def test_error_for_an_invalid_configuration_names_the_option(
 
 
 def test_add_and_check_require_prev_result(container: Container) -> None:
-    runtime = PluginRunner("portmap", container, runtimeConfig={"portMappings": [WEB]})
+    runner = PluginRunner("portmap", container, runtimeConfig={"portMappings": [WEB]})
     with pytest.raises(CniError, match="must be called as chained plugin"):
-        runtime.add()
+        runner.add()
     with pytest.raises(CniError, match="prevResult"):
-        runtime.check()
+        runner.check()

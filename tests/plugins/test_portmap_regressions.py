@@ -87,28 +87,28 @@ def failing_at(start: str) -> Callable[[str], AbstractContextManager[None]]:
     return watch
 
 
-def drop_mappings_and_results(runtime: PluginRunner) -> None:
+def drop_mappings_and_results(runner: PluginRunner) -> None:
     """Remove mappings and prevResult from the runner, as if the runtime had lost them."""
-    runtime.config["runtimeConfig"] = {}
-    runtime.forget()
-    runtime.config.pop("prevResult", None)
+    runner.config["runtimeConfig"] = {}
+    runner.forget()
+    runner.config.pop("prevResult", None)
 
 
 @by_backend
 def test_gc_removes_ports_without_a_valid_attachment(containers: list[Container], backend: str) -> None:
     host = containers[0].host
     _, dead, other_network = containers
-    runtimes = [
+    runners = [
         portmap_runner(c, {**WEB, "hostPort": 8080 + n}, last=2 + n, backend=backend) for n, c in enumerate(containers)
     ]
-    runtimes[2].config["name"] = "other"
-    for runtime in runtimes:
-        runtime.add()
-    runtimes[0].gc(runtimes[0])
+    runners[2].config["name"] = "other"
+    for runner in runners:
+        runner.add()
+    runners[0].gc(runners[0])
     assert rules(host, dead) == []
     assert rules(host, other_network)
-    runtimes[0].check()
-    runtimes[2].check()
+    runners[0].check()
+    runners[2].check()
 
 
 @by_backend
@@ -217,9 +217,9 @@ def test_add_succeeds_if_iptables_cannot_list_its_rules(
 
     portmap_runner(containers[0], WEB, backend="iptables").add()
     monkeypatch.setattr(Table, "listing", refused)
-    runtime = portmap_runner(containers[1], WEB, last=3)
-    runtime.add()
-    runtime.check()
+    runner = portmap_runner(containers[1], WEB, last=3)
+    runner.add()
+    runner.check()
 
 
 @by_backend
@@ -302,14 +302,14 @@ def test_container_on_two_networks_has_its_ports_on_both(containers: list[Contai
 def test_16_concurrent_first_adds_create_each_shared_rule_once(host: Host, backend: str) -> None:
     """containernetworking/plugins#418 and #683."""
     created = [Container(host) for _ in range(16)]
-    runtimes = [
+    runners = [
         portmap_runner(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(created)
     ]
-    run_concurrently(host, PluginRunner.add, runtimes)
-    for runtime in runtimes:
-        runtime.check()
+    run_concurrently(host, PluginRunner.add, runners)
+    for runner in runners:
+        runner.check()
     assert_shared_rules_exist_once(host, backend)
-    run_concurrently(host, PluginRunner.delete, runtimes)
+    run_concurrently(host, PluginRunner.delete, runners)
     assert not any(rules(host, container) for container in created)
     assert_shared_rules_exist_once(host, backend)
     for container in created:
@@ -320,10 +320,10 @@ def test_16_concurrent_first_adds_create_each_shared_rule_once(host: Host, backe
 @pytest.mark.exhaustive
 def test_200_concurrent_adds_succeed_without_duplicate_rules(host: Host, backend: str) -> None:
     created = [Container(host) for _ in range(200)]
-    runtimes = [
+    runners = [
         portmap_runner(c, {**WEB, "hostPort": 8000 + n}, last=2 + n, backend=backend) for n, c in enumerate(created)
     ]
-    run_concurrently(host, PluginRunner.add, runtimes)
+    run_concurrently(host, PluginRunner.add, runners)
     assert_shared_rules_exist_once(host, backend)
     if backend == "nftables":
         assert host.run("nft list map inet pycni hostports4").count("comment") == 200
@@ -351,9 +351,9 @@ def test_concurrent_adds_for_one_port_succeed_once(containers: list[Container], 
         portmap_runner(other, {**WEB, "hostIP": "10.1.0.1"}, last=3, backend=backend),
     ]
 
-    def attempt(runtime: PluginRunner) -> bool:
+    def attempt(runner: PluginRunner) -> bool:
         try:
-            runtime.add()
+            runner.add()
         except CniError as error:
             if "is already mapped" not in str(error):
                 raise
@@ -362,8 +362,8 @@ def test_concurrent_adds_for_one_port_succeed_once(containers: list[Container], 
 
     for _ in range(5):
         assert sorted(run_concurrently(one.host, attempt, wanted)) == [False, True]
-        for runtime in wanted:
-            runtime.delete()
+        for runner in wanted:
+            runner.delete()
 
 
 @pytest.mark.direct
@@ -400,18 +400,18 @@ def test_concurrent_add_keeps_the_route_localnet_that_del_resets(
 
 @pytest.mark.direct
 def test_del_resets_route_localnet_after_a_killed_del(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = portmap_runner(container, WEB)
-    runtime.add()
+    runner = portmap_runner(container, WEB)
+    runner.add()
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(sysctl, "prefer", interrupt)
-        runtime.delete()
+        runner.delete()
     assert '"br0"' in container.host.run("nft list set inet pycni guarded")
-    runtime.add()
-    runtime.delete()
+    runner.add()
+    runner.delete()
     assert '"br0"' not in container.host.run("nft list set inet pycni guarded")
     assert container.host.run("cat /proc/sys/net/ipv4/conf/br0/route_localnet").strip() == "0"
 
@@ -421,20 +421,20 @@ def test_del_resets_route_localnet_after_a_killed_del(container: Container, monk
 def test_del_removes_all_rules_without_mappings_and_with_another_backend(
     container: Container, backend: str, current_backend: str
 ) -> None:
-    runtime = portmap_runner(container, WEB, DNS, backend=backend)
-    runtime.add()
-    drop_mappings_and_results(runtime)
-    runtime.config["backend"] = current_backend
-    runtime.delete()
+    runner = portmap_runner(container, WEB, DNS, backend=backend)
+    runner.add()
+    drop_mappings_and_results(runner)
+    runner.config["backend"] = current_backend
+    runner.delete()
     assert rules(container.host, container) == []
 
 
 @by_backend
 def test_del_with_changed_mappings_removes_those_of_add(container: Container, backend: str) -> None:
-    runtime = portmap_runner(container, WEB, DNS, backend=backend)
-    runtime.add()
-    runtime.config["runtimeConfig"] = {"portMappings": [WEB, {**WEB, "hostPort": 9999}]}
-    runtime.delete()
+    runner = portmap_runner(container, WEB, DNS, backend=backend)
+    runner.add()
+    runner.config["runtimeConfig"] = {"portMappings": [WEB, {**WEB, "hostPort": 9999}]}
+    runner.delete()
     assert rules(container.host, container) == []
 
 
@@ -451,11 +451,11 @@ def test_del_with_changed_mappings_removes_those_of_add(container: Container, ba
     ],
 )
 def test_del_succeeds_with_an_invalid_configuration(container: Container, change: dict[str, Any]) -> None:
-    runtime = portmap_runner(container, WEB)
-    runtime.add()
-    runtime.config |= change
-    runtime.forget()
-    runtime.delete()
+    runner = portmap_runner(container, WEB)
+    runner.add()
+    runner.config |= change
+    runner.forget()
+    runner.delete()
     assert rules(container.host, container) == []
 
 
@@ -488,11 +488,11 @@ def test_nftables_backend_starts_no_process(container: Container, monkeypatch: p
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
 
-    runtime = portmap_runner(container, WEB, DNS)
+    runner = portmap_runner(container, WEB, DNS)
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    runtime.add()
-    runtime.check()
-    runtime.delete()
+    runner.add()
+    runner.check()
+    runner.delete()
 
 
 def test_transactions_do_not_depend_on_other_containers(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,14 +505,14 @@ def test_transactions_do_not_depend_on_other_containers(container: Container, mo
             context.setattr(
                 nft.Library, "run", lambda self, script: scripts.append(script) or library_run(self, script)
             )
-            for step in (runtime.add, runtime.check, runtime.delete):
-                runtime.result = runtime.config["prevResult"]
+            for step in (runner.add, runner.check, runner.delete):
+                runner.result = runner.config["prevResult"]
                 step()
         return scripts
 
-    runtime = portmap_runner(container, WEB, DNS)
-    runtime.add()
-    runtime.delete()
+    runner = portmap_runner(container, WEB, DNS)
+    runner.add()
+    runner.delete()
     scripts_without_others = scripts_of_add_check_and_del()
     others = "".join(
         f"create element inet pycni hostports4 {{ tcp . {n} : 10.7.0.7 . 7 }}\n" for n in range(20000, 22000)
@@ -527,11 +527,11 @@ def test_transactions_do_not_depend_on_other_containers(container: Container, mo
 
 @by_backend
 def test_nothing_is_written_to_stderr(container: Container, capfd: pytest.CaptureFixture[str], backend: str) -> None:
-    runtime = portmap_runner(container, WEB, DNS, backend=backend)
-    runtime.add()
-    runtime.check()
-    runtime.delete()
-    runtime.delete()
+    runner = portmap_runner(container, WEB, DNS, backend=backend)
+    runner.add()
+    runner.check()
+    runner.delete()
+    runner.delete()
     assert capfd.readouterr().err == ""
 
 
@@ -568,25 +568,25 @@ def test_check_reports_the_missing_rule_or_element(
     container: Container, backend: str, change: str, message: str
 ) -> None:
     container.host.run("ip -6 route add fd00:1::/64 dev lo")
-    runtime = portmap_runner(container, WEB, DNS, backend=backend)
-    runtime.add()
-    runtime.result = runtime.config["prevResult"]
-    runtime.check()
-    names = {"CHAIN": runtime.owner.container_name("CNI-DN-", 28), "LABEL": runtime.owner.label}
+    runner = portmap_runner(container, WEB, DNS, backend=backend)
+    runner.add()
+    runner.result = runner.config["prevResult"]
+    runner.check()
+    names = {"CHAIN": runner.owner.container_name("CNI-DN-", 28), "LABEL": runner.owner.label}
     for placeholder, name in names.items():
         change = change.replace(placeholder, name)
     container.host.run(change)
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 def test_check_fails_if_a_conditional_rule_is_missing(container: Container) -> None:
-    runtime = portmap_runner(container, WEB, conditionsV4=["ip", "saddr", "10.0.0.0/8"])
-    runtime.add()
-    runtime.check()
+    runner = portmap_runner(container, WEB, conditionsV4=["ip", "saddr", "10.0.0.0/8"])
+    runner.add()
+    runner.check()
     container.host.run("nft flush chain inet pycni hostport-conditions")
     with pytest.raises(CniError, match=r"the rule for tcp/8080 to 10\.1\.0\.2:80 is missing"):
-        runtime.check()
+        runner.check()
 
 
 @by_backend
@@ -598,12 +598,12 @@ def test_status_succeeds_if_the_backend_is_available(container: Container, backe
 def test_status_fails_with_code_50_if_the_backend_is_unavailable(
     container: Container, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    runtime = portmap_runner(container, backend=backend)
+    runner = portmap_runner(container, backend=backend)
     monkeypatch.setattr(nft, "_open", nft.Program)
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CniError, match=f"{backend} is not available") as caught:
-        runtime.status()
+        runner.status()
     assert caught.value.code == 50
 
 
@@ -643,11 +643,11 @@ def test_add_deletes_only_stale_conntrack_entries_of_the_udp_port(
     before = conntrack_entries(host)
     assert all(text in before for text in ("dport=5353", "dport=5354", "dst=198.51.100.7"))
     result = bridge_result(container, 2)
-    runtime = PluginRunner(
+    runner = PluginRunner(
         "portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=result, backend=backend
     )
     with run_whoami(container, 53, "dns", protocol="udp"):
-        runtime.add()
+        runner.add()
         assert "dst=192.0.2.1 sport=4000 dport=5354" in conntrack_entries(host)
         assert "dst=198.51.100.7" in conntrack_entries(host)
         assert query_whoami(outside_host, "192.0.2.1", 5353, **client) == "dns 192.0.2.2"
@@ -662,14 +662,14 @@ def test_del_deletes_conntrack_entries_of_the_udp_port(
     client = {"protocol": "udp", "source": ("192.0.2.2", 4000)}
     for name, container, last in (("old", old, 2), ("new", new, 3)):
         previous_result = bridge_result(container, last)
-        runtime = PluginRunner(
+        runner = PluginRunner(
             "portmap", container, runtimeConfig={"portMappings": [DNS]}, prevResult=previous_result, backend=backend
         )
         with run_whoami(container, 53, name, protocol="udp"):
-            runtime.add()
+            runner.add()
             assert query_whoami(outside_host, "192.0.2.1", 5353, **client) == f"{name} 192.0.2.2"
-            drop_mappings_and_results(runtime)
-            runtime.delete()
+            drop_mappings_and_results(runner)
+            runner.delete()
             assert "dport=5353" not in conntrack_entries(outside_host.host)
             assert query_whoami(outside_host, "192.0.2.1", 5353, **client, seconds=0.1) == ""
 
@@ -789,22 +789,22 @@ class TestGoIptables:
         assert rules(containers[0].host, containers[1]) == []
 
     def test_del_removes_rules_that_others_added_to_the_containers_chain(self, container: Container) -> None:
-        host, runtime = container.host, portmap_runner(container, DNS, backend="iptables")
-        runtime.add()
-        chain = runtime.owner.container_name("CNI-DN-", 28)
+        host, runner = container.host, portmap_runner(container, DNS, backend="iptables")
+        runner.add()
+        chain = runner.owner.container_name("CNI-DN-", 28)
         for destination in ("10.1.0.2", "10.1.0.2-10.1.0.9:53", "10.1.0.9:53"):
             host.run(f"iptables -t nat -A {chain} -p udp --dport 99 -j DNAT --to-destination {destination}")
-        drop_mappings_and_results(runtime)
-        runtime.delete()
+        drop_mappings_and_results(runner)
+        runner.delete()
         assert rules(host, container) == []
 
     def test_del_removes_the_snat_chain_of_old_go_plugins(self, container: Container) -> None:
         """Go plugins before 2017 created it."""
-        host, runtime = container.host, portmap_runner(container, WEB)
-        name = runtime.owner.container_name("CNI-SN-", 28)
+        host, runner = container.host, portmap_runner(container, WEB)
+        name = runner.owner.container_name("CNI-SN-", 28)
         host.run(f"iptables -t nat -N CNI-HOSTPORT-SNAT && iptables -t nat -N {name}")
         host.run(f"iptables -t nat -A CNI-HOSTPORT-SNAT -j {name}")
-        runtime.delete()
+        runner.delete()
         assert name not in host.run("iptables-save -t nat")
 
 
@@ -993,8 +993,8 @@ class TestReturnToGo:
         self, containers: list[Container], go_runner: type[PluginRunner], end: str
     ) -> None:
         old, alive, new = containers
-        runtime = portmap_runner(old, WEB, DNS)
-        runtime.add()
+        runner = portmap_runner(old, WEB, DNS)
+        runner.add()
         portmap_runner(old, WEB, DNS, runner_class=go_runner).delete()
         other = portmap_runner(alive, {**WEB, "hostPort": 81}, last=3, runner_class=go_runner)
         other.add()
@@ -1002,7 +1002,7 @@ class TestReturnToGo:
         with pytest.raises(CniError, match=f"is already mapped to .*container {old.id}"):
             late.add()
         if end == "DEL":
-            runtime.delete()
+            runner.delete()
         else:
             late.gc(other)
         assert rules(old.host, old) == []
@@ -1031,10 +1031,10 @@ class TestOlderGoNftables:
         portmap_runner(first, WEB, backend=backend).add()
 
     def test_check_and_del_accept_an_add_of_the_go_plugin(self, container: Container) -> None:
-        runtime = self._added_by_go(container, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
-        runtime.check()
-        drop_mappings_and_results(runtime)
-        runtime.delete()
+        runner = self._added_by_go(container, "ip daddr 10.1.0.1 tcp dport 8080 dnat to 10.1.0.2:80")
+        runner.check()
+        drop_mappings_and_results(runner)
+        runner.delete()
         assert rules(container.host, container) == []
 
     @pytest.mark.parametrize(
@@ -1065,6 +1065,6 @@ class TestOlderGoNftables:
             }}
 END"""
         )
-        runtime = portmap_runner(container, {**WEB, "hostIP": "10.1.0.1"})
-        runtime.result = runtime.config["prevResult"]
-        return runtime
+        runner = portmap_runner(container, {**WEB, "hostIP": "10.1.0.1"})
+        runner.result = runner.config["prevResult"]
+        return runner

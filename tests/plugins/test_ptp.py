@@ -28,9 +28,9 @@ def ptp_runner(container: Container, last: int = 2, ifname: str = "eth0", **conf
 
 
 def attach(container: Container, last: int = 2, **config: Any) -> PluginRunner:
-    runtime = ptp_runner(container, last, **config)
-    runtime.add()
-    return runtime
+    runner = ptp_runner(container, last, **config)
+    runner.add()
+    return runner
 
 
 def static(*addresses: dict[str, str], routes: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
@@ -67,9 +67,9 @@ def source_seen(sender: Container, receiver: Container, address: str) -> str:
 
 
 def test_result_contains_both_ends_of_the_veth_pair(host: Host, container: Container) -> None:
-    runtime = attach(container, dns={"nameservers": ["10.1.0.53"]})
-    port, eth = link(host, runtime.owner.host_ifname), link(container, "eth0")
-    assert runtime.result == {
+    runner = attach(container, dns={"nameservers": ["10.1.0.53"]})
+    port, eth = link(host, runner.owner.host_ifname), link(container, "eth0")
+    assert runner.result == {
         "cniVersion": "1.1.0",
         "interfaces": [
             {"name": port["ifname"], "mac": port["address"]},
@@ -82,7 +82,7 @@ def test_result_contains_both_ends_of_the_veth_pair(host: Host, container: Conta
         "routes": DEFAULTS,
         "dns": {"nameservers": ["10.1.0.53"]},
     }
-    runtime.check()
+    runner.check()
 
 
 def test_addresses_and_routes_are_those_of_the_go_plugin(host: Host, container: Container) -> None:
@@ -145,21 +145,21 @@ def test_ip_masq_masquerades_traffic_to_other_networks_only(
 
 @by_backend
 def test_del_removes_the_masquerade_rules(containers: list[Container], outside: Container, backend: str) -> None:
-    runtime = attach(containers[0], 2, ipMasq=True, ipMasqBackend=backend)
-    runtime.delete()
+    runner = attach(containers[0], 2, ipMasq=True, ipMasqBackend=backend)
+    runner.delete()
     attach(containers[1], 2)  # another container gets the same address
     assert source_seen(containers[1], outside, "192.0.2.2") == "10.1.0.2"
 
 
 def test_mtu_is_set_on_both_ends_of_the_veth_pair(host: Host, container: Container) -> None:
-    runtime = attach(container, mtu=1400)
-    assert [link(host, runtime.owner.host_ifname)["mtu"], link(container, "eth0")["mtu"]] == [1400, 1400]
+    runner = attach(container, mtu=1400)
+    assert [link(host, runner.owner.host_ifname)["mtu"], link(container, "eth0")["mtu"]] == [1400, 1400]
 
 
 def test_cni_args_are_ignored(container: Container) -> None:
-    runtime = ptp_runner(container, ipam={"type": "host-local", "subnet": "10.1.0.0/24"})
-    runtime.cni_args = "MAC=nonsense;IgnoreUnknown=1"
-    runtime.add()
+    runner = ptp_runner(container, ipam={"type": "host-local", "subnet": "10.1.0.0/24"})
+    runner.cni_args = "MAC=nonsense;IgnoreUnknown=1"
+    runner.add()
 
 
 @pytest.mark.parametrize(
@@ -184,14 +184,14 @@ def test_error_for_an_invalid_configuration_names_the_cause_and_nothing_is_left(
 
 
 def test_default_gateway_is_the_first_address_of_the_subnet(host: Host, container: Container) -> None:
-    runtime = attach(container, ipam=static({"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}, routes=DEFAULTS))
-    assert [ip["gateway"] for ip in (runtime.result or {})["ips"]] == ["10.1.0.1", "fd00:1::1"]
-    assert addresses(host, runtime.owner.host_ifname) == ["10.1.0.1/32", "fd00:1::1/128"]
-    runtime.check()
+    runner = attach(container, ipam=static({"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}, routes=DEFAULTS))
+    assert [ip["gateway"] for ip in (runner.result or {})["ips"]] == ["10.1.0.1", "fd00:1::1"]
+    assert addresses(host, runner.owner.host_ifname) == ["10.1.0.1/32", "fd00:1::1/128"]
+    runner.check()
 
 
 def test_gateway_can_be_outside_the_subnet(container: Container) -> None:
-    runtime = attach(
+    runner = attach(
         container,
         ipam=static(
             {"address": "10.1.0.2/32", "gateway": "169.254.1.1"},
@@ -201,7 +201,7 @@ def test_gateway_can_be_outside_the_subnet(container: Container) -> None:
     )
     assert container.pings("169.254.1.1")
     assert container.pings("fd00:99::1")
-    runtime.check()
+    runner.check()
 
 
 def test_route_of_ipam_can_use_another_address_of_the_host_as_gateway(host: Host, container: Container) -> None:
@@ -209,15 +209,15 @@ def test_route_of_ipam_can_use_another_address_of_the_host_as_gateway(host: Host
     host.run("ip addr add 10.9.0.1/32 dev lo && ip addr add fd00:9::1/128 dev lo")
     gateway_routes = [{"dst": "10.9.0.0/16", "gw": "10.1.0.9"}, {"dst": "fd00:9::/64", "gw": "fd00:1::9"}]
     ipam = {"addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}], "routes": gateway_routes}
-    runtime = attach(container, ipam={"type": "static", **ipam})
+    runner = attach(container, ipam={"type": "static", **ipam})
     assert "10.9.0.0/16 via 10.1.0.9 onlink" in routes(container, "eth0")
     assert container.pings("10.9.0.1")
     assert "via fd00:1::9 dev eth0" in container.run("ip -6 route get fd00:9::1")
-    runtime.check()
+    runner.check()
 
 
 def test_several_addresses_of_a_subnet_share_its_gateway(host: Host, container: Container) -> None:
-    runtime = attach(
+    runner = attach(
         container,
         ipam=static(
             {"address": "10.1.0.2/24", "gateway": "10.1.0.1"},
@@ -229,12 +229,12 @@ def test_several_addresses_of_a_subnet_share_its_gateway(host: Host, container: 
         ),
         ipMasq=True,
     )
-    assert addresses(host, runtime.owner.host_ifname) == ["10.1.0.1/32", "10.1.0.254/32", "fd00:1::1/128"]
+    assert addresses(host, runner.owner.host_ifname) == ["10.1.0.1/32", "10.1.0.254/32", "fd00:1::1/128"]
     for address in ("10.1.0.2", "10.1.0.3", "10.1.0.4", "fd00:1::2", "fd00:1::3"):
         assert host.run(f"ping -c1 -W1 {address}")
     assert container.pings("10.1.0.254")
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
 
 
 def test_ipv6_addresses_are_not_tentative_after_add(host: Host, container: Container) -> None:
@@ -296,12 +296,12 @@ def test_ipv6_works_if_it_is_disabled_for_new_links_of_the_host(host: Host, cont
 
 def test_second_add_is_refused_before_ipam_is_called(container: Container) -> None:
     ipam = {"type": "host-local", "subnet": "10.1.0.0/24"}
-    runtime = attach(container, ipam=ipam)
+    runner = attach(container, ipam=ipam)
     before = of_host(container.host)
     with pytest.raises(CniError, match='interface "eth0" already exists'):
         ptp_runner(container, ipam=ipam).add()
     assert of_host(container.host) == before
-    runtime.check()
+    runner.check()
 
 
 def test_addresses_are_released_if_forwarding_cannot_be_enabled(
@@ -353,25 +353,25 @@ def test_del_without_a_namespace_removes_the_state_of_the_host(
 ) -> None:
     ipam = {"type": "host-local", "subnet": "10.1.0.0/24"}
     before = of_host(container.host)
-    runtime = attach(container, ipam=ipam, ipMasq=True, ipMasqBackend=backend)
+    runner = attach(container, ipam=ipam, ipMasq=True, ipMasqBackend=backend)
     if not with_prev_result:
-        runtime.forget()
-    runtime.netns = netns
-    runtime.delete()
+        runner.forget()
+    runner.netns = netns
+    runner.delete()
     assert firewall_rules(container.host) == []
     left = of_host(container.host) - before
     assert [line for line in left if not line.startswith("nft")] == []
-    runtime.delete()
+    runner.delete()
 
 
 @pytest.mark.parametrize(
     "change", [{"ipam": {}}, {"ipMasqBackend": "gone"}, {"mtu": "many"}, {"prevResult": {"ips": 1}}]
 )
 def test_del_succeeds_with_an_invalid_configuration(container: Container, change: dict[str, Any]) -> None:
-    runtime = attach(container, ipMasq=True)
-    runtime.config |= change
-    runtime.forget()
-    runtime.delete()
+    runner = attach(container, ipMasq=True)
+    runner.config |= change
+    runner.forget()
+    runner.delete()
     assert "eth0" not in container.run("ip -br link")
     assert firewall_rules(container.host) == []
 
@@ -389,10 +389,10 @@ def test_gc_removes_links_and_rules_without_a_valid_attachment(containers: list[
     alive.gc(alive)
     alive.check()
     host = containers[0].host
-    for runtime in dead:
-        assert runtime.owner.host_ifname not in host.run("ip -br link")
-        assert runtime.owner.key not in host.run("nft list ruleset")
-        assert runtime.owner.container_name("CNI-", 28) not in host.run("nft list ruleset")
+    for runner in dead:
+        assert runner.owner.host_ifname not in host.run("ip -br link")
+        assert runner.owner.key not in host.run("nft list ruleset")
+        assert runner.owner.container_name("CNI-", 28) not in host.run("nft list ruleset")
     assert len(list((host.state / "networks" / "test").glob("10.1.0.*"))) == 1
 
 
@@ -415,33 +415,33 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "message"), CHANGES)
 def test_check_reports_changes_on_both_ends(host: Host, container: Container, change: str, message: str) -> None:
-    runtime = attach(container, ipMasq=True)
-    runtime.check()
-    port = runtime.owner.host_ifname
+    runner = attach(container, ipMasq=True)
+    runner.check()
+    port = runner.owner.host_ifname
     if change.startswith("{c} "):
         container.run(change.removeprefix("{c} "))
     else:
         host.run(change.format(port=port))
     with pytest.raises(CniError, match=message.replace("{port}", port)):
-        runtime.check()
+        runner.check()
 
 
 def test_status_checks_ipam_and_the_backend(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    runtime = ptp_runner(container, ipMasq=True, ipMasqBackend="iptables")
-    runtime.status()
+    runner = ptp_runner(container, ipMasq=True, ipMasqBackend="iptables")
+    runner.status()
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CniError, match="iptables is not available") as caught:
-        runtime.status()
+        runner.status()
     assert caught.value.code == 50
     ptp_runner(container, ipMasqBackend="iptables").status()
 
 
 def test_own_namespace_of_the_host_is_refused_before_anything_changes(container: Container) -> None:
-    runtime = ptp_runner(container)
-    runtime.netns = f"/proc/{os.getpid()}/ns/net"
+    runner = ptp_runner(container)
+    runner.netns = f"/proc/{os.getpid()}/ns/net"
     before = of_host(container.host)
     with pytest.raises(CniError, match="should not be the same"):
-        runtime.add()
+        runner.add()
     assert of_host(container.host) == before

@@ -25,11 +25,11 @@ def attach(container: Container, net: int = 1, **ipam: Any) -> dict[str, Any]:
 
 
 def sbr(
-    container: Container, net: int = 1, *, runner: type[PluginRunner] = PluginRunner, **config: Any
+    container: Container, net: int = 1, *, runner_class: type[PluginRunner] = PluginRunner, **config: Any
 ) -> PluginRunner:
     """Return a runner of sbr for net<net>, after ADD of bridge."""
     previous = attach(container, net)
-    return runner("sbr", container, ifname=f"net{net}", name=f"n{net}", previous=previous, **config)
+    return runner_class("sbr", container, ifname=f"net{net}", name=f"n{net}", previous=previous, **config)
 
 
 def rules(container: Container) -> list[tuple[str, str]]:
@@ -66,19 +66,19 @@ def test_answers_leave_by_the_interface_that_received_the_request(
         host.run(f"nft 'add rule inet t{net} c iifname br{net} ip6 saddr fd00:{other}::/64 drop'")
     assert not outside.pings("10.2.0.2")
     assert not outside.pings("fd00:2::2")
-    for runtime in (first, second):
-        runtime.add()
-    for runtime in (first, second):
-        runtime.check()
+    for runner in (first, second):
+        runner.add()
+    for runner in (first, second):
+        runner.check()
     for net in (1, 2):
         assert outside.pings(f"10.{net}.0.2")
         assert outside.pings(f"fd00:{net}::2")
 
 
 def test_each_address_has_its_own_table_and_the_main_table_has_none_of_the_routes(container: Container) -> None:
-    runtime = sbr(container)
-    result = runtime.add()
-    assert result == runtime.previous
+    runner = sbr(container)
+    result = runner.add()
+    assert result == runner.previous
     assert rules(container) == [("10.1.0.2", "100"), ("fd00:1::2", "101")]
     assert routes(container, "100") == ["10.1.0.0/24", "default 10.1.0.1"]
     assert routes(container, "101") == ["default fd00:1::1", "fd00:1::/64"]
@@ -101,29 +101,29 @@ def test_tables_of_several_addresses_have_the_routes_of_their_subnets(container:
 
 
 def test_repeated_add_finds_the_routes_outside_the_main_table(container: Container) -> None:
-    runtime = sbr(container)
-    runtime.add()
-    runtime.add()
+    runner = sbr(container)
+    runner.add()
+    runner.add()
     assert routes(container, "102") == ["10.1.0.0/24", "default 10.1.0.1"]
     assert routes(container, "103") == ["default fd00:1::1", "fd00:1::/64"]
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert rules(container) == []
 
 
 def test_link_local_addresses_work_after_add(container: Container) -> None:
     """Go: the route to fe80::/64 is removed, and IPv6 routes are copied to tables for IPv4 addresses."""
-    runtime = sbr(container)
-    runtime.add()
+    runner = sbr(container)
+    runner.add()
     words = container.host.run("ip -6 -o addr show br1 scope link").split()
     assert container.pings(f"{words[3].partition('/')[0]}%net1")
 
 
 def test_configured_table_gets_rules_only_and_routes_stay_in_the_main_table(container: Container) -> None:
-    runtime = sbr(container, table=500)
+    runner = sbr(container, table=500)
     before = routes(container, "main")
-    runtime.add()
-    runtime.check()
+    runner.add()
+    runner.check()
     assert rules(container) == [("10.1.0.2", "500"), ("fd00:1::2", "500")]
     assert routes(container, "main") == before
     assert routes(container, "500") == []
@@ -131,26 +131,26 @@ def test_configured_table_gets_rules_only_and_routes_stay_in_the_main_table(cont
 
 def test_tables_in_use_are_not_chosen(container: Container) -> None:
     """Go: only routes of the main table are considered, so tables of other programs are overwritten."""
-    runtime = sbr(container)
+    runner = sbr(container)
     container.run("ip route add blackhole 10.7.0.0/16 table 100; ip rule add from 10.8.0.0/16 lookup 101")
-    runtime.add()
+    runner.add()
     assert [table for source, table in rules(container) if source in ("10.1.0.2", "fd00:1::2")] == ["102", "103"]
 
 
 def test_del_with_a_configured_table_keeps_rules_for_other_tables(container: Container) -> None:
-    runtime = sbr(container, table=500)
+    runner = sbr(container, table=500)
     container.run("ip rule add from 10.1.0.2 lookup 7")
-    runtime.add()
-    runtime.delete()
+    runner.add()
+    runner.delete()
     assert rules(container) == [("10.1.0.2", "7")]
 
 
 def test_configured_gateways_override_those_of_ipam(container: Container) -> None:
-    runtime = sbr(container, gateways=["10.1.0.9", "fd00:1::9"])
-    runtime.add()
+    runner = sbr(container, gateways=["10.1.0.9", "fd00:1::9"])
+    runner.add()
     assert routes(container, "100") == ["10.1.0.0/24", "default 10.1.0.9"]
     assert routes(container, "101") == ["default fd00:1::9", "fd00:1::/64"]
-    runtime.check()
+    runner.check()
 
 
 def test_add_source_hints_keeps_the_subnet_routes_in_the_main_table(container: Container) -> None:
@@ -179,11 +179,11 @@ def test_routes_with_a_gateway_outside_all_subnets_are_moved(host: Host, contain
 
 def test_ipv6_multipath_routes_are_split_by_interface(container: Container) -> None:
     """The kernel merges two IPv6 default routes of equal metric into one route with two next hops."""
-    runtimes = [sbr(container, net) for net in (1, 2)]
+    runners = [sbr(container, net) for net in (1, 2)]
     container.run("ip -6 route add default via fd00:2::1 dev net2 || ip -6 route append default via fd00:2::1 dev net2")
     container.run("ip -6 route append fd00:9::/64 via fd00:1::9; ip -6 route append fd00:9::/64 via fd00:2::9")
-    for runtime in runtimes:
-        runtime.add()
+    for runner in runners:
+        runner.add()
     assert routes(container, "101") == ["default fd00:1::1", "fd00:1::/64", "fd00:9::/64 fd00:1::9"]
     assert routes(container, "103", "net2") == ["default fd00:2::1", "fd00:2::/64", "fd00:9::/64 fd00:2::9"]
 
@@ -211,13 +211,13 @@ def test_moved_routes_keep_their_attributes(container: Container) -> None:
 def test_error_for_an_invalid_configuration_names_the_option_and_nothing_changes(
     container: Container, config: dict[str, Any], message: str
 ) -> None:
-    runtime = sbr(container, **config)
+    runner = sbr(container, **config)
     before = of_namespace(container)
     with pytest.raises(CniError, match=message) as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 7
     assert of_namespace(container) == before
-    runtime.delete()
+    runner.delete()
 
 
 def test_add_requires_prev_result_with_addresses(container: Container) -> None:
@@ -230,12 +230,12 @@ def test_add_requires_prev_result_with_addresses(container: Container) -> None:
 
 
 def test_addresses_of_other_interfaces_are_ignored(container: Container) -> None:
-    runtime = sbr(container)
-    previous = runtime.previous or {}
+    runner = sbr(container)
+    previous = runner.previous or {}
     interfaces = {"interfaces": [*previous["interfaces"], {"name": "other", "sandbox": container.path}]}
     other_address = {"address": "10.7.0.2/24", "interface": len(previous["interfaces"])}
-    runtime.previous = {**previous, **interfaces, "ips": [*previous["ips"], other_address]}
-    runtime.add()
+    runner.previous = {**previous, **interfaces, "ips": [*previous["ips"], other_address]}
+    runner.add()
     assert [source for source, _ in rules(container)] == ["10.1.0.2", "fd00:1::2"]
 
 
@@ -249,20 +249,20 @@ def test_addresses_of_other_interfaces_are_ignored(container: Container) -> None
     ],
 )
 def test_check_reports_missing_rules_and_routes(container: Container, change: str, message: str) -> None:
-    runtime = sbr(container)
-    runtime.add()
-    runtime.check()
+    runner = sbr(container)
+    runner.add()
+    runner.check()
     container.run(change)
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 def test_check_of_bridge_finds_routes_in_the_tables_of_sbr(container: Container) -> None:
     """CHECK of a chain passes the final result to every plugin."""
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}]}
     bridge = PluginRunner("bridge", container, bridge="br1", isDefaultGateway=True, ipam=ipam)
-    runtime = PluginRunner("sbr", container, previous=bridge.add())
-    runtime.add()
+    runner = PluginRunner("sbr", container, previous=bridge.add())
+    runner.add()
     bridge.check()
     container.run("ip route flush table 100")
     with pytest.raises(CniError, match="eth0 has lost the route to"):
@@ -296,59 +296,59 @@ def test_del_cleans_up_after_a_killed_add(container: Container) -> None:
 
 
 def test_del_removes_only_its_own_rules(container: Container) -> None:
-    runtime = sbr(container)
+    runner = sbr(container)
     container.run("ip rule add from 10.7.0.2 lookup 7; ip rule add from 10.1.0.2 to 10.8.0.0/16 lookup 8")
-    runtime.add()
-    runtime.delete()
+    runner.add()
+    runner.delete()
     assert rules(container) == [("10.1.0.2", "8"), ("10.7.0.2", "7")]
-    runtime.delete()
+    runner.delete()
 
 
 def test_del_succeeds_without_the_interface(container: Container) -> None:
-    runtime = sbr(container)
-    runtime.add()
+    runner = sbr(container)
+    runner.add()
     container.run("ip link del net1")
-    runtime.delete()
+    runner.delete()
     assert rules(container) == []
 
 
 def test_del_keeps_the_rules_of_another_container_in_the_namespace(containers: list[Container]) -> None:
     missing, other, _ = containers
-    runtime = sbr(missing)
-    runtime.add()
+    runner = sbr(missing)
+    runner.add()
     PluginRunner("bridge", missing, ifname="net1", name="n1", bridge="br1").delete()
     sbr(other).add()
-    runtime.netns = other.path
-    runtime.delete()
+    runner.netns = other.path
+    runner.delete()
     assert [source for source, _ in rules(other)] == ["10.1.0.2", "fd00:1::2"]
 
 
 def test_no_file_is_created_at_the_path_of_a_missing_namespace(container: Container, tmp_path: Any) -> None:
     """Go: the path is opened as a lock file, which creates it."""
-    runtime = sbr(container)
+    runner = sbr(container)
     missing = tmp_path / "missing"
-    runtime.netns = str(missing)
-    runtime.delete()
+    runner.netns = str(missing)
+    runner.delete()
     with pytest.raises(CniError) as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 8
     assert not missing.exists()
 
 
 def test_concurrent_adds_in_one_container_use_distinct_tables(container: Container) -> None:
-    runtimes = [sbr(container, net) for net in (1, 2, 3)]
-    run_concurrently(container.host, PluginRunner.add, runtimes)
+    runners = [sbr(container, net) for net in (1, 2, 3)]
+    run_concurrently(container.host, PluginRunner.add, runners)
     tables = [table for _, table in rules(container)]
     assert len(set(tables)) == 6
-    for runtime in runtimes:
-        runtime.check()
+    for runner in runners:
+        runner.check()
 
 
 @pytest.mark.parametrize("table", [{}, pytest.param({"table": 500}, marks=pytest.mark.newer_go)])
 def test_both_plugins_check_and_delete_adds_of_the_other(
     container: Container, go_runner: type[PluginRunner], table: dict[str, int]
 ) -> None:
-    by_go = sbr(container, runner=go_runner, **table)
+    by_go = sbr(container, runner_class=go_runner, **table)
     by_pycni = PluginRunner("sbr", container, ifname="net1", name="n1", previous=by_go.previous, **table)
     by_pycni.result = by_go.add()
     by_pycni.check()
@@ -361,8 +361,8 @@ def test_both_plugins_check_and_delete_adds_of_the_other(
 
 def test_nothing_is_written_to_stderr(container: Container, capfd: pytest.CaptureFixture[str]) -> None:
     """Go: internal structures are printed."""
-    runtime = sbr(container)
-    runtime.add()
-    runtime.delete()
+    runner = sbr(container)
+    runner.add()
+    runner.delete()
     assert capfd.readouterr().err == ""
-    assert json.dumps(runtime.result)
+    assert json.dumps(runner.result)

@@ -45,13 +45,13 @@ def sysctl(container: Container, path: str) -> str:
     return container.run(f"cat /proc/sys/net/{path}").strip()
 
 
-def add_text(runtime: PluginRunner, document: str) -> None:
+def add_text(runner: PluginRunner, document: str) -> None:
     """Call ADD with this text as the configuration. Raise CniError if it fails."""
     env = {
         "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": runtime.container.id,
-        "CNI_NETNS": runtime.netns,
-        "CNI_IFNAME": runtime.ifname,
+        "CNI_CONTAINERID": runner.container.id,
+        "CNI_NETNS": runner.netns,
+        "CNI_IFNAME": runner.ifname,
         "CNI_PATH": "/nowhere",
     }
     reply = handle_call("tuning", registry.load("tuning"), env, document.encode(), invoke)
@@ -76,9 +76,9 @@ def test_link_attributes_are_set(container: Container) -> None:
 
 def test_addresses_and_routes_are_kept_when_the_mac_changes(container: Container) -> None:
     """Go: the interface is set down, and the kernel removes the routes."""
-    runtime = tuning_runner(container, mac=MAC)
+    runner = tuning_runner(container, mac=MAC)
     before = container.run("ip -4 route; ip -6 route; ip -br addr | awk '{print $3}'")
-    runtime.add()
+    runner.add()
     assert container.run("ip -4 route; ip -6 route; ip -br addr | awk '{print $3}'") == before
     assert "default via 10.1.0.1" in before
     container.host.run("ip neigh flush all")
@@ -87,18 +87,18 @@ def test_addresses_and_routes_are_kept_when_the_mac_changes(container: Container
 
 
 def test_result_contains_the_new_mac(container: Container) -> None:
-    runtime = tuning_runner(container, mac=MAC)
-    previous = runtime.config["prevResult"]
-    result = runtime.add()
+    runner = tuning_runner(container, mac=MAC)
+    previous = runner.config["prevResult"]
+    result = runner.add()
     assert result["interfaces"][2] == {**previous["interfaces"][2], "mac": MAC}
     assert result["interfaces"][:2] == previous["interfaces"][:2]
     assert {key: result[key] for key in ("ips", "routes")} == {key: previous[key] for key in ("ips", "routes")}
 
 
 def test_result_contains_the_new_mtu_if_prev_result_has_one(container: Container) -> None:
-    runtime = tuning_runner(container, mtu=1400)
-    runtime.config["prevResult"]["interfaces"][2]["mtu"] = 1500
-    assert [interface.get("mtu") for interface in runtime.add()["interfaces"]] == [None, None, 1400]
+    runner = tuning_runner(container, mtu=1400)
+    runner.config["prevResult"]["interfaces"][2]["mtu"] = 1500
+    assert [interface.get("mtu") for interface in runner.add()["interfaces"]] == [None, None, 1400]
 
 
 def test_sysctls_are_set_in_the_container_only(host: Host, container: Container) -> None:
@@ -126,10 +126,10 @@ def test_sysctl_key_is_converted_to_a_path(key: str, path: str) -> None:
 
 def test_add_without_options_does_not_open_the_namespace(container: Container) -> None:
     previous = {"cniVersion": "1.1.0", "interfaces": [], "ips": [{"address": "10.0.0.2/24"}]}
-    runtime = PluginRunner("tuning", container, prevResult=previous, promisc=False, mtu=0, mac="", sysctl={})
-    runtime.netns = "/run/netns/not-there"
-    assert runtime.add()["ips"] == previous["ips"]
-    runtime.check()
+    runner = PluginRunner("tuning", container, prevResult=previous, promisc=False, mtu=0, mac="", sysctl={})
+    runner.netns = "/run/netns/not-there"
+    assert runner.add()["ips"] == previous["ips"]
+    runner.check()
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_add_without_options_does_not_open_the_namespace(container: Container) -
 )
 def test_mac_precedence(container: Container, sources: dict[str, Any], expected: str) -> None:
     """In ascending order: configuration, CNI_ARGS, runtimeConfig.mac, args.cni.mac."""
-    runtime = tuning_runner(container, **{key: value for key, value in sources.items() if key != "cni_args"})
-    runtime.cni_args = f"MAC={sources['cni_args']}" if "cni_args" in sources else ""
-    runtime.add()
+    runner = tuning_runner(container, **{key: value for key, value in sources.items() if key != "cni_args"})
+    runner.cni_args = f"MAC={sources['cni_args']}" if "cni_args" in sources else ""
+    runner.add()
     assert link(container)["address"] == expected
-    runtime.check()
+    runner.check()
 
 
 def test_args_cni_overrides_every_option(container: Container) -> None:
@@ -165,14 +165,14 @@ def test_args_cni_overrides_every_option(container: Container) -> None:
 
 
 def test_backup_has_the_go_plugins_format(container: Container) -> None:
-    runtime = tuning_runner(container, mac=MAC, mtu=1400, txQLen=0, allmulti=False)
+    runner = tuning_runner(container, mac=MAC, mtu=1400, txQLen=0, allmulti=False)
     before = link(container)
-    runtime.add()
+    runner.add()
     text = backup(container).read_text()
     assert text.startswith(
         f'{{\n "mac": "{before["address"]}",\n "mtu": 1500,\n "allmulti": false,\n "txQLen": 1000,\n'
     )
-    assert json.loads(text)["owner"] == runtime.owner.label
+    assert json.loads(text)["owner"] == runner.owner.label
     assert backup(container).stat().st_mode & 0o777 == 0o600
 
 
@@ -182,11 +182,11 @@ def test_no_backup_is_written_for_sysctls_only(container: Container) -> None:
 
 
 def test_del_restores_the_link_attributes(container: Container) -> None:
-    runtime = tuning_runner(container, mac=MAC, mtu=1400, promisc=True, allmulti=True, txQLen=777)
+    runner = tuning_runner(container, mac=MAC, mtu=1400, promisc=True, allmulti=True, txQLen=777)
     before = link(container)
-    runtime.add()
+    runner.add()
     assert link(container) != before
-    runtime.delete()
+    runner.delete()
     after = link(container)
     assert {key: after[key] for key in ("address", "mtu", "flags", "txqlen")} == {
         key: before[key] for key in ("address", "mtu", "flags", "txqlen")
@@ -218,10 +218,10 @@ def test_error_for_an_invalid_option_names_it(container: Container, config: dict
 
 
 def test_mac_in_cni_args_is_validated(container: Container) -> None:
-    runtime = tuning_runner(container)
-    runtime.cni_args = "MAC=zz"
+    runner = tuning_runner(container)
+    runner.cni_args = "MAC=zz"
     with pytest.raises(CniError, match='mac: invalid MAC address, .*: "zz"'):
-        runtime.add()
+        runner.add()
 
 
 @pytest.mark.parametrize(
@@ -234,10 +234,10 @@ def test_mac_in_cni_args_is_validated(container: Container) -> None:
 )
 def test_duplicate_sysctl_is_refused(container: Container, sysctls: str) -> None:
     """The duplicate must be found in the text, since a decoded object has only one of two equal keys."""
-    runtime = PluginRunner("tuning", container)
+    runner = PluginRunner("tuning", container)
     document = '{"cniVersion": "1.1.0", "name": "test", "type": "tuning", "prevResult": {}, ' + sysctls + "}"
     with pytest.raises(CniError, match="duplicated sysctl keys are not allowed: net.core.somaxconn"):
-        add_text(runtime, document)
+        add_text(runner, document)
     assert sysctl(container, "core/somaxconn") not in ("1", "2")
 
 
@@ -254,20 +254,20 @@ def test_sysctl_that_matches_the_allowlist_is_set(
     container: Container, allowlist_path: Path, lines: str, key: str
 ) -> None:
     allowlist_path.write_text(lines)
-    runtime = tuning_runner(container, sysctl={key: "1"})
-    runtime.add()
-    runtime.check()
+    runner = tuning_runner(container, sysctl={key: "1"})
+    runner.add()
+    runner.check()
 
 
 def test_check_and_del_succeed_after_a_sysctl_is_removed_from_the_allowlist(
     container: Container, allowlist_path: Path
 ) -> None:
     allowlist_path.write_text("net.core")
-    runtime = tuning_runner(container, sysctl={"net.core.somaxconn": "77"}, mtu=1400)
-    runtime.add()
+    runner = tuning_runner(container, sysctl={"net.core.somaxconn": "77"}, mtu=1400)
+    runner.add()
     allowlist_path.write_text("nothing")
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert link(container)["mtu"] == 1500
 
 
@@ -277,20 +277,20 @@ def test_sysctl_that_does_not_match_the_allowlist_is_refused(
 ) -> None:
     """The configured key is compared, before IFNAME is replaced."""
     allowlist_path.write_text(lines)
-    runtime = tuning_runner(container, sysctl={ARP_FILTER: "1"}, mtu=1400)
+    runner = tuning_runner(container, sysctl={ARP_FILTER: "1"}, mtu=1400)
     with pytest.raises(CniError, match=f"Sysctl {ARP_FILTER} is not allowed. Only the following sysctls are allowed"):
-        runtime.add()
+        runner.add()
     assert sysctl(container, "ipv4/conf/eth0/arp_filter") == "0"
     assert link(container)["mtu"] == 1500
 
 
 def test_error_for_an_invalid_allowlist_names_file_and_line(container: Container, allowlist_path: Path) -> None:
     allowlist_path.write_text("net\n(unfinished\n")
-    runtime = tuning_runner(container, sysctl={ARP_FILTER: "1"})
+    runner = tuning_runner(container, sysctl={ARP_FILTER: "1"})
     with pytest.raises(CniError, match="allowlist.conf, line 2: invalid regular expression"):
-        runtime.add()
+        runner.add()
     with pytest.raises(CniError, match="line 2") as caught:
-        runtime.status()
+        runner.status()
     assert caught.value.code == 50
 
 
@@ -318,26 +318,26 @@ CHECKED = {
     ],
 )
 def test_check_reports_changed_attributes_and_sysctls(container: Container, change: str, message: str) -> None:
-    runtime = tuning_runner(container, **CHECKED)
-    runtime.add()
-    runtime.check()
+    runner = tuning_runner(container, **CHECKED)
+    runner.add()
+    runner.check()
     container.run(change)
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 def test_check_ignores_white_space_of_sysctls_and_case_of_macs(container: Container) -> None:
     """The kernel separates the values with tabs and returns MACs in lower case."""
-    runtime = tuning_runner(container, sysctl={"net.ipv4.ip_local_port_range": "32768   60999"}, mac=MAC.upper())
-    runtime.add()
-    runtime.check()
+    runner = tuning_runner(container, sysctl={"net.ipv4.ip_local_port_range": "32768   60999"}, mac=MAC.upper())
+    runner.add()
+    runner.check()
 
 
 def test_check_ignores_options_that_are_not_configured(container: Container) -> None:
-    runtime = tuning_runner(container, mtu=1400)
-    runtime.add()
+    runner = tuning_runner(container, mtu=1400)
+    runner.add()
     container.run("ip link set eth0 promisc on txqueuelen 9")
-    runtime.check()
+    runner.check()
 
 
 def test_status_succeeds(container: Container, allowlist_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_add_check_and_del_by_either_implementation(
     show = "ip -d link show eth0 | head -2; ip -4 addr"
     before = container.run(show)
     config = {**options, "dataDir": data_dir, "prevResult": bridge_result}
-    runtimes = {"pycni": PluginRunner("tuning", container, **config), "go": go_runner("tuning", container, **config)}
-    adds, checks, deletes = (runtimes[name] for name in implementations)
+    runners = {"pycni": PluginRunner("tuning", container, **config), "go": go_runner("tuning", container, **config)}
+    adds, checks, deletes = (runners[name] for name in implementations)
     checks.result = deletes.result = adds.add()
     assert container.run(show) != before
     checks.check()

@@ -13,12 +13,14 @@ MAC = "02:00:5e:00:00:01"
 
 
 def tuning_runner(
-    container: Container, ifname: str = "eth0", *, runner: type[PluginRunner] = PluginRunner, **config: Any
+    container: Container, ifname: str = "eth0", *, runner_class: type[PluginRunner] = PluginRunner, **config: Any
 ) -> PluginRunner:
     """Return a runner of tuning, after ADD of bridge."""
     bridge_result = PluginRunner("bridge", container, ifname=ifname, bridge="br0").add()
     directory = str(data_dir(container))
-    return runner("tuning", container, ifname=ifname, **{"dataDir": directory, "prevResult": bridge_result, **config})
+    return runner_class(
+        "tuning", container, ifname=ifname, **{"dataDir": directory, "prevResult": bridge_result, **config}
+    )
 
 
 def data_dir(container: Container) -> Path:
@@ -35,10 +37,10 @@ def link(container: Container, ifname: str = "eth0") -> dict[str, Any]:
 
 
 def test_gc_removes_backups_without_a_valid_attachment(containers: list[Container]) -> None:
-    runtimes = [tuning_runner(container, mtu=1400) for container in containers]
-    for runtime in runtimes:
-        runtime.add()
-    alive, *_ = runtimes
+    runners = [tuning_runner(container, mtu=1400) for container in containers]
+    for runner in runners:
+        runner.add()
+    alive, *_ = runners
     alive.gc(alive)
     assert backups(alive.container) == [f"{alive.container.id}_eth0.json"]
     alive.check()
@@ -50,29 +52,29 @@ def test_gc_keeps_backups_that_may_belong_to_another_network(
     """Go: the files do not name their network, and all networks share the directory."""
     own, other, by_go = containers
     tuning_runner(other, mtu=1400, name="other").add()
-    tuning_runner(by_go, runner=go_runner, mtu=1400).add()
-    runtime = tuning_runner(own, mtu=1400)
-    runtime.add()
-    runtime.gc()
+    tuning_runner(by_go, runner_class=go_runner, mtu=1400).add()
+    runner = tuning_runner(own, mtu=1400)
+    runner.add()
+    runner.gc()
     assert backups(own) == sorted([f"{other.id}_eth0.json", f"{by_go.id}_eth0.json"])
 
 
 def test_failed_add_restores_sysctls(container: Container) -> None:
-    runtime = tuning_runner(
+    runner = tuning_runner(
         container, sysctl={"net.core.somaxconn": "77", "net.ipv4.conf.IFNAME.arp_filter": "1"}, mtu=10
     )
     before = container.run("cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/conf/eth0/arp_filter")
     with pytest.raises(CniError, match="cannot set eth0 mtu 10"):
-        runtime.add()
+        runner.add()
     assert container.run("cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/conf/eth0/arp_filter") == before
     assert backups(container) == []
 
 
 def test_sysctls_are_restored_if_a_later_one_is_refused(container: Container) -> None:
-    runtime = tuning_runner(container, sysctl={"net.core.somaxconn": "77", "net.ipv4.nonsense": "1"})
+    runner = tuning_runner(container, sysctl={"net.core.somaxconn": "77", "net.ipv4.nonsense": "1"})
     before = container.run("cat /proc/sys/net/core/somaxconn")
     with pytest.raises(CniError, match="net/ipv4/nonsense"):
-        runtime.add()
+        runner.add()
     assert container.run("cat /proc/sys/net/core/somaxconn") == before
 
 
@@ -88,13 +90,13 @@ def test_sysctls_are_restored_if_a_later_one_is_refused(container: Container) ->
     ],
 )
 def test_del_succeeds_with_an_invalid_configuration(container: Container, change: dict[str, Any]) -> None:
-    runtime = tuning_runner(container, mac=MAC)
+    runner = tuning_runner(container, mac=MAC)
     before = link(container)
-    runtime.add()
-    runtime.config |= change
-    runtime.cni_args = "NONSENSE"
-    runtime.forget()
-    runtime.delete()
+    runner.add()
+    runner.config |= change
+    runner.cni_args = "NONSENSE"
+    runner.forget()
+    runner.delete()
     assert link(container) == before
     assert backups(container) == []
 
@@ -102,12 +104,12 @@ def test_del_succeeds_with_an_invalid_configuration(container: Container, change
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all", "/etc/passwd"])
 def test_del_removes_the_backup_when_the_network_namespace_is_gone(container: Container, netns: str) -> None:
     """Go: the backup is kept and restored to the next container with the ID."""
-    runtime = tuning_runner(container, mtu=1400)
-    runtime.add()
-    runtime.netns = netns
-    runtime.delete()
+    runner = tuning_runner(container, mtu=1400)
+    runner.add()
+    runner.netns = netns
+    runner.delete()
     assert backups(container) == []
-    runtime.delete()
+    runner.delete()
 
 
 def test_del_changes_nothing_in_a_namespace_of_another_container(containers: list[Container]) -> None:
@@ -121,8 +123,8 @@ def test_del_changes_nothing_in_a_namespace_of_another_container(containers: lis
 
 
 def test_args_cni_sysctl_works_without_the_option_sysctl(container: Container) -> None:
-    runtime = tuning_runner(container, args={"cni": {"sysctl": {"net.core.somaxconn": "77"}}})
-    runtime.add()
+    runner = tuning_runner(container, args={"cni": {"sysctl": {"net.core.somaxconn": "77"}}})
+    runner.add()
     assert container.run("cat /proc/sys/net/core/somaxconn").strip() == "77"
 
 
@@ -136,16 +138,16 @@ def test_missing_prev_result_is_an_error(container: Container, config: dict[str,
 
 def test_interface_names_can_contain_dots(container: Container) -> None:
     """Go: IFNAME is replaced before dots are converted to slashes, so "eth0.7" becomes "eth0/7"."""
-    runtime = tuning_runner(container, "eth0.7", sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
-    runtime.add()
+    runner = tuning_runner(container, "eth0.7", sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
+    runner.add()
     assert container.run("cat /proc/sys/net/ipv4/conf/eth0.7/arp_filter").strip() == "1"
-    runtime.check()
+    runner.check()
 
 
 def test_repeated_add_keeps_the_original_values_in_the_backup(container: Container) -> None:
-    runtime = tuning_runner(container, mac=MAC, mtu=1400)
+    runner = tuning_runner(container, mac=MAC, mtu=1400)
     before = link(container)
-    first = runtime.add()
+    first = runner.add()
     repeated = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=first, mac=MAC, mtu=1400)
     repeated.add()
     repeated.delete()
@@ -153,9 +155,9 @@ def test_repeated_add_keeps_the_original_values_in_the_backup(container: Contain
 
 
 def test_repeated_add_extends_the_backup(container: Container) -> None:
-    runtime = tuning_runner(container, mtu=1400)
+    runner = tuning_runner(container, mtu=1400)
     before = link(container)
-    first = runtime.add()
+    first = runner.add()
     repeated = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=first, mac=MAC, mtu=1300)
     repeated.add()
     repeated.delete()
@@ -163,37 +165,37 @@ def test_repeated_add_extends_the_backup(container: Container) -> None:
 
 
 def test_failed_repeated_add_keeps_the_backup(container: Container) -> None:
-    runtime = tuning_runner(container, mtu=1400)
+    runner = tuning_runner(container, mtu=1400)
     before = link(container)
-    first = runtime.add()
+    first = runner.add()
     text = (data_dir(container) / backups(container)[0]).read_text()
     with pytest.raises(CniError, match="cannot set eth0 mtu 10"):
         PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=first, mac=MAC, mtu=10).add()
     assert (data_dir(container) / backups(container)[0]).read_text() == text
-    runtime.delete()
+    runner.delete()
     assert link(container) == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"mtu": "many", "mac": 7}', "\xff\xfe"])
 def test_add_and_del_succeed_with_a_damaged_backup(container: Container, text: str) -> None:
-    runtime = tuning_runner(container, mtu=1400)
-    runtime.add()
+    runner = tuning_runner(container, mtu=1400)
+    runner.add()
     (path,) = data_dir(container).iterdir()
     path.write_text(text, encoding="latin-1")
-    repeated = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=runtime.result, mtu=1300)
+    repeated = PluginRunner("tuning", container, dataDir=str(data_dir(container)), prevResult=runner.result, mtu=1300)
     repeated.add()
     assert json.loads(path.read_text())["mtu"] == 1400
     path.write_text(text, encoding="latin-1")
-    runtime.delete()
+    runner.delete()
     assert backups(container) == []
 
 
 def test_del_succeeds_if_a_value_cannot_be_restored(container: Container) -> None:
-    runtime = tuning_runner(container, mtu=1400, txQLen=7)
-    runtime.add()
+    runner = tuning_runner(container, mtu=1400, txQLen=7)
+    runner.add()
     (path,) = data_dir(container).iterdir()
     path.write_text(json.dumps({"mtu": 10, "txQLen": 1000}))
-    runtime.delete()
+    runner.delete()
     assert link(container)["txqlen"] == 1000
     assert backups(container) == []
 
@@ -201,8 +203,8 @@ def test_del_succeeds_if_a_value_cannot_be_restored(container: Container) -> Non
 def test_error_names_a_data_dir_that_cannot_be_created(container: Container) -> None:
     container.host.state.mkdir(exist_ok=True)
     (container.host.state / "file").write_text("")
-    runtime = tuning_runner(container, mtu=1400, dataDir=str(container.host.state / "file" / "tuning"))
+    runner = tuning_runner(container, mtu=1400, dataDir=str(container.host.state / "file" / "tuning"))
     with pytest.raises(CniError, match="cannot write the backup .*file/tuning/.*: not a directory") as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 5
     assert link(container)["mtu"] == 1500

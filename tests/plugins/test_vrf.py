@@ -35,11 +35,13 @@ def attach(container: Container, net: int = 1, **options: Any) -> dict[str, Any]
 
 
 def vrf(
-    container: Container, net: int = 1, *, runner: type[PluginRunner] = PluginRunner, **config: Any
+    container: Container, net: int = 1, *, runner_class: type[PluginRunner] = PluginRunner, **config: Any
 ) -> PluginRunner:
     """Return a runner of vrf for net<net>, after ADD of bridge."""
     options = {"vrfname": "blue", **config}
-    return runner("vrf", container, ifname=f"net{net}", name=f"n{net}", previous=attach(container, net), **options)
+    return runner_class(
+        "vrf", container, ifname=f"net{net}", name=f"n{net}", previous=attach(container, net), **options
+    )
 
 
 def runner_for_net1(container: Container, previous: dict[str, Any], **config: Any) -> PluginRunner:
@@ -72,16 +74,16 @@ EXPECTED_ROUTES = ["10.1.0.0/24", "default 10.1.0.1", "default fd00:1::1", "fd00
 @needs_vrf
 def test_each_interface_is_routed_by_the_table_of_its_vrf(host: Host, container: Container) -> None:
     first, second = vrf(container), vrf(container, 2, vrfname="red")
-    for runtime in (first, second):
-        assert runtime.add() == runtime.previous
+    for runner in (first, second):
+        assert runner.add() == runner.previous
     assert routes(container, "main") == routes(container, "main", "net2") == []
     assert routes(container, "1") == EXPECTED_ROUTES
     for net, name in ((1, "blue"), (2, "red")):
         for address in (f"10.{net}.0.1", f"fd00:{net}::1"):
             container.run(f"ping -c1 -W2 -I {name} {address}")
         host.run(f"ping -c1 -W2 10.{net}.0.2 && ping -c1 -W2 fd00:{net}::2")
-    for runtime in (first, second):
-        runtime.check()
+    for runner in (first, second):
+        runner.check()
 
 
 @needs_vrf
@@ -94,48 +96,48 @@ def test_first_packet_after_add_is_answered(container: Container) -> None:
 
 @needs_vrf
 def test_several_interfaces_share_a_vrf_until_the_last_is_removed(container: Container) -> None:
-    runtimes = [vrf(container, net) for net in (1, 2, 3)]
-    for runtime in runtimes:
-        runtime.add()
+    runners = [vrf(container, net) for net in (1, 2, 3)]
+    for runner in runners:
+        runner.add()
     assert {table_of(container)} == {1}
-    for runtime in runtimes:
-        runtime.check()
-        runtime.delete()
+    for runner in runners:
+        runner.check()
+        runner.delete()
         left = "blue" in container.run("ip -br link")
-        assert left == (runtime is not runtimes[-1])
+        assert left == (runner is not runners[-1])
 
 
 @needs_vrf
 def test_concurrent_adds_and_dels(container: Container) -> None:
-    runtimes = [vrf(container, net, vrfname=f"v{net % 2}") for net in (1, 2, 3, 4)]
+    runners = [vrf(container, net, vrfname=f"v{net % 2}") for net in (1, 2, 3, 4)]
 
-    def add_check_delete_add(runtime: PluginRunner) -> None:
-        runtime.add()
-        runtime.check()
-        runtime.delete()
-        runtime.add()
+    def add_check_delete_add(runner: PluginRunner) -> None:
+        runner.add()
+        runner.check()
+        runner.delete()
+        runner.add()
 
-    run_concurrently(container.host, add_check_delete_add, runtimes)
-    for runtime in runtimes:
-        runtime.check()
+    run_concurrently(container.host, add_check_delete_add, runners)
+    for runner in runners:
+        runner.check()
     assert table_of(container, "v0") != table_of(container, "v1")
 
 
 @needs_vrf
 def test_table_0_selects_an_unused_table(container: Container) -> None:
     """Go: only tables of other VRFs are considered."""
-    runtime = vrf(container)
+    runner = vrf(container)
     container.run("ip link add other type vrf table 1 && ip rule add from 10.7.0.0/16 lookup 2")
     container.run("ip route add blackhole 10.7.0.0/16 table 3 && ip -6 route add blackhole fd00:7::/64 table 4")
-    runtime.add()
+    runner.add()
     assert table_of(container) == 5
 
 
 @needs_vrf
 def test_table_can_be_configured(container: Container) -> None:
-    runtime = vrf(container, table=70000)
-    runtime.add()
-    runtime.check()
+    runner = vrf(container, table=70000)
+    runner.add()
+    runner.check()
     assert table_of(container) == 70000
     assert routes(container, "70000") == EXPECTED_ROUTES
 
@@ -155,17 +157,17 @@ def test_moved_routes_keep_their_attributes(container: Container) -> None:
         {"dst": "10.8.0.0/16", "table": 500},
         {"dst": "fd00:9::/64", "gw": "fd00:1::7", "priority": 8},
     ]
-    runtime = vrf(container)
+    runner = vrf(container)
     attached = container.run("ip link del net1; echo") and attach(container, routes=extra)
-    runtime.previous = attached
+    runner.previous = attached
     container.run("ip route add 10.6.0.0/16 via 169.254.1.1 dev net1 onlink src 10.1.0.2")
     before = [container.run(f"ip {family} route show table main proto boot") for family in ("-4", "-6")]
     other = container.run("ip route show table 500")
-    runtime.add()
-    runtime.check()
+    runner.add()
+    runner.check()
     assert [container.run(f"ip {family} route show table 1 proto boot") for family in ("-4", "-6")] == before
     assert container.run("ip route show table 500") == other
-    runtime.delete()
+    runner.delete()
     assert [container.run(f"ip {family} route show table main proto boot") for family in ("-4", "-6")] == before
 
 
@@ -176,9 +178,9 @@ def test_routes_of_ptp_are_moved_unchanged(host: Host, container: Container) -> 
     defaults = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
     previous = PluginRunner("ptp", container, ipam={**ipam, "routes": defaults}).add()
     before = routes(container, "main", "eth0")
-    runtime = PluginRunner("vrf", container, previous=previous, vrfname="blue")
-    runtime.add()
-    runtime.check()
+    runner = PluginRunner("vrf", container, previous=previous, vrfname="blue")
+    runner.add()
+    runner.check()
     assert not {"10.5.0.0/24", "fd00:5::/64"} & set(before)
     assert routes(container, "1", "eth0") == before
     for address in ("10.5.0.1", "fd00:5::1"):
@@ -198,11 +200,11 @@ def test_routes_of_ptp_are_moved_unchanged(host: Host, container: Container) -> 
     ],
 )
 def test_error_names_a_conflicting_link_and_nothing_changes(container: Container, setup: str, message: str) -> None:
-    runtime = vrf(container, table=8)
+    runner = vrf(container, table=8)
     container.run(setup)
     before = of_namespace(container)
     with pytest.raises(CniError, match=message):
-        runtime.add()
+        runner.add()
     assert {line for line in of_namespace(container) if "l3mdev" not in line} == {
         line for line in before if "l3mdev" not in line
     }
@@ -210,10 +212,10 @@ def test_error_names_a_conflicting_link_and_nothing_changes(container: Container
 
 @needs_vrf
 def test_existing_vrf_is_used(container: Container) -> None:
-    runtime = vrf(container)
+    runner = vrf(container)
     container.run("ip link add blue type vrf table 7")
-    runtime.add()
-    runtime.check()
+    runner.add()
+    runner.check()
     assert table_of(container) == 7
     assert routes(container, "7") == EXPECTED_ROUTES
 
@@ -230,30 +232,30 @@ def test_existing_vrf_is_used(container: Container) -> None:
     ],
 )
 def test_check_reports_changes_of_vrf_addresses_and_routes(container: Container, change: str, message: str) -> None:
-    runtime = vrf(container)
-    runtime.add()
-    runtime.check()
+    runner = vrf(container)
+    runner.add()
+    runner.check()
     container.run(change)
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 @needs_vrf
 def test_check_fails_if_the_table_differs(container: Container) -> None:
-    runtime = vrf(container, table=7)
-    runtime.add()
-    runtime.config["table"] = 8
+    runner = vrf(container, table=7)
+    runner.add()
+    runner.config["table"] = 8
     with pytest.raises(CniError, match="blue should have table 8, but has 7"):
-        runtime.check()
+        runner.check()
 
 
 @needs_vrf
 def test_check_of_bridge_finds_routes_in_the_table_of_the_vrf(container: Container) -> None:
-    runtime = vrf(container)
-    runtime.add()
+    runner = vrf(container)
+    runner.add()
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}
     bridge = PluginRunner("bridge", container, ifname="net1", name="n1", bridge="br1", ipam=ipam, isGateway=True)
-    bridge.result = runtime.result
+    bridge.result = runner.result
     bridge.check()
     container.run("ip route flush table 1")
     with pytest.raises(CniError, match="net1 has lost the route to"):
@@ -288,15 +290,15 @@ def test_del_cleans_up_after_a_killed_add(used_container: Container) -> None:
 @needs_vrf
 def test_routes_are_moved_without_carrier(used_container: Container) -> None:
     """The kernel restores IPv6 routes of kept addresses only when the interface has carrier."""
-    runtime = vrf(used_container)
-    used_container.host.run(f"ip link set {runtime.owner.host_ifname} down")
+    runner = vrf(used_container)
+    used_container.host.run(f"ip link set {runner.owner.host_ifname} down")
     wait_for(
         lambda: used_container.run("ip route; ip -6 route show default").count("linkdown") > 2, "net1 without carrier"
     )
     before = of_namespace(used_container)
-    runtime.add()
-    runtime.check()
-    runtime.delete()
+    runner.add()
+    runner.check()
+    runner.delete()
     assert of_namespace(used_container) == before
 
 
@@ -304,21 +306,21 @@ def test_routes_are_moved_without_carrier(used_container: Container) -> None:
 @pytest.mark.parametrize("change", ["ip link del blue", "ip link del net1", "ip link set net1 nomaster", "true"])
 def test_del_succeeds_without_interface_or_vrf(container: Container, change: str) -> None:
     """Go: DEL fails without the interface."""
-    runtime = vrf(container)
-    runtime.add()
+    runner = vrf(container)
+    runner.add()
     container.run(change)
-    runtime.delete()
+    runner.delete()
     assert "blue" not in container.run("ip -br link")
-    runtime.delete()
+    runner.delete()
 
 
 @needs_vrf
 def test_del_keeps_other_vrfs_and_links_of_other_kinds(container: Container) -> None:
-    runtime = vrf(container, vrfname="red")
+    runner = vrf(container, vrfname="red")
     container.run("ip link add blue type bridge && ip link add green type vrf table 7 && ip link set net1 master green")
     for name in ("blue", "red", ""):
-        runtime.config["vrfname"] = name
-        runtime.delete()
+        runner.config["vrfname"] = name
+        runner.delete()
     assert "master green" in container.run("ip link show net1")
     assert "blue" in container.run("ip -br link")
 
@@ -346,11 +348,11 @@ def test_both_plugins_check_and_delete_adds_of_the_other(
 
 @needs_vrf
 def test_status_and_gc_succeed(container: Container) -> None:
-    runtime = vrf(container)
-    runtime.status()
-    runtime.add()
-    runtime.gc(runtime)
-    runtime.check()
+    runner = vrf(container)
+    runner.status()
+    runner.add()
+    runner.gc(runner)
+    runner.check()
 
 
 @needs_vrf
@@ -359,24 +361,24 @@ def test_example_of_the_readme(container: Container) -> None:
     (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     bridge, blue = json.loads(example)["plugins"]
     previous = PluginRunner("bridge", container, **bridge).add()
-    runtime = PluginRunner("vrf", container, previous=previous, **blue)
-    assert len(runtime.add()["ips"]) == 2
-    runtime.check()
-    runtime.delete()
+    runner = PluginRunner("vrf", container, previous=previous, **blue)
+    assert len(runner.add()["ips"]) == 2
+    runner.check()
+    runner.delete()
 
 
 def test_error_names_the_missing_link_kind_and_nothing_changes(container: Container, kernel_has: Any) -> None:
     if kernel_has("vrf"):
         pytest.skip("needs a kernel without vrf")
-    runtime = vrf(container)
+    runner = vrf(container)
     with pytest.raises(CniError, match="this kernel has no vrf links") as caught:
-        runtime.status()
+        runner.status()
     assert caught.value.code == 50
     before = of_namespace(container)
     with pytest.raises(CniError, match="cannot create VRF blue with table 1: operation not supported"):
-        runtime.add()
+        runner.add()
     assert of_namespace(container) == before
-    runtime.delete()
+    runner.delete()
 
 
 @pytest.mark.parametrize(
@@ -393,24 +395,24 @@ def test_error_names_the_missing_link_kind_and_nothing_changes(container: Contai
 def test_error_for_an_invalid_configuration_names_the_option(
     container: Container, config: dict[str, Any], message: str
 ) -> None:
-    runtime = PluginRunner("vrf", container, **{"vrfname": "blue", **config})
+    runner = PluginRunner("vrf", container, **{"vrfname": "blue", **config})
     with pytest.raises(CniError, match=message) as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 7
-    runtime.delete()
+    runner.delete()
 
 
 def test_add_requires_prev_result_and_the_interface(container: Container) -> None:
-    runtime = PluginRunner("vrf", container, vrfname="blue")
+    runner = PluginRunner("vrf", container, vrfname="blue")
     with pytest.raises(CniError, match="Required prevResult missing"):
-        runtime.add()
-    runtime.previous = {"cniVersion": "1.1.0", "interfaces": []}
+        runner.add()
+    runner.previous = {"cniVersion": "1.1.0", "interfaces": []}
     with pytest.raises(CniError, match='link "eth0" not found'):
-        runtime.add()
+        runner.add()
 
 
 @pytest.mark.parametrize("netns", ["", "/nowhere/at/all"])
 def test_del_succeeds_without_the_namespace(container: Container, netns: str) -> None:
-    runtime = PluginRunner("vrf", container, vrfname="blue")
-    runtime.netns = netns
-    runtime.delete()
+    runner = PluginRunner("vrf", container, vrfname="blue")
+    runner.netns = netns
+    runner.delete()

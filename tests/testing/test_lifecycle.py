@@ -83,10 +83,10 @@ def test_change_left_by_a_failed_add_is_detected(runner_of: Any, container: Cont
         fail_at_every_change(lambda: _without_file(runner_of(LeavesAFile, dns={"domain": directory})))
 
 
-def _without_file(runtime: PluginRunner) -> PluginRunner:
-    kept = runtime.container.host.state / "notes" / "kept"
+def _without_file(runner: PluginRunner) -> PluginRunner:
+    kept = runner.container.host.state / "notes" / "kept"
     kept.unlink(missing_ok=True)
-    return runtime
+    return runner
 
 
 def test_del_that_requires_prev_result_is_detected(runner_of: Any) -> None:

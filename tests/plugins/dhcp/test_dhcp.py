@@ -24,15 +24,15 @@ def test_lease_is_acquired_used_and_released(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc()
-    runtime = bridge()
-    result = runtime.add()
+    runner = bridge()
+    result = runner.add()
     (ip,) = result["ips"]
     assert ip == {"address": ip["address"], "gateway": "10.55.0.1", "interface": 2}
     assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.55.0.1"}]
     assert addresses_of(container) == [ip["address"]]
     assert container.pings("10.55.0.1")
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert lease_daemon.records() == []
     wait_for(lambda: f"DHCPRELEASE of {ip['address'].partition('/')[0]}" in lan.log_text(), "the release")
 
@@ -43,10 +43,10 @@ def test_example_of_the_readme(lan: Lan, lease_daemon: LeaseDaemon, container: C
     lan.isc("option interface-mtu 1400;", CLASSLESS)
     plugin = document.pop("type")
     document["ipam"]["daemonSocketPath"] = str(lease_daemon.socket)
-    runtime = PluginRunner(plugin, container, **document)
-    assert [route["dst"] for route in runtime.add()["routes"]] == ["10.99.0.0/16", "10.98.1.0/24", "0.0.0.0/0"]
-    runtime.check()
-    runtime.delete()
+    runner = PluginRunner(plugin, container, **document)
+    assert [route["dst"] for route in runner.add()["routes"]] == ["10.99.0.0/16", "10.98.1.0/24", "0.0.0.0/0"]
+    runner.check()
+    runner.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
 
@@ -54,10 +54,10 @@ def test_lease_is_acquired_from_dnsmasq_and_released(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.dnsmasq()
-    runtime = bridge()
-    address = runtime.add()["ips"][0]["address"]
+    runner = bridge()
+    address = runner.add()["ips"][0]["address"]
     assert addresses_of(container) == [address]
-    runtime.delete()
+    runner.delete()
     wait_for(lambda: f"DHCPRELEASE(eth0) {address.partition('/')[0]}" in lan.log_text(), "the release")
 
 
@@ -145,8 +145,8 @@ def test_classless_routes_replace_all_other_routes(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc(CLASSLESS, "option static-routes 10.97.0.0 10.55.0.4;")
-    runtime = bridge(request=[{"option": "121"}, {"option": "33"}], priority=50)
-    result = runtime.add()
+    runner = bridge(request=[{"option": "121"}, {"option": "33"}], priority=50)
+    result = runner.add()
     assert result["routes"] == [
         {"dst": "10.99.0.0/16", "gw": "10.55.0.2", "priority": 50},
         {"dst": "10.98.1.0/24", "gw": "0.0.0.0", "priority": 50, "scope": 253},
@@ -157,7 +157,7 @@ def test_classless_routes_replace_all_other_routes(
     assert "default via 10.55.0.3 dev eth0 metric 50" in routes
     assert "10.99.0.0/16 via 10.55.0.2 dev eth0 metric 50" in routes
     assert "10.98.1.0/24 dev eth0 scope link metric 50" in routes
-    runtime.check()
+    runner.check()
 
 
 def test_static_routes_have_classful_masks(lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
@@ -174,7 +174,7 @@ def test_provided_options_are_sent_to_the_server(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
 ) -> None:
     lan.dnsmasq()
-    runtime = bridge(
+    runner = bridge(
         provide=[
             {"option": "host-name", "fromArg": "K8S_POD_NAME"},
             {"option": "60", "value": "acme-vendor"},
@@ -182,8 +182,8 @@ def test_provided_options_are_sent_to_the_server(
             {"option": "12", "fromArg": "ABSENT"},
         ]
     )
-    runtime.cni_args = "IgnoreUnknown=1;K8S_POD_NAME=web-0"
-    runtime.add()
+    runner.cni_args = "IgnoreUnknown=1;K8S_POD_NAME=web-0"
+    runner.add()
     log_text = lan.log_text()
     assert "client provides name: web-0" in log_text
     assert "vendor class: acme-vendor" in log_text
@@ -203,10 +203,10 @@ def test_value_from_cni_args_takes_precedence_over_the_configured_value(
 
 def test_client_id_can_be_provided(lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
     lan.dnsmasq()
-    runtime = bridge(provide=[{"option": "dhcp-client-identifier", "value": "my-client"}])
-    runtime.add()
+    runner = bridge(provide=[{"option": "dhcp-client-identifier", "value": "my-client"}])
+    runner.add()
     assert (lan.directory / "dnsmasq.leases").read_text().split()[-1] == b"my-client".hex(":")
-    runtime.delete()
+    runner.delete()
     wait_for(lambda: not (lan.directory / "dnsmasq.leases").read_text(), "the release with the same client ID")
 
 
@@ -219,9 +219,9 @@ def test_address_and_lease_time_can_be_requested(
         {"option": "dhcp-requested-address", "fromArg": "IP"},
         {"option": "dhcp-lease-time", "value": "150"},
     ]
-    runtime = bridge(provide=requested, request=[{"option": "51"}])
-    runtime.cni_args = "IgnoreUnknown=1;IP=10.55.0.142"
-    assert runtime.add()["ips"][0]["address"] == "10.55.0.142/24"
+    runner = bridge(provide=requested, request=[{"option": "51"}])
+    runner.cni_args = "IgnoreUnknown=1;IP=10.55.0.142"
+    assert runner.add()["ips"][0]["address"] == "10.55.0.142/24"
     (record,) = lease_daemon.records()
     assert base64.b64decode(record["lease"]["options"]["51"]) in ((120).to_bytes(4, "big"), (150).to_bytes(4, "big"))
 
@@ -243,12 +243,12 @@ def test_error_for_an_invalid_configuration_names_the_option(
     bridge: CreateBridgeRunner, host: Any, ipam: dict[str, Any], complaint: str
 ) -> None:
     host.run("ip link add lan0 type bridge")
-    runtime = bridge(**ipam)
+    runner = bridge(**ipam)
     with pytest.raises(CniError) as refused:
-        runtime.add()
+        runner.add()
     assert refused.value.code == 7
     assert complaint in refused.value.msg
-    runtime.delete()
+    runner.delete()
 
 
 def test_validate_reports_every_invalid_option() -> None:
@@ -269,46 +269,46 @@ def test_check_fails_with_a_wrong_address_without_the_daemon_and_without_a_lease
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc()
-    runtime = bridge()
-    result = runtime.add()
-    runtime.check()
+    runner = bridge()
+    result = runner.add()
+    runner.check()
     wrong = json.loads(json.dumps(result))
     wrong["ips"][0]["address"] = "10.55.0.7/24"
-    runtime.result = wrong
+    runner.result = wrong
     with pytest.raises(CniError, match="eth0 has a DHCP lease of 10.55.0.1"):
-        runtime.check()
-    runtime.result = result
+        runner.check()
+    runner.result = result
     lease_daemon.stop()
     with pytest.raises(CniError, match="error dialing DHCP daemon"):
-        runtime.check()
+        runner.check()
     for path in lease_daemon.leases.glob("*.json"):
         path.unlink()
     lease_daemon.start()
     with pytest.raises(CniError, match=f"no DHCP lease for eth0 of container {container.id}"):
-        runtime.check()
+        runner.check()
 
 
 def test_check_fails_if_the_lease_is_for_another_namespace(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, containers: list[Container]
 ) -> None:
     lan.isc()
-    runtime = bridge(to=containers[0])
-    runtime.add()
-    runtime.container.id, other = runtime.container.id, PluginRunner("dhcp", containers[1], ipam=runtime.config["ipam"])
+    runner = bridge(to=containers[0])
+    runner.add()
+    runner.container.id, other = runner.container.id, PluginRunner("dhcp", containers[1], ipam=runner.config["ipam"])
     containers[1].id = containers[0].id
-    other.result = runtime.result
+    other.result = runner.result
     with pytest.raises(CniError, match="belongs to another network namespace"):
         other.check()
 
 
 def test_status_fails_with_code_50_without_a_daemon(stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
-    runtime = bridge()
+    runner = bridge()
     with pytest.raises(CniError, match="error dialing DHCP daemon") as unready:
-        runtime.status()
+        runner.status()
     assert unready.value.code == 50
     assert "pycni serve" in unready.value.details
     stopped_daemon.start()
-    runtime.status()
+    runner.status()
 
 
 def test_gc_releases_leases_without_a_valid_attachment(
@@ -317,12 +317,12 @@ def test_gc_releases_leases_without_a_valid_attachment(
     lan.isc()
     stale, valid, other_network = (bridge(to=container) for container in containers)
     other_network.config["name"] = "other"
-    for runtime in (stale, valid, other_network):
-        runtime.add()
+    for runner in (stale, valid, other_network):
+        runner.add()
     address = stale.result["ips"][0]["address"].partition("/")[0]
     stale.gc(valid)
     assert sorted(record["client"]["containerId"] for record in lease_daemon.records()) == sorted(
-        runtime.container.id for runtime in (valid, other_network)
+        runner.container.id for runner in (valid, other_network)
     )
     wait_for(lambda: f"DHCPRELEASE of {address}" in lan.log_text(), "the release")
 
@@ -332,9 +332,9 @@ def test_repeated_add_reuses_the_lease(
 ) -> None:
     """Go: it does the same."""
     lan.isc()
-    runtime = bridge()
-    first = runtime.add()
-    repeated = PluginRunner("dhcp", container, ipam=runtime.config["ipam"])
+    runner = bridge()
+    first = runner.add()
+    repeated = PluginRunner("dhcp", container, ipam=runner.config["ipam"])
     result = repeated.add()
     assert result["ips"][0]["address"] == first["ips"][0]["address"]
     assert lan.log_text().count("DHCPDISCOVER") <= 2
@@ -346,13 +346,13 @@ def test_concurrent_adds_get_distinct_addresses(
 ) -> None:
     lan.isc()
     made = [Container(host) for _ in range(12)]
-    runtimes = [bridge(to=one) for one in made]
-    results = run_concurrently(host, PluginRunner.add, runtimes)
+    runners = [bridge(to=one) for one in made]
+    results = run_concurrently(host, PluginRunner.add, runners)
     addresses = [result["ips"][0]["address"] for result in results]
     assert len(set(addresses)) == 12
-    for runtime in runtimes:
-        runtime.check()
-        runtime.delete()
+    for runner in runners:
+        runner.check()
+        runner.delete()
     assert lease_daemon.records() == []
     for one in made:
         one.close()
@@ -364,12 +364,12 @@ def test_lease_is_acquired_for_an_existing_macvlan_link(
     lan.isc()
     host.run(f"ip link add link {BRIDGE} name mv0 type macvlan mode bridge")
     host.run(f"ip link set mv0 netns {container.path} name eth0")
-    runtime = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)})
-    address = runtime.add()["ips"][0]["address"]
-    runtime.check()
+    runner = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)})
+    address = runner.add()["ips"][0]["address"]
+    runner.check()
     container.run(f"ip addr add {address} dev eth0")
     assert container.pings("10.55.0.1")
-    runtime.delete()
+    runner.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
 
@@ -378,12 +378,12 @@ def test_macvlan_acquires_announces_and_releases_a_lease(
 ) -> None:
     lan.isc()
     ipam = {"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)}
-    runtime = PluginRunner("macvlan", container, master=BRIDGE, ipam=ipam)
+    runner = PluginRunner("macvlan", container, master=BRIDGE, ipam=ipam)
     with lan.router.netns.enter():
         sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
     with sniffer:
         sniffer.settimeout(0.05)
-        address = runtime.add()["ips"][0]["address"].partition("/")[0]
+        address = runner.add()["ips"][0]["address"].partition("/")[0]
 
         def announced() -> bool:
             try:
@@ -395,19 +395,19 @@ def test_macvlan_acquires_announces_and_releases_a_lease(
         wait_for(announced, "the gratuitous ARP")
     assert container.run("cat /proc/sys/net/ipv6/conf/eth0/accept_ra").strip() == "1"
     assert container.pings("10.55.0.1")
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert lease_daemon.records() == []
     wait_for(lambda: f"DHCPRELEASE of {address}" in lan.log_text(), "the release")
 
 
 def test_add_fails_if_no_server_answers(lan: Lan, stopped_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
     stopped_daemon.start("-timeout=300ms", "-resendtimeout", "500ms")
-    runtime = bridge()
+    runner = bridge()
     with pytest.raises(CniError, match="no more tries: no DHCP lease for eth0 within 0.5 s: no server has answered"):
-        runtime.add()
+        runner.add()
     assert stopped_daemon.records() == []
-    runtime.delete()
+    runner.delete()
 
 
 def test_add_fails_if_the_lease_has_no_subnet_mask(
@@ -429,19 +429,19 @@ def test_relative_netns_path_is_resolved_before_it_is_sent_to_the_daemon(
 ) -> None:
     """The daemon's working directory differs from the caller's."""
     lan.isc()
-    runtime = bridge()
+    runner = bridge()
     monkeypatch.chdir("/proc")
-    runtime.netns = container.path.removeprefix("/proc/")
-    assert not runtime.netns.startswith("/")
-    runtime.add()
+    runner.netns = container.path.removeprefix("/proc/")
+    assert not runner.netns.startswith("/")
+    runner.add()
     (record,) = lease_daemon.records()
     assert record["client"]["netns"] == container.path
-    runtime.delete()
+    runner.delete()
     assert lease_daemon.records() == []
 
 
 def test_add_fails_if_the_interface_does_not_exist(lan: Lan, lease_daemon: LeaseDaemon, container: Container) -> None:
-    runtime = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)})
+    runner = PluginRunner("dhcp", container, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)})
     with pytest.raises(CniError, match='link "eth0" not found'):
-        runtime.add()
-    runtime.delete()
+        runner.add()
+    runner.delete()

@@ -70,9 +70,9 @@ def test_address_in_use_is_declined_and_another_one_acquired(
     """RFC 2131 section 3.1, step 5. Go: both containers use the address."""
     stopped_daemon.start("-resendmax=100ms")
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
-    runtime = bridge(declineConflicts=True, provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
+    runner = bridge(declineConflicts=True, provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
     with lan.overheard() as frames:
-        assert ip_of(runtime.add()) == f"{SUBNET}.101/24"
+        assert ip_of(runner.add()) == f"{SUBNET}.101/24"
         (decline,) = [frame for frame in frames() if frame.kind == 4]
     assert set(decline.options) == {50, 53, 54, 61}
     assert f"DHCPDECLINE of {SUBNET}.100" in lan.log_text()
@@ -98,8 +98,8 @@ def test_conflicting_address_is_accepted_without_decline_conflicts(
 ) -> None:
     """Some routers answer ARP requests for every address."""
     lan.isc(pool=f"{SUBNET}.100 {SUBNET}.101")
-    runtime = bridge(provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
-    assert ip_of(runtime.add()) == f"{SUBNET}.100/24"
+    runner = bridge(provide=[{"option": "dhcp-requested-address", "value": f"{SUBNET}.100"}])
+    assert ip_of(runner.add()) == f"{SUBNET}.100/24"
     assert "DHCPDECLINE" not in lan.log_text()
 
 
@@ -109,13 +109,13 @@ def test_conflicting_address_is_accepted_without_decline_conflicts(
 def test_check_sends_nothing_to_the_server(lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner) -> None:
     """Go: CHECK is an ADD, and acquires a lease if the daemon has none."""
     lan.isc()
-    runtime = bridge()
-    runtime.add()
+    runner = bridge()
+    runner.add()
     before = lan.log_text().count("DHCP")
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     with pytest.raises(CniError, match="no DHCP lease for eth0"):
-        PluginRunner("dhcp", runtime.container, ipam=runtime.config["ipam"]).check()
+        PluginRunner("dhcp", runner.container, ipam=runner.config["ipam"]).check()
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
     assert lan.log_text().count("DHCP") == before + 1
     assert lease_daemon.records() == []
@@ -127,16 +127,16 @@ def test_leases_survive_a_restart_of_the_daemon(
 ) -> None:
     """containernetworking/plugins#235 and #767: a restarted daemon knows no lease, renews none and releases none."""
     lan.isc(seconds=LEASE_SECONDS)
-    runtime = bridge()
-    address = ip_of(runtime.add())
+    runner = bridge()
+    address = ip_of(runner.add())
     lease_daemon.stop(end)
     lease_daemon.start()
-    runtime.check()
+    runner.check()
     obtained = lease_of(lease_daemon)["obtained"]
     wait_for(lambda: lease_of(lease_daemon)["obtained"] > obtained, "the renewal", seconds=TIMEOUT)
     assert addresses_of(container) == [address]
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
 
@@ -144,8 +144,8 @@ def test_lease_that_expires_without_a_daemon_is_acquired_again(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
     lan.isc(seconds=2)
-    runtime = bridge()
-    address = ip_of(runtime.add())
+    runner = bridge()
+    address = ip_of(runner.add())
     lease_daemon.stop()
     end = lan.log_text()
     wait_for(lambda: _boot_time() > _expiry(lease_daemon), "the end of the lease", seconds=TIMEOUT)
@@ -171,23 +171,23 @@ def test_del_without_a_daemon_releases_the_lease(
 ) -> None:
     """Go: DEL fails without the daemon."""
     lan.isc()
-    runtime = bridge()
-    runtime.add()
+    runner = bridge()
+    runner.add()
     lease_daemon.stop(signal.SIGKILL)
-    runtime.delete()
+    runner.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
     assert lease_daemon.records() == []
-    runtime.delete()
+    runner.delete()
 
 
 def test_gc_without_a_daemon_releases_the_lease(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
 ) -> None:
     lan.isc()
-    runtime = bridge()
-    runtime.add()
+    runner = bridge()
+    runner.add()
     lease_daemon.stop(signal.SIGKILL)
-    runtime.gc()
+    runner.gc()
     assert lease_daemon.records() == []
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
@@ -196,14 +196,14 @@ def test_gc_continues_after_a_lease_that_cannot_be_removed(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, containers: list[Container]
 ) -> None:
     lan.isc()
-    runtimes = [bridge(to=container) for container in containers]
-    for runtime in runtimes:
-        runtime.add()
-    stuck = lease_daemon.leases / f"{runtimes[0].owner.key}.json"
+    runners = [bridge(to=container) for container in containers]
+    for runner in runners:
+        runner.add()
+    stuck = lease_daemon.leases / f"{runners[0].owner.key}.json"
     stuck.unlink()
     stuck.mkdir()
     with pytest.raises(CniError, match="cannot remove the DHCP lease .*is a directory"):
-        runtimes[0].gc()
+        runners[0].gc()
     assert list(lease_daemon.leases.glob("*.json")) == [stuck]
     wait_for(lambda: lan.log_text().count("DHCPRELEASE") == 3, "the releases")
     stuck.rmdir()
@@ -213,14 +213,14 @@ def test_del_fails_with_code_11_if_the_daemon_runs_but_does_not_listen(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner
 ) -> None:
     lan.isc()
-    runtime = bridge()
-    runtime.add()
+    runner = bridge()
+    runner.add()
     hidden = lease_daemon.socket.rename(lease_daemon.socket.with_name("hidden"))
     with pytest.raises(CniError, match="does not listen") as failed:
-        runtime.delete()
+        runner.delete()
     assert failed.value.code == 11
     hidden.rename(lease_daemon.socket)
-    runtime.delete()
+    runner.delete()
     assert lease_daemon.records() == []
 
 
@@ -249,9 +249,9 @@ def test_daemon_starts_if_a_stale_socket_exists(stopped_daemon: LeaseDaemon, bri
     wait_for(lambda: _is_ready(bridge()), "the lease daemon")
 
 
-def _is_ready(runtime: PluginRunner) -> bool:
+def _is_ready(runner: PluginRunner) -> bool:
     try:
-        runtime.status()
+        runner.status()
     except CniError:
         return False
     return True
@@ -293,12 +293,12 @@ def test_host_prefix_is_prepended_to_the_netns_path(
     lan.isc()
     root = tmp_path / "run"
     stopped_daemon.start("-hostprefix", str(root), "-socketpath", "/cni/dhcp.sock")
-    runtime = bridge()
+    runner = bridge()
     with pytest.raises(CniError, match=f'failed to open netns "{root}{container.path}"'):
-        runtime.add()
+        runner.add()
     (root / "proc").symlink_to("/proc")
-    runtime.add()
-    runtime.check()
+    runner.add()
+    runner.check()
 
 
 @pytest.mark.exhaustive
@@ -352,14 +352,14 @@ def test_renewal_and_release_are_unicast(
 ) -> None:
     """Go: both are broadcast. Some servers and most switches with DHCP snooping drop them."""
     lan.isc(seconds=LEASE_SECONDS)
-    runtime = bridge()
-    address = ip_of(runtime.add())
+    runner = bridge()
+    address = ip_of(runner.add())
     obtained = lease_of(lease_daemon)["obtained"]
     with lan.overheard() as frames:
         wait_for(lambda: lease_of(lease_daemon)["obtained"] > obtained, "the renewal", seconds=TIMEOUT)
         assert addresses_of(container) == [address]
-        runtime.check()
-        runtime.delete()
+        runner.check()
+        runner.delete()
         wait_for(lambda: len(frames()) == 2, "a request and the release")
         request, release = frames()
     (server,) = lan.router.json("ip -j link show eth0")
@@ -380,8 +380,8 @@ def test_lease_is_rebound_by_another_server(
 ) -> None:
     timers = ("--dhcp-option=58,2", "--dhcp-option=59,4")
     lan.dnsmasq(*timers)
-    runtime = bridge(request=[{"option": "58"}, {"option": "59"}])
-    address = ip_of(runtime.add())
+    runner = bridge(request=[{"option": "58"}, {"option": "59"}])
+    address = ip_of(runner.add())
     lan.stop_server()
     lan.router.run(f"ip addr del {SUBNET}.1/24 dev eth0 && ip addr add {SUBNET}.2/24 dev eth0")
     lan.dnsmasq(*timers)
@@ -396,8 +396,8 @@ def test_address_is_replaced_on_the_interface_if_the_server_assigns_another(
 ) -> None:
     """Go: the lease changes, and the interface keeps the old address."""
     lan.isc(seconds=LEASE_SECONDS)
-    runtime = bridge()
-    old = ip_of(runtime.add())
+    runner = bridge()
+    old = ip_of(runner.add())
     container.run(f"ip route add 10.66.0.0/16 via {SUBNET}.9 dev eth0")
     container.run(f"ip route add 10.67.0.0/16 via {SUBNET}.9 dev eth0 table 77 metric 5 mtu 1300")
     (lan.directory / "dhcpd.leases").write_text("")
@@ -411,7 +411,7 @@ def test_address_is_replaced_on_the_interface_if_the_server_assigns_another(
     assert f"10.66.0.0/16 via {SUBNET}.9" in routes
     assert f"10.67.0.0/16 via {SUBNET}.9 dev eth0 metric 5 mtu 1300" in container.run("ip route show table 77")
     with pytest.raises(CniError):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.exhaustive
@@ -431,19 +431,19 @@ def test_address_is_removed_when_its_lease_expires_and_restored_with_a_new_lease
 ) -> None:
     """Go: the interface is set down permanently."""
     lan.isc(seconds=4)
-    runtime = bridge()
-    address = ip_of(runtime.add())
+    runner = bridge()
+    address = ip_of(runner.add())
     lan.stop_server()
     wait_for(lambda: lease_of(lease_daemon)["withdrawn"], "the end of the lease", seconds=TIMEOUT)
     assert addresses_of(container) == []
     assert "state UP" in container.run("ip link show eth0")
     with pytest.raises(CniError, match="has ended"):
-        PluginRunner("dhcp", container, ipam=runtime.config["ipam"]).check()
+        PluginRunner("dhcp", container, ipam=runner.config["ipam"]).check()
     lan.isc(seconds=600)
     wait_for(lambda: addresses_of(container) == [address], "the address", seconds=TIMEOUT)
     wait_for(lambda: not lease_of(lease_daemon)["withdrawn"], "the lease")
     assert f"default via {SUBNET}.1" in container.run("ip route")
-    runtime.check()
+    runner.check()
 
 
 # Deleted links and namespaces
@@ -454,18 +454,18 @@ def test_lease_ends_with_its_link_and_the_next_add_gets_a_new_one(
 ) -> None:
     """Go: the lease stays in the table without a maintainer, and the next ADD waits for it forever."""
     lan.isc()
-    runtime = bridge()
-    runtime.add()
+    runner = bridge()
+    runner.add()
     container.run("ip link del eth0")
     wait_for(lambda: lease_daemon.records() == [], "the end of the lease")
     with pytest.raises(CniError, match="no DHCP lease for eth0"):
-        runtime.check()
-    runtime.add()
-    runtime.check()
+        runner.check()
+    runner.add()
+    runner.check()
     container.run("ip link del eth0")
-    runtime.add()
-    runtime.check()
-    runtime.delete()
+    runner.add()
+    runner.check()
+    runner.delete()
 
 
 def test_lease_ends_if_another_interface_takes_the_name(
@@ -508,12 +508,12 @@ def test_bridge_del_releases_the_lease_before_it_deletes_the_link(
 ) -> None:
     """Go: the link is deleted first, so the server never receives the release."""
     lan.isc()
-    runtime = bridge()
-    runtime.add()
+    runner = bridge()
+    runner.add()
     (server,) = lan.router.json("ip -j link show eth0")
     record = lease_of(lease_daemon)
     assert record["serverMac"] == server["address"]
-    runtime.delete()
+    runner.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
     leases = (lan.directory / "dhcpd.leases").read_text()
     assert "binding state free" in leases.rpartition("lease ")[2]
@@ -525,11 +525,11 @@ def test_bridge_del_releases_the_lease_before_it_deletes_the_link(
 def test_del_ends_a_concurrent_add_that_waits_for_a_server(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container, host: Host
 ) -> None:
-    runtime = bridge()
+    runner = bridge()
     with ThreadPoolExecutor(1) as pool:
-        adding = pool.submit(lambda: (host.netns.enter_permanently(), runtime.add()))
+        adding = pool.submit(lambda: (host.netns.enter_permanently(), runner.add()))
         wait_for(lambda: "acquiring a lease" in lease_daemon.log_text(), "the ADD")
-        PluginRunner("dhcp", container, ipam=runtime.config["ipam"]).delete()
+        PluginRunner("dhcp", container, ipam=runner.config["ipam"]).delete()
         with pytest.raises(CniError, match="was cancelled by its DEL") as ended:
             adding.result(20)
     assert ended.value.code == 11
@@ -539,11 +539,11 @@ def test_del_ends_a_concurrent_add_that_waits_for_a_server(
 def test_no_lease_is_acquired_for_a_killed_caller(
     lan: Lan, lease_daemon: LeaseDaemon, bridge: CreateBridgeRunner, container: Container
 ) -> None:
-    runtime = bridge()
+    runner = bridge()
     pid = os.fork()
     if pid == 0:
         try:
-            runtime.add()
+            runner.add()
         finally:
             os._exit(1)
     wait_for(lambda: "acquiring a lease" in lease_daemon.log_text(), "the ADD")
@@ -552,8 +552,8 @@ def test_no_lease_is_acquired_for_a_killed_caller(
     wait_for(lambda: "the plugin no longer waits for the lease" in lease_daemon.log_text(), "the lease daemon")
     assert lease_daemon.records() == []
     lan.isc()
-    runtime.delete()
-    runtime.add()
+    runner.delete()
+    runner.add()
 
 
 # Invalid input and other programs
@@ -571,9 +571,9 @@ def test_unreadable_lease_file_is_ignored(lan: Lan, stopped_daemon: LeaseDaemon,
     (stopped_daemon.leases / "broken.json").write_text("{")
     stopped_daemon.start()
     lan.isc()
-    runtime = bridge()
-    runtime.add()
-    runtime.delete()
+    runner = bridge()
+    runner.add()
+    runner.delete()
     assert "broken.json, which cannot be read" in stopped_daemon.log_text()
 
 

@@ -24,16 +24,16 @@ def test_lease_is_renewed_and_released_after_a_restart_of_the_server(
 ) -> None:
     lan.isc(seconds=LEASE_SECONDS)
     server.start()
-    runtime = server.bridge_attachment(container)
-    address = runtime.add()["ips"][0]["address"]
+    runner = server.bridge_attachment(container)
+    address = runner.add()["ips"][0]["address"]
     server.stop(end)
     server.start()
     (record,) = server.records()
     wait_for(lambda: server.records()[0]["lease"]["obtained"] > record["lease"]["obtained"], "the renewal", seconds=30)
     assert addresses_of(container) == [address]
     assert container.pings("10.55.0.1")
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert server.records() == []
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
 
@@ -51,13 +51,13 @@ def test_calls_import_no_module(
     imported_modules = record_imports(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     server.start()
-    runtime = server.bridge_attachment(container)
-    runtime.status()
-    runtime.add()
-    runtime.check()
-    runtime.delete()
+    runner = server.bridge_attachment(container)
+    runner.status()
+    runner.add()
+    runner.check()
+    runner.delete()
     wait_for(lambda: "DHCPRELEASE" in lan.log_text(), "the release")
-    runtime.gc()
+    runner.gc()
     server.stop()
     assert imported_modules() == []
 
@@ -70,7 +70,7 @@ def test_calls_that_wait_for_a_lease_do_not_block_other_calls(
     quick = server.attachment("static", containers[0], ipam={"addresses": [{"address": "10.1.0.2/24"}]})
 
     with server.serving_here(workers=1), ThreadPoolExecutor(len(waiting)) as pool:
-        adding = [pool.submit(lambda r=runtime: (host.netns.enter_permanently(), r.add())) for runtime in waiting]
+        adding = [pool.submit(lambda r=runner: (host.netns.enter_permanently(), r.add())) for runner in waiting]
         for number in range(1, len(waiting) + 1):
             wait_for(lambda n=number: lease_daemon.log_text().count("acquiring a lease") >= n, "the ADDs", seconds=30)
         assert quick.add()["ips"][0]["address"] == "10.1.0.2/24"
@@ -79,8 +79,8 @@ def test_calls_that_wait_for_a_lease_do_not_block_other_calls(
         assert len({one.result(60)[1]["ips"][0]["address"] for one in adding}) == len(waiting)
         for _ in range(5):  # the replacement threads have ended, the worker has not
             quick.add()
-        for runtime in waiting:
-            runtime.delete()
+        for runner in waiting:
+            runner.delete()
 
 
 @pytest.mark.exhaustive
@@ -92,12 +92,12 @@ def test_server_takes_over_the_leases_when_the_daemon_stops(
     stopped_daemon.start()
     server.start()
     assert "another DHCP lease daemon listens" in server.log_text()
-    runtime = server.bridge_attachment(container)
-    runtime.add()
+    runner = server.bridge_attachment(container)
+    runner.add()
     stopped_daemon.stop()
     wait_for(lambda: "the DHCP lease daemon listens at" in server.log_text(), "the server's lease daemon", seconds=20)
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert server.records() == []
 
 
@@ -107,7 +107,7 @@ def test_threads_and_descriptors_do_not_grow_with_the_number_of_leases(
     """Go: a thread and an open namespace per lease, and memory for each look at a link."""
     lan.isc()
     server.start("--workers", "1", "--processes", "1")
-    runtimes = [server.bridge_attachment(container) for container in containers]
+    runners = [server.bridge_attachment(container) for container in containers]
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}
     quick = server.attachment("bridge", containers[0], ifname="eth1", bridge=BRIDGE, ipam=ipam)
 
@@ -121,21 +121,21 @@ def test_threads_and_descriptors_do_not_grow_with_the_number_of_leases(
         return min(opened() for _ in poll_with_backoff(0.1))  # the kernel deletes asynchronously
 
     def cycle() -> None:
-        for runtime in runtimes:
-            runtime.add()
-        for runtime in runtimes:
-            runtime.check()
-            runtime.delete()
+        for runner in runners:
+            runner.add()
+        for runner in runners:
+            runner.check()
+            runner.delete()
 
     for _ in range(3):
         cycle()
     wait_for(lambda: use()[1] == THREADS, "the end of the replacement threads")
     before = min(use() for _ in range(5))
-    for runtime in runtimes:
-        runtime.add()
+    for runner in runners:
+        runner.add()
     wait_for(lambda: max(map(sub, use(), before)) <= 0, f"no more than without leases: {before}")
-    for runtime in runtimes:
-        runtime.delete()
+    for runner in runners:
+        runner.delete()
     for _ in range(3):
         cycle()
     wait_for(lambda: max(map(sub, use(), before)) <= 0, f"no more than before: {before}")

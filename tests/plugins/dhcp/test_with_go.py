@@ -73,10 +73,10 @@ def test_result_is_the_same_as_the_go_plugins(
     lan.isc()
     go_result = call(go_plugins.directory, go_daemon, container, "ADD")
     call(go_plugins.directory, go_daemon, container, "DEL", prevResult=go_result)
-    runtime = PluginRunner(
+    runner = PluginRunner(
         "bridge", container, bridge=BRIDGE, ipam={"type": "dhcp", "daemonSocketPath": str(lease_daemon.socket)}
     )
-    assert ipam_part(runtime.add()) == ipam_part(go_result)
+    assert ipam_part(runner.add()) == ipam_part(go_result)
 
 
 def test_go_bridge_works_with_pycni_dhcp(

@@ -72,15 +72,15 @@ def test_del_or_gc_cleans_up_after_a_killed_add(
 def test_del_without_prev_result_removes_firewalld_sources(
     pod: MakePod, make: Callable[..., PluginRunner], seen: str
 ) -> None:
-    runtime = make(firewalldZone="work")
-    host = runtime.container.host
-    runtime.add()
+    runner = make(firewalldZone="work")
+    host = runner.container.host
+    runner.add()
     assert len(host.run("firewall-cmd --zone=work --list-sources").split()) == 2
-    runtime.config["firewalldZone"] = "public"  # the zone of ADD is found without the configuration
+    runner.config["firewalldZone"] = "public"  # the zone of ADD is found without the configuration
     if seen == "never":
-        runtime.forget()
-    runtime.delete()
-    runtime.delete()
+        runner.forget()
+    runner.delete()
+    runner.delete()
     assert host.run("firewall-cmd --zone=work --list-sources").split() == []
 
 

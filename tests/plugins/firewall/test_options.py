@@ -203,9 +203,9 @@ def test_error_for_an_invalid_configuration_names_the_option_and_nothing_changes
 ) -> None:
     unrestricted = pod(1, 2, with_firewall=False)
     before = of_host(unrestricted.host)
-    runtime = PluginRunner("firewall", unrestricted.container, previous=unrestricted.network.result, **config)
+    runner = PluginRunner("firewall", unrestricted.container, previous=unrestricted.network.result, **config)
     with pytest.raises(CniError, match=message) as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 7
     assert of_host(unrestricted.host) == before
 
@@ -242,12 +242,10 @@ def test_isolated_policy_is_refused_if_prev_result_does_not_name_a_bridge_port(
     host: Host, pod: MakePod, previous: Any, message: str
 ) -> None:
     container = pod(1, 9, with_firewall=False).container
-    runtime = PluginRunner(
-        "firewall", container, previous={"cniVersion": "1.1.0", **previous}, ingressPolicy="isolated"
-    )
+    runner = PluginRunner("firewall", container, previous={"cniVersion": "1.1.0", **previous}, ingressPolicy="isolated")
     with pytest.raises(CniError, match=message):
-        runtime.add()
+        runner.add()
     assert "10.1.0.2" not in host.run("nft list ruleset")
-    runtime.config["ingressPolicy"] = "open"
-    runtime.add()
-    runtime.delete()
+    runner.config["ingressPolicy"] = "open"
+    runner.add()
+    runner.delete()

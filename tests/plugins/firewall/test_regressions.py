@@ -81,15 +81,15 @@ def test_status_fails_with_code_50_if_the_backend_is_unavailable(
 def test_add_succeeds_after_a_failed_add(pod: MakePod) -> None:
     unrestricted = pod(1, 2, with_firewall=False)
     unrestricted.host.run("ip link set br1 down && ip link set br1 name br9")
-    runtime = PluginRunner(
+    runner = PluginRunner(
         "firewall", unrestricted.container, previous=unrestricted.network.result, ingressPolicy="isolated"
     )
     with pytest.raises(CniError, match='"br1": there is no such link'):
-        runtime.add()
+        runner.add()
     assert elements(unrestricted.host) == []
     unrestricted.host.run("ip link set br9 name br1 && ip link set br1 up")
-    runtime.add()
-    runtime.check()
+    runner.add()
+    runner.check()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -158,20 +158,20 @@ def test_16_concurrent_first_adds_create_each_shared_rule_once(pod: MakePod, pol
 
     def add(one: Pod) -> PluginRunner:
         config = {"backend": "iptables", "ingressPolicy": policy}
-        runtime = PluginRunner("firewall", one.container, previous=one.network.result, **config)
-        runtime.add()
-        return runtime
+        runner = PluginRunner("firewall", one.container, previous=one.network.result, **config)
+        runner.add()
+        return runner
 
-    runtimes = run_concurrently(host, add, pods)
+    runners = run_concurrently(host, add, pods)
     counts = Counter(rules(host))
     shared = {rule: count for rule, count in counts.items() if "/32" not in rule and "/128" not in rule}
     # Each shared rule exists once per family; the rules of addresses differ.
     assert set(shared.values()) == {2}, shared
     assert len(shared) == {"": 2, "same-bridge": 7, "isolated": 8}[policy]
     assert len(counts) - len(shared) == 16 * 4
-    for runtime in runtimes:
-        runtime.check()
-    run_concurrently(host, PluginRunner.delete, runtimes)
+    for runner in runners:
+        runner.check()
+    run_concurrently(host, PluginRunner.delete, runners)
     assert [rule for rule in rules(host) if "/32" in rule or "/128" in rule] == []
 
 
@@ -180,10 +180,10 @@ def test_16_concurrent_first_adds_with_nftables(pod: MakePod) -> None:
     host = pods[0].host
 
     def add_check_delete(one: Pod) -> None:
-        runtime = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
-        runtime.add()
-        runtime.check()
-        runtime.delete()
+        runner = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
+        runner.add()
+        runner.check()
+        runner.delete()
 
     run_concurrently(host, add_check_delete, pods)
     assert elements(host) == []
@@ -222,13 +222,13 @@ def test_nftables_is_used_without_iptables(pod: MakePod, monkeypatch: pytest.Mon
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     one = pod(1, 2, with_firewall=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    runtime = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
-    runtime.add()
-    runtime.check()
-    runtime.delete()
-    runtime.config["backend"] = "iptables"
+    runner = PluginRunner("firewall", one.container, previous=one.network.result, ingressPolicy="isolated")
+    runner.add()
+    runner.check()
+    runner.delete()
+    runner.config["backend"] = "iptables"
     with pytest.raises(CniError, match="iptables is not available") as caught:
-        runtime.add()
+        runner.add()
     assert "configure the backend nftables" in caught.value.details
 
 
@@ -243,9 +243,9 @@ def test_iptables_backend_needs_only_the_program_of_the_address_family(
     monkeypatch.setattr("pycni.kernel.programs._SYSTEM_DIRECTORIES", "/nowhere")
     monkeypatch.setenv("PATH", str(tmp_path))
     previous = {**(one.network.result or {}), "ips": [{"address": "10.1.0.2/24", "interface": 2}]}
-    runtime = PluginRunner("firewall", one.container, previous=previous, backend="iptables")
-    runtime.add()
-    runtime.check()
+    runner = PluginRunner("firewall", one.container, previous=previous, backend="iptables")
+    runner.add()
+    runner.check()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -465,15 +465,15 @@ def test_firewalld_backend_fails_without_a_system_bus(
 ) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
     one = pod(1, 2, with_firewall=False)
-    runtime = PluginRunner("firewall", one.container, previous=one.network.result, backend="firewalld")
+    runner = PluginRunner("firewall", one.container, previous=one.network.result, backend="firewalld")
     with pytest.raises(CniError, match=f"firewalld is not available: there is no system bus at {address}") as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 50
     assert elements(one.host) == []
-    runtime.result = one.network.result
-    runtime.delete()
-    runtime.config["backend"] = ""
-    runtime.add()
+    runner.result = one.network.result
+    runner.delete()
+    runner.config["backend"] = ""
+    runner.add()
     assert len(elements(one.host)) == 4
 
 
@@ -523,18 +523,18 @@ def test_isolation_without_nftables_needs_bridge_nf_call_iptables(
     nft._load.cache_clear()
     monkeypatch.setattr(nft.Program, "_nft", _no_program)
     config = {"backend": "iptables", "ingressPolicy": "isolated"}
-    runtimes = [PluginRunner("firewall", each.container, previous=each.network.result, **config) for each in (one, two)]
+    runners = [PluginRunner("firewall", each.container, previous=each.network.result, **config) for each in (one, two)]
     one.host.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0")
     with pytest.raises(CniError, match="cannot isolate the ports of br1") as caught:
-        runtimes[0].add()
+        runners[0].add()
     assert "br_netfilter" in caught.value.details
     one.host.run("sysctl -qw net.bridge.bridge-nf-call-iptables=1")
-    for runtime in runtimes:
-        runtime.add()
-        runtime.check()
+    for runner in runners:
+        runner.add()
+        runner.check()
     assert not one.reaches(two.addresses)
-    for each, runtime in zip((one, two), runtimes, strict=True):
-        runtime.delete()
+    for each, runner in zip((one, two), runners, strict=True):
+        runner.delete()
         each.network.delete()
     assert [rule for rule in rules(one.host) if "10.1.0." in rule or "br1" in rule] == []
 
@@ -554,9 +554,9 @@ def test_isolated_policy_supports_ptp(host: Host, container: Container) -> None:
         "ips": [{"address": "10.1.0.2/24", "interface": 1}],
     }
     for backend in BACKENDS:
-        runtime = PluginRunner("firewall", container, previous=previous, backend=backend, ingressPolicy="isolated")
-        runtime.add()
-        runtime.check()
-        runtime.delete()
+        runner = PluginRunner("firewall", container, previous=previous, backend=backend, ingressPolicy="isolated")
+        runner.add()
+        runner.check()
+        runner.delete()
     assert isolation_elements(host) == ""
     assert [rule for rule in rules(host) if "veth1" in rule] == []

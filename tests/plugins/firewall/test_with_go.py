@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.usefixtures("iptables"), pytest.mark.exhaustive]
 
 
 @pytest.fixture
-def runtime(pod: MakePod) -> PluginRunner:
+def runner(pod: MakePod) -> PluginRunner:
     """A runner for a pod on a bridge, before its ADD."""
     one = pod(1, 2, with_firewall=False)
     return PluginRunner("firewall", one.container, previous=one.network.result, backend="iptables")
@@ -40,67 +40,67 @@ def attachment_rules(host: Host) -> list[str]:
     "policy", ["", *(pytest.param(p, marks=pytest.mark.newer_go) for p in ("same-bridge", "isolated"))]
 )
 def test_both_plugins_create_the_same_rules_in_the_same_order(
-    runtime: PluginRunner, go_firewall: CallGoFirewall, policy: str
+    runner: PluginRunner, go_firewall: CallGoFirewall, policy: str
 ) -> None:
     """The rules of Go 1.1 for a policy have other comments."""
-    runtime.config["ingressPolicy"] = policy
-    go_firewall("ADD", runtime)
-    by_go = rules(runtime.container.host)
-    go_firewall("DEL", runtime)
+    runner.config["ingressPolicy"] = policy
+    go_firewall("ADD", runner)
+    by_go = rules(runner.container.host)
+    go_firewall("DEL", runner)
     for family in ("ip", "ip6"):
-        runtime.container.host.run(f"{family}tables -F && {family}tables -X")
-    runtime.add()
-    assert rules(runtime.container.host) == by_go
+        runner.container.host.run(f"{family}tables -F && {family}tables -X")
+    runner.add()
+    assert rules(runner.container.host) == by_go
 
 
 @by_policy
 def test_check_and_del_accept_an_add_of_the_go_plugin(
-    runtime: PluginRunner, go_firewall: CallGoFirewall, policy: str
+    runner: PluginRunner, go_firewall: CallGoFirewall, policy: str
 ) -> None:
-    runtime.config["ingressPolicy"] = policy
-    go_firewall("ADD", runtime)
-    runtime.check()
-    runtime.delete()
-    host = runtime.container.host
+    runner.config["ingressPolicy"] = policy
+    go_firewall("ADD", runner)
+    runner.check()
+    runner.delete()
+    host = runner.container.host
     assert attachment_rules(host) == []
     assert [rule for rule in rules(host) if "br1" in rule] == []
     with pytest.raises(CniError, match="expected rule .* not found"):
-        runtime.check()
+        runner.check()
 
 
 @by_policy
 def test_go_plugin_checks_and_deletes_an_add_of_pycni(
-    runtime: PluginRunner, go_firewall: CallGoFirewall, policy: str
+    runner: PluginRunner, go_firewall: CallGoFirewall, policy: str
 ) -> None:
-    runtime.config["ingressPolicy"] = policy
-    runtime.add()
-    go_firewall("CHECK", runtime)
-    go_firewall("DEL", runtime)
-    assert attachment_rules(runtime.container.host) == []
+    runner.config["ingressPolicy"] = policy
+    runner.add()
+    go_firewall("CHECK", runner)
+    go_firewall("DEL", runner)
+    assert attachment_rules(runner.container.host) == []
     # The address labels in pycni's nftables table are removed by its next DEL or GC.
-    runtime.gc()
-    assert "net: test" not in runtime.container.host.run("nft list ruleset")
+    runner.gc()
+    assert "net: test" not in runner.container.host.run("nft list ruleset")
 
 
-def test_default_backend_finds_the_rules_of_the_go_plugin(runtime: PluginRunner, go_firewall: CallGoFirewall) -> None:
-    go_firewall("ADD", runtime)
-    runtime.config["backend"] = ""
-    runtime.check()
-    runtime.delete()
-    assert attachment_rules(runtime.container.host) == []
+def test_default_backend_finds_the_rules_of_the_go_plugin(runner: PluginRunner, go_firewall: CallGoFirewall) -> None:
+    go_firewall("ADD", runner)
+    runner.config["backend"] = ""
+    runner.check()
+    runner.delete()
+    assert attachment_rules(runner.container.host) == []
 
 
 @by_policy
 def test_shared_rules_exist_once_after_adds_of_both_plugins(
-    runtime: PluginRunner, go_firewall: CallGoFirewall, pod: MakePod, policy: str
+    runner: PluginRunner, go_firewall: CallGoFirewall, pod: MakePod, policy: str
 ) -> None:
-    runtime.config["ingressPolicy"] = policy
-    go_firewall("ADD", runtime)
-    runtime.add()
-    go_firewall("ADD", runtime)
-    runtime.delete()
-    assert attachment_rules(runtime.container.host) == []
-    shared = Counter(rule for rule in rules(runtime.container.host) if "STAGE" not in rule)
+    runner.config["ingressPolicy"] = policy
+    go_firewall("ADD", runner)
+    runner.add()
+    go_firewall("ADD", runner)
+    runner.delete()
+    assert attachment_rules(runner.container.host) == []
+    shared = Counter(rule for rule in rules(runner.container.host) if "STAGE" not in rule)
     assert set(shared.values()) == {2}, shared
 
 
@@ -133,25 +133,25 @@ def test_isolation_rules_of_both_plugins_work_together(pod: MakePod, go_firewall
 
 
 @pytest.mark.usefixtures("firewalld")
-def test_both_plugins_share_firewalld(runtime: PluginRunner, go_firewall: CallGoFirewall) -> None:
-    host = runtime.container.host
+def test_both_plugins_share_firewalld(runner: PluginRunner, go_firewall: CallGoFirewall) -> None:
+    host = runner.container.host
 
     def sources() -> int:
         return len(host.run("firewall-cmd --zone=trusted --list-sources").split())
 
-    runtime.config["backend"] = "firewalld"
-    go_firewall("ADD", runtime)
-    runtime.check()
+    runner.config["backend"] = "firewalld"
+    go_firewall("ADD", runner)
+    runner.check()
     assert sources() == 2
-    runtime.delete()
+    runner.delete()
     assert sources() == 0
-    runtime.add()
-    go_firewall("CHECK", runtime)
-    go_firewall("DEL", runtime)
+    runner.add()
+    go_firewall("CHECK", runner)
+    go_firewall("DEL", runner)
     assert sources() == 0
-    runtime.gc()
-    runtime.config["backend"] = ""
-    go_firewall("ADD", runtime)  # chooses firewalld because it runs
-    runtime.check()
-    runtime.delete()
+    runner.gc()
+    runner.config["backend"] = ""
+    go_firewall("ADD", runner)  # chooses firewalld because it runs
+    runner.check()
+    runner.delete()
     assert sources() == 0

@@ -21,39 +21,39 @@ PREVIOUS = {
 @pytest.mark.needs_kernel("ipvlan")
 @pytest.mark.parametrize("mode", ["", "l3", "l3s"])
 def test_mode_is_set_and_checked(attachment: CreateRunner, host: Host, container: Container, mode: str) -> None:
-    runtime = attachment("ipvlan", mode=mode)
-    runtime.add()
+    runner = attachment("ipvlan", mode=mode)
+    runner.add()
     (link,) = container.json("ip -j -d link show dev eth0")
     (master,) = host.json("ip -j link show dev eth0")
     assert link["linkinfo"]["info_data"]["mode"] == (mode or "l2")
     assert link["address"] == master["address"]
-    runtime.check()
-    runtime.config["mode"] = "l3" if mode != "l3" else "l2"
+    runner.check()
+    runner.config["mode"] = "l3" if mode != "l3" else "l2"
     with pytest.raises(CniError, match=f"eth0 should have mode .*, but has {mode or 'l2'}"):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.needs_kernel("ipvlan")
 def test_master_and_addresses_can_come_from_prev_result(attachment: CreateRunner, container: Container) -> None:
-    runtime = attachment("ipvlan", master="", ipam={})
-    runtime.previous = PREVIOUS
-    result = runtime.add()
+    runner = attachment("ipvlan", master="", ipam={})
+    runner.previous = PREVIOUS
+    result = runner.add()
     assert [(link["name"], link["sandbox"]) for link in result["interfaces"]] == [("eth0", container.path)]
     assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.7/24", 0), ("fd00:1::7/64", 0)]
     assert result["routes"] == PREVIOUS["routes"]
     assert result["dns"] == PREVIOUS["dns"]
     assert container.pings("10.1.0.1")
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert "eth0" not in container.run("ip -br link")
 
 
 @pytest.mark.parametrize("interfaces", [[], [{"name": ""}], [{"name": "eth0"}, {"name": "eth1"}]])
 def test_prev_result_must_name_exactly_one_interface(container: Container, interfaces: list[dict[str, str]]) -> None:
-    runtime = PluginRunner("ipvlan", container, previous={**PREVIOUS, "interfaces": interfaces})
+    runner = PluginRunner("ipvlan", container, previous={**PREVIOUS, "interfaces": interfaces})
     with pytest.raises(CniError, match="chained master failure. PrevResult lacks a single named interface"):
-        runtime.add()
-    runtime.delete()
+        runner.add()
+    runner.delete()
 
 
 @pytest.mark.needs_kernel("ipvlan")
@@ -61,10 +61,10 @@ def test_prev_result_must_name_exactly_one_interface(container: Container, inter
 def test_add_without_ipam_and_addresses_fails_and_creates_no_link(
     attachment: CreateRunner, container: Container, previous: dict[str, Any] | None
 ) -> None:
-    runtime = attachment("ipvlan", ipam={})
-    runtime.previous = previous
+    runner = attachment("ipvlan", ipam={})
+    runner.previous = previous
     with pytest.raises(CniError, match="ipam.type is missing") as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 7
     assert "eth0" not in container.run("ip -br link")
 
@@ -72,10 +72,10 @@ def test_add_without_ipam_and_addresses_fails_and_creates_no_link(
 @pytest.mark.needs_kernel("ipvlan")
 @pytest.mark.parametrize("mode", ["l2", "l3"])
 def test_mtu_can_be_larger_than_the_masters(attachment: CreateRunner, container: Container, mode: str) -> None:
-    runtime = attachment("ipvlan", mode=mode, mtu=9000)
-    runtime.add()
+    runner = attachment("ipvlan", mode=mode, mtu=9000)
+    runner.add()
     assert "mtu 9000" in container.run("ip link show dev eth0")
-    runtime.check()
+    runner.check()
 
 
 @pytest.mark.needs_kernel("ipvlan")

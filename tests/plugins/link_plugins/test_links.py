@@ -60,16 +60,16 @@ def test_del_cleans_up_after_a_killed_add(attachment: CreateRunner, plugin: str)
 def test_result_contains_the_link_and_its_addresses(
     attachment: CreateRunner, plugin: str, container: Container, kind_of: Callable[[str], str]
 ) -> None:
-    runtime = attachment(plugin)
-    result = runtime.add()
+    runner = attachment(plugin)
+    result = runner.add()
     made = link(container)
     assert made["linkinfo"]["info_kind"] == kind_of(plugin)
-    assert made["ifalias"] == runtime.owner.label
+    assert made["ifalias"] == runner.owner.label
     assert result["interfaces"] == [{"name": "eth0", "mac": made["address"], "sandbox": container.path}]
     assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [("10.1.0.2/24", 0), ("fd00:1::2/64", 0)]
     assert "default via 10.1.0.1" in container.run("ip -4 route")
     assert "default via fd00:1::1" in container.run("ip -6 route")
-    runtime.check()
+    runner.check()
 
 
 def test_example_of_the_readme(
@@ -80,10 +80,10 @@ def test_example_of_the_readme(
     readme = Path(__file__).parents[3] / "plugins" / plugin / "README.md"
     (example,) = re.findall(r"^```json\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     host.run("ip link set eth0 down && ip link set eth0 name eth1 && ip link set eth1 up")
-    runtime = PluginRunner(plugin, container, **json.loads(example))
-    assert len(runtime.add()["ips"]) == 2
-    runtime.check()
-    runtime.delete()
+    runner = PluginRunner(plugin, container, **json.loads(example))
+    assert len(runner.add()["ips"]) == 2
+    runner.check()
+    runner.delete()
     assert link_names(container) == {"lo"}
 
 
@@ -93,12 +93,12 @@ def test_example_of_the_readme(
 def test_executable_handles_add_check_and_del(
     attachment: CreateRunner, plugin: str, container: Container, bin_directory: Path
 ) -> None:
-    runtime = attachment(plugin)
+    runner = attachment(plugin)
 
     def call(command: str, **more: Any) -> str:
         env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container.id, "CNI_NETNS": container.path}
         env |= {"CNI_IFNAME": "eth0", "CNI_PATH": str(bin_directory)}
-        stdin = json.dumps(runtime.config | more)
+        stdin = json.dumps(runner.config | more)
         done = subprocess.run(
             [bin_directory / plugin], env=env, input=stdin, capture_output=True, text=True, check=False
         )
@@ -128,10 +128,10 @@ def test_existing_interface_is_neither_used_nor_deleted(
 ) -> None:
     """ADD fails, and the DEL after it keeps the interface."""
     container.run("ip link add eth0 type veth peer name other")
-    runtime = attachment(plugin)
+    runner = attachment(plugin)
     with pytest.raises(CniError, match='interface "eth0" already exists'):
-        runtime.add()
-    runtime.delete()
+        runner.add()
+    runner.delete()
     assert {"eth0", "other"} <= link_names(container)
 
 
@@ -143,10 +143,10 @@ def test_existing_interface_of_the_same_kind_is_not_deleted(
     attachment: CreateRunner, container: Container, plugin: str, create_existing: str
 ) -> None:
     container.run(f"ip link add nic type veth peer name other && {create_existing}")
-    runtime = attachment(plugin)
+    runner = attachment(plugin)
     with pytest.raises(CniError, match='interface "eth0" already exists'):
-        runtime.add()
-    runtime.delete()
+        runner.add()
+    runner.delete()
     assert "eth0" in link_names(container)
 
 
@@ -154,9 +154,9 @@ def test_del_keeps_a_link_with_the_label_of_another_attachment(
     attachment: CreateRunner, plugin: str, container: Container
 ) -> None:
     """The netns path may already refer to another container when DEL is called."""
-    other_attachment, runtime = attachment(plugin), attachment(plugin, name="other")
+    other_attachment, runner = attachment(plugin), attachment(plugin, name="other")
     other_attachment.add()
-    runtime.delete()
+    runner.delete()
     other_attachment.check()
 
 
@@ -164,22 +164,22 @@ def test_del_keeps_a_link_with_the_label_of_another_attachment(
 def test_del_without_a_namespace_releases_the_addresses(
     attachment: CreateRunner, plugin: str, host: Host, netns: str
 ) -> None:
-    runtime = attachment(plugin, ipam=DUAL)
-    runtime.add()
+    runner = attachment(plugin, ipam=DUAL)
+    runner.add()
     store = host.state / "networks" / "test"
     assert (store / "10.1.0.2").exists()
-    runtime.netns = netns
-    runtime.delete()
+    runner.netns = netns
+    runner.delete()
     assert not (store / "10.1.0.2").exists()
 
 
 def test_result_contains_dns_of_ipam_unless_configured(attachment: CreateRunner, plugin: str) -> None:
     ipam = {"type": "static", "addresses": [{"address": "10.1.0.2/24"}], "dns": {"nameservers": ["10.1.0.53"]}}
-    runtime = attachment(plugin, ipam=ipam)
-    assert runtime.add()["dns"] == {"nameservers": ["10.1.0.53"]}
-    runtime.delete()
-    runtime = attachment(plugin, ipam=ipam, dns={"nameservers": ["10.1.0.54"]})
-    assert runtime.add()["dns"] == {"nameservers": ["10.1.0.54"]}
+    runner = attachment(plugin, ipam=ipam)
+    assert runner.add()["dns"] == {"nameservers": ["10.1.0.53"]}
+    runner.delete()
+    runner = attachment(plugin, ipam=ipam, dns={"nameservers": ["10.1.0.54"]})
+    assert runner.add()["dns"] == {"nameservers": ["10.1.0.54"]}
 
 
 def test_status_calls_ipam(attachment: CreateRunner, plugin: str, host: Host) -> None:
@@ -213,20 +213,20 @@ def test_gc_releases_the_addresses_of_deleted_containers(
 def test_check_reports_changes_of_the_link_its_addresses_and_routes(
     attachment: CreateRunner, container: Container, change: str, message: str
 ) -> None:
-    runtime = attachment("macvlan")
-    runtime.add()
+    runner = attachment("macvlan")
+    runner.add()
     container.run(change)
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 def test_check_calls_ipam(attachment: CreateRunner, plugin: str, host: Host) -> None:
-    runtime = attachment(plugin, ipam=DUAL)
-    runtime.add()
-    runtime.check()
+    runner = attachment(plugin, ipam=DUAL)
+    runner.add()
+    runner.check()
     (host.state / "networks" / "test" / "10.1.0.2").unlink()
     with pytest.raises(CniError):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.direct
@@ -255,8 +255,8 @@ def test_expect_kind_names_the_missing_link_kind(host: Host) -> None:
 def test_every_address_is_announced_and_neighbours_are_reachable(
     attachment: CreateRunner, plugin_with_master: str, container: Container, sniffer: socket.socket
 ) -> None:
-    runtime = attachment(plugin_with_master)
-    result = runtime.add()
+    runner = attachment(plugin_with_master)
+    result = runner.add()
     mac = bytes.fromhex(result["interfaces"][0]["mac"].replace(":", ""))
     announced: set[str] = set()
 
@@ -306,10 +306,10 @@ def test_mtu_defaults_to_the_masters_and_can_be_smaller(
 ) -> None:
     with pytest.raises(CniError, match="mtu: .*greater than or equal to 0"):
         attachment(plugin_with_master, mtu=-1).add()
-    runtime = attachment(plugin_with_master)
-    runtime.add()
+    runner = attachment(plugin_with_master)
+    runner.add()
     assert link(container)["mtu"] == 1400
-    runtime.delete()
+    runner.delete()
     attachment(plugin_with_master, mtu=1300).add()
     assert link(container)["mtu"] == 1300
 
@@ -330,25 +330,25 @@ def test_link_works_when_a_master_that_was_down_comes_up(
     attachment: CreateRunner, plugin: str, host: Host, container: Container
 ) -> None:
     host.run("ip link set eth0 down")
-    runtime = attachment(plugin)
-    runtime.add()
-    runtime.check()
+    runner = attachment(plugin)
+    runner.add()
+    runner.check()
     host.run("ip link set eth0 up")
     for router in ("10.1.0.1", "fd00:1::1"):
         wait_for(partial(container.pings, router), router)
-    runtime.check()
+    runner.check()
 
 
 def test_del_succeeds_without_a_master(
     attachment: CreateRunner, plugin_with_master: str, host: Host, container: Container
 ) -> None:
-    runtime = attachment(plugin_with_master, ipam=DUAL)
-    runtime.add()
+    runner = attachment(plugin_with_master, ipam=DUAL)
+    runner.add()
     host.run("ip link set eth0 down && ip link set eth0 name wan0")
-    runtime.delete()
+    runner.delete()
     assert link_names(container) == {"lo"}
     host.run("ip link del wan0")
-    runtime.delete()
+    runner.delete()
 
 
 def test_error_names_a_missing_master_and_where_it_was_looked_for(
@@ -365,18 +365,18 @@ def test_master_can_be_in_the_container(
     attachment: CreateRunner, plugin_with_master: str, container: Container
 ) -> None:
     container.run("ip link add nic type veth peer name other && ip link set nic up && ip link set other up")
-    runtime = attachment(plugin_with_master, master="nic", linkInContainer=True)
-    runtime.add()
+    runner = attachment(plugin_with_master, master="nic", linkInContainer=True)
+    runner.add()
     assert link(container)["link"] == "nic"
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
     assert link_names(container) == {"lo", "nic", "other"}
 
 
 def test_check_fails_if_the_master_differs(attachment: CreateRunner, plugin_with_master: str, host: Host) -> None:
-    runtime = attachment(plugin_with_master)
-    runtime.add()
+    runner = attachment(plugin_with_master)
+    runner.add()
     host.run("ip link add nic type veth peer name other")
-    runtime.config["master"] = "nic"
+    runner.config["master"] = "nic"
     with pytest.raises(CniError, match="eth0 should be on master nic, but is on another link"):
-        runtime.check()
+        runner.check()

@@ -18,11 +18,11 @@ def link(container: Container) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", ["", "bridge", "private", "vepa", "passthru"])
 def test_mode_is_set_and_containers_are_connected(attachment: CreateRunner, container: Container, mode: str) -> None:
-    runtime = attachment("macvlan", mode=mode)
-    runtime.add()
+    runner = attachment("macvlan", mode=mode)
+    runner.add()
     assert link(container)["linkinfo"]["info_data"]["mode"] == (mode or "bridge")
     assert container.pings("10.1.0.1")
-    runtime.check()
+    runner.check()
 
 
 def test_unknown_mode_is_refused(attachment: CreateRunner) -> None:
@@ -42,11 +42,11 @@ def test_containers_on_one_master_reach_each_other_only_in_bridge_mode(
 
 
 def test_check_fails_if_the_mode_differs(attachment: CreateRunner, container: Container) -> None:
-    runtime = attachment("macvlan", mode="vepa")
-    runtime.add()
+    runner = attachment("macvlan", mode="vepa")
+    runner.add()
     container.run("ip link set eth0 type macvlan mode private")
     with pytest.raises(CniError, match="eth0 should have mode vepa, but has private"):
-        runtime.check()
+        runner.check()
 
 
 def test_passthru_uses_the_mac_of_the_master_exclusively(
@@ -60,10 +60,10 @@ def test_passthru_uses_the_mac_of_the_master_exclusively(
 
 
 def test_broadcast_queue_length_is_set_and_validated(attachment: CreateRunner, container: Container) -> None:
-    runtime = attachment("macvlan", bcqueuelen=4321)
-    runtime.add()
+    runner = attachment("macvlan", bcqueuelen=4321)
+    runner.add()
     assert link(container)["linkinfo"]["info_data"]["bcqueuelen"] == 4321
-    runtime.check()
+    runner.check()
     with pytest.raises(CniError, match="bcqueuelen: .*-1"):
         attachment("macvlan", bcqueuelen=-1).add()
 
@@ -83,28 +83,28 @@ CONFIG, ARGS, RUNTIME = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:0
 def test_mac_precedence_is_runtime_config_then_cni_args_then_configuration(
     attachment: CreateRunner, container: Container, plugin: str, config: dict[str, Any], cni_args: str, mac: str
 ) -> None:
-    runtime = attachment(plugin, **config)
-    runtime.cni_args = cni_args
-    result = runtime.add()
+    runner = attachment(plugin, **config)
+    runner.cni_args = cni_args
+    result = runner.add()
     assert result["interfaces"][0]["mac"] == link(container)["address"] == mac
-    runtime.check()
+    runner.check()
 
 
 @pytest.mark.parametrize("plugin", ["macvlan", "tap"])
 @pytest.mark.parametrize(("config", "cni_args"), [({"mac": "zz:11"}, ""), ({}, "IgnoreUnknown=1;MAC=zz:11")])
 def test_invalid_mac_is_refused(attachment: CreateRunner, plugin: str, config: dict[str, Any], cni_args: str) -> None:
-    runtime = attachment(plugin, **config)
-    runtime.cni_args = cni_args
+    runner = attachment(plugin, **config)
+    runner.cni_args = cni_args
     with pytest.raises(CniError, match='mac: invalid MAC address.*"zz:11"'):
-        runtime.add()
+        runner.add()
 
 
 def test_link_without_ipam_is_up_and_has_no_addresses(attachment: CreateRunner, container: Container) -> None:
-    runtime = attachment("macvlan", ipam={})
-    assert "ips" not in runtime.add()
+    runner = attachment("macvlan", ipam={})
+    assert "ips" not in runner.add()
     assert "UP" in link(container)["flags"]
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
 
 
 def create_default_routes(host: Host, *routes: str) -> None:
@@ -136,10 +136,10 @@ def test_default_master_is_the_link_of_the_default_route(
     attachment: CreateRunner, host: Host, container: Container, routes: list[str], master: str
 ) -> None:
     create_default_routes(host, *routes)
-    runtime = attachment("macvlan", master="")
-    runtime.add()
+    runner = attachment("macvlan", master="")
+    runner.add()
     assert master_of(container, host) == master
-    runtime.check()
+    runner.check()
 
 
 def test_add_without_master_fails_if_there_is_no_default_route(attachment: CreateRunner) -> None:
@@ -157,16 +157,16 @@ def test_default_master_in_the_container_is_the_link_of_its_default_route(
         attachment("macvlan", master="", linkInContainer=True, ipam={}).add()
     assert container.path in caught.value.details
     container.run("ip addr add 10.4.0.1/24 dev nic && ip route add default via 10.4.0.2")
-    runtime = attachment("macvlan", master="", linkInContainer=True, ipam={})
-    runtime.add()
+    runner = attachment("macvlan", master="", linkInContainer=True, ipam={})
+    runner.add()
     assert link(container)["link"] == "nic"
-    runtime.check()
+    runner.check()
 
 
 def test_del_succeeds_without_a_default_route(attachment: CreateRunner, host: Host, container: Container) -> None:
     create_default_routes(host, "4 default via 10.2.0.2")
-    runtime = attachment("macvlan", master="")
-    runtime.add()
+    runner = attachment("macvlan", master="")
+    runner.add()
     host.run("ip route del default")
-    runtime.delete()
+    runner.delete()
     assert "eth0" not in container.run("ip -br link")

@@ -66,15 +66,15 @@ OWNED_BY_LARGEST_IDS = {"owner": (1 << 32) - 2, "group": 1 << 31}
 def test_owner_group_queues_mac_and_mtu_can_be_combined(
     attachment: CreateRunner, container: Container, owned: dict[str, int], queues: dict[str, bool]
 ) -> None:
-    runtime = attachment("tap", **owned, **queues, mtu=1300, mac="02:00:00:00:00:01")
-    runtime.add()
+    runner = attachment("tap", **owned, **queues, mtu=1300, mac="02:00:00:00:00:01")
+    runner.add()
     found = link_data(container)
     assert found["type"] == "tap"
     assert (found["pi"], found["multi_queue"], found["persist"]) == (False, bool(queues), True)
     assert found.get("user") == (user_name(owned["owner"]) if "owner" in owned else None)
     assert found.get("group") == (group_name(owned["group"]) if "group" in owned else None)
     assert (link(container)["mtu"], link(container)["address"]) == (1300, "02:00:00:00:00:01")
-    runtime.check()
+    runner.check()
 
 
 def test_tap_is_up_and_has_carrier_only_while_it_is_open(attachment: CreateRunner, container: Container) -> None:
@@ -108,14 +108,14 @@ def test_multi_queue_tap_can_be_opened_several_times(attachment: CreateRunner, c
 
 def test_tap_can_be_a_port_of_a_bridge_in_the_container(attachment: CreateRunner, container: Container) -> None:
     container.run("ip link add br0 type bridge && ip link set br0 up")
-    runtime = attachment("tap", bridge="br0", ipam={})
-    runtime.add()
+    runner = attachment("tap", bridge="br0", ipam={})
+    runner.add()
     assert link(container)["master"] == "br0"
-    runtime.check()
+    runner.check()
     container.run("ip link set eth0 nomaster")
     with pytest.raises(CniError, match="eth0 should have master"):
-        runtime.check()
-    runtime.delete()
+        runner.check()
+    runner.delete()
     assert "br0" in container.run("ip -br link")
 
 
@@ -137,11 +137,11 @@ def test_error_names_a_missing_bridge_and_no_tap_is_left(attachment: CreateRunne
 def test_check_fails_if_the_tap_was_replaced(
     attachment: CreateRunner, container: Container, replacement: str, message: str
 ) -> None:
-    runtime = attachment("tap", **OWNED, ipam={})
-    runtime.add()
+    runner = attachment("tap", **OWNED, ipam={})
+    runner.add()
     container.run(f"ip link del eth0 && {replacement} && ip link set eth0 up")
     with pytest.raises(CniError, match=message):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.parametrize(
@@ -175,12 +175,12 @@ def test_selinux_context_is_refused_without_selinux(
 def test_tap_with_selinux_context_is_created(
     attachment: CreateRunner, container: Container, options: dict[str, Any]
 ) -> None:
-    runtime = attachment("tap", selinuxContext="system_u:system_r:svirt_t:s0", mtu=1300, **options)
-    runtime.add()
+    runner = attachment("tap", selinuxContext="system_u:system_r:svirt_t:s0", mtu=1300, **options)
+    runner.add()
     assert link(container)["mtu"] == 1300
     assert link_data(container)["multi_queue"] == bool(options)
-    runtime.check()
-    runtime.delete()
+    runner.check()
+    runner.delete()
 
 
 @pytest.mark.direct

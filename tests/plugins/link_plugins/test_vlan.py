@@ -13,36 +13,36 @@ CreateRunner = Callable[..., PluginRunner]
 
 @pytest.mark.needs_kernel("vlan")
 def test_container_is_connected_to_its_vlan_only(attachment: CreateRunner, container: Container) -> None:
-    runtime = attachment("vlan")
-    runtime.add()
+    runner = attachment("vlan")
+    runner.add()
     (link,) = container.json("ip -j -d link show dev eth0")
     assert link["linkinfo"]["info_data"] | {"protocol": "802.1Q", "id": 100} == link["linkinfo"]["info_data"]
     assert container.pings("10.1.0.1")
-    runtime.delete()
-    runtime = attachment("vlan", vlanId=101)
-    runtime.add()
+    runner.delete()
+    runner = attachment("vlan", vlanId=101)
+    runner.add()
     assert not container.pings("10.1.0.1")
-    runtime.config["vlanId"] = 100
+    runner.config["vlanId"] = 100
     with pytest.raises(CniError, match="eth0 should have vlan 100, but has 101"):
-        runtime.check()
+        runner.check()
 
 
 @pytest.mark.needs_kernel("vlan")
 def test_default_vlan_id_is_0(attachment: CreateRunner, container: Container) -> None:
-    runtime = attachment("vlan")
-    del runtime.config["vlanId"]
-    runtime.add()
+    runner = attachment("vlan")
+    del runner.config["vlanId"]
+    runner.add()
     (link,) = container.json("ip -j -d link show dev eth0")
     assert link["linkinfo"]["info_data"]["id"] == 0
-    runtime.check()
+    runner.check()
 
 
 @pytest.mark.needs_kernel("vlan")
 def test_error_names_a_master_that_is_down(attachment: CreateRunner, host: Host, container: Container) -> None:
-    runtime = attachment("vlan")
+    runner = attachment("vlan")
     host.run("ip link set eth0 down")
     with pytest.raises(CniError, match='master "eth0" is down') as caught:
-        runtime.add()
+        runner.add()
     assert "ip link set eth0 up" in caught.value.details
     assert "eth0" not in container.run("ip -br link")
 
@@ -70,8 +70,8 @@ def test_vlan_of_a_master_can_be_used_by_one_container_only(
 def test_error_for_an_invalid_configuration_names_the_option(
     container: Container, config: dict[str, Any], message: str
 ) -> None:
-    runtime = PluginRunner("vlan", container, **{"master": "lo", "ipam": {"type": "static"}, **config})
+    runner = PluginRunner("vlan", container, **{"master": "lo", "ipam": {"type": "static"}, **config})
     with pytest.raises(CniError, match=message) as caught:
-        runtime.add()
+        runner.add()
     assert caught.value.code == 7
-    runtime.delete()
+    runner.delete()

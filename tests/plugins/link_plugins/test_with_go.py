@@ -64,9 +64,9 @@ def test_result_is_the_same_as_the_go_plugins(
     """Except for MAC addresses, which the kernel chooses."""
     by_go, by_pycni = both(attachment, go_runner, plugin_with_master)
     results = []
-    for runtime in (by_go, by_pycni):
-        result = runtime.add()
-        runtime.delete()
+    for runner in (by_go, by_pycni):
+        result = runner.add()
+        runner.delete()
         results.append(result | {"interfaces": [interface | {"mac": ""} for interface in result["interfaces"]]})
         results[-1]["ips"] = [ip | {"address": ip["address"].partition("/")[2]} for ip in result["ips"]]
     first, second = results
