@@ -142,7 +142,7 @@ async def _run_until_signal(daemon: LeaseDaemon, listener: socket.socket) -> Non
 
 
 @contextmanager
-def resident(path: Path) -> Iterator[Callable[[], bool]]:
+def background_service(path: Path) -> Iterator[Callable[[], bool]]:
     """Run the lease daemon in a thread of this process. If another one is running, start when that ends.
 
     Yield a function that returns whether this daemon holds leases.

@@ -88,9 +88,9 @@ class Dhcp(Plugin[DhcpConfig]):
     @classmethod
     def background_service(cls, run: Path) -> AbstractContextManager[Callable[[], bool]]:
         """Return the lease daemon in a thread of the server."""
-        from .daemon_main import resident
+        from .daemon_main import background_service
 
-        return resident(run / "cni" / "dhcp.sock")
+        return background_service(run / "cni" / "dhcp.sock")
 
     @classmethod
     def run_command(cls, arguments: Sequence[str]) -> int | None:
