@@ -47,11 +47,15 @@ def neighbours(place: Path) -> Mapping[str, Chain]:
     }
 
 
-def cycles(case: str, chain: Chain, who: Sequence[Contender], rounds: int) -> Samples:
-    """Time ADD, CHECK and DEL of one container at a time. The first round creates shared state and is not counted."""
+def cycles(case: str, chains: Chain | Mapping[str, Chain], who: Sequence[Contender], rounds: int) -> Samples:
+    """Time ADD, CHECK and DEL of one container at a time. The first round creates shared state and is not counted.
+
+    `chains` is one chain, or one for each contender by its name.
+    """
     samples: Samples = {}
     for number in range(rounds + 1):
         for contender in shuffled(who, number):
+            chain = chains if isinstance(chains, Chain) else chains[contender.name]
             with container(contender.host) as one:
                 add, result = chain.add(contender, one.path, one.id)
                 check = chain.check(contender, one.path, one.id, result)

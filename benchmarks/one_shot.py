@@ -40,9 +40,9 @@ def main() -> None:
         new = stack.enter_context(installed(NEW, place, sys.executable))
         if options.against:
             old = stack.enter_context(installed(OLD, place, options.against))
-            chains = cases.chains(place)
             for case in options.case or ("loopback", "host-local", "bridge", "chain"):
-                show(cases.cycles(case, chains[case], (new, old), options.rounds), OLD)
+                chains = {name: cases.chains(place / name)[case] for name in (NEW, OLD)}  # with stores of their own
+                show(cases.cycles(case, chains, (new, old), options.rounds), OLD)
         if (options.go / "host-local").exists():
             host = Host(place / "host-go")
             stack.callback(host.close)

@@ -16,8 +16,8 @@ except ImportError:
 # Returns those of the addresses that no attachment uses any more.
 SelectUnused = Callable[[Iterable[Address]], list[Address]]
 
-_LABEL = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16},")
-_DESCRIPTION = re.compile(r"net: (?P<network>.*), if: (?P<ifname>\S+), id: (?P<id>.*)")
+_LABEL = r"[0-9a-f]{16}-[0-9a-f]{16},"
+_DESCRIPTION = r"net: (?P<network>.*), if: (?P<ifname>\S+), id: (?P<id>.*)"
 _MAX_COMMENT = 128  # bytes of a comment in nftables
 
 
@@ -68,13 +68,13 @@ class Owner:
 
 def describe_owner(label: str) -> str:
     """Return a phrase for the attachment that the label names, for errors."""
-    found = _DESCRIPTION.search(label)
+    found = re.search(_DESCRIPTION, label)
     return f'{found["ifname"]} of container {found["id"]} (network "{found["network"]}")' if found else f'"{label}"'
 
 
 def belongs_to_container(label: str, container_id: str) -> bool:
     """Return whether the label names this container, with any interface and network."""
-    found = _DESCRIPTION.search(label)
+    found = re.search(_DESCRIPTION, label)
     return found is not None and bool(found["id"]) and container_id.startswith(found["id"])
 
 
@@ -85,7 +85,7 @@ def network_key(network: str) -> str:
 
 def is_label(text: str) -> bool:
     """Return whether the text is an ownership label."""
-    return bool(_LABEL.match(text))
+    return bool(re.match(_LABEL, text))
 
 
 @dataclass(frozen=True)

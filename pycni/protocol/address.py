@@ -12,8 +12,8 @@ Address = IPv4Address | IPv6Address
 Cidr = IPv4Interface | IPv6Interface  # an address with a prefix length; host bits may be set
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")  # a MAC address in lower case
 
+_PREFIX_DIGITS = 9  # leading zeros are allowed
 _CACHE_SIZE = 128  # the same few addresses occur many times within a call and between calls
-_PREFIX = re.compile(r"[0-9]{1,9}")
 
 
 def parse_ip(text: object) -> Address:
@@ -58,7 +58,7 @@ def _parse_ip(text: str) -> Address:
 def _parse_cidr(text: str) -> Cidr:
     try:
         ip_text, slash, prefix_text = text.partition("/")
-        if not slash or not _PREFIX.fullmatch(prefix_text):
+        if not (slash and prefix_text.isascii() and prefix_text.isdigit() and len(prefix_text) <= _PREFIX_DIGITS):
             raise ValueError
         address, prefix = _parse_ip(ip_text), int(prefix_text)
         if prefix > (128 if ":" in ip_text else 32):

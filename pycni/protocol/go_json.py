@@ -13,8 +13,7 @@ from typing import Any, NoReturn
 _ESCAPED = "<>&\u2028\u2029"
 _ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in _ESCAPED})
 # Python represents bytes of the environment that are not UTF-8 as lone surrogates, which UTF-8 cannot encode.
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SPECIAL = re.compile(f"[{_ESCAPED}\ud800-\udfff]")
+_SURROGATE = "[\ud800-\udfff]"
 
 
 def loads(data: bytes | str) -> Any:
@@ -101,6 +100,6 @@ def dumps_compact(value: object, *, sort_keys: bool = False) -> str:
 
 
 def _escaped(text: str) -> str:
-    if _SPECIAL.search(text) is None:
+    if text.isascii() and not ("<" in text or ">" in text or "&" in text):
         return text
-    return _SURROGATE.sub("\\\\ufffd", text.translate(_ESCAPES))
+    return re.sub(_SURROGATE, "\\\\ufffd", text.translate(_ESCAPES))

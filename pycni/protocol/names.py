@@ -11,7 +11,9 @@ from pycni.protocol.errors import CniError, Code
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _IFNAMSIZ = 16
 # Unicode white space. str.isspace() also accepts U+001C to U+001F, which the kernel and Go allow in interface names.
-_WHITESPACE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+_WHITESPACE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | set(
+    map(chr, range(0x2000, 0x200B))
+)
 
 
 def check_container_id(text: str) -> None:
@@ -39,7 +41,7 @@ def check_ifname(text: str) -> None:
         msg, details = "interface name is too long", "interface name should be less than 16 characters"
     elif text in {".", ".."}:
         msg = "interface name is . or .."
-    elif "/" in text or ":" in text or _WHITESPACE.search(text):
+    elif "/" in text or ":" in text or not _WHITESPACE.isdisjoint(text):
         msg = "interface name contains / or : or whitespace characters"
     if msg:
         raise CniError(msg, code=Code.INVALID_ENVIRONMENT, details=details)

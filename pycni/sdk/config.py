@@ -41,7 +41,7 @@ _MUTABLE = frozenset({Any, dict, list, set, Mapping})
 _MAX_ATTEMPTS = 32  # of lenient reading, each of which leaves out the members that are invalid so far
 
 
-_QUADS = re.compile(r"[0-9a-f]{4}(\.[0-9a-f]{4}){2}")
+_QUADS = r"[0-9a-f]{4}(\.[0-9a-f]{4}){2}"
 
 
 def _checked(text: str, check: Callable[[str], None]) -> str:
@@ -61,7 +61,7 @@ def _check_backend(backend: str, known: tuple[str, ...]) -> str:
 
 def _with_colons(mac: str) -> str:
     """Return the MAC address with colons instead of dashes (02-00-5e-…) or dots (0200.5e00.5301)."""
-    return bytes.fromhex(mac.replace(".", "")).hex(":") if _QUADS.fullmatch(mac) else mac.replace("-", ":")
+    return bytes.fromhex(mac.replace(".", "")).hex(":") if re.fullmatch(_QUADS, mac) else mac.replace("-", ":")
 
 
 def _check_mac(text: str) -> None:
