@@ -1,11 +1,13 @@
-"""Build step that pyproject.toml cannot describe: compile the launcher, if there is a C compiler."""
+"""Build steps that pyproject.toml cannot describe: compile the launcher if there is a C compiler, and tag the wheel."""
 
 import os
+import platform
 import shutil
 import subprocess  # noqa: TID251 - runs the compiler
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 from setuptools.dist import Distribution
 
@@ -20,9 +22,12 @@ class BuildWithLauncher(build_py):
 
     def run(self) -> None:
         """Build the modules and the launcher."""
-        super().run()
         if self.editable_mode:
+            super().run()
             return
+        # setuptools would install modules that an earlier build has left here and that no longer exist.
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
         target = Path(self.build_lib) / "pycni" / "server" / "launcher"
         for compiler in filter(shutil.which, COMPILERS):
             command = [compiler, *FLAGS, "-o", target, SOURCE]
@@ -33,6 +38,17 @@ class BuildWithLauncher(build_py):
         self.announce("no launcher: the installed executables will be Python scripts", level=3)
 
 
+class WheelWithLauncher(bdist_wheel):
+    """A wheel for every Python 3. The launcher is static, so it runs with any C library of this architecture."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return the tags of Python, ABI and platform (PEP 425, PEP 600, PEP 656)."""
+        if self.root_is_pure:
+            return super().get_tag()
+        machine = platform.machine()
+        return "py3", "none", f"manylinux2014_{machine}.manylinux_2_17_{machine}.musllinux_1_1_{machine}"
+
+
 class MayHoldLauncher(Distribution):
     """A platform-specific distribution if the launcher can be compiled, else a pure one."""
 
@@ -41,4 +57,4 @@ class MayHoldLauncher(Distribution):
         return any(map(shutil.which, COMPILERS))
 
 
-setup(cmdclass={"build_py": BuildWithLauncher}, distclass=MayHoldLauncher)
+setup(cmdclass={"build_py": BuildWithLauncher, "bdist_wheel": WheelWithLauncher}, distclass=MayHoldLauncher)
