@@ -3,9 +3,9 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
-SEPARATOR = b"\r\n"
+_SEPARATOR = b"\r\n"
 _CONTAINER_ID = re.compile(rb"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 
 
@@ -13,16 +13,13 @@ _CONTAINER_ID = re.compile(rb"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 class AttachmentId:
     """A container id and an interface name, which is empty in files of host-local before 0.8."""
 
-    # The stripped content of an allocation file that a plugin can have written.
-    CONTENT: ClassVar = re.compile(rb"[a-zA-Z0-9][a-zA-Z0-9_.\-]*(\r\n[^\0\t]+)?")
-
     container_id: str
     ifname: str = ""
 
     @classmethod
     def parse(cls, content: bytes) -> Self | None:
         """Return the attachment that an allocation file names; None if a CNI plugin cannot have written the file."""
-        container_id, separator, ifname = content.strip().partition(SEPARATOR)
+        container_id, separator, ifname = content.strip().partition(_SEPARATOR)
         if not _CONTAINER_ID.fullmatch(container_id) or bool(separator) is not bool(ifname):
             return None
         return cls(container_id.decode("ascii"), os.fsdecode(ifname))
@@ -32,7 +29,7 @@ class AttachmentId:
         """Return the content of the allocation file, byte for byte as the Go plugin writes it."""
         if not self.ifname:
             return self.container_id.encode("ascii")
-        return self.container_id.encode("ascii") + SEPARATOR + os.fsencode(self.ifname)
+        return self.container_id.encode("ascii") + _SEPARATOR + os.fsencode(self.ifname)
 
     @property
     def legacy(self) -> Self:

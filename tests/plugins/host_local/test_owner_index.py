@@ -1,7 +1,9 @@
 """The owner index always matches the store, regardless of which program changes the store and in which order."""
 
+import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -9,12 +11,46 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pycni_plugins.host_local.allocator import ChosenAddress
 from pycni_plugins.host_local.attachment_id import AttachmentId
+from pycni_plugins.host_local.owner_index import _read_files, _read_in_two_processes
 from pycni_plugins.host_local.ranges import Range, RangeSet
 from pycni_plugins.host_local.store import AddressStore
 
 SET = RangeSet((Range.parse("10.1.0.0/28"),))
 HOLDERS = st.builds(AttachmentId, st.sampled_from(["c1", "c2"]), st.sampled_from(["eth0", "net1", ""]))
 ADDRESSES = st.sampled_from([address for address, _ in SET.candidates()])
+
+
+def test_reading_in_two_processes_gives_the_same_records(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"10.1.0.{number}").write_bytes(f"c{number % 90}\r\neth0".encode())
+    (tmp_path / "10.1.0.200").write_text("a printer")
+    (tmp_path / "10.1.0.201").touch()
+    (tmp_path / "10.1.0.202").write_bytes(b"c1\r\neth0\t10.1.0.1\0")
+    (tmp_path / "10.1.0.203").mkdir()
+    names = [path.name for path in tmp_path.iterdir()]
+    directory = os.open(tmp_path, os.O_RDONLY)
+    sequential = _read_files(directory, names, 16)
+    assert _read_in_two_processes(directory, names, 16) == sequential
+    os.close(directory)
+    records = [record for bucket in sequential for record in bucket.split(b"\0") if record]
+    assert len(records) == 201
+    assert b"c1\r\neth0\t10.1.0.91" in records
+
+
+def test_files_are_read_by_one_process_if_the_other_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "10.1.0.1").write_bytes(b"c1\r\neth0")
+    (tmp_path / "10.1.0.2").write_bytes(b"c2\r\neth0")
+    directory, parent = os.open(tmp_path, os.O_RDONLY), os.getpid()
+
+    def read(*arguments: Any) -> list[bytes]:
+        if os.getpid() != parent:
+            raise MemoryError
+        return _read_files(*arguments)
+
+    monkeypatch.setattr("pycni_plugins.host_local.owner_index._read_files", read)
+    buckets = _read_in_two_processes(directory, ["10.1.0.1", "10.1.0.2"], 1)
+    assert buckets == [b"\0c1\r\neth0\t10.1.0.1\0c2\r\neth0\t10.1.0.2"]
+    os.close(directory)
 
 
 class SharedStore(RuleBasedStateMachine):
