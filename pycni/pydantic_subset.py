@@ -28,7 +28,7 @@ _PLAIN_TYPES = {bool: "bool", bytes: "bytes", float: "float", int: "int", str: "
 _NUMBERS = frozenset({"int", "float"})
 _BOUNDS = frozenset({"ge", "gt", "le", "lt"})
 _DESCRIPTIONS = frozenset({"description", "title"})  # arguments of Field() that only a JSON schema contains
-# Settings of ConfigDict: those that the core schema contains as well, and those that are implemented here.
+# Settings of ConfigDict: those that the core schema also contains, and those that are implemented here.
 _CORE_SETTINGS = frozenset({"ser_json_bytes", "strict", "val_json_bytes", "validate_by_alias", "validate_by_name"})
 _SETTINGS = _CORE_SETTINGS | {"alias_generator", "defer_build", "extra", "frozen"}
 _DEPRECATED = frozenset(
@@ -439,7 +439,7 @@ class BaseModel(metaclass=_ModelType):
 
 
 class TypeAdapter:
-    """What validates a value that is no model."""
+    """A validator of values that are not models, such as a list of numbers."""
 
     def __init__(self, annotation: Any) -> None:
         self._validator = _core().SchemaValidator(_schema(annotation))
@@ -557,7 +557,7 @@ def _schema(annotation: Any) -> dict[str, Any]:
     raise UnsupportedError(f"the type {annotation}")
 
 
-# Strict, as all models of pycni.sdk are: pydantic takes numbers as well where a model is not.
+# Strict, as all models of pycni.sdk are. pydantic also accepts numbers for an address if a model is not strict.
 _IPV4_ADDRESS = {
     "type": "json-or-python",
     "json_schema": AfterValidator(IPv4Address).applied_to({"type": "str"}),

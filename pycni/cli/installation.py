@@ -265,9 +265,9 @@ def _remove(target: Path, state: Path) -> None:
 
 
 def _search_path(entries: Iterable[EntryPoint]) -> tuple[str, ...]:
-    """Where the packages lie, for an interpreter that skips site and so starts 3 ms sooner.
+    """Return the directories of the packages, for an interpreter that starts 3 ms faster because it skips `site`.
 
-    Empty if they cannot all be found that way, as in an editable installation.
+    Return an empty tuple if some package cannot be imported from them, as in an editable installation.
     """
     names = dict.fromkeys([*_LIBRARIES, *(entry.module.partition(".")[0] for entry in entries)])
     places: dict[str, None] = {}

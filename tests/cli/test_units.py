@@ -1,4 +1,4 @@
-"""pycni install --server: the units, and the server as systemd would start it from them."""
+"""Tests of `pycni install --server`: the systemd units, and the server started as systemd starts it."""
 
 import configparser
 import json
@@ -23,8 +23,9 @@ pytestmark = pytest.mark.skipif(
 )
 UNITS = ["pycni.service", "pycni.socket"]
 LINKS = ["multi-user.target.wants/pycni.service", "sockets.target.wants/pycni.socket"]
-# What gives a service a mount or user namespace of its own (systemd.exec(5)): to it, every caller is a stranger.
-SECLUDING = {
+# Settings that give a service its own mount, user or network namespace (systemd.exec(5)). The server
+# runs no calls from another namespace in its own process (pycni/server/access.py).
+NAMESPACE_SETTINGS = {
     "PrivateTmp", "PrivateDevices", "PrivateMounts", "PrivateUsers", "ProtectSystem", "ProtectHome", "ProtectProc",
     "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "ProcSubset",
     "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths", "NoExecPaths", "BindPaths",
@@ -34,7 +35,7 @@ SECLUDING = {
 
 
 class Node:
-    """Where a node has its things, below a directory of the test."""
+    """The plugin, unit, socket and state directories of a node, below a directory of the test."""
 
     def __init__(self, root: Path) -> None:
         self.bin, self.units, self.socket = root / "bin", root / "system", root / "run" / "pycni.sock"
@@ -51,8 +52,8 @@ class Node:
         assert done.returncode == 0, done.stderr
 
     def unit(self, name: str) -> dict[str, str]:
-        """The settings of a unit."""
-        parser = configparser.RawConfigParser(interpolation=None, strict=False)  # systemd takes a key twice
+        """Return the settings of a unit."""
+        parser = configparser.RawConfigParser(interpolation=None, strict=False)  # systemd allows repeated keys
         parser.optionxform = str  # type: ignore[assignment,method-assign]
         parser.read(self.units / name)
         return {key: value for section in parser.sections() for key, value in parser[section].items()}
@@ -66,7 +67,7 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def test_units_are_written_and_enabled_and_removed_again(node: Node) -> None:
+def test_install_writes_and_enables_units_and_uninstall_removes_them(node: Node) -> None:
     node.install()
     node.install()
     assert node.files() == sorted(UNITS + LINKS)
@@ -78,7 +79,7 @@ def test_units_are_written_and_enabled_and_removed_again(node: Node) -> None:
 
 
 @pytest.mark.exhaustive
-def test_units_of_other_launchers_stay(node: Node, tmp_path: Path) -> None:
+def test_uninstall_keeps_the_units_of_other_launchers(node: Node, tmp_path: Path) -> None:
     node.install()
     other = Node(tmp_path)
     other.bin = tmp_path / "other"
@@ -86,9 +87,9 @@ def test_units_of_other_launchers_stay(node: Node, tmp_path: Path) -> None:
     assert node.files() == sorted(UNITS + LINKS)
 
 
-def test_a_unit_of_somebody_else_is_not_replaced(node: Node) -> None:
+def test_units_not_created_by_pycni_are_not_replaced(node: Node) -> None:
     node.units.mkdir()
-    (node.units / "pycni.socket").write_text("[Unit]\nDescription=a stranger\n")
+    (node.units / "pycni.socket").write_text("[Unit]\nDescription=another program\n")
     done = node.pycni("install", "--server")
     assert done.returncode == 1
     assert f"{node.units}/pycni.socket exists and is not a unit of pycni" in done.stderr
@@ -99,7 +100,7 @@ def test_a_unit_of_somebody_else_is_not_replaced(node: Node) -> None:
 
 
 @pytest.mark.exhaustive
-def test_launchers_that_cannot_be_installed_take_the_units_with_them(node: Node) -> None:
+def test_units_are_removed_if_launchers_cannot_be_installed(node: Node) -> None:
     node.bin.touch()
     node.bin /= "below"
     done = node.pycni("install", "--server")
@@ -108,7 +109,7 @@ def test_launchers_that_cannot_be_installed_take_the_units_with_them(node: Node)
     assert node.files() == []
 
 
-def test_without_systemds_directory_being_writable_nothing_is_installed(node: Node) -> None:
+def test_nothing_is_installed_if_the_unit_directory_is_not_writable(node: Node) -> None:
     node.units.touch()
     node.units /= "below"
     done = node.pycni("install", "--server")
@@ -116,11 +117,11 @@ def test_without_systemds_directory_being_writable_nothing_is_installed(node: No
     assert not node.bin.exists()
 
 
-def test_scripts_and_a_server_exclude_each_other(node: Node) -> None:
+def test_python_and_server_options_exclude_each_other(node: Node) -> None:
     assert "--python and --server exclude each other" in node.pycni("install", "--server", "--python").stderr
 
 
-def test_systemd_understands_the_units(node: Node) -> None:
+def test_systemd_accepts_the_units(node: Node) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("needs systemd-analyze: see scripts/setup")
     node.socket = node.socket.with_name("with 100% blanks.sock")
@@ -133,13 +134,13 @@ def test_systemd_understands_the_units(node: Node) -> None:
     assert (done.returncode, complaints) == (0, []), done.stderr
 
 
-def test_the_service_stays_in_the_hosts_mount_namespace(node: Node) -> None:
+def test_service_stays_in_the_mount_namespace_of_the_host(node: Node) -> None:
     node.install()
-    assert not SECLUDING & set(node.unit("pycni.service"))
+    assert not NAMESPACE_SETTINGS & set(node.unit("pycni.service"))
 
 
 class Systemd:
-    """systemd-socket-activate(1) in its place, with the service's environment and capabilities, and no more of them."""
+    """systemd-socket-activate(1) in place of systemd, with the environment and capability bounds of the service."""
 
     def __init__(self, node: Node) -> None:
         service = node.unit("pycni.service")
@@ -158,8 +159,8 @@ class Systemd:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_for(node.socket.is_socket, "the listening socket")
 
-    def told(self) -> str:
-        """What the service tells next."""
+    def next_notification(self) -> str:
+        """Return the next notification of the service."""
         return self.notified.recv(4096).decode()
 
     def close(self) -> None:
@@ -185,10 +186,10 @@ CHAIN = [
 
 
 @pytest.mark.parametrize("config", CHAIN, ids=["nftables", "iptables"])
-def test_the_first_call_starts_the_service_which_has_all_that_plugins_need(
+def test_first_call_starts_the_service_with_the_capabilities_that_plugins_need(
     node: Node, systemd: Systemd, container: Container, config: dict[str, Any]
 ) -> None:
-    (installation.oneshot_directory(node.bin, node.state) / "bridge").unlink()  # there is no other way than the server
+    (installation.oneshot_directory(node.bin, node.state) / "bridge").unlink()  # so that only the server can answer
     ipam = {"type": "host-local", "dataDir": str(node.state / "networks"), "subnet": "10.1.0.0/24"}
     document = {"cniVersion": "1.1.0", "name": "net", "ipam": ipam, **config}
 
@@ -204,11 +205,11 @@ def test_the_first_call_starts_the_service_which_has_all_that_plugins_need(
         return json.loads(done.stdout or "null")
 
     result = call("ADD")
-    assert systemd.told() == "READY=1"
+    assert systemd.next_notification() == "READY=1"
     assert container.pings("10.1.0.1")
     call("CHECK", prevResult=result)
     call("DEL", prevResult=result)
     systemd.process.send_signal(signal.SIGTERM)
-    assert systemd.told() == "STOPPING=1"
+    assert systemd.next_notification() == "STOPPING=1"
     assert systemd.process.wait(30) == 0, systemd.log.read_text()
-    assert node.socket.is_socket()  # it is systemd's, which starts the service again with the next call
+    assert node.socket.is_socket()  # systemd owns the socket and starts the service again at the next call

@@ -1,4 +1,4 @@
-"""Every result conversion that the Go library was seen to make, and where we answer otherwise on purpose."""
+"""Result conversions recorded from the Go library, and the intended deviations from them."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ from pycni.protocol.conversion import VersionedResult
 
 ROWS = json.loads((Path(__file__).parents[1] / "data" / "result_conversions.json").read_text())["rows"]
 
-NO_ADDRESS = "P-285: an address that is missing is refused, where Go prints <nil> and cannot read it again"
-NULL_ELEMENT = "P-279: null as an element of a list is refused"
-EXACT_INTEGER = "P-246: integers stay exact"
-NO_VERSION = "P-207: a result without cniVersion has the version of its configuration"
+NO_ADDRESS = "a missing address is rejected; Go prints <nil>, which it cannot parse again"
+NULL_ELEMENT = "null as an element of a list is rejected"
+EXACT_INTEGER = "integers stay exact"
+NO_VERSION = "a result without cniVersion has the version of its configuration"
 DEVIATIONS = {
     "RC-noaddr-": NO_ADDRESS,
     "RC-emptyip4-": NO_ADDRESS,
@@ -46,7 +46,7 @@ def parameters(rows: list[dict[str, Any]]) -> pytest.MarkDecorator:
 
 
 @parameters([row for row in ROWS if "output" in row["expect"] and not deviates(row)])
-def test_a_result_is_converted_to_the_very_bytes(row: dict[str, Any]) -> None:
+def test_converted_result_matches_byte_for_byte(row: dict[str, Any]) -> None:
     expect = row["expect"]
     parsed_version, document = converted(row)
     assert parsed_version == expect["parsed_version"]
@@ -56,19 +56,19 @@ def test_a_result_is_converted_to_the_very_bytes(row: dict[str, Any]) -> None:
 
 
 @parameters([row for row in ROWS if "output" not in row["expect"] and not deviates(row)])
-def test_what_go_refuses_is_refused(row: dict[str, Any]) -> None:
+def test_input_that_the_go_library_rejects_is_rejected(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         converted(row)
 
 
 @parameters([row for row in ROWS if row["id"].startswith(("RC-noaddr-", "RC-emptyip4-"))])
-def test_a_missing_address_is_refused(row: dict[str, Any]) -> None:
+def test_missing_address_is_rejected(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="invalid CIDR address"):
         converted(row)
 
 
 @parameters([row for row in ROWS if row["id"].startswith(("RC-nullelem-", "RC-parse-nullelem-"))])
-def test_null_in_a_list_is_refused(row: dict[str, Any]) -> None:
+def test_null_in_a_list_is_rejected(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\[0\] must be an object, not null"):
         converted(row)
 
@@ -79,11 +79,11 @@ def test_integers_stay_exact(row: dict[str, Any]) -> None:
 
 
 @parameters([row for row in ROWS if row["id"].startswith("RC-create-") and "-of-nover-" in row["id"] and deviates(row)])
-def test_a_result_without_version_has_that_of_its_configuration(row: dict[str, Any]) -> None:
+def test_result_without_version_has_the_version_of_its_configuration(row: dict[str, Any]) -> None:
     parsed_version, document = converted(row)
     assert parsed_version == row["parser_version"]
     assert document["ips"] == [{"address": "10.0.0.2/24"}]
 
 
-def test_every_deviation_names_rows_that_exist() -> None:
+def test_every_deviation_refers_to_existing_rows() -> None:
     assert [prefix for prefix in DEVIATIONS if not any(row["id"].startswith(prefix) for row in ROWS)] == []

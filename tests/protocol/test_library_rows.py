@@ -1,4 +1,4 @@
-"""The rows of the Go library that the protocol answers: names, versions, arguments, addresses, results."""
+"""Compare pycni.protocol with recorded answers of the Go library: names, versions, arguments, addresses, results."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from pycni.protocol.result import Result
 
 ROWS = json.loads((Path(__file__).parents[1] / "data" / "library_vectors.json").read_text())["rows"]
 
-DEVIATIONS = {"LV-prev-28": "P-246: integers stay exact"}
+DEVIATIONS = {"LV-prev-28": "integers stay exact"}
 
 
 def rows_of(*ops: str) -> pytest.MarkDecorator:
@@ -29,7 +29,7 @@ def row_called(name: str) -> dict[str, Any]:
 
 
 @rows_of("valid_containerid", "valid_name", "valid_ifname")
-def test_names_are_checked(row: dict[str, Any]) -> None:
+def test_names_are_validated(row: dict[str, Any]) -> None:
     check = {
         "valid_containerid": names.check_container_id,
         "valid_name": names.check_network_name,
@@ -41,7 +41,8 @@ def test_names_are_checked(row: dict[str, Any]) -> None:
         return
     with pytest.raises(CniError) as caught:
         check(row["in"]["v"])
-    # The Go function ends one message with a colon that its plugins do not print (P-063).
+    # The Go function ends one message with a colon that its plugins do not print
+    # (docs/reference/protocol.md#network-name).
     assert (caught.value.code, caught.value.msg) == (expected["code"], expected["msg"].rstrip(":"))
     assert caught.value.details == expected["details"]
 
@@ -67,7 +68,7 @@ def test_versions_are_compared(row: dict[str, Any]) -> None:
 
 
 @rows_of("decode_version")
-def test_the_version_of_a_configuration_is_read(row: dict[str, Any]) -> None:
+def test_version_of_a_configuration_is_parsed(row: dict[str, Any]) -> None:
     def cni_version() -> str:
         document = request.decode_config(row["in"]["input"].encode())
         return go_json.select_members(document, ("cniVersion",)).get("cniVersion") or version.DEFAULT
@@ -81,7 +82,7 @@ def test_the_version_of_a_configuration_is_read(row: dict[str, Any]) -> None:
 
 
 @rows_of("plugin_decode")
-def test_a_version_reply_is_read(row: dict[str, Any]) -> None:
+def test_version_reply_is_parsed(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(CniError, match="decoding version info: "):
             version.decode_reply(row["in"]["input"])
@@ -90,8 +91,8 @@ def test_a_version_reply_is_read(row: dict[str, Any]) -> None:
 
 
 @rows_of("load_args")
-def test_cni_args_are_read(row: dict[str, Any]) -> None:
-    # Booleans and fields that cannot be set from text are Go's way to declare arguments; ours are texts.
+def test_cni_args_are_parsed(row: dict[str, Any]) -> None:
+    # Go declares arguments as typed fields, of which some cannot be set from text. In pycni all arguments are strings.
     text, expected = row["in"]["args"], row["out"]
     if "Flag" in text or "Plain" in text:
         assert cni_args.parse(text, ("Flag", "Plain")) is not None
@@ -108,7 +109,7 @@ def test_cni_args_are_read(row: dict[str, Any]) -> None:
 
 
 @rows_of("cidr")
-def test_addresses_are_read(row: dict[str, Any]) -> None:
+def test_addresses_are_parsed(row: dict[str, Any]) -> None:
     if "error" in row["out"]:
         with pytest.raises(ValueError, match="invalid CIDR address"):
             parse_cidr(row["in"]["v"])
@@ -117,7 +118,7 @@ def test_addresses_are_read(row: dict[str, Any]) -> None:
 
 
 def previous_result(row: dict[str, Any]) -> VersionedResult | None:
-    """What a plugin makes of the prevResult in its configuration, as the SDK reads it."""
+    """Parse prevResult in a configuration as the SDK does, or return None if it is absent."""
     config = request.decode_config(row["in"]["input"].encode())
     known = go_json.select_members(config, ("cniVersion", "prevResult"))
     if "prevResult" not in known:
@@ -126,7 +127,7 @@ def previous_result(row: dict[str, Any]) -> VersionedResult | None:
 
 
 @rows_of("prevresult")
-def test_a_previous_result_is_read(row: dict[str, Any]) -> None:
+def test_previous_result_is_parsed(row: dict[str, Any]) -> None:
     expected = row["out"]
     if "error" in expected:
         with pytest.raises(ValueError, match=r"."):
@@ -141,8 +142,11 @@ def test_a_previous_result_is_read(row: dict[str, Any]) -> None:
     assert go_json.dumps_compact(encode_result(parsed.result, version.NEWEST)) == expected["as_current"]
 
 
-def test_an_empty_version_in_a_previous_result_counts_as_absent() -> None:
-    """P-207: Go takes null for absent and refuses the empty text; we take both for absent."""
+def test_empty_version_in_a_previous_result_counts_as_absent() -> None:
+    """Go treats null as absent and rejects the empty string; pycni treats both as absent.
+
+    See docs/reference/protocol.md#previous-result.
+    """
     for cni_version in ("", None):
         document = {"cniVersion": cni_version, "ips": [{"address": "10.0.0.2/24"}]}
         assert VersionedResult.parse_as(document, "1.0.0").cni_version == "1.0.0"
@@ -153,7 +157,7 @@ def test_integers_of_a_previous_result_stay_exact() -> None:
 
 
 @rows_of("exec_result")
-def test_what_a_plugin_printed_is_read(row: dict[str, Any]) -> None:
+def test_output_of_a_plugin_is_parsed(row: dict[str, Any]) -> None:
     cni_version = json.loads(row["in"]["netconf"]).get("cniVersion", "")
     if "error" in row["out"]:
         with pytest.raises(ValueError, match=r"unsupported CNI result version|failed to unmarshal raw result"):
@@ -165,7 +169,7 @@ def test_what_a_plugin_printed_is_read(row: dict[str, Any]) -> None:
 
 
 @rows_of("construct_print")
-def test_a_result_made_in_code_is_printed(row: dict[str, Any]) -> None:
+def test_constructed_result_is_printed(row: dict[str, Any]) -> None:
     document = json.loads(row["in"]["input"])
     if row["in"]["kind"] == "100":
         made = VersionedResult(version.NEWEST, Result.parse(document, version.NEWEST))

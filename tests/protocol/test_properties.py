@@ -1,4 +1,4 @@
-"""Whatever comes in, the protocol answers with a value or with an error that has a message; nothing else escapes."""
+"""Property tests: for any input, pycni.protocol returns a value or raises its own error with a message."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,7 @@ from pycni.protocol.errors import CniError
 from pycni.protocol.request import VERBS, Request
 from pycni.protocol.result import Dns, Interface, IpConfig, Result, Route
 
-# ---------------------------------------------------------------- whatever there is
+# ---------------------------------------------------------------- arbitrary input
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -24,7 +24,7 @@ anything = st.recursive(
     max_leaves=12,
 )
 versions = st.sampled_from(["", *version.ALL, "1.0", "9.9.9", "abc"])
-# Objects that look like what they are not quite: right keys in odd spellings, wrong values.
+# Nearly valid objects: known keys, some with unusual case, and values of the wrong type.
 KEYS = (
     *(
         "cniVersion",
@@ -43,14 +43,14 @@ KEYS = (
     ),
     *("dst", "gw", "mtu", "interface", "version", "nameservers", "code", "msg", "details", "supportedVersions"),
 )
-almost = st.recursive(
+nearly_valid = st.recursive(
     st.none() | st.integers() | versions | st.sampled_from(["10.0.0.1/24", "::1/128", "10.0.0.1", ""]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
     max_leaves=15,
 )
-json_texts = (anything | almost).map(json.dumps)
+json_texts = (anything | nearly_valid).map(json.dumps)
 payloads = st.binary() | json_texts.map(str.encode) | json_texts.map(lambda text: text.encode("utf-16"))
-# What os.environ can hold: no NUL, and bytes that are no UTF-8 as surrogates.
+# Values that os.environ can hold: no NUL, and bytes that are not UTF-8 as surrogates.
 env_values = st.binary(max_size=40).map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape"))
 environments = st.fixed_dictionaries(
     {"CNI_COMMAND": st.sampled_from([*VERBS, "add", ""]) | env_values},
@@ -61,15 +61,15 @@ environments = st.fixed_dictionaries(
 )
 
 
-def printable(error: CniError) -> dict[str, Any]:
-    """The error as its caller gets it."""
+def check_error_document(error: CniError) -> dict[str, Any]:
+    """Return the error as the caller receives it."""
     document = json.loads(error.to_json().encode())
     assert set(document) <= {"code", "msg", "details"}
     assert document["msg"]
     return document
 
 
-def explained(error: CniError) -> None:
+def check_message(error: CniError) -> None:
     assert str(error)
 
 
@@ -81,93 +81,93 @@ def explained(error: CniError) -> None:
     {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "\udcff", "CNI_IFNAME": "e", "CNI_NETNS": "/", "CNI_PATH": "/"}, b"{}"
 )
 @example({"CNI_COMMAND": "\udcff", "CNI_PATH": "/"}, b'{"name":"n"}')
-def test_a_request_is_read_or_refused(env: dict[str, str], stdin: bytes) -> None:
+def test_request_is_parsed_or_rejected(env: dict[str, str], stdin: bytes) -> None:
     try:
         request = Request.read(env, stdin)
     except CniError as error:
-        printable(error)
+        check_error_document(error)
     else:
         assert request.command in VERBS
         assert request.network
 
 
 @given(payloads, versions)
-def test_a_plugins_answer_is_a_result_or_refused(stdout: bytes, cni_version: str) -> None:
+def test_output_of_a_plugin_is_parsed_or_rejected(stdout: bytes, cni_version: str) -> None:
     try:
         parsed = parse_plugin_result(stdout, cni_version)
     except ValueError as error:
-        explained(error)
+        check_message(error)
     else:
         assert parsed.cni_version in version.ALL
 
 
-@given(anything | almost, versions, versions)
-def test_a_result_is_converted_or_refused(document: Any, asked: str, target: str) -> None:
+@given(anything | nearly_valid, versions, versions)
+def test_result_is_converted_or_rejected(document: Any, asked: str, target: str) -> None:
     try:
         made = VersionedResult.parse_as(document, asked).to_document(target)
     except ValueError as error:
-        explained(error)
+        check_message(error)
     else:
         assert VersionedResult.parse(json.loads(go_json.dumps_compact(made))).to_document(target) == made
 
 
 @given(payloads)
-def test_a_version_reply_is_read_or_refused(stdout: bytes) -> None:
+def test_version_reply_is_parsed_or_rejected(stdout: bytes) -> None:
     try:
         supported = version.decode_reply(stdout)
     except CniError as error:
-        printable(error)
+        check_error_document(error)
     else:
         assert all(isinstance(text, str) for text in supported)
 
 
-@given(anything | almost)
-def test_an_error_object_is_read_or_refused(document: Any) -> None:
+@given(anything | nearly_valid)
+def test_error_object_is_parsed_or_rejected(document: Any) -> None:
     if not isinstance(document, dict):
         return
     try:
         error = CniError.from_json(document)
     except ValueError as refusal:
-        explained(refusal)
+        check_message(refusal)
     else:
         assert json.loads(error.to_json().encode())["code"] == error.code
 
 
 @given(st.text() | env_values | st.from_regex(r"(IgnoreUnknown=(1|true|yes)|IP=[a-z]*|[A-Z]*=?)(;.{0,5})*"))
-def test_cni_args_are_read_or_refused(text: str) -> None:
+def test_cni_args_are_parsed_or_rejected(text: str) -> None:
     lenient = cni_args.parse_leniently(text)
     try:
         strict = cni_args.parse(text, ("IP", "MAC"))
     except CniError as error:
-        printable(error)
+        check_error_document(error)
     else:
         assert set(strict) <= {"IP", "MAC"}
         assert strict.items() <= lenient.items()
 
 
 @given(st.text() | anything | st.from_regex(r"[0-9a-f.:]{1,20}(/[0-9]{1,4})?", fullmatch=True))
-def test_addresses_are_read_or_refused(value: Any) -> None:
+def test_addresses_are_parsed_or_rejected(value: Any) -> None:
     for parse in (parse_ip, parse_cidr):
         try:
             parsed = parse(value)
         except ValueError as error:
-            explained(error)
+            check_message(error)
         else:
             assert parse(str(parsed)) == parsed
 
 
 @given(st.text() | st.from_regex(r"[+-]?[0-9]{1,25}(\.[+-]?[0-9]{0,3}){0,4}", fullmatch=True))
 @example("9" * 5000)
-def test_versions_are_read_or_refused(text: str) -> None:
+def test_versions_are_parsed_or_rejected(text: str) -> None:
     try:
         numbers = version.parse(text)
     except ValueError as error:
-        explained(error)
+        check_message(error)
     else:
         assert len(numbers) == 3
 
 
-# ---------------------------------------------------------------- there and back
+# ---------------------------------------------------------------- round trips
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers(0, 2**32 - 1)
@@ -196,31 +196,31 @@ results = st.builds(
 )  # fmt: skip
 
 
-def back_from(result: Result, cni_version: str) -> Result:
+def round_trip(result: Result, cni_version: str) -> Result:
     text = go_json.dumps_indented(encode_result(result, cni_version))
     return VersionedResult.parse(json.loads(text.encode())).result
 
 
 @given(results, st.sampled_from(["1.0.0", "1.1.0"]))
-def test_the_newest_family_loses_nothing(result: Result, cni_version: str) -> None:
-    assert back_from(result, cni_version) == result
+def test_versions_1_0_0_and_later_preserve_the_whole_result(result: Result, cni_version: str) -> None:
+    assert round_trip(result, cni_version) == result
 
 
 @given(results, st.sampled_from(["0.3.0", "0.3.1", "0.4.0"]))
-def test_the_middle_family_loses_what_1_0_0_added_to_interfaces(result: Result, cni_version: str) -> None:
+def test_versions_0_3_0_to_0_4_0_drop_the_interface_members_of_1_0_0(result: Result, cni_version: str) -> None:
     plain = tuple(replace(interface, mtu=0, socket_path="", pci_id="") for interface in result.interfaces)
-    assert back_from(result, cni_version) == replace(result, interfaces=plain)
+    assert round_trip(result, cni_version) == replace(result, interfaces=plain)
 
 
 @pytest.mark.parametrize("value", [None, "10.0.0.9", {"servers": ["10.0.0.9"]}, [9], ["ntp.example.org"], [], True])
-def test_what_others_mean_by_ntp_is_left_out_as_any_member_that_is_unknown(value: Any) -> None:
+def test_ntp_member_of_another_type_is_ignored(value: Any) -> None:
     document = {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]}
     made = VersionedResult.parse_as(document | {"ntp": value}, "1.1.0")
     assert made.to_document("1.1.0") == document
 
 
 @given(results, st.sampled_from(["0.1.0", "0.2.0"]))
-def test_the_oldest_family_keeps_one_address_of_each_kind(result: Result, cni_version: str) -> None:
+def test_versions_0_1_0_and_0_2_0_keep_one_address_of_each_family(result: Result, cni_version: str) -> None:
     if not result.ips:
         with pytest.raises(ValueError, match="no valid IP addresses"):
             encode_result(result, cni_version)
@@ -237,4 +237,4 @@ def test_the_oldest_family_keeps_one_address_of_each_kind(result: Result, cni_ve
         ),
         dns=result.dns,
     )
-    assert back_from(result, cni_version) == kept
+    assert round_trip(result, cni_version) == kept

@@ -1,4 +1,4 @@
-"""Configurations: as strict as Go's, as forgiving of case and null, and with better words."""
+"""Tests of configurations: types are checked as in Go, case of keys and null are ignored, errors name the member."""
 
 from typing import Any, Self
 
@@ -46,14 +46,14 @@ def test_keys_match_in_any_case_and_the_last_one_wins() -> None:
     assert Conf.read({"VLANid": "x"}).odd == "x"
 
 
-def test_nested_keys_match_in_any_case_too() -> None:
-    """containerd sends Go's names inside runtimeConfig (CLIENTS 1)."""
+def test_nested_keys_match_in_any_case() -> None:
+    """containerd sends the names of Go fields inside runtimeConfig."""
     conf = Conf.read({"section": {"Ranges": [[{"SUBNET": "10.0.0.0/24", "GateWay": "10.0.0.1"}]]}})
     assert str(conf.section.ranges[0][0].subnet) == "10.0.0.0/24"
     assert str(conf.section.ranges[0][0].gateway) == "10.0.0.1"
 
 
-def test_keys_of_a_map_are_kept_as_they_are() -> None:
+def test_keys_of_a_map_are_unchanged() -> None:
     assert Conf.read({"sysctl": {"net.IPv4": "1", "net.ipv4": "2"}}).sysctl == {"net.IPv4": "1", "net.ipv4": "2"}
 
 
@@ -62,7 +62,7 @@ def test_null_is_absent_and_unknown_keys_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("mac", ["02:00:5E:00:53:01", "02-00-5e-00-53-01", "0200.5e00.5301"])
-def test_a_mac_may_be_written_in_each_of_its_ways(mac: str) -> None:
+def test_mac_is_accepted_in_every_notation(mac: str) -> None:
     assert Conf.read({"mac": mac}).mac == "02:00:5e:00:53:01"
 
 
@@ -90,7 +90,7 @@ def test_a_mac_may_be_written_in_each_of_its_ways(mac: str) -> None:
         ({"section": []}, "section: Input should be an object, not []"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(document: dict[str, Any], complaint: str) -> None:
+def test_error_names_the_invalid_member_and_value(document: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Conf.read(document)
     assert caught.value.code == 7
@@ -98,42 +98,42 @@ def test_what_is_wrong_is_named_with_its_place(document: dict[str, Any], complai
     assert complaint in caught.value.msg
 
 
-def test_all_that_is_wrong_is_named_at_once() -> None:
+def test_error_lists_all_invalid_members() -> None:
     with pytest.raises(ConfigError, match="size: .*; flag: "):
         Conf.read({"size": "7", "flag": 1})
 
 
-def test_reading_leniently_keeps_what_can_be_understood() -> None:
+def test_lenient_reading_keeps_valid_members() -> None:
     conf, complaints = Conf.read_leniently({"size": "7", "names": ["a"], "section": {"ranges": 5}, "vlanID": "x"})
     assert (conf.size, conf.names, conf.section, conf.odd) == (7, ("a",), Section(), "x")
     assert [complaint.split(":")[0] for complaint in complaints] == ["size", "section.ranges"]
 
 
-def test_reading_leniently_drops_rules_about_several_members() -> None:
+def test_lenient_reading_ignores_rules_about_several_members() -> None:
     conf, complaints = Conf.read_leniently({"flag": True, "size": 9})
     assert (conf.flag, conf.size) == (True, 9)
     assert complaints == ["flag needs names"]
 
 
-def test_reading_leniently_does_without_what_is_required() -> None:
+def test_lenient_reading_accepts_missing_required_members() -> None:
     conf, complaints = Required.read_leniently({"other": 5})
     assert (conf.mtu, conf.other) == (None, 5)
     assert complaints == ["mtu: Field required"]
 
 
-def test_reading_leniently_of_a_good_configuration_complains_of_nothing() -> None:
+def test_lenient_reading_of_a_valid_configuration_reports_nothing() -> None:
     assert Conf.read_leniently({"size": 9}) == (Conf.read({"size": 9}), [])
 
 
-def test_the_same_configuration_is_checked_once() -> None:
+def test_equal_configurations_are_validated_once() -> None:
     first = Required.read({"mtu": 1400, "Other": 5, "prevResult": {"ips": []}})
-    assert Required.read({"other": 5, "MTU": 1400}) == first  # what it says counts, not how
+    assert Required.read({"other": 5, "MTU": 1400}) == first  # order and case of keys do not matter
     assert Required.read({"mtu": 1400, "other": 5}) is first
     assert Required.read_leniently({"mtu": 1400, "other": 5})[0] is first
     assert Required.read({"mtu": 1400, "other": 6}) != first
 
 
-def test_a_wrong_one_is_refused_each_time() -> None:
+def test_invalid_configuration_is_rejected_each_time() -> None:
     for _ in range(2):
         with pytest.raises(ConfigError, match="mtu: Field required"):
             Required.read({"other": 5})
@@ -151,7 +151,7 @@ class WithChangeable(NetConf):
     deep: tuple[tuple[Changeable, ...], ...] = ()
 
 
-def test_one_that_a_call_could_change_is_its_own() -> None:
+def test_mutable_configurations_are_not_shared_between_calls() -> None:
     assert Nested.read({"sections": [{"type": "a"}]}) is Nested.read({"sections": [{"type": "a"}]})
     first = WithChangeable.read({"deep": [[{"names": ["a"]}]]})
     first.deep[0][0].names.append("b")

@@ -1,4 +1,4 @@
-"""One call: nothing but a CNI answer comes out, whatever goes in."""
+"""Tests of one call: any input gets a CNI answer."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from pycni.sdk.invoke import invoke
 from pycni.testing import Container, Host
 
 PLUGINS = registry.names()
-EVERYDAY = ("bridge", "host-local", "portmap")
+COMMON = ("bridge", "host-local", "portmap")
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -49,11 +49,11 @@ environments = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize(
-    "plugin", [name if name in EVERYDAY else pytest.param(name, marks=pytest.mark.exhaustive) for name in PLUGINS]
+    "plugin", [name if name in COMMON else pytest.param(name, marks=pytest.mark.exhaustive) for name in PLUGINS]
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(env=environments, stdin=stdins)
-def test_whatever_goes_in_a_cni_answer_comes_out(
+def test_any_input_gets_a_cni_answer(
     host: Host, count_input: Callable[[str], None], plugin: str, env: dict[str, str], stdin: bytes
 ) -> None:
     count_input("calls with any environment and configuration")
@@ -70,7 +70,7 @@ def test_whatever_goes_in_a_cni_answer_comes_out(
 
 
 class Odd(Plugin[NetConf]):
-    """A plugin that does what its configuration's dns.domain says."""
+    """A plugin whose behaviour dns.domain in its configuration selects."""
 
     steps: ClassVar[list[str]] = []
 
@@ -96,7 +96,7 @@ class Odd(Plugin[NetConf]):
         return Result()
 
     def check(self, cni: Attachment[NetConf]) -> None:
-        """Nothing to see."""
+        """Do nothing."""
 
     def delete(self, cni: Attachment[NetConf]) -> None:
         cni.journal.attempt("one", lambda: (_ for _ in ()).throw(OSError("first")))
@@ -118,7 +118,7 @@ def call(command: str, **config: Any) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("what", ["raise", "exit", "recurse", "memory"])
-def test_a_plugin_that_breaks_is_a_cni_error(what: str) -> None:
+def test_exception_in_a_plugin_is_a_cni_error(what: str) -> None:
     status, error = call("ADD", dns={"domain": what})
     assert status == 1
     assert error["code"] == 999
@@ -126,7 +126,7 @@ def test_a_plugin_that_breaks_is_a_cni_error(what: str) -> None:
 
 
 @pytest.mark.parametrize(("what", "returned"), [("none", "NoneType"), ("document", "dict")])
-def test_add_that_returns_no_result_names_the_plugin_and_what_it_must_return(what: str, returned: str) -> None:
+def test_add_without_a_result_names_the_plugin_and_the_type_to_return(what: str, returned: str) -> None:
     Odd.steps.clear()
     status, error = call("ADD", dns={"domain": what})
     assert (status, error["code"]) == (1, 999)
@@ -135,7 +135,7 @@ def test_add_that_returns_no_result_names_the_plugin_and_what_it_must_return(wha
     assert Odd.steps == ["done", "undone"]
 
 
-def test_an_error_carries_code_message_details_and_version() -> None:
+def test_error_has_code_message_details_and_version() -> None:
     status, error = call("ADD", dns={"domain": "note"}, cniVersion="1.0.0")
     assert (status, error) == (
         1,
@@ -143,29 +143,29 @@ def test_an_error_carries_code_message_details_and_version() -> None:
     )
 
 
-def test_a_result_that_the_version_cannot_say_is_an_error() -> None:
+def test_result_that_the_version_cannot_express_is_an_error() -> None:
     status, error = call("ADD", dns={"domain": "no addresses"}, cniVersion="0.2.0")
     assert (status, error["msg"]) == (1, "cannot convert: no valid IP addresses")
 
 
-def test_delete_goes_on_and_reports_all_that_failed() -> None:
+def test_delete_continues_after_errors_and_reports_all_of_them() -> None:
     status, error = call("DEL")
     assert (status, error["msg"]) == (1, "first")
     assert error["details"] == "while: one; second; while: two"
 
 
-def test_no_command_says_what_the_plugin_is() -> None:
+def test_call_without_command_prints_name_and_versions() -> None:
     reply = handle_call("odd", Odd, {}, b"", invoke)
     assert (reply.status, reply.stdout) == (0, "")
     first, second = reply.stderr.splitlines()
-    # nerdctl reads all that follows "plugin " as a semantic version, which has to be 1.7.1 or more.
+    # nerdctl parses everything after "plugin " as a semantic version, which has to be 1.7.1 or more.
     release = re.fullmatch(r"CNI odd plugin v(\d+)\.(\d+)\.(\d+)\+pycni\.[0-9A-Za-z.-]+", first)
     assert release is not None, first
     assert tuple(map(int, release.groups())) >= (1, 7, 1)
     assert second == f"CNI protocol versions supported: {', '.join(version.ALL)}"
 
 
-def test_the_own_namespace_is_allowed_on_request(container: Container) -> None:
+def test_netns_override_allows_the_callers_own_namespace(container: Container) -> None:
     env = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": "id",

@@ -1,4 +1,4 @@
-"""The public API: what `from pycni.sdk import …`, `dir()` and `help()` offer."""
+"""Tests of the public API as seen by `from pycni.sdk import …`, `dir()` and `help()`."""
 
 import ast
 import inspect
@@ -25,7 +25,7 @@ CLASSES = [getattr(module, name) for module, name in EXPORTS if inspect.isclass(
 
 
 def public_methods(cls: type) -> Iterator[tuple[str, Any]]:
-    """The methods and properties of a class that it defines itself or inherits from a class of pycni."""
+    """Yield the methods and properties that a class defines or inherits from a class of pycni, with their names."""
     for base in cls.__mro__:
         if not base.__module__.startswith("pycni."):
             continue
@@ -41,7 +41,7 @@ def is_defined_by_pycni(obj: object) -> bool:
     return inspect.ismodule(obj) or (is_definition and str(obj.__module__).startswith("pycni."))
 
 
-def test_every_public_name_is_there_and_nothing_else() -> None:
+def test_public_names_are_importable_and_other_names_are_not() -> None:
     for name in pycni.sdk.__all__:
         assert getattr(pycni.sdk, name) is not None
     assert sorted(pycni.sdk.__all__) == pycni.sdk.__all__
@@ -77,7 +77,7 @@ def test_dir_loads_nothing() -> None:
 
 @pytest.mark.parametrize(("module", "name"), EXPORTS, ids=lambda value: getattr(value, "__name__", value))
 def test_every_exported_name_is_documented(module: ModuleType, name: str) -> None:
-    """By a docstring of its own, and in the overview of the module, which also describes aliases of types."""
+    """Aliases of types are described only in the docstring of the module."""
     exported = getattr(module, name)
     if is_defined_by_pycni(exported):
         documented = inspect.getdoc(exported)
@@ -87,7 +87,7 @@ def test_every_exported_name_is_documented(module: ModuleType, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLE)
-def test_the_main_classes_have_an_example(name: str) -> None:
+def test_main_classes_have_an_example(name: str) -> None:
     assert "\n    " in (inspect.getdoc(getattr(pycni.sdk, name)) or ""), "no indented block"
 
 

@@ -1,4 +1,4 @@
-"""What a one-shot does without; looked at in a process of its own, as it changes how modules load."""
+"""Tests of lazy loading in one-shot processes. Each runs in its own process, because it changes how modules load."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ class Conf(NetConf):
 
 made = core_schema.CoreConfig(title="a title")
 assert type(made) is dict and made == {"title": "a title"}, made
-assert not hasattr(core_schema.CoreConfig, "__required_keys__")  # what this is about: no real TypedDicts
+assert not hasattr(core_schema.CoreConfig, "__required_keys__")  # a real TypedDict has this attribute
 assert before == (typing.TypedDict, typing_extensions.TypedDict)
 assert Conf.read({"name": "n", "MTU": 1}).mtu == 1
 assert "hmac" not in sys.modules
@@ -38,7 +38,7 @@ from pycni.protocol.result import Dns, Interface
 class Foreign:
     size: int
 
-assert str(inspect.signature(Foreign)) == "(size: int) -> None"  # as everybody knows it
+assert str(inspect.signature(Foreign)) == "(size: int) -> None"  # dataclasses of other packages are unchanged
 eth0 = Interface("eth0", mtu=1500)
 assert eth0 == Interface(name="eth0", mtu=1500) != Interface("eth1"), eth0
 assert repr(Dns(search=("a.",))) == "Dns(nameservers=(), domain='', search=('a.',), options=())"
@@ -48,17 +48,17 @@ try:
 except dataclasses.FrozenInstanceError:
     pass
 else:
-    raise AssertionError("it was to be frozen")
+    raise AssertionError("Interface is not frozen")
 try:
     Interface()
 except TypeError as error:
     assert "missing 1 required positional argument: 'name'" in str(error), error
 else:
-    raise AssertionError("a name was to be wanted")
+    raise AssertionError("Interface() does not require a name")
 """
 
 
-def test_modules_wait_and_types_for_checkers_are_left_out() -> None:
+def test_modules_load_at_first_use_and_typed_dicts_are_replaced() -> None:
     subprocess.run([sys.executable, "-c", SCRIPT], check=True)
 
 
@@ -95,7 +95,7 @@ assert sys.modules["logging"].getLogger("one").level == logging.NOTSET
         (["configured"], ["INFO one: at level info", "WARNING two: at level warning", "ERROR one: failed"]),
     ],
 )
-def test_logging_loads_when_there_is_something_to_log(arguments: list[str], shown: list[str]) -> None:
+def test_logging_loads_at_the_first_record(arguments: list[str], shown: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-IS", "-c", f"import sys; sys.path[:] = {sys.path!r}\n{LOGGING}", *arguments],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Modules that an executable loads: start-up time is what users notice, so a verb imports only what it needs."""
+"""Tests of the modules that a one-shot process loads: each verb imports only what it needs, to start fast."""
 
 import json
 import re
@@ -25,14 +25,14 @@ CONFIG: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every plugin as the Python script that it is without the compiled launcher."""
+    """Return a directory with every plugin as a Python script, installed without the compiled launcher."""
     directory = tmp_path_factory.mktemp("scripts") / "bin"
     installation.install(directory, state=directory.with_name("state"), python=True)
     return directory
 
 
 def modules_of(executable: Path, command: str, config: dict[str, object]) -> set[str]:
-    """The modules that one call imports, as Python itself reports them."""
+    """Return the modules that one call imports, as reported by `python -X importtime`."""
     launcher = Stub.read(str(executable))
     assert launcher is not None
     options = "-IS" if launcher.path else "-I"
@@ -55,7 +55,7 @@ def modules_of(executable: Path, command: str, config: dict[str, object]) -> set
 
 
 def executed_by(executable: Path, command: str, config: dict[str, object], netns: str) -> set[str]:
-    """The files of which one call executes the modules: some are imported, and wait until they are used."""
+    """Return the files of the modules that one call executes, without lazily imported modules that it does not use."""
     harness = f"""
 import os, runpy, sys
 files, leave = set(), os._exit
@@ -79,7 +79,7 @@ runpy.run_path({str(executable)!r})
 
 
 def with_ipam(plugin: str, state: Path) -> dict[str, object]:
-    """The configuration for this IPAM plugin, which keeps its state in a directory of the test."""
+    """Return a configuration of this IPAM plugin with its state in a directory of the test."""
     ipam = {**CONFIG["ipam"], "type": plugin, "dataDir": str(state)}
     return {**CONFIG, "ipam": ipam, "cni.dev/valid-attachments": []}
 
@@ -90,7 +90,7 @@ def packages(modules: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("plugin", registry.names())
 def test_version_starts_no_python(bin_directory: Path, tmp_path: Path, plugin: str) -> None:
-    """So it loads neither pyroute2 nor pydantic: podman asks every plugin of every network, at each command."""
+    """podman asks every plugin of every network for its versions, at each command."""
     launcher = Stub.read(str(bin_directory / plugin))
     assert launcher is not None
     executable = tmp_path / plugin
@@ -101,7 +101,7 @@ def test_version_starts_no_python(bin_directory: Path, tmp_path: Path, plugin: s
     assert subprocess.run([executable], env={}, capture_output=True, check=False).returncode != 0
 
 
-def test_add_loads_no_firewall_that_it_does_not_use(host: Host, container: Container, bin_directory: Path) -> None:
+def test_add_loads_only_the_firewall_code_that_it_uses(host: Host, container: Container, bin_directory: Path) -> None:
     config = {
         "cniVersion": "1.1.0",
         "name": "net",
@@ -125,7 +125,7 @@ def test_ipam_never_loads_pyroute2(bin_directory: Path, tmp_path: Path, plugin: 
 
 
 @pytest.mark.parametrize("command", ["DEL", "GC"])
-def test_dhcp_loads_nothing_of_its_keeper(bin_directory: Path, tmp_path: Path, command: str) -> None:
+def test_dhcp_client_does_not_load_the_daemon(bin_directory: Path, tmp_path: Path, command: str) -> None:
     config = {**with_ipam("dhcp", tmp_path), "ipam": {"type": "dhcp", "daemonSocketPath": str(tmp_path / "none")}}
     modules = modules_of(bin_directory / "dhcp", command, config)
     assert not packages(modules) & {"pyroute2", "asyncio", "pydantic"}
@@ -139,7 +139,7 @@ def test_only_a_plugin_that_needs_pydantic_loads_it(bin_directory: Path) -> None
 
 
 def test_add_of_loopback_executes_few_modules(container: Container, bin_directory: Path) -> None:
-    """Each takes 0.1 to 3 ms, of a call of 50 ms: this test fails if something large comes back, or many modules do."""
+    """Each module takes 0.1 to 3 ms of a call of 50 ms."""
     loaded = executed_by(bin_directory / "loopback", "ADD", CONFIG | {"ipam": {}}, container.path)
     assert "pycni/kernel/netlink/codec.py" in loaded
     unused = {"copy.py", "inspect.py", "logging/__init__.py", "pathlib.py", "shlex.py", "traceback.py"}
@@ -157,15 +157,15 @@ def test_status_of_loopback_never_loads_pyroute2(bin_directory: Path) -> None:
     assert "pyroute2" not in packages(modules_of(bin_directory / "loopback", "STATUS", CONFIG | {"ipam": {}}))
 
 
-def test_nobody_loads_what_is_for_people(bin_directory: Path, tmp_path: Path) -> None:
+def test_no_plugin_loads_command_line_or_test_packages(bin_directory: Path, tmp_path: Path) -> None:
     for plugin in registry.names():
-        # Some are not ready without their daemons, some where the kernel lacks their links.
+        # STATUS of these plugins fails without their daemon, or if the kernel lacks their link type.
         command = "DEL" if plugin in ("dhcp", "dummy", "flannel", "ipvlan", "vlan", "vrf") else "STATUS"
         modules = modules_of(bin_directory / plugin, command, with_ipam("static", tmp_path))
         assert not packages(modules) & {"click", "rich", "pytest"}
 
 
-def test_firewall_speaks_to_no_bus_where_there_is_none(bin_directory: Path) -> None:
+def test_firewall_does_not_load_dbus_code_without_a_system_bus(bin_directory: Path) -> None:
     if Path("/run/dbus/system_bus_socket").exists():
         pytest.skip("there is a system bus on this machine")
     assert "jeepney" not in packages(modules_of(bin_directory / "firewall", "STATUS", CONFIG | {"ipam": {}}))

@@ -1,4 +1,4 @@
-"""Plugins as processes: what reaches stdout, what a signal does, what odd descriptors do."""
+"""Tests of plugins as processes: stdout, signals, closed or full descriptors, environment."""
 
 import json
 import os
@@ -72,15 +72,15 @@ def run(argv: list[Any], command: str, **options: Any) -> "subprocess.CompletedP
 
 
 @pytest.mark.parametrize(("command", "answer"), [("ADD", {"cniVersion": "1.1.0"}), ("CHECK", None), ("DEL", None)])
-def test_what_a_plugin_prints_never_reaches_stdout(command: str, answer: object) -> None:
-    """Calico's issue 13295: a stray "OK" breaks every runtime."""
+def test_output_printed_by_a_plugin_does_not_reach_stdout(command: str, answer: object) -> None:
+    """A stray "OK" on stdout makes every runtime fail (Calico issue 13295)."""
     done = run([sys.executable, "-c", NOISY], command, stdout=subprocess.PIPE)
     assert done.returncode == 0
     assert (json.loads(done.stdout) if done.stdout else None) == answer
     assert b"OK" in done.stderr
 
 
-def test_a_signal_undoes_what_is_half_done(tmp_path: Path) -> None:
+def test_signal_rolls_back_an_unfinished_add(tmp_path: Path) -> None:
     made = tmp_path / "made"
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, made],
@@ -93,7 +93,7 @@ def test_a_signal_undoes_what_is_half_done(tmp_path: Path) -> None:
     process.stdin.write(STDIN)
     process.stdin.close()
     process.stdin = None
-    wait_for(made.exists, "the plugin to be half-way", seconds=20)
+    wait_for(made.exists, "the plugin to create its file", seconds=20)
     process.send_signal(signal.SIGTERM)
     stdout, _ = process.communicate(timeout=20)
     assert not made.exists()
@@ -101,23 +101,23 @@ def test_a_signal_undoes_what_is_half_done(tmp_path: Path) -> None:
     assert json.loads(stdout)["code"] == 11
 
 
-def test_a_closed_stdin_is_an_empty_one(bin_directory: Path) -> None:
+def test_closed_stdin_is_treated_as_empty(bin_directory: Path) -> None:
     done = run(["sh", "-c", 'exec "$0" <&-', bin_directory / "static"], "ADD", stdout=subprocess.PIPE, input=None)
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 6)
 
 
 @pytest.mark.parametrize("command", ["VERSION", "ADD"])
-def test_a_full_stdout_is_exit_status_1_and_a_word_on_stderr(bin_directory: Path, command: str) -> None:
+def test_full_stdout_is_exit_status_1_and_an_error_on_stderr(bin_directory: Path, command: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = run([bin_directory / "static"], command, stdout=full)
     assert done.returncode == 1
     assert re.search(b"no space left on device|i/o error", done.stderr.lower())
 
 
-def test_the_environment_of_a_daemon_is_enough(bin_directory: Path) -> None:
-    """Neither PATH nor LANG nor HOME; a foreign LD_LIBRARY_PATH and Python's own variables are none of ours."""
-    stranger = {"LD_LIBRARY_PATH": "/nowhere", "PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere"}
-    env = {key: value for key, value in environment("VERSION").items() if key != "PATH"} | stranger
+def test_environment_of_a_daemon_is_sufficient(bin_directory: Path) -> None:
+    """Plugins need neither PATH nor LANG nor HOME, and ignore LD_LIBRARY_PATH and the variables of Python."""
+    ignored = {"LD_LIBRARY_PATH": "/nowhere", "PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere"}
+    env = {key: value for key, value in environment("VERSION").items() if key != "PATH"} | ignored
     done = subprocess.run(
         [bin_directory / "bridge"], env=env, capture_output=True, check=False, stdin=subprocess.DEVNULL
     )
@@ -125,7 +125,7 @@ def test_the_environment_of_a_daemon_is_enough(bin_directory: Path) -> None:
     assert json.loads(done.stdout)["supportedVersions"]
 
 
-def test_an_executable_attaches_a_container(container: Container, bin_directory: Path, tmp_path: Path) -> None:
+def test_executable_attaches_a_container(container: Container, bin_directory: Path, tmp_path: Path) -> None:
     ipam = {"type": "host-local", "dataDir": str(tmp_path), "subnet": "10.1.0.0/24"}
     config = {"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "br0", "isGateway": True, "ipam": ipam}
     env = environment("ADD", CNI_NETNS=container.path, CNI_PATH=str(bin_directory))

@@ -1,4 +1,7 @@
-"""Models declared with pydantic_subset: in a process of its own, since it replaces pydantic for all of pycni.sdk."""
+"""Tests of models declared with pydantic_subset.
+
+Each runs in its own process, because pydantic_subset replaces pydantic for all of pycni.sdk.
+"""
 
 import json
 import os
@@ -14,8 +17,8 @@ from pycni.cli import installation
 from pycni.sdk import registry
 from pycni.sdk.stub import Stub
 
-# Prints the core schema of every model that a plugin can load, with functions and classes by their names, and without
-# what matters neither for validation nor for a model that is strict.
+# Prints the core schema of every model that a plugin can load. Functions and classes are printed as names. Keys that do
+# not affect the validation of a strict model are omitted.
 SCHEMAS = """
 import importlib, json, sys
 
@@ -66,32 +69,32 @@ assert ("pydantic" in sys.modules) is not subset
 """
 
 USE = "from pycni import pydantic_subset; pydantic_subset.use()\n"
-REFUSED = {"pycni_plugins.host_device.memory.Memory"}  # it holds a dataclass
+UNSUPPORTED = {"pycni_plugins.host_device.memory.Memory"}  # has a member that is a dataclass
 
 
 def printed(code: str, *arguments: str) -> str:
-    environment = os.environ | {"PYTHONHASHSEED": "0"}  # sets are printed in the same order
+    environment = os.environ | {"PYTHONHASHSEED": "0"}  # so that sets are printed in the same order
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_core_schemas_of_all_models_are_those_of_pydantic() -> None:
+def test_core_schemas_of_all_models_equal_those_of_pydantic() -> None:
     modules = [entry.value.partition(":")[0] for name in registry.names() if (entry := registry.find(name))]
     modules.append("pycni_plugins.dhcp.store")
     with_pydantic = dict(map(json.loads, printed(SCHEMAS, "pydantic", *modules).splitlines()))
     with_subset = dict(map(json.loads, printed(SCHEMAS, "subset", *modules).splitlines()))
     assert len(with_pydantic) > 40
     assert with_subset.keys() == with_pydantic.keys()
-    refused = {name for name, schema in with_subset.items() if "UnsupportedError" in schema}
-    assert refused == REFUSED
-    for name in with_pydantic.keys() - REFUSED:
+    unsupported = {name for name, schema in with_subset.items() if "UnsupportedError" in schema}
+    assert unsupported == UNSUPPORTED
+    for name in with_pydantic.keys() - UNSUPPORTED:
         assert with_subset[name] == with_pydantic[name]
 
 
-def test_the_tests_of_configurations_pass() -> None:
-    """Their models are declared with pycni.sdk."""
+def test_tests_of_configurations_pass() -> None:
+    """The models in test_config.py are declared with pycni.sdk."""
     options = ("-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
     code = f"{USE}import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     assert " passed" in printed(code, *options, str(Path(__file__).with_name("test_config.py")))
@@ -193,7 +196,7 @@ for do in (
 """
 
 
-def test_models_behave_as_those_of_pydantic() -> None:
+def test_models_behave_like_those_of_pydantic() -> None:
     assert printed(USE + BEHAVIOUR).splitlines() == printed(BEHAVIOUR).splitlines()
 
 
@@ -232,8 +235,8 @@ def test_models_behave_as_those_of_pydantic() -> None:
         "import pickle; pickle.dumps(NetConf())",
     ],
 )
-def test_what_only_pydantic_has_is_refused(body: str) -> None:
-    """So that such a plugin gets pydantic, instead of models that differ in something."""
+def test_features_that_only_pydantic_has_are_rejected(body: str) -> None:
+    """A plugin that uses such a feature gets pydantic, instead of models that behave differently."""
     names = "AfterValidator, ConfigDict, Field, Model, NetConf, field_validator, model_validator"
     attempt = f"{body}\nif 'A' in globals() and isinstance(A, type): A.model_rebuild()"
     code = f"""
@@ -274,8 +277,8 @@ IN_ADD = PLUGIN.format(sdk="Field, ", head="", field="1", add="print(cni.config.
 
 
 @pytest.mark.parametrize("source", [IMPORTS, IN_ADD], ids=["loading", "in ADD"])
-def test_a_plugin_that_needs_pydantic_is_started_again_with_it(tmp_path: Path, source: str) -> None:
-    """Its stub says that it does not. The changes of the first attempt are undone."""
+def test_plugin_that_needs_pydantic_is_restarted_with_it(tmp_path: Path, source: str) -> None:
+    """The stub of the plugin says that it works without. The changes of the first attempt are rolled back."""
     (tmp_path / "odd.py").write_text(source)
     some = installation.launchers(["loopback"])[0]
     script = tmp_path / "script"

@@ -1,4 +1,4 @@
-"""Calls that arrive while pip replaces pycni get an error that tells the caller to try again."""
+"""Tests that calls get error 11 ("try again later") while pip replaces pycni."""
 
 import json
 import shutil
@@ -70,21 +70,21 @@ STATES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_call_during_an_upgrade_is_told_to_try_again(installation: Path, state: str) -> None:
+def test_call_during_an_upgrade_gets_error_11(installation: Path, state: str) -> None:
     STATES[state](installation)
-    site = str(installation) if state == "no package" else SITE_PACKAGES  # which has pycni
+    site = str(installation) if state == "no package" else SITE_PACKAGES  # SITE_PACKAGES contains pycni
     status, error, _ = call(installation, site=site)
     assert (status, error["code"], error["msg"]) == (1, 11, "pycni is being installed; try again")
     assert error["details"].endswith("; if no installation is running, install pycni again")
 
 
-def test_the_copy_of_the_installation_works(installation: Path) -> None:
+def test_copy_of_the_installation_works(installation: Path) -> None:
     status, result, _ = call(installation)
     assert (status, result["ips"]) == (0, [{"address": "10.1.0.2/24"}])
 
 
-def test_a_module_that_disappears_during_a_call_is_an_upgrade(installation: Path) -> None:
-    """Modules are loaded lazily, so the first use of one may come after the old release was removed."""
+def test_missing_module_during_a_call_is_error_11(installation: Path) -> None:
+    """Modules are loaded lazily: the first use of one can come after the old release was removed."""
     plugin = installation / "pycni_plugins" / "static" / "plugin.py"
     plugin.write_text(plugin.read_text() + "\nStatic.add = lambda self, cni: __import__('pycni.kernel.gone')\n")
     status, error, _ = call(installation)
@@ -92,14 +92,14 @@ def test_a_module_that_disappears_during_a_call_is_an_upgrade(installation: Path
     assert "No module named 'pycni.kernel.gone'" in error["details"]
 
 
-def test_a_missing_interpreter_is_a_cni_error(installation: Path) -> None:
+def test_missing_interpreter_is_a_cni_error(installation: Path) -> None:
     status, error, _ = call(installation, interpreter="/nowhere/bin/python3")
     assert (status, error["code"]) == (1, 11)
     assert error["msg"] == "pycni's Python interpreter /nowhere/bin/python3 is missing"
     assert "run `pycni install`" in error["details"]
 
 
-def test_a_failed_start_by_hand_shows_the_traceback(installation: Path) -> None:
+def test_failed_start_from_a_shell_shows_the_traceback(installation: Path) -> None:
     (installation / "pycni" / "oneshot.py").unlink()
     status, response, stderr = call(installation, "")
     assert (status, response) == (1, None)

@@ -1,4 +1,4 @@
-"""Launchers, servers true and false."""
+"""Fixtures: installed launchers, a real server and a fake server."""
 
 import os
 import re
@@ -23,7 +23,7 @@ ONESHOT_SAYS = "one-shot"
 
 
 class Stage:
-    """A plugin directory with compiled launchers, whose one-shot scripts only say that they were called."""
+    """A plugin directory with compiled launchers, and the servers that a test starts for it."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = directory / "run" / "pycni.sock"
@@ -32,29 +32,29 @@ class Stage:
         self.scripts = installation.oneshot_directory(self.bin, self.state)
         installation.install(self.bin, ["static", "bridge", "host-local"], self.state, socket=self.socket)
         self.calls = directory / "oneshot.log"
-        self.modules = directory / "modules"  # of its servers' installation, the part that is nobody else's
+        self.modules = directory / "modules"  # a directory in the module search path of this test's servers only
         self.modules.mkdir()
         self._servers: list[subprocess.Popen[bytes]] = []
 
     def replace_oneshots(self) -> None:
-        """Let the scripts say their names, the verb and what came in on stdin, instead of answering."""
+        """Replace the one-shot scripts: they log the verb, and print ONESHOT_SAYS and the number of bytes on stdin."""
         for script in self.scripts.iterdir():
             script.write_text(f'#!/bin/sh\necho "$CNI_COMMAND" >> {self.calls}\necho {ONESHOT_SAYS}\nwc -c\n')
 
     def count_oneshots(self) -> None:
-        """Let the scripts write down verb and container before they answer."""
+        """Make the one-shot scripts log verb and container ID before they answer."""
         for script in self.scripts.iterdir():
             before, found, after = script.read_text().partition("''':'\n")
             note = f'echo "$CNI_COMMAND $CNI_CONTAINERID" >>{self.calls}\n'
             script.write_text(before + found + note + after)
 
     def answered(self) -> Counter[str]:
-        """How often each call, "ADD c1", was answered, by the server and by scripts."""
+        """Return how often the server and the scripts answered each call. A key is for example "ADD c1"."""
         served = re.findall(r"^\S+ (\S+ \S+) in .* ms: ", (self.state / "server.log").read_text(), re.MULTILINE)
         return Counter(served) + Counter(self.calls.read_text().splitlines() if self.calls.exists() else [])
 
     def run(self, command: str, stdin: bytes = CONFIG, plugin: str = "static", **env: str) -> Any:
-        """One call."""
+        """Call a plugin through its launcher."""
         environment = {
             "PATH": os.environ["PATH"],
             "CNI_COMMAND": command,
@@ -80,13 +80,13 @@ class Stage:
         return process
 
     def end(self) -> None:
-        """Kill what a test that has failed has left behind."""
+        """Kill the servers that a failed test left running."""
         for process in self._servers:
             process.kill()
             process.wait()
 
     def upgrade(self) -> None:
-        """Change the installation, as pip does."""
+        """Change the modification time of a package directory, as an upgrade by pip does."""
         os.utime(self.modules)
 
 
@@ -101,8 +101,8 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def false_server(stage: Stage) -> Iterator[Callable[[Callable[[socket.socket], None]], None]]:
-    """Lets a function of the test be the server: it is given each connection."""
+def fake_server(stage: Stage) -> Iterator[Callable[[Callable[[socket.socket], None]], None]]:
+    """Return a function that starts a fake server, which passes each connection to a function of the test."""
     stage.replace_oneshots()
     stage.socket.parent.mkdir()
     listener = socket.socket(socket.AF_UNIX)
@@ -132,7 +132,7 @@ def false_server(stage: Stage) -> Iterator[Callable[[Callable[[socket.socket], N
 
 @pytest.fixture
 def server(stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
-    """A true server."""
+    """Start a real server, and stop it with SIGTERM after the test."""
     process = stage.serve()
     yield process
     if process.poll() is None:

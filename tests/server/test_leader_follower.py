@@ -1,4 +1,4 @@
-"""Turns: one call after the other in a process, several processes, and nobody who stops the others."""
+"""Tests of the scheduler of worker threads, and of servers with several processes."""
 
 import os
 import signal
@@ -18,12 +18,12 @@ from pycni.server.server import Server
 from pycni.testing import wait_for
 
 Stage = Any
-FOR_EVER = 1000.0
+FOREVER = 1000.0
 
 
 @pytest.fixture
-def _nobody_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leader_follower, "_TURN_LIMIT", FOR_EVER)
+def _no_turn_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leader_follower, "_TURN_LIMIT", FOREVER)
 
 
 @pytest.fixture
@@ -32,64 +32,64 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
-@pytest.mark.usefixtures("_nobody_is_late")
-def test_who_is_next_takes_the_lead_when_the_leader_steps_aside(pool: ThreadPoolExecutor) -> None:
-    turn, said = LeaderFollower(), list[str]()
-    assert turn.lead_if_vacant()
-    taking = pool.submit(lambda: (turn.wait_for_lead(), said.append("taken")))
-    wait_for(lambda: turn._next is not None, "who is next")
-    assert not pool.submit(turn.lead_if_vacant).result()
-    said.append("ended")
-    turn.resign()
+@pytest.mark.usefixtures("_no_turn_limit")
+def test_next_thread_becomes_leader_when_the_leader_resigns(pool: ThreadPoolExecutor) -> None:
+    scheduler, events = LeaderFollower(), list[str]()
+    assert scheduler.lead_if_vacant()
+    taking = pool.submit(lambda: (scheduler.wait_for_lead(), events.append("taken")))
+    wait_for(lambda: scheduler._next is not None, "the next thread")
+    assert not pool.submit(scheduler.lead_if_vacant).result()
+    events.append("ended")
+    scheduler.resign()
     assert taking.result()[0]
-    assert said == ["ended", "taken"]
+    assert events == ["ended", "taken"]
 
 
-@pytest.mark.usefixtures("_nobody_is_late")
-def test_who_waits_for_calls_need_not_be_helped(pool: ThreadPoolExecutor) -> None:
-    turn = LeaderFollower()
-    assert turn.lead_if_vacant()
-    assert turn.set_idle()
-    assert not pool.submit(turn.wait_for_lead).result()
-    turn.set_busy()
-    taking = pool.submit(turn.wait_for_lead)
-    wait_for(lambda: turn._next is not None, "who is next")
-    turn.resign()
+@pytest.mark.usefixtures("_no_turn_limit")
+def test_waiting_thread_does_not_replace_an_idle_leader(pool: ThreadPoolExecutor) -> None:
+    scheduler = LeaderFollower()
+    assert scheduler.lead_if_vacant()
+    assert scheduler.set_idle()
+    assert not pool.submit(scheduler.wait_for_lead).result()
+    scheduler.set_busy()
+    taking = pool.submit(scheduler.wait_for_lead)
+    wait_for(lambda: scheduler._next is not None, "the next thread")
+    scheduler.resign()
     assert taking.result()
 
 
-def test_who_takes_too_long_loses_the_lead(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leader_that_exceeds_the_limit_is_replaced(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leader_follower, "_TURN_LIMIT", 0)
-    turn = LeaderFollower()
-    assert turn.lead_if_vacant()
-    assert pool.submit(turn.wait_for_lead).result()
-    assert not turn.set_idle()
-    turn.resign()  # it is not ours
-    assert not pool.submit(turn.lead_if_vacant).result()
-    turn.resume()  # and who has it is late too: nobody waits for ever
+    scheduler = LeaderFollower()
+    assert scheduler.lead_if_vacant()
+    assert pool.submit(scheduler.wait_for_lead).result()
+    assert not scheduler.set_idle()
+    scheduler.resign()  # has no effect: another thread is the leader
+    assert not pool.submit(scheduler.lead_if_vacant).result()
+    scheduler.resume()  # replaces the new leader, which has exceeded the limit too
 
 
-@pytest.mark.usefixtures("_nobody_is_late")
-def test_who_comes_back_to_his_call_is_first(pool: ThreadPoolExecutor) -> None:
-    turn, said = LeaderFollower(), list[str]()
-    assert turn.lead_if_vacant()
+@pytest.mark.usefixtures("_no_turn_limit")
+def test_thread_that_resumes_a_call_goes_before_the_next_leader(pool: ThreadPoolExecutor) -> None:
+    scheduler, events = LeaderFollower(), list[str]()
+    assert scheduler.lead_if_vacant()
 
     def lead(name: str, become: Any) -> None:
         become()
-        said.append(name)
-        turn.resign()
+        events.append(name)
+        scheduler.resign()
 
-    both = [pool.submit(lead, "next", turn.wait_for_lead), pool.submit(lead, "back", turn.resume)]
-    wait_for(lambda: turn._next is not None and turn._resuming, "both")
-    assert not turn.set_idle()  # but for calls that have waited, the leader would go on
+    both = [pool.submit(lead, "next", scheduler.wait_for_lead), pool.submit(lead, "back", scheduler.resume)]
+    wait_for(lambda: scheduler._next is not None and scheduler._resuming, "both threads")
+    assert not scheduler.set_idle()  # without waiting calls, the leader would continue
     for one in both:
         one.result()
-    assert said == ["back", "next"]
-    assert turn.lead_if_vacant()
+    assert events == ["back", "next"]
+    assert scheduler.lead_if_vacant()
 
 
 class Blocking(Plugin[NetConf]):
-    """A plugin that waits without saying so."""
+    """A plugin that blocks without telling the scheduler."""
 
     begun: ClassVar[threading.Semaphore]
     go_on: ClassVar[threading.Event]
@@ -100,10 +100,10 @@ class Blocking(Plugin[NetConf]):
         return Result()
 
     def check(self, _cni: Attachment[NetConf]) -> None:
-        """Nothing to see."""
+        """Do nothing."""
 
     def delete(self, _cni: Attachment[NetConf]) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def blocking() -> Iterator[type[Blocking]]:
     Blocking.go_on.set()
 
 
-def test_a_plugin_that_waits_without_saying_so_does_not_stop_the_others(
+def test_plugin_that_blocks_without_yielding_does_not_block_other_calls(
     stage: Stage, pool: ThreadPoolExecutor, blocking: type[Blocking]
 ) -> None:
     with unix_socket.unix_listener(stage.socket) as listener:
@@ -127,8 +127,8 @@ def test_a_plugin_that_waits_without_saying_so_does_not_stop_the_others(
         assert server.drain(30)
 
 
-@pytest.mark.usefixtures("_nobody_is_late")
-def test_servers_at_one_socket_answer_at_the_same_time(
+@pytest.mark.usefixtures("_no_turn_limit")
+def test_two_servers_on_one_socket_answer_concurrently(
     stage: Stage, pool: ThreadPoolExecutor, blocking: type[Blocking]
 ) -> None:
     with unix_socket.unix_listener(stage.socket) as listener:
@@ -143,30 +143,32 @@ def test_servers_at_one_socket_answer_at_the_same_time(
         assert all(server.drain(30) for server in servers)
 
 
-def helpers(server: "subprocess.Popen[bytes]") -> list[int]:
+def worker_processes(server: "subprocess.Popen[bytes]") -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
 
 
-def test_the_server_goes_on_without_a_helping_process(stage: Stage) -> None:
+def test_server_continues_after_a_worker_process_dies(stage: Stage) -> None:
     server = stage.serve("--processes", "3")
-    first, second = helpers(server)
+    first, second = worker_processes(server)
     os.kill(first, signal.SIGKILL)
-    said = stage.state / "server.log"
-    wait_for(lambda: f"worker process {first} has ended" in said.read_text(), "the message")
-    assert helpers(server) == [second]
+    log = stage.state / "server.log"
+    wait_for(lambda: f"worker process {first} has ended" in log.read_text(), "the log message")
+    assert worker_processes(server) == [second]
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(stage.run, "ADD", PYCNI_ONESHOT_DIR="/nowhere") for _ in range(40)]
         assert {call.result().returncode for call in calls} == {0}
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0
     assert not Path(f"/proc/{second}").exists()
-    assert "abandoned" not in said.read_text()
+    assert "abandoned" not in log.read_text()
 
 
-def test_helping_processes_end_with_the_server(stage: Stage) -> None:
+def test_worker_processes_exit_with_the_server(stage: Stage) -> None:
     server = stage.serve("--processes", "3")
-    pids = helpers(server)
+    pids = worker_processes(server)
     assert len(pids) == 2
     server.kill()
     server.wait(30)
-    wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "their end", seconds=30)
+    wait_for(
+        lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "the worker processes to exit", seconds=30
+    )

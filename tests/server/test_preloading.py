@@ -1,4 +1,4 @@
-"""A server that says it is ready is: no call of any plugin loads a module or builds a model."""
+"""Tests that a server loads all modules and builds all models before it reports that it is ready."""
 
 import json
 import subprocess
@@ -29,10 +29,10 @@ print(len(models), [model for model in models if not model.__pydantic_complete__
 """
 
 
-def test_all_models_are_built() -> None:
+def test_server_builds_all_models_before_it_is_ready() -> None:
     done = subprocess.run([sys.executable, "-c", EVERY_MODEL], capture_output=True, text=True, check=True)
     number, incomplete = done.stdout.split(maxsplit=1)
-    assert int(number) > 19  # a configuration each, and more
+    assert int(number) > 19  # one configuration per plugin, and more
     assert incomplete.strip() == "[]"
 
 
@@ -41,7 +41,7 @@ PORTS = [
     {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
     {"hostPort": 5353, "containerPort": 53, "protocol": "udp"},
 ]
-KINDS = ("ipvlan", "vlan", "dummy", "vrf")  # of links that a kernel may lack; the networks with one have its name
+KINDS = ("ipvlan", "vlan", "dummy", "vrf")  # link types that a kernel may lack; the networks have the same names
 NETWORKS: dict[str, list[dict[str, Any]]] = {
     "chain": [
         {"type": "bridge", "isDefaultGateway": True, "ipMasq": True, "macspoofchk": True, "portIsolation": True},
@@ -92,27 +92,27 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
 def test_no_call_loads_a_module(
     name: str, stage: Stage, host: Host, container: Container, record_imports: RecordImports, tmp_path: Path
 ) -> None:
-    """All plugins but dhcp, which is in tests/plugins/dhcp/test_resident.py."""
+    """Covers all plugins except dhcp, which tests/plugins/dhcp/test_resident.py covers."""
     imported_modules = record_imports(stage.modules)
     installation.install(stage.bin, registry.names(), stage.state, socket=stage.socket)
     stage.replace_oneshots()
     host.run("ip link add br0 type bridge && ip link set br0 up && ip link add cable type veth peer name far")
     server = stage.serve()
     runtime = Runtime([str(stage.bin)], cache_dir=tmp_path / "cache")
-    attached, conf = network(name, host, tmp_path), RuntimeConf(container.id, container.path)
+    config, conf = network(name, host, tmp_path), RuntimeConf(container.id, container.path)
     with host.netns.enter():
-        runtime.status_network_list(attached)
-        runtime.add_network_list(attached, conf)
-        runtime.check_network_list(attached, conf)
-        runtime.delete_network_list(attached, conf)
-        runtime.gc_network_list(attached, [])
+        runtime.status_network_list(config)
+        runtime.add_network_list(config, conf)
+        runtime.check_network_list(config, conf)
+        runtime.delete_network_list(config, conf)
+        runtime.gc_network_list(config, [])
     server.terminate()
     assert server.wait(30) == 0
     assert imported_modules() == []
     assert " DEL " in (stage.state / "server.log").read_text()
 
 
-def test_a_plugin_that_cannot_be_loaded_harms_nobody_else(stage: Stage) -> None:
+def test_plugin_that_cannot_be_loaded_does_not_affect_the_others(stage: Stage) -> None:
     package = stage.modules / "acme-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
@@ -122,6 +122,6 @@ def test_a_plugin_that_cannot_be_loaded_harms_nobody_else(stage: Stage) -> None:
     assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
     server.terminate()
     assert server.wait(30) == 0
-    said = (stage.state / "server.log").read_text()
-    assert 'plugin not served: plugin "acme-none" of acme cannot be loaded from nowhere:Plugin' in said
-    assert "plugin not served: no licence" in said
+    log = (stage.state / "server.log").read_text()
+    assert 'plugin not served: plugin "acme-none" of acme cannot be loaded from nowhere:Plugin' in log
+    assert "plugin not served: no licence" in log

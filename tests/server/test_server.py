@@ -1,4 +1,4 @@
-"""The server: the same answers as the one-shot, for everybody at once, and over its own restarts."""
+"""Tests of the server: it answers like the one-shot, serves calls concurrently and loses none when it restarts."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ Stage = Any
 
 
 @pytest.mark.usefixtures("server")
-def test_it_answers_as_the_one_shot_does(stage: Stage) -> None:
+def test_server_and_one_shot_give_the_same_answers(stage: Stage) -> None:
     for command in ("VERSION", "ADD", "DEL", "STATUS", "GC", "NONSENSE"):
         served = stage.run(command)
         alone = stage.run(command, PYCNI_SOCKET="/nowhere")
@@ -43,12 +43,12 @@ def bridge(host: Host) -> bytes:
 
 
 @pytest.mark.usefixtures("server")
-def test_it_works_in_its_callers_namespaces(stage: Stage, host: Host) -> None:
-    """The host of a call is where its launcher was started, not where the server was."""
+def test_server_works_in_the_network_namespace_of_its_caller(stage: Stage, host: Host) -> None:
+    """A call uses the network namespace in which its launcher was started, not the one of the server."""
     containers = [Container(host) for _ in range(24)]
 
     def call(command: str, container: Container, **env: str) -> Any:
-        with host.netns.enter():  # this thread, and the process it starts
+        with host.netns.enter():  # applies to this thread and the process that it starts
             return stage.run(
                 command, bridge(host), "bridge", CNI_CONTAINERID=container.id, CNI_NETNS=container.path, **env
             )
@@ -70,7 +70,7 @@ def test_it_works_in_its_callers_namespaces(stage: Stage, host: Host) -> None:
 
 @dataclass
 class SlowCall:
-    """A call of bridge whose IPAM, a foreign plugin, begins and ends when the test says so."""
+    """A call of bridge with a third-party IPAM plugin, which starts and ends when the test tells it to."""
 
     stage: Stage
     container: Container
@@ -96,7 +96,7 @@ def slow_call(stage: Stage, host: Host, container: Container, tmp_path: Path) ->
     return SlowCall(stage, container, begun, go_on)
 
 
-def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(stage: Stage, slow_call: SlowCall) -> None:
+def test_slow_third_party_plugin_does_not_block_other_calls(stage: Stage, slow_call: SlowCall) -> None:
     plugins = {name: registry.load(name) for name in ("bridge", "static")}
     with unix_socket.unix_listener(stage.socket) as listener, ThreadPoolExecutor(1) as pool:
         server = Server(listener, plugins, workers=1)
@@ -110,7 +110,7 @@ def test_a_foreign_plugin_that_takes_long_stands_in_nobodys_way(stage: Stage, sl
     assert done.returncode == 0, done.stdout
 
 
-def test_a_server_that_has_ended_leaves_nothing_open(stage: Stage) -> None:
+def test_stopped_server_leaves_no_open_descriptors(stage: Stage) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with unix_socket.unix_listener(stage.socket) as listener:
         server = Server(listener, {}, workers=2)
@@ -120,10 +120,10 @@ def test_a_server_that_has_ended_leaves_nothing_open(stage: Stage) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, container: Container) -> None:
-    server = stage.serve("--workers", "1", "--processes", "1")  # each worker keeps what it has opened first
+def test_descriptors_do_not_grow_with_the_number_of_calls(stage: Stage, host: Host, container: Container) -> None:
+    server = stage.serve("--workers", "1", "--processes", "1")  # each worker caches the descriptors that it opens first
 
-    def live() -> None:
+    def attach_and_detach() -> None:
         for command in ("ADD", "DEL"):
             done = stage.run(command, bridge(host), "bridge", CNI_CONTAINERID=container.id, CNI_NETNS=container.path)
             assert done.returncode == 0, done.stdout
@@ -132,22 +132,22 @@ def test_nothing_grows_with_the_number_of_calls(stage: Stage, host: Host, contai
         return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
 
     for _ in range(20):
-        live()
+        attach_and_detach()
     before = descriptors()
     for _ in range(30):
-        live()
+        attach_and_detach()
     wait_for(lambda: descriptors() <= before, f"no more than {before} descriptors")
     server.terminate()
     assert server.wait(30) == 0
 
 
 @pytest.mark.exhaustive
-def test_no_memory_grows_with_the_number_of_lives(stage: Stage, host: Host) -> None:
-    """What is remembered of the first lives is forgotten for the next ones."""
+def test_memory_does_not_grow_with_the_number_of_attachments(stage: Stage, host: Host) -> None:
+    """Caches are bounded: entries of the first attachments are evicted for later ones."""
     server = stage.serve("--workers", "1", "--processes", "1")
 
-    def live(count: int) -> int:
-        """Kilobytes of its own after so many lives, each with another address."""
+    def attach_and_detach(count: int) -> int:
+        """Return the anonymous memory of the server in KiB after ADD and DEL of `count` containers."""
         for _ in range(count):
             container = Container(host)
             with host.netns.enter():
@@ -159,8 +159,8 @@ def test_no_memory_grows_with_the_number_of_lives(stage: Stage, host: Host) -> N
         status = Path(f"/proc/{server.pid}/status").read_text()
         return int(status.partition("RssAnon:")[2].split()[0])
 
-    before = live(300)
-    assert live(600) < before + 300  # half a kilobyte each would be a leak
+    before = attach_and_detach(300)
+    assert attach_and_detach(600) < before + 300  # 0.5 KiB per attachment would be a leak
     server.terminate()
     assert server.wait(30) == 0
 
@@ -172,7 +172,7 @@ def test_no_memory_grows_with_the_number_of_lives(stage: Stage, host: Host) -> N
     | st.tuples(*[st.integers(0, 2**32 - 1)] * 3).map(lambda n: struct.pack("=IIII", wire.MAGIC, *n)),
     descriptors=st.integers(0, 3),
 )
-def test_whatever_comes_in_by_the_socket_it_goes_on(
+def test_server_survives_arbitrary_messages_on_its_socket(
     stage: Stage, count_input: Callable[[str], None], data: bytes, descriptors: int
 ) -> None:
     count_input("messages to the server's socket")
@@ -188,13 +188,11 @@ def test_whatever_comes_in_by_the_socket_it_goes_on(
             assert connection.recv(1) in (b"", wire.REFUSED)
 
 
-def test_nothing_is_done_for_a_launcher_that_has_changed_its_mind(
-    stage: Stage, server: "subprocess.Popen[bytes]"
-) -> None:
+def test_call_cancelled_by_the_launcher_is_not_executed(stage: Stage, server: "subprocess.Popen[bytes]") -> None:
     environment = b"CNI_COMMAND=ADD\0CNI_CONTAINERID=c0\0CNI_IFNAME=eth0\0CNI_NETNS=/nowhere\0CNI_PATH=/nowhere\0"
     parts = b"static", environment, b"{}"
     with socket.socket(socket.AF_UNIX) as connection, open("/proc/self/ns/net", "rb") as netns:  # noqa: PTH123
-        server.send_signal(signal.SIGSTOP)  # it hangs
+        server.send_signal(signal.SIGSTOP)  # the server hangs
         connection.connect(str(stage.socket))
         header = struct.pack("=IIII", wire.MAGIC, *map(len, parts))
         socket.send_fds(connection, [header, *parts], [netns.fileno()])
@@ -207,34 +205,36 @@ def test_nothing_is_done_for_a_launcher_that_has_changed_its_mind(
 
 
 def attach(stage: Stage, number: int) -> Any:
-    """ADD of host-local for container cNUMBER: whoever does it twice fails, or takes a second address."""
+    """Call ADD of host-local for container cNUMBER. A second execution fails or reserves a second address."""
     ipam = {"type": "host-local", "dataDir": str(stage.state / "networks"), "subnet": "10.1.0.0/16"}
     config = {"cniVersion": "1.1.0", "name": "net", "type": "host-local", "ipam": ipam}
     return stage.run("ADD", json.dumps(config).encode(), "host-local", CNI_CONTAINERID=f"c{number}")
 
 
-def all_are_answered_once(stage: Stage, calls: list[Any], numbers: Iterable[int] = range(50)) -> None:
+def check_that_each_is_answered_once(stage: Stage, calls: list[Any], numbers: Iterable[int] = range(50)) -> None:
     assert [call.stdout for call in calls if call.returncode] == []
-    wait_for(lambda: stage.answered().total() >= len(calls), "the log, which is written when the caller has its answer")
+    wait_for(
+        lambda: stage.answered().total() >= len(calls), "the log, which is written after the caller has its answer"
+    )
     assert stage.answered() == {f"ADD c{number}": 1 for number in numbers}
     assert len(list((stage.state / "networks" / "net").glob("10.*"))) == len(calls)
 
 
-def test_no_call_is_lost_or_doubled_while_the_launcher_is_replaced(
+def test_no_call_is_lost_or_executed_twice_while_the_launcher_is_replaced(
     stage: Stage, server: "subprocess.Popen[bytes]"
 ) -> None:
-    """Issue 1221 of multus: "text file busy" while an executable is written in place."""
+    """Executables must be replaced by rename: writing one in place fails with "text file busy" (multus issue 1221)."""
     with ThreadPoolExecutor(6) as pool:
         calls = [pool.submit(attach, stage, number) for number in range(50)]
         for _ in range(5):
             installation.install(stage.bin, ["static", "bridge", "host-local"], stage.state, socket=stage.socket)
         done = [call.result() for call in calls]
     assert server.poll() is None
-    all_are_answered_once(stage, done)
+    check_that_each_is_answered_once(stage, done)
 
 
 @pytest.mark.exhaustive
-def test_no_call_is_lost_or_doubled_while_a_second_server_takes_over(
+def test_no_call_is_lost_or_executed_twice_while_a_second_server_takes_over(
     stage: Stage, server: "subprocess.Popen[bytes]"
 ) -> None:
     stage.count_oneshots()
@@ -247,50 +247,50 @@ def test_no_call_is_lost_or_doubled_while_a_second_server_takes_over(
     second.send_signal(signal.SIGTERM)
     assert second.wait(30) == 0
     assert not stage.socket.exists()
-    all_are_answered_once(stage, done)
+    check_that_each_is_answered_once(stage, done)
 
 
-def test_no_call_is_lost_or_doubled_while_the_server_is_upgraded(
+def test_no_call_is_lost_or_executed_twice_while_the_server_is_upgraded(
     stage: Stage, server: "subprocess.Popen[bytes]"
 ) -> None:
-    """It starts itself anew when the installation changes."""
+    """The server restarts itself when the installation changes."""
     stage.count_oneshots()
-    said = stage.state / "server.log"
+    log = stage.state / "server.log"
 
-    def attach_until_it_has_happened(first: int) -> list[tuple[int, Any]]:
+    def attach_until_restarted(first: int) -> list[tuple[int, Any]]:
         numbers, calls = itertools.count(first, 4), []
-        while len(calls) < 13 or said.read_text().count("serving at") < 2:
+        while len(calls) < 13 or log.read_text().count("serving at") < 2:
             calls.append((number := next(numbers), attach(stage, number)))
         return calls
 
     with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(attach_until_it_has_happened, first) for first in range(4)]
+        calls = [pool.submit(attach_until_restarted, first) for first in range(4)]
         stage.upgrade()
         done = [call for some in calls for call in some.result()]
     assert server.poll() is None
-    all_are_answered_once(stage, [call for _, call in done], [number for number, _ in done])
+    check_that_each_is_answered_once(stage, [call for _, call in done], [number for number, _ in done])
 
 
-def test_an_installation_has_changed_when_nobody_is_at_it_any_more(
+def test_installation_counts_as_changed_after_its_modification_times_settle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path), "/nowhere"])
-    looked_at = lifecycle.Installation()
-    assert not looked_at.has_changed()
+    installed = lifecycle.Installation()
+    assert not installed.has_changed()
     for times in range(1, 4):
         os.utime(tmp_path, ns=(times, times))
-        assert not looked_at.has_changed()
-    assert looked_at.has_changed()
-    assert looked_at.has_changed()
+        assert not installed.has_changed()
+    assert installed.has_changed()
+    assert installed.has_changed()
 
 
 @pytest.mark.exhaustive
-def test_it_starts_anew_again_and_again(stage: Stage, server: "subprocess.Popen[bytes]") -> None:
-    """Its socket is handed down each time."""
-    said = stage.state / "server.log"
+def test_server_restarts_repeatedly(stage: Stage, server: "subprocess.Popen[bytes]") -> None:
+    """Each restart passes the listening socket on."""
+    log = stage.state / "server.log"
     for times in (2, 3):
         stage.upgrade()
-        wait_for(lambda times=times: said.read_text().count("serving at") >= times, "the server", seconds=30)
+        wait_for(lambda times=times: log.read_text().count("serving at") >= times, "the server", seconds=30)
         assert stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0
@@ -298,25 +298,25 @@ def test_it_starts_anew_again_and_again(stage: Stage, server: "subprocess.Popen[
 
 
 @pytest.mark.exhaustive
-def test_a_server_that_is_to_end_while_it_starts_anew_ends(
+def test_server_that_is_told_to_stop_during_a_restart_stops(
     stage: Stage, server: "subprocess.Popen[bytes]", slow_call: SlowCall
 ) -> None:
-    """It first lets its calls end."""
-    said = stage.state / "server.log"
+    """The server first finishes the calls in progress."""
+    log = stage.state / "server.log"
     with ThreadPoolExecutor(1) as pool:
         adding = pool.submit(slow_call.add)
         slow_call.begun.read_text()
         stage.upgrade()
-        wait_for(lambda: "the installation has changed" in said.read_text(), "the server to notice", seconds=30)
+        wait_for(lambda: "the installation has changed" in log.read_text(), "the server to notice", seconds=30)
         server.send_signal(signal.SIGTERM)
         slow_call.go_on.write_text("\n")
         assert adding.result(30).returncode == 0
     assert server.wait(30) == 0
-    assert said.read_text().count("serving at") == 1
+    assert log.read_text().count("serving at") == 1
 
 
 @pytest.mark.usefixtures("server")
-def test_sixteen_mebibytes_of_stdin_are_answered(stage: Stage) -> None:
+def test_server_answers_a_call_with_16_mib_of_stdin(stage: Stage) -> None:
     padding = {"x": "y" * (wire.STDIN_MAX - 200)}
     config = {"cniVersion": "1.1.0", "name": "n", "ipam": {"addresses": [{"address": "10.1.0.2/24"}]}, "args": padding}
     stdin = json.dumps(config).encode()
@@ -327,7 +327,7 @@ def test_sixteen_mebibytes_of_stdin_are_answered(stage: Stage) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_what_a_delegate_says_on_stderr_reaches_the_caller(stage: Stage, tmp_path: Path) -> None:
+def test_stderr_of_a_delegate_is_returned_to_the_caller(stage: Stage, tmp_path: Path) -> None:
     delegate = tmp_path / "foreign" / "talkative"
     delegate.parent.mkdir()
     delegate.write_text("#!/bin/sh\ncat >/dev/null\necho it is warm today >&2\n")
@@ -340,31 +340,31 @@ def test_what_a_delegate_says_on_stderr_reaches_the_caller(stage: Stage, tmp_pat
 
 @pytest.mark.exhaustive
 @pytest.mark.usefixtures("server")
-def test_versions_are_served_whatever_the_paths(stage: Stage) -> None:
-    """libcni asks for them with "dummy" as every path."""
+def test_version_is_served_with_invalid_paths(stage: Stage) -> None:
+    """libcni calls VERSION with "dummy" as every path."""
     stage.replace_oneshots()
     done = stage.run("VERSION", CNI_PATH="dummy", CNI_NETNS="dummy")
     assert "supportedVersions" in json.loads(done.stdout)
     assert not stage.calls.exists()
 
 
-def test_a_resident_part_that_does_not_start_harms_nobody(tmp_path: Path) -> None:
-    begun: list[Path] = []
+def test_background_service_that_fails_to_start_does_not_affect_the_others(tmp_path: Path) -> None:
+    running: list[Path] = []
 
     class Broken:
         @classmethod
         def background_service(cls, _run: Path) -> Any:
             raise RuntimeError("out of order")
 
-    class Sound:
+    class Working:
         @classmethod
         @contextmanager
         def background_service(cls, run: Path) -> Any:
-            begun.append(run)
+            running.append(run)
             yield
-            begun.clear()
+            running.clear()
 
-    with ExitStack() as residents:
-        lifecycle._start_background_services({"broken": Broken, "sound": Sound}, residents, tmp_path)
-        assert begun == [tmp_path]
-    assert begun == []
+    with ExitStack() as services:
+        lifecycle._start_background_services({"broken": Broken, "working": Working}, services, tmp_path)
+        assert running == [tmp_path]
+    assert running == []
