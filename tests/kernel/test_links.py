@@ -17,6 +17,7 @@ from pycni.kernel.link.link import Link
 from pycni.kernel.link.link_state import LinkState
 from pycni.kernel.namespace import Namespace
 from pycni.kernel.netlink.rtnetlink import Message, NetlinkError
+from pycni.kernel.owner import Owner
 from pycni.protocol.errors import CniError
 from pycni.server.background import BackgroundThreads
 from pycni.testing import Host
@@ -55,6 +56,27 @@ def test_undo_restores_all_attributes(host: Host, namespace: Namespace) -> None:
     assert v0(host) == before
 
 
+def test_failed_creation_keeps_the_link_that_has_the_name(host: Host, namespace: Namespace) -> None:
+    """Another program may create a link with the name after the plugin has seen that it is free."""
+    owner = Owner("net", "container", "v1")
+    with pytest.raises(CniError, match="cannot configure the new link v1: file exists"), namespace.journal:
+        namespace.links.create("v1", "macvlan", owner, master=namespace.link("v0"))
+    assert {link["ifname"] for link in host.json("ip -j link show")} == {"lo", "v0", "v1"}
+
+
+def test_failed_creation_of_a_veth_keeps_the_veth_of_an_earlier_add(host: Host, namespace: Namespace) -> None:
+    host.run("ip link add v2 type veth peer name eth0")
+    with pytest.raises(CniError, match="already exists"), namespace.journal:
+        namespace.links.create_veth("v2", peer="eth0", peer_in=namespace)
+    assert {link["ifname"] for link in host.json("ip -j link show")} == {"lo", "v0", "v1", "v2", "eth0"}
+
+
+def test_veth_without_label_is_deleted(host: Host, namespace: Namespace) -> None:
+    with pytest.raises(CniError, match="cannot create veth v2 with peer eth0"), namespace.journal:
+        namespace.links.create_veth("v2", peer="eth0", peer_in=namespace, alias="x" * 300)
+    assert {link["ifname"] for link in host.json("ip -j link show")} == {"lo", "v0", "v1"}
+
+
 def test_mac_is_changed_while_the_link_is_down_if_required() -> None:
     """Some network cards require it. No link kind that can be created here does."""
     sent: list[Message] = []
@@ -70,7 +92,7 @@ def test_mac_is_changed_while_the_link_is_down_if_required() -> None:
     Link(netns, LinkState(7, "nic0"))._apply({"mac": "02:00:00:00:00:01"})
     down, mac, up = sent
     assert (down.fields["flags"], down.fields["change"]) == (0, 1)
-    assert mac.attributes == [("IFLA_ADDRESS", "02:00:00:00:00:01")]
+    assert list(mac.attributes) == [("IFLA_ADDRESS", "02:00:00:00:00:01")]
     assert (up.fields["flags"], up.fields["change"]) == (1, 1)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pycni.kernel.link import shaping
 from pycni.protocol.errors import CniError
 from pycni.testing import Container, Host, PluginRunner
 from pycni.testing.snapshot import of_host
@@ -23,6 +24,19 @@ def bandwidth_runner(
 
 def ifbs(host: Host) -> list[str]:
     return [link["ifname"] for link in host.json("ip -j link show type ifb")]
+
+
+@pytest.mark.direct
+def test_add_that_cannot_redirect_leaves_no_qdisc(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ingress qdisc is created before the filter. Where it stayed, the next ADD failed with "file exists"."""
+    runner = bandwidth_runner(container)
+    before = of_host(container.host)
+    with monkeypatch.context() as patch, pytest.raises(CniError, match="cannot redirect"):
+        patch.setattr(shaping, "_REDIRECT", 99)
+        runner.add()
+    assert of_host(container.host) == before
+    runner.add()
+    runner.check()
 
 
 def test_gc_removes_ifbs_without_a_valid_attachment(containers: list[Container]) -> None:

@@ -12,8 +12,7 @@ from pycni.kernel.link.address_requests import addition, list_all, list_with_fla
 from pycni.kernel.link.link import Link, update_operstate
 from pycni.kernel.link.link_state import UP, get_request
 from pycni.kernel.link.links import Links
-from pycni.kernel.netlink import rtnetlink
-from pycni.kernel.netlink.rtnetlink import Message, NetlinkError, explain_errors, link_message
+from pycni.kernel.netlink.rtnetlink import Message, NetlinkError, explain_errors
 from pycni.kernel.netns import sysctl
 from pycni.kernel.netns.operations import NetnsOperations
 from pycni.protocol.address import Cidr
@@ -202,7 +201,7 @@ def _send(
         messages = [addition(link.index, cidr, dad=dad, on_link=on_link) for cidr in cidrs]
         return [(f"cannot add {cidr} to {link}", message) for cidr, message in zip(cidrs, messages, strict=True)]
 
-    up = link_message(rtnetlink.NEWLINK, [], index=link.index, flags=UP, change=UP)
+    up = link.set_request(flags=UP, change=UP)
     steps = [*additions(early), (f"cannot set {link} up", up), *additions(late)]
     for route in routes_:
         by = f" via {route.gw}" if route.gw else ""
@@ -224,7 +223,7 @@ def _enable_arp_notify(link: Link) -> Message:
     """
     setting = {"attrs": [("IPV4_DEVCONF_ARP_NOTIFY", 1)]}
     family = {"attrs": [("AF_INET", {"attrs": [("IFLA_INET_CONF", setting)]})]}
-    return link_message(rtnetlink.NEWLINK, [("IFLA_AF_SPEC", family)], index=link.index)
+    return link.set_request(("IFLA_AF_SPEC", family))
 
 
 def _announcement(link: Link) -> Message:
@@ -233,4 +232,4 @@ def _announcement(link: Link) -> Message:
     With arp_notify and ndisc_notify the kernel then sends gratuitous ARP and unsolicited neighbour advertisements.
     (Sending them over a packet socket would cost 4 to 8 ms when the socket is closed.)
     """
-    return link_message(rtnetlink.NEWLINK, [("IFLA_ADDRESS", link.mac)], index=link.index)
+    return link.set_request(("IFLA_ADDRESS", link.mac))

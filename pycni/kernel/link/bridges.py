@@ -12,7 +12,6 @@ from pycni.kernel.netns.operations import NetnsOperations
 from pycni.protocol.errors import CniError
 
 _NO_MAC = "00:00:00:00:00:00"
-_NEW = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
 
 
 class Bridges(NetnsOperations):
@@ -51,7 +50,7 @@ class Bridges(NetnsOperations):
         def do() -> None:
             with explain_errors(f'failed to create bridge "{name}"'):
                 (outcome,) = self._netns.netlink.outcomes(
-                    link_message(rtnetlink.NEWLINK, [*attributes, kind], how=_NEW)
+                    link_message(rtnetlink.NEWLINK, [*attributes, kind], how=rtnetlink.CREATE_NEW)
                 )
                 # EEXIST: another ADD has just created it.
                 if isinstance(outcome, NetlinkError) and outcome.errno != errno.EEXIST:
@@ -95,7 +94,7 @@ class Bridges(NetnsOperations):
         end = {"attrs": [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_MTU", mtu)]}
         pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", end)]})]}
         port = [("IFLA_IFNAME", f"veth{random_mac().replace(':', '')[:11]}"), ("IFLA_MTU", mtu)]
-        creation = link_message(rtnetlink.NEWLINK, [*port, ("IFLA_LINKINFO", pair)], how=_NEW)
+        creation = link_message(rtnetlink.NEWLINK, [*port, ("IFLA_LINKINFO", pair)], how=rtnetlink.CREATE_NEW)
 
         def do() -> None:
             (outcome,) = self._netns.netlink.outcomes(creation)
@@ -114,7 +113,7 @@ class Bridges(NetnsOperations):
 
     def _enable_vlan_filtering(self, bridge: Link) -> None:
         data = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]})]
-        message = link_message(rtnetlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": data})], index=bridge.index)
+        message = bridge.set_request(("IFLA_LINKINFO", {"attrs": data}))
 
         def do() -> None:
             with explain_errors(f"cannot filter VLANs on bridge {bridge}"):

@@ -165,9 +165,13 @@ class Link:
     def change_request(self, key: str, value: object) -> Message:
         """Return the request that changes one of the properties that `set` accepts."""
         if key in _ATTRIBUTES:
-            return link_message(rtnetlink.NEWLINK, [(_ATTRIBUTES[key], value)], index=self.index)
+            return self.set_request((_ATTRIBUTES[key], value))
         flag = _FLAGS[key]
-        return link_message(rtnetlink.NEWLINK, [], index=self.index, flags=flag if value else 0, change=flag)
+        return self.set_request(flags=flag if value else 0, change=flag)
+
+    def set_request(self, *attributes: tuple[str, Any], flags: int = 0, change: int = 0) -> Message:
+        """Return the request that sets netlink attributes of the link, and those of its flags that are in `change`."""
+        return link_message(rtnetlink.NEWLINK, attributes, index=self.index, flags=flags, change=change)
 
     def expect(self, **wanted: Unpack[LinkSettings]) -> None:
         """Raise CniError for the first field of `state` that differs from `wanted`."""
@@ -197,13 +201,11 @@ class Link:
         The peer is still down, so no frame is forwarded before the port has its flags.
         """
         sysctl.prefer(self.netns, {sysctl.link_setting(6, self.name, key): value for key, value in _NO_IPV6.items()})
-        messages = [
-            link_message(rtnetlink.NEWLINK, [("IFLA_MASTER", bridge.index)], index=self.index, flags=UP, change=UP)
-        ]
+        messages = [self.set_request(("IFLA_MASTER", bridge.index), flags=UP, change=UP)]
         if hairpin or isolated:  # a new port has neither flag
             flags = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
             port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": flags})]
-            messages.append(link_message(rtnetlink.NEWLINK, [("IFLA_LINKINFO", {"attrs": port})], index=self.index))
+            messages.append(self.set_request(("IFLA_LINKINFO", {"attrs": port})))
         (answer,) = self._change(f"attach {self.name} to bridge {bridge.name}", [*messages, get_request(bridge.name)])
         return str(answer.get_attr("IFLA_ADDRESS"))
 

@@ -10,15 +10,13 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from pycni.kernel.journal import Journal
 from pycni.kernel.link.address_requests import list_permanent
 from pycni.kernel.link.link import Link, get_link
 from pycni.kernel.link.link_state import UP, LinkState, all_states, find_state, find_state_at, get_request
 from pycni.kernel.link.saved_link import SavedLink, restore
-from pycni.kernel.netlink import rtnetlink
-from pycni.kernel.netlink.rtnetlink import Message, NetlinkError, explain_errors, link_message
+from pycni.kernel.netlink.rtnetlink import Message, NetlinkError, explain_errors
 from pycni.kernel.netns.handle import OWN, NetnsHandle, unshare_network
 from pycni.kernel.netns.operations import NetnsOperations
 from pycni.kernel.scheduling import yield_turn
@@ -75,7 +73,7 @@ class LinkMoves(NetnsOperations):
         # It is renamed before it is moved: udev and others act on a new link at once, and may rename it too.
         other = link.netns
         with explain_errors(f"cannot move {link} back as {saved.name}"):
-            down, rename = _set_request(link, change=UP), _set_request(link, ("IFLA_IFNAME", saved.name))
+            down, rename = link.set_request(change=UP), link.set_request(("IFLA_IFNAME", saved.name))
             _, renamed = other.netlink.outcomes(down, rename)
             if isinstance(renamed, NetlinkError):
                 if renamed.errno != errno.EEXIST:
@@ -151,7 +149,7 @@ def _best_match(netns: NetnsHandle, saved: SavedLink, name: str, states: list[Li
 
 
 def _move_request(link: Link, to: NetnsHandle, name: str, *, alias: str) -> Message:
-    return _set_request(link, ("IFLA_NET_NS_FD", to.fd), ("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias))
+    return link.set_request(("IFLA_NET_NS_FD", to.fd), ("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias))
 
 
 @contextmanager
@@ -169,7 +167,3 @@ def _temporary_namespace() -> Iterator[NetnsHandle]:
             yield between
         finally:
             between.close()
-
-
-def _set_request(link: Link, *attributes: tuple[str, Any], flags: int = 0, change: int = 0) -> Message:
-    return link_message(rtnetlink.NEWLINK, attributes, index=link.index, flags=flags, change=change)

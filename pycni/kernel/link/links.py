@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pycni.kernel.link.link_settings import LinkSettings
 
 _CARRIER_TIMEOUT = 2.0  # seconds
-_NEW = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
 _MULTICAST_MAC = "01:00:00:00:00:00"
 
 
@@ -95,7 +94,7 @@ class Links(NetnsOperations):
         # Never creates a link, since no link may have a multicast MAC. The kernel checks the kind first, and loads its
         # module.
         invalid = [("IFLA_ADDRESS", _MULTICAST_MAC), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
-        (outcome,) = self._netns.netlink.outcomes(link_message(rtnetlink.NEWLINK, invalid, how=_NEW))
+        (outcome,) = self._netns.netlink.outcomes(link_message(rtnetlink.NEWLINK, invalid, how=rtnetlink.CREATE_NEW))
         if isinstance(outcome, NetlinkError) and outcome.errno == errno.EOPNOTSUPP:
             raise CniError(
                 f"this kernel has no {kind} links",
@@ -116,7 +115,7 @@ class Links(NetnsOperations):
         data = {"attrs": [("VETH_INFO_PEER", {"attrs": end})]}
         pair = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}
         own = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_TXQLEN", 0), *size]
-        creation = link_message(rtnetlink.NEWLINK, [*own, ("IFLA_LINKINFO", pair)], how=_NEW)
+        creation = link_message(rtnetlink.NEWLINK, [*own, ("IFLA_LINKINFO", pair)], how=rtnetlink.CREATE_NEW)
         labelling = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
 
         def do() -> tuple[Link, Link]:
@@ -165,7 +164,7 @@ class Links(NetnsOperations):
 
         def send() -> None:
             with explain_errors(f"cannot create {words}"):
-                netns.netlink.request(link_message(rtnetlink.NEWLINK, attributes, how=_NEW))
+                netns.netlink.request(link_message(rtnetlink.NEWLINK, attributes, how=rtnetlink.CREATE_NEW))
 
         return creation.create_labelled(self._netns, name, owner, words, send)
 

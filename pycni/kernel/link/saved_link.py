@@ -11,7 +11,7 @@ from pycni.kernel.link.link import Link
 from pycni.kernel.link.link_state import find_state, find_state_at
 from pycni.kernel.link.routes import SourceRoute
 from pycni.kernel.netlink import rtnetlink
-from pycni.kernel.netlink.rtnetlink import Message, NetlinkError, link_message
+from pycni.kernel.netlink.rtnetlink import Message, NetlinkError
 from pycni.protocol.address import Cidr
 from pycni.protocol.errors import CniError
 from pycni.protocol.names import check_ifname
@@ -101,7 +101,7 @@ def _send(link: Link, saved: SavedLink, steps: Iterable[_Step], *, tolerated: in
 def _properties(link: Link, saved: SavedLink) -> Iterator[_Step]:
     if link.name != saved.name:
         yield "be set down", link.change_request("up", False)  # some kernels rename only links that are down
-        yield f"be renamed to {saved.name}", _set_request(link, "IFLA_IFNAME", saved.name)
+        yield f"be renamed to {saved.name}", link.set_request(("IFLA_IFNAME", saved.name))
     for key in ("mac", "mtu", "promisc", "allmulti", "txqlen"):
         value = getattr(saved, key)
         if value not in (None, getattr(link.state, key)):
@@ -116,14 +116,10 @@ def _membership(link: Link, saved: SavedLink) -> Iterator[_Step]:
         log.warning("%s was moved back, but its master %s is gone", saved.name, saved.master)
         return
     # A bond accepts only links that are down.
-    yield f"be made a member of {saved.master}", _set_request(link, "IFLA_MASTER", master.index)
+    yield f"be made a member of {saved.master}", link.set_request(("IFLA_MASTER", master.index))
     if saved.port:
         port = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": saved.port})]
-        yield f"get its port settings of {saved.master}", _set_request(link, "IFLA_LINKINFO", {"attrs": port})
-
-
-def _set_request(link: Link, name: str, value: object) -> Message:
-    return link_message(rtnetlink.NEWLINK, [(name, value)], index=link.index)
+        yield f"get its port settings of {saved.master}", link.set_request(("IFLA_LINKINFO", {"attrs": port}))
 
 
 def _vlans(link: Link, saved: SavedLink) -> Iterator[_Step]:

@@ -17,7 +17,6 @@ from pycni.kernel.netlink.rtnetlink import Message, NetlinkError, explain_errors
 from pycni.kernel.netns.operations import NetnsOperations
 from pycni.protocol.errors import CniError, Code
 
-_NEW = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
 _ROOT, _INGRESS = 0xFFFFFFFF, 0xFFFFFFF1  # TC_H_ROOT, TC_H_INGRESS
 _TBF_HANDLE, _INGRESS_HANDLE, _CLASS = 0x0001_0000, 0xFFFF_0000, 0x0001_0001  # 1:, ffff:, 1:1
 _ETHERNET = 1  # TC_LINKLAYER_ETHERNET
@@ -39,11 +38,13 @@ class Shaping(NetnsOperations):
         """
         kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
         creation = link_message(
-            rtnetlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_TXQLEN", 0), kind], how=_NEW
+            rtnetlink.NEWLINK,
+            [("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_TXQLEN", 0), kind],
+            how=rtnetlink.CREATE_NEW,
         )
         naming = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)], flags=UP, change=UP)
         second = ("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", altname)]})
-        properties = link_message(rtnetlink.NEWLINKPROP, [("IFLA_IFNAME", name), second], how=_NEW)
+        properties = link_message(rtnetlink.NEWLINKPROP, [("IFLA_IFNAME", name), second], how=rtnetlink.CREATE_NEW)
 
         def do() -> Link:
             delete(self._netns, name)  # left behind by an ADD of the same attachment that was killed
@@ -125,7 +126,7 @@ class Shaping(NetnsOperations):
         lo = get_link(self._netns, "lo")
         tbf = _message(rtnetlink.NEWQDISC, lo, _ROOT, handle=_TBF_HANDLE, attributes=[("TCA_KIND", "tbf")])
         kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
-        ifb = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", ".."), kind], how=_NEW)
+        ifb = link_message(rtnetlink.NEWLINK, [("IFLA_IFNAME", ".."), kind], how=rtnetlink.CREATE_NEW)
         for name, outcome in zip(("tbf", "ifb"), self._netns.netlink.outcomes(tbf, ifb), strict=True):
             # EEXIST: `lo` has a qdisc, so the kernel supports traffic control.
             if isinstance(outcome, NetlinkError) and outcome.errno not in (errno.EINVAL, errno.EEXIST):
@@ -168,7 +169,7 @@ def _redirection(link: Link, to: Link) -> Message:
 
 
 def _message(kind: int, link: Link, parent: int, *, attributes: Attributes, **fields: int) -> Message:
-    return Message(kind, _NEW, {"index": link.index, "parent": parent, **fields}, attributes)
+    return Message(kind, rtnetlink.CREATE_NEW, {"index": link.index, "parent": parent, **fields}, attributes)
 
 
 def _find(link: Link, parent: int) -> Any | None:

@@ -24,8 +24,6 @@ from pycni.protocol.errors import CniError
 
 log = logging.getLogger(__name__)
 
-_NEW = rtnetlink.ACK | rtnetlink.CREATE | rtnetlink.EXCLUSIVE
-
 
 class Vrfs(NetnsOperations):
     """The VRFs of a network namespace. Hold `routes.lock_tables()` while a VRF is chosen and joined."""
@@ -57,7 +55,7 @@ class Vrfs(NetnsOperations):
     def _create(self, name: str, table: int) -> Link:
         data = [("IFLA_INFO_KIND", "vrf"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_VRF_TABLE", table)]})]
         attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": data})]
-        creation = link_message(rtnetlink.NEWLINK, attributes, how=_NEW, flags=UP, change=UP)
+        creation = link_message(rtnetlink.NEWLINK, attributes, how=rtnetlink.CREATE_NEW, flags=UP, change=UP)
 
         def do() -> Link:
             with explain_errors(f"cannot create VRF {name} with table {table}", rolled_back=True):
@@ -152,7 +150,7 @@ class _AddressesAndRoutes:
 def _change_master(link: Link, master: int, lost: _AddressesAndRoutes) -> None:
     """Give the link another master, 0 for none, and add its addresses and routes again. Raises CniError."""
     with explain_errors(f"cannot change the master of {link}"):
-        link.netns.netlink.request(link_message(rtnetlink.NEWLINK, [("IFLA_MASTER", master)], index=link.index))
+        link.netns.netlink.request(link.set_request(("IFLA_MASTER", master)))
     # Addresses that the kernel has kept (net.ipv6.conf.*.keep_addr_on_down) get the route to their subnet only when the
     # link has a carrier again. New addresses get it at once.
     link.netns.netlink.outcomes(*[address_requests.removal(link.index, cidr) for cidr in lost.cidrs])

@@ -15,11 +15,6 @@ from pycni.kernel.owner import Stale
 
 __all__ = ["Namespace", "NoNamespace"]
 
-_ATTRIBUTES = (
-    *("addresses", "bridges", "firewall", "link_moves", "links", "routes", "rules", "shaping", "sysctls", "taps"),
-    "vrfs",
-)
-
 
 class Namespace(NetnsHandle):
     """A network namespace; every change in it goes through the journal of the call.
@@ -121,3 +116,6 @@ class Namespace(NetnsHandle):
                 self.links.delete(link.name)
         self.firewall.masquerade.delete(stale)
         self.firewall.spoof_check.delete(stale)
+
+
+_ATTRIBUTES = [name for name, value in vars(Namespace).items() if isinstance(value, cached_property)]

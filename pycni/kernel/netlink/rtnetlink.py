@@ -28,6 +28,7 @@ NEWLINKPROP = 108
 
 REQUEST, ACK, ECHO, DUMP = 0x1, 0x4, 0x8, 0x300
 REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
+CREATE_NEW = ACK | CREATE | EXCLUSIVE  # fails with EEXIST if the object exists
 
 _SINGLE_ANSWER = frozenset({GETLINK, GETROUTE})  # the kernel answers with one message, or with an error
 
