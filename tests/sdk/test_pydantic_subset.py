@@ -82,7 +82,7 @@ def printed(code: str, *arguments: str) -> str:
 
 def test_core_schemas_of_all_models_equal_those_of_pydantic() -> None:
     modules = [entry.value.partition(":")[0] for name in registry.names() if (entry := registry.find(name))]
-    modules.append("pycni_plugins.dhcp.store")
+    modules.append("pycni_plugins.dhcp.lease_store")
     with_pydantic = dict(map(json.loads, printed(SCHEMAS, "pydantic", *modules).splitlines()))
     with_subset = dict(map(json.loads, printed(SCHEMAS, "subset", *modules).splitlines()))
     assert len(with_pydantic) > 40
@@ -280,7 +280,7 @@ IN_ADD = PLUGIN.format(sdk="Field, ", head="", field="1", add="print(cni.config.
 def test_plugin_that_needs_pydantic_is_restarted_with_it(tmp_path: Path, source: str) -> None:
     """The stub of the plugin says that it works without. The changes of the first attempt are rolled back."""
     (tmp_path / "odd.py").write_text(source)
-    some = installation.launchers(["loopback"])[0]
+    some = installation.registered_stubs(["loopback"])[0]
     script = tmp_path / "script"
     stub = Stub("odd", "odd:Odd", some.versions, some.interpreter, (*some.path, str(tmp_path)), needs_pydantic=False)
     script.write_text(stub.script())
