@@ -50,12 +50,12 @@ class OwnerIndex:
         self._is_complete = True  # until a write fails
         self._count = self._size = 0  # the number of buckets, and the size of each in bytes
         self._seal = _NO_SEAL
-        self._buckets: list[bytes] | None = None  # all of them, if this call has rebuilt the index
+        self._buckets: dict[int, bytes] = {}  # those that this call has read, without padding; all after a rebuild
 
     @cached_property
     def is_valid(self) -> bool:
         """Whether the index matches the store."""
-        return self._file >= 0 and self._seal == self._current_seal()
+        return self._file >= 0 and self._seal == _seal_of(os.fstat(self._store).st_mtime_ns)
 
     @cached_property
     def _file(self) -> int:
@@ -80,17 +80,21 @@ class OwnerIndex:
 
     def find(self, owner: AttachmentId) -> Addresses:
         """Return the names of the files with the content of this attachment; complete only if the index is valid."""
-        prefix = owner.content + _FIELD
-        records = _records(self._read(self._number(owner)))
-        return tuple(record.removeprefix(prefix).decode() for record in records if record.startswith(prefix))
+        content = owner.content
+        bucket, prefix = self._read(crc32(content) % self._count), content + _FIELD
+        if _RECORD + prefix not in bucket:
+            return ()
+        return tuple(record.removeprefix(prefix).decode() for record in _records(bucket) if record.startswith(prefix))
 
     def put(self, owner: AttachmentId, addresses: Sequence[str]) -> None:
         """Record the addresses of the attachment, in place of those that it had."""
-        prefix, number = owner.content + _FIELD, self._number(owner)
-        kept = [record for record in _records(self._read(number)) if not record.startswith(prefix)]
-        bucket = b"".join(_RECORD + record for record in (*kept, *(prefix + address.encode() for address in addresses)))
-        if self._buckets is not None:
-            self._buckets[number] = bucket
+        content = owner.content
+        number, prefix = crc32(content) % self._count, content + _FIELD
+        bucket = self._read(number)
+        if _RECORD + prefix in bucket:
+            bucket = b"".join(_RECORD + record for record in _records(bucket) if not record.startswith(prefix))
+        bucket += b"".join(_RECORD + prefix + address.encode() for address in addresses)
+        self._buckets[number] = bucket
         if len(bucket) <= self._size:
             self._write(bucket.ljust(self._size, _UNUSED), _HEADER_SIZE + number * self._size)
         else:
@@ -124,26 +128,23 @@ class OwnerIndex:
         with suppress(OSError):
             os.utime(self._store, ns=(now, now))
         if os.fstat(self._store).st_mtime_ns == now:  # not on a filesystem with a resolution of seconds
-            self._write(self._header(self._current_seal()), 0)
-
-    def _current_seal(self) -> str:
-        return f"{os.fstat(self._store).st_mtime_ns}@{_boot_id()}"
+            self._write(self._header(_seal_of(now)), 0)
 
     def _header(self, seal: str) -> bytes:
         return f"{_FORMAT} {self._count} {self._size} {seal}".encode().ljust(_HEADER_SIZE)
 
-    def _number(self, owner: AttachmentId) -> int:
-        return crc32(owner.content) % self._count
-
     def _read(self, number: int) -> bytes:
-        if self._buckets is not None:
-            return self._buckets[number]
-        return os.pread(self._file, self._size, _HEADER_SIZE + number * self._size)
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            padded = os.pread(self._file, self._size, _HEADER_SIZE + number * self._size)
+            end = padded.find(_UNUSED * 2)  # 20 times as fast as rstrip()
+            bucket = self._buckets[number] = padded[:end] if end >= 0 else padded.rstrip(_UNUSED)
+        return bucket
 
     def _write_all(self, buckets: list[bytes]) -> None:
         room = max(map(len, buckets)) * 5 // 4
         self._size = max(_SMALLEST_BUCKET, -(-room // _BUCKET_STEP) * _BUCKET_STEP)
-        self._count, self._buckets = len(buckets), buckets
+        self._count, self._buckets = len(buckets), dict(enumerate(buckets))
         if self._file < 0:
             self._file = self._create()
         self._write(self._header(_NO_SEAL) + b"".join([bucket.ljust(self._size, _UNUSED) for bucket in buckets]), 0)
@@ -223,7 +224,11 @@ def _read_in_two_processes(directory: int, names: Sequence[str], count: int) -> 
 
 
 def _records(bucket: bytes) -> list[bytes]:
-    return [record for record in bucket.split(_RECORD) if record]
+    return bucket.split(_RECORD)[1:]
+
+
+def _seal_of(mtime: int) -> str:
+    return f"{mtime}@{_boot_id()}"
 
 
 @cache
