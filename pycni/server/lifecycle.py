@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from pycni.sdk.plugin import Plugin
 from pycni.server.activity import Activity, Slot
 from pycni.server.execution import redirect_output
 from pycni.server.fork_server import ForkServer
-from pycni.server.on_demand import OnDemand
+from pycni.server.on_demand import OnDemand, raised_priority
 from pycni.server.server import Server
 from pycni.server.signals import STOP_SIGNALS, stop_signals
 from pycni.server.worker_process import WorkerProcess
@@ -58,7 +58,8 @@ def serve(options: Options) -> None:
     """
     redirect_output()
     installation = Installation()
-    plugins = load_plugins()
+    with raised_priority() if options.on_demand_script else nullcontext():
+        plugins = load_plugins()
     on_demand = OnDemand.start(options.socket, options.on_demand_script) if options.on_demand_script else None
     processes = _Processes(options, plugins, on_demand)
     with _listening(options.socket) as listener, stop_signals() as stop_fd, ExitStack() as services:
