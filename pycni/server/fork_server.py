@@ -1,12 +1,13 @@
-"""A process that forks a child for each call of a caller in another mount namespace.
+"""A process that forks children for the calls of callers in other mount namespaces.
 
-The child enters that namespace and executes the call, so that all paths mean what they mean to the caller. Threads
-cannot do that: they share what plugins remember of files from call to call. A fork takes a fraction of the time that a
-new Python process needs to load its modules.
+A child enters a caller's mount namespace and executes the call, so that all paths mean what they mean to the caller.
+Threads cannot do that: they share what plugins remember of files from call to call. A fork takes a fraction of the time
+that a new Python process needs to load its modules. A child stays for some seconds, since the next plugin of the chain
+is often called from the same mount namespace: rootless podman has one for each of its commands.
 """
 
-import gc
 import io
+import json
 import logging
 import os
 import pickle
@@ -14,12 +15,16 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
-from typing import Any, NoReturn
+from contextlib import closing, suppress
+from typing import Any, NoReturn, Self
 
+from pycni.kernel.netns.handle import OWN, move_thread_to
 from pycni.kernel.scheduling import set_background_runner
+from pycni.sdk.dispatch import handle_call
+from pycni.sdk.invoke import invoke
 from pycni.sdk.plugin import Plugin
 from pycni.server import namespaces, wire
 from pycni.server.activity import Slot
@@ -34,6 +39,7 @@ log = logging.getLogger(__name__)
 _MOST_CHILDREN = 64
 _MOST_BACKGROUND_THREADS = 32
 _DESCRIPTORS = 5  # connection, payload, host, mount, container
+_STAY = 2.0  # seconds that a child waits for the next call
 _Plugins = Mapping[str, type[Plugin[Any]]]
 
 
@@ -67,61 +73,142 @@ class ForkServer(WorkerProcess):
         self._calls.close()
         channel.recv(1)
         channel.send(b"+")
-        children: dict[int, int] = {}  # process ids by pidfd
-        with stop_signals() as stop_fd, selectors.DefaultSelector() as selector:
-            for stop in (channel, stop_fd):
-                selector.register(stop, selectors.EVENT_READ, "stop")
-            selector.register(calls, selectors.EVENT_READ, "call")
-            stopping = False
-            while not stopping or children:
-                for key, _ in selector.select():
-                    if key.data == "stop":
-                        stopping = True
-                        for ended in (channel, stop_fd, calls):
-                            with suppress(KeyError):
-                                selector.unregister(ended)
-                    elif key.data == "call" and not stopping:
-                        pid = self._fork(calls, plugins)
-                        if pid:
-                            activity.begin()
-                            children[pidfd := os.pidfd_open(pid)] = pid
-                            selector.register(pidfd, selectors.EVENT_READ, "child")
-                    elif key.data == "child":
-                        selector.unregister(key.fileobj)
-                        os.close(key.fd)
-                        os.waitpid(children.pop(key.fd), 0)
-                        activity.end()
+        with stop_signals() as stop_fd, _Children(plugins, activity, [channel, calls]) as children:
+            selector = children.selector
+            selector.register(channel, selectors.EVENT_READ)
+            selector.register(stop_fd, selectors.EVENT_READ)
+            selector.register(calls, selectors.EVENT_READ)
+            children.add_spare()
+            while True:
+                events = {key.fileobj for key, _ in selector.select(_STAY)}
+                if channel in events or stop_fd in events:
+                    return
+                children.handle(events)
+                if calls in events:
+                    _, descriptors, _, _ = socket.recv_fds(calls, 1, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+                    children.execute(descriptors)
 
-    @staticmethod
-    def _fork(calls: socket.socket, plugins: _Plugins) -> int:
-        """Receive a call and fork a child for it. Return its process id, 0 if there is no call."""
-        message, descriptors, _, _ = socket.recv_fds(calls, 1, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+
+class _Child:
+    """A child, as its parent sees it."""
+
+    def __init__(self, plugins: _Plugins, inherited: Sequence[socket.socket]) -> None:
+        """Fork it. It closes the sockets that it inherits. Raises OSError."""
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.mount = 0  # inode of its mount namespace, 0 before its first call
+        self.idle_since: float | None = time.monotonic()  # None during a call
         try:
-            if not message:
-                return 0
-            if pid := os.fork():
-                return pid
-            _execute_and_exit(plugins, *descriptors)
-        except OSError as error:
-            log.warning("cannot fork a process for a call: %s", error)
-            return 0
+            self.pid = os.fork()
+            if self.pid == 0:
+                for one in (self.channel, *inherited):
+                    one.close()
+                _run_child(theirs, plugins)
+        except OSError:
+            self.channel.close()
+            raise
+        finally:
+            theirs.close()
+
+
+class _Children:
+    """All children of the fork server."""
+
+    def __init__(self, plugins: _Plugins, activity: Slot, own_sockets: Sequence[socket.socket]) -> None:
+        self._plugins, self._activity, self._own_sockets = plugins, activity, own_sockets
+        self._by_channel: dict[socket.socket, _Child] = {}
+        self.selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the children end after their calls."""
+        self.selector.close()
+        for child in self._by_channel.values():
+            with suppress(OSError):
+                child.channel.shutdown(socket.SHUT_WR)
+        for child in self._by_channel.values():
+            os.waitpid(child.pid, 0)
+            child.channel.close()
+
+    def add_spare(self) -> _Child | None:
+        """Fork a child for the next mount namespace, unless there is one or there are too many."""
+        spare = next((child for child in self._by_channel.values() if not child.mount), None)
+        if spare is None and len(self._by_channel) < _MOST_CHILDREN:
+            try:
+                spare = _Child(self._plugins, [*self._own_sockets, *self._by_channel])
+            except OSError as error:
+                log.warning("cannot fork a process for calls: %s", error)
+                return None
+            self._by_channel[spare.channel] = spare
+            self.selector.register(spare.channel, selectors.EVENT_READ)
+        return spare
+
+    def execute(self, descriptors: list[int]) -> None:
+        """Pass a call to an idle child in its mount namespace, or to a spare one. The launcher waits for neither."""
+        try:
+            mount = os.fstat(descriptors[3]).st_ino
+            idle = [child for child in self._by_channel.values() if child.idle_since is not None]
+            child = next((child for child in idle if child.mount == mount), None) or self.add_spare()
+            if child is None:
+                return  # the connection is closed, and the launcher becomes the one-shot process
+            socket.send_fds(child.channel, [b"+"], descriptors)
+            child.mount, child.idle_since = mount, None
+            self._activity.begin()
+        except (OSError, IndexError) as error:
+            log.warning("cannot pass a call to a child: %s", error)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
+    def handle(self, events: set[Any]) -> None:
+        """Note which children have finished a call or have ended, and end those that have had no call for a while."""
+        now = time.monotonic()
+        for channel, child in list(self._by_channel.items()):
+            if channel in events:
+                finished = self._received(channel)
+                if child.idle_since is None:
+                    self._activity.end()
+                child.idle_since = now
+                if not finished:
+                    self._remove(child)
+            elif child.mount and child.idle_since is not None and now - child.idle_since > _STAY:
+                self._remove(child)
+        self.add_spare()
 
-def _execute_and_exit(
-    plugins: _Plugins, connection_fd: int, payload: int, host: int, mount: int, container: int | None = None
-) -> NoReturn:
+    @staticmethod
+    def _received(channel: socket.socket) -> bool:
+        with suppress(ConnectionError):
+            return bool(channel.recv(1))
+        return False
+
+    def _remove(self, child: _Child) -> None:
+        self.selector.unregister(child.channel)
+        del self._by_channel[child.channel]
+        with suppress(OSError):
+            child.channel.shutdown(socket.SHUT_WR)
+        os.waitpid(child.pid, 0)  # it ends at once: it is idle
+        child.channel.close()
+
+
+def _run_child(calls: socket.socket, plugins: _Plugins) -> NoReturn:
+    """Execute calls until the parent closes the channel."""
     try:
-        gc.disable()
-        signal.set_wakeup_fd(-1)  # it is shared with the parent process
-        with open(payload, "rb") as file:
-            file.seek(0)
-            type_, env, stdin = pickle.load(file)  # noqa: S301 - written by this program
-        call = Call(type_, env, stdin, host, container, mount)
-        with socket.socket(fileno=connection_fd) as connection:
-            _execute(connection, plugins[type_], call)
+        signal.set_wakeup_fd(-1)  # it is shared with the parent
+        own_netns = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+        unfinished: list[Future[object]] = []
+        _set_background_runner(unfinished)
+        _touch_memory(plugins)
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(calls, 1, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            if not message:
+                break
+            _execute(plugins, *descriptors)
+            move_thread_to(own_netns)
+            with suppress(BrokenPipeError):
+                calls.send(b".")
+            unfinished[:] = [future for future in unfinished if not future.done()]
+        wait(unfinished)
     except BaseException:
         log.exception("a forked process has failed")
     finally:
@@ -129,7 +216,40 @@ def _execute_and_exit(
         os._exit(0)
 
 
-def _execute(connection: socket.socket, plugin: type[Plugin[Any]], call: Call) -> None:
+def _set_background_runner(unfinished: list[Future[object]]) -> None:
+    background = BackgroundThreads(_MOST_BACKGROUND_THREADS)
+
+    def run(work: Callable[[], object]) -> "Future[object]":
+        unfinished.append(background(work))
+        return unfinished[-1]
+
+    set_background_runner(run)
+
+
+def _touch_memory(plugins: _Plugins) -> None:
+    """Execute a call without effects: the first write to each page that is shared with the parent takes its time."""
+    plugin = plugins.get("static")
+    if plugin is not None:
+        ipam = {"type": "static", "addresses": [{"address": "192.0.2.1/24"}]}
+        config = {"cniVersion": "1.0.0", "name": "none", "type": "static", "ipam": ipam}
+        env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_IFNAME": "none", "CNI_NETNS": "/dev/null"}
+        handle_call("static", plugin, {**env, "CNI_PATH": "/nowhere"}, json.dumps(config).encode(), invoke)
+
+
+def _execute(
+    plugins: _Plugins, connection_fd: int, payload: int, host: int, mount: int, container: int | None = None
+) -> None:
+    with socket.socket(fileno=connection_fd) as connection, open(payload, "rb") as file:
+        file.seek(0)
+        type_, env, stdin = pickle.load(file)  # noqa: S301 - written by this program
+        with closing(Call(type_, env, stdin, host, container, mount)) as call:
+            try:
+                _execute_call(connection, plugins[type_], call)
+            except OSError as error:
+                log.warning("%s %s: the launcher closed the connection: %s", type_, env.get("CNI_COMMAND"), error)
+
+
+def _execute_call(connection: socket.socket, plugin: type[Plugin[Any]], call: Call) -> None:
     assert call.mount is not None
     try:
         namespaces.enter_mount(call.mount)
@@ -143,20 +263,7 @@ def _execute(connection: socket.socket, plugin: type[Plugin[Any]], call: Call) -
         return
     os.environ.clear()
     os.environ |= call.env
-    unfinished: list[Future[object]] = []
-    background = BackgroundThreads(_MOST_BACKGROUND_THREADS)
-
-    def run_in_background(work: Callable[[], object]) -> "Future[object]":
-        unfinished.append(background(work))
-        return unfinished[-1]
-
-    set_background_runner(run_in_background)
     reply = execute(plugin, call)
-    try:
-        wire.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
-    except OSError as error:
-        log.warning("%s %s: the launcher closed the connection: %s", call.type, call.env.get("CNI_COMMAND"), error)
-    connection.close()
+    wire.send_answer(connection, reply.status, reply.stdout.encode(), reply.stderr.encode())
     if reply.log_line:
         log.info("%s", reply.log_line)
-    wait(unfinished)

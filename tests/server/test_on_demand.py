@@ -82,6 +82,11 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def descendants_of(pid: int) -> list[int]:
+    children = children_of(pid)
+    return [*children, *(further for child in children for further in descendants_of(child))]
+
+
 def test_the_first_call_starts_a_server_which_executes_the_next_one(launchers: OnDemand) -> None:
     server = launchers.started()
     assert launchers.is_served()
@@ -113,10 +118,11 @@ def test_the_caller_waits_neither_for_the_server_nor_for_the_end_of_its_output(
     assert launchers.stage.run("ADD").returncode == 0  # and stdout and stderr are at their ends
     pid = int(begun.read_text())
     process = Path(f"/proc/{pid}")
+    wait_for(lambda: (process / "comm").read_text() == "cat\n", "the shell to have closed its own descriptors")
     assert events.read_text().split() == ["one-shot", "server"]
-    targets = [str((process / "fd" / number).readlink()) for number in "012"]
-    assert targets == ["/dev/null", "/dev/null", str(launchers.log)]
-    assert {fd.name for fd in (process / "fd").iterdir()} <= {"0", "1", "2", "3"}  # the last one is cat's
+    targets = {fd.name: str(fd.readlink()) for fd in (process / "fd").iterdir()}
+    assert [targets[number] for number in "012"] == ["/dev/null", "/dev/null", str(launchers.log)]
+    assert not any(target.startswith(("pipe:", "socket:")) for target in targets.values())
     assert (process / "cwd").readlink() == Path("/")
     assert os.getsid(pid) != os.getsid(0)
     os.kill(pid, signal.SIGKILL)
@@ -333,6 +339,17 @@ def test_in_a_user_namespace_it_serves_every_mount_namespace(user_namespace: Use
         assert address(served) == "10.1.0.2/24"  # the store of this mount namespace is empty
     names = {path.name for path in (user_namespace.runtime / "networks" / "net").glob("10.*")}
     assert names == {"10.1.0.2"}, "only the first call, which was made in the outer mount namespace"
+    server = RunningServer.find(user_namespace.socket)
+    assert server is not None
+    mounts = {ns for child in descendants_of(server.pid) for ns in [Path(f"/proc/{child}/ns/mnt").readlink()]}
+    assert len(mounts) == 3  # the server's and those of the two calls
+    own = Path(f"/proc/{server.pid}/ns/mnt").readlink()
+
+    def remaining() -> set[Path]:
+        return {Path(f"/proc/{child}/ns/mnt").readlink() for child in descendants_of(server.pid) if is_running(child)}
+
+    wait_for(lambda: remaining() == {own}, "the end of the processes in the mount namespaces of the calls", seconds=30)
+    assert on_demand.stop(server.pid)
 
 
 def test_in_a_user_namespace_a_caller_with_fewer_capabilities_is_refused(
