@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def registered_stubs(only: Collection[str] = ()) -> list[Stub]:
     Log and leave out a plugin that cannot be loaded. Raises CniError for a type in `only` that cannot be loaded or that
     no package registers.
     """
-    entries = {entry.name: entry for entry in entry_points(group=registry.GROUP)}
+    entries = registry.entries()
     if unknown := sorted(set(only) - set(entries)):
         raise CniError(
             f'no plugin is registered for type "{unknown[0]}"', details=f"registered types: {', '.join(entries)}"
@@ -55,7 +55,7 @@ def registered_stubs(only: Collection[str] = ()) -> list[Stub]:
     versions: dict[str, tuple[str, ...]] = {}
     for name in sorted(set(only) or entries):
         try:
-            versions[name] = registry.load(name).versions
+            versions[name] = registry.load_entry(entries[name]).versions
         except (Exception, SystemExit) as error:  # noqa: BLE001 - of third-party code
             _skip(error, name, only)
     path = _search_path([entries[name] for name in versions])

@@ -18,7 +18,15 @@ GROUP = "pycni.plugins"
 
 def names() -> list[str]:
     """Return the types of all registered plugins, sorted."""
-    return sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
+    return list(entries())
+
+
+def entries() -> dict[str, EntryPoint]:
+    """Return the entry points of all registered plugins by type, sorted. This reads a file of each distribution."""
+    found: dict[str, EntryPoint] = {}
+    for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
+        found.setdefault(entry.name, entry)
+    return found
 
 
 def find(name: str) -> EntryPoint | None:
@@ -31,8 +39,13 @@ def load(name: str) -> type[Plugin[Any]]:
     entry = find(name)
     if entry is None:
         raise CniError(f'no plugin is registered for type "{name}"')
+    return load_entry(entry)
+
+
+def load_entry(entry: EntryPoint) -> type[Plugin[Any]]:
+    """Return the plugin of an entry point. Raises CniError like `load`."""
     package = entry.dist.name if entry.dist else "an unknown package"
-    return load_class(entry.value, f'plugin "{name}" of {package}')
+    return load_class(entry.value, f'plugin "{entry.name}" of {package}')
 
 
 def load_class(value: str, who: str) -> type[Plugin[Any]]:

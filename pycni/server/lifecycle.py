@@ -56,6 +56,7 @@ def serve(options: Options) -> None:
     With `idle_timeout`, end after that time without a call, unless a background service has something to do. An
     on-demand server also ends when its script or its socket is removed.
     """
+    gc.disable()  # nearly all objects that are created now are needed to the end
     redirect_output()
     installation = Installation()
     with raised_priority() if options.on_demand_script else nullcontext():
@@ -186,9 +187,9 @@ def load_plugins() -> dict[str, type[Plugin[Any]]]:
     Leave out and log a plugin that cannot be loaded: the one-shot process answers its calls with that error.
     """
     plugins = {}
-    for name in registry.names():
+    for name, entry in registry.entries().items():
         try:
-            plugins[name] = registry.load(name)
+            plugins[name] = registry.load_entry(entry)
         except (Exception, SystemExit) as error:
             log.error("plugin not served: %s", error, exc_info=not isinstance(error, CniError))
     build_models()
@@ -201,6 +202,7 @@ def _tune_interpreter() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
+    gc.enable()
     # Without it, malloc() gives each thread a heap, whose free memory other threads cannot use.
     with suppress(AttributeError):  # a C library without mallopt()
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

@@ -226,9 +226,9 @@ def test_it_restarts_when_the_installation_changes(launchers: OnDemand) -> None:
 
 def test_it_is_killed_and_nothing_is_lost(launchers: OnDemand) -> None:
     server = launchers.started()
-    children = children_of(server.pid)
+    processes = descendants_of(server.pid)
     os.kill(server.pid, signal.SIGKILL)
-    wait_for(lambda: not any(is_running(pid) for pid in children), "the end of its processes", seconds=30)
+    wait_for(lambda: not any(is_running(pid) for pid in processes), "the end of its processes", seconds=30)
     os.utime(launchers.log, (0, 0))
     assert launchers.started().pid != server.pid
 
