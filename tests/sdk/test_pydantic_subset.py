@@ -69,7 +69,7 @@ assert ("pydantic" in sys.modules) is not subset
 """
 
 USE = "from pycni import pydantic_subset; pydantic_subset.use()\n"
-UNSUPPORTED = {"pycni_plugins.host_device.memory.Memory"}  # has a member that is a dataclass
+UNSUPPORTED = {"pycni_plugins.host_device.device_record.DeviceRecord"}  # has a member that is a dataclass
 
 
 def printed(code: str, *arguments: str) -> str:
