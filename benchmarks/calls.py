@@ -119,11 +119,12 @@ def contenders(place: Path, go_plugins: Path) -> Iterator[Sequence[Contender]]:
 
 
 @contextmanager
-def served(host: Host, socket: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a server on the host within the block."""
+def served(host: Host, socket: Path, log: Path, python: str = sys.executable) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run the server of an installation, given by its interpreter, on the host within the block."""
     with log.open("ab") as file, host.netns.enter():
-        command = [sys.executable, "-m", "pycni", "serve", "--socket", str(socket)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        command = [python, "-P", "-m", "pycni", "serve", "--socket", str(socket)]
+        env = {**os.environ, "PYTHONPATH": ""}
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env)
     try:
         wait_for(lambda: f"serving at {socket}" in log.read_text(), "the server", seconds=60)
         yield process

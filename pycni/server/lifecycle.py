@@ -1,5 +1,6 @@
 """The process of the resident server: socket, signals, worker processes, restart after an upgrade, shutdown."""
 
+import codecs
 import ctypes
 import gc
 import logging
@@ -193,6 +194,7 @@ def load_plugins() -> dict[str, type[Plugin[Any]]]:
         except (Exception, SystemExit) as error:
             log.error("plugin not served: %s", error, exc_info=not isinstance(error, CniError))
     build_models()
+    codecs.lookup("ascii")  # loads its module, which the interpreter itself does not need
     return plugins
 
 

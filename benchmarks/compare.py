@@ -1,4 +1,4 @@
-"""Measure one-shot calls against another installation of pycni, and host-local's cold store against the Go plugin."""
+"""Compare calls with another installation of pycni, and host-local's cold store with the Go plugin."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import cases
-from calls import Chain, Contender
+from calls import Chain, Contender, served
 from pycni.kernel.netns import throwaway
 from pycni.testing import Host
 
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from pycni.cli import installation
 
-installation.install(Path(sys.argv[1], "bin"), state=Path(sys.argv[1], "state"), socket=Path("/nowhere"))
+installation.install(Path(sys.argv[1], "bin"), state=Path(sys.argv[1], "state"), socket=Path(sys.argv[2]))
 """
 NEW, OLD, GO = "pycni", "other", "Go"
 VERBS = ("ADD", "CHECK", "DEL")
@@ -37,13 +37,13 @@ def main() -> None:
     print("milliseconds and ratios: of medians (of minima)", flush=True)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         place = Path(directory)
-        new = stack.enter_context(installed(NEW, place, sys.executable))
+        new = stack.enter_context(installed(NEW, place, sys.executable, with_server=options.served))
         if options.against:
-            old = stack.enter_context(installed(OLD, place, options.against))
+            old = stack.enter_context(installed(OLD, place, options.against, with_server=options.served))
             for case in options.case or ("loopback", "host-local", "bridge", "chain"):
                 chains = {name: cases.chains(place / name)[case] for name in (NEW, OLD)}  # with stores of their own
                 show(cases.cycles(case, chains, (new, old), options.rounds), OLD)
-        if (options.go / "host-local").exists():
+        if (options.go / "host-local").exists() and not options.served:
             host = Host(place / "host-go")
             stack.callback(host.close)
             go = Contender(GO, options.go, host)
@@ -55,6 +55,7 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", metavar="PYTHON", help="the interpreter of the other installation")
+    parser.add_argument("--served", action="store_true", help="calls through the servers of both, not one-shot calls")
     parser.add_argument("--case", action="append", help="only this case; may be repeated")
     parser.add_argument("--go", type=Path, default="/usr/lib/cni", help="the Go plugins (default: Debian's)")
     parser.add_argument("--rounds", type=int, default=40, help="lifecycles per case and contender (default: 40)")
@@ -65,14 +66,19 @@ def arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def installed(name: str, place: Path, python: str) -> Iterator[Contender]:
-    """Yield the launchers of an installation, without a server, on a host of their own."""
+def installed(name: str, place: Path, python: str, *, with_server: bool) -> Iterator[Contender]:
+    """Yield the launchers of an installation, on a host of their own. With a server, one-shot calls fail."""
     target = place / name
     target.mkdir()
-    subprocess.run([python, "-c", INSTALL, target], check=True, env={**os.environ, "PYTHONPATH": ""})
+    socket = target / "pycni.sock"
+    subprocess.run([python, "-c", INSTALL, target, socket], check=True, env={**os.environ, "PYTHONPATH": ""})
     host = Host(place / f"host-{name}")
-    yield Contender(name, target / "bin", host, {"PYCNI_SOCKET": "/nowhere"})
-    host.close()
+    with ExitStack() as stack:
+        stack.callback(host.close)
+        if with_server:
+            stack.enter_context(served(host, socket, target / "server.log", python))
+        env = {"PYCNI_ONESHOT_DIR": "/nowhere"} if with_server else {"PYCNI_SOCKET": "/nowhere"}
+        yield Contender(name, target / "bin", host, env)
 
 
 def cold_stores(place: Path, who: Sequence[Contender], *, size: int, rounds: int) -> cases.Samples:
