@@ -57,6 +57,10 @@ class OnDemand:
         """Make a call, and return whether a server has executed it."""
         return bool(self.stage.run("ADD", PYCNI_ONESHOT_DIR="/nowhere").returncode == 0)
 
+    def lock_is_free(self) -> bool:
+        """Return whether no process of a server is left that holds the lock."""
+        return subprocess.run(["flock", "--nonblock", self.log, "true"], check=False).returncode == 0
+
     def files(self) -> list[str]:
         """Return the names of the files beside the socket that belong to on-demand servers."""
         return sorted(path.name for path in self.stage.socket.parent.glob(f"{self.key}-*"))
@@ -152,12 +156,9 @@ def test_a_failed_start_is_repeated_after_a_while_only(launchers: OnDemand, tmp_
     starts = tmp_path / "starts"
     launchers.replace_script(f"echo start >>{starts}; exit 1")
 
-    def lock_is_free() -> bool:
-        return subprocess.run(["flock", "--nonblock", launchers.log, "true"], check=False).returncode == 0
-
     launchers.stage.run("ADD")
     wait_for(starts.exists, "the first attempt")
-    wait_for(lock_is_free, "its end")
+    wait_for(launchers.lock_is_free, "its end")
     for _ in range(3):
         assert launchers.stage.run("ADD").returncode == 0
     assert starts.read_text() == "start\n"
@@ -226,9 +227,8 @@ def test_it_restarts_when_the_installation_changes(launchers: OnDemand) -> None:
 
 def test_it_is_killed_and_nothing_is_lost(launchers: OnDemand) -> None:
     server = launchers.started()
-    processes = descendants_of(server.pid)
     os.kill(server.pid, signal.SIGKILL)
-    wait_for(lambda: not any(is_running(pid) for pid in processes), "the end of its processes", seconds=30)
+    wait_for(launchers.lock_is_free, "the end of its processes", seconds=30)
     os.utime(launchers.log, (0, 0))
     assert launchers.started().pid != server.pid
 
