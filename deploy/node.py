@@ -11,6 +11,7 @@ deleted during an upgrade. With REMOVE_ON_STOP=yes, everything is removed in rev
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ import sys
 import tarfile
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
@@ -27,7 +29,8 @@ from typing import IO, NoReturn
 from pycni.cli import files
 from pycni.protocol.errors import CniError
 
-HOME = Path(__file__).resolve().parent  # /opt/pycni/ID, in the container and on the node
+HOME = Path(__file__).resolve().parent  # /opt/pycni-node/ID, in the container and on the node
+EARLIER_HOME = Path("/opt/pycni")  # contained the versions before; administrators have environments of their own there
 CONFIGURATIONS = Path("/etc/pycni/net.d")  # in the container, from the ConfigMap
 READY = Path("/ready")  # in the container, for the readiness probe
 NET_D = Path("/etc/cni/net.d")
@@ -38,6 +41,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 TIMEOUT = 60  # seconds, for the server to start and for the API to answer
 STOPPING = {signal.SIGTERM, signal.SIGINT}
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_VERSION_ID = re.compile("[0-9a-f]{12}")  # see `identity` in deploy/assemble
 _NEWNS = 0x20000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -148,7 +152,7 @@ class Node:
             self.enter()
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-        command = [HOME / "bin" / "python3", "-m", "pycni", *arguments]
+        command = [HOME / "bin" / "python3", "-P", "-m", "pycni", *arguments]
         return subprocess.Popen(command, env=ENVIRONMENT | env, preexec_fn=enter)  # noqa: PLW1509 - one thread
 
 
@@ -188,7 +192,8 @@ def unpack(stream: IO[bytes], home: Path) -> None:
     """Unpack the stream on the node as directory `home`."""
     home.parent.mkdir(parents=True, exist_ok=True)
     for unfinished in home.parent.glob(".*"):
-        shutil.rmtree(unfinished)
+        if _VERSION_ID.fullmatch(unfinished.name[1:]):
+            shutil.rmtree(unfinished)
     new = home.with_name(f".{home.name}")
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         archive.extractall(new, numeric_owner=True)  # noqa: S202 - an archive of this image
@@ -239,15 +244,25 @@ def remove_configurations() -> None:
 
 def remove_older(home: Path) -> None:
     """Remove old versions from the node. The previous one stays, because calls may still be using it."""
-    others = sorted((path for path in home.parent.iterdir() if path != home), key=lambda path: path.stat().st_ctime)
-    for path in others[:-1]:
+    others = [path for directory in (home.parent, EARLIER_HOME) for path in versions(directory) if path != home]
+    for path in sorted(others, key=lambda path: path.stat().st_ctime)[:-1]:
         shutil.rmtree(path)
 
 
+def versions(directory: Path) -> list[Path]:
+    """Return the directories that this program created in `directory`, and nothing else that is there."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    return [path for path in found if _VERSION_ID.fullmatch(path.name) and (path / "node.py").is_file()]
+
+
 def remove_home() -> None:
-    """Remove all versions from the node, and the one-shot scripts that start them."""
-    shutil.rmtree(HOME.parent)
-    log(f"removed {HOME.parent}")
+    """Remove all versions from the node."""
+    for directory in (HOME.parent, EARLIER_HOME):
+        for path in versions(directory):
+            shutil.rmtree(path)
+            log(f"removed {path}")
+        with suppress(OSError):
+            directory.rmdir()  # unless it contains other files
 
 
 def log(text: str) -> None:

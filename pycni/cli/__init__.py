@@ -60,7 +60,7 @@ def cli(ctx: click.Context, ifname: str | None, verbose: int) -> None:
     import logging
 
     logging.basicConfig(level=[logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)], format="%(message)s")
-    ctx.obj = {"ifname": ifname}
+    ctx.obj = {"ifname": ifname, "verbose": verbose}
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

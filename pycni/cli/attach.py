@@ -94,4 +94,5 @@ def _runtime(given: dict[str, Any], *, undo_failed_add: bool = True) -> Runtime:
         cache_dir=given["cache_dir"],
         deadline=given["timeout"],
         undo_failed_add=undo_failed_add,
+        in_process=click.get_current_context().obj["verbose"] > 1,  # -vv: the log of this process contains the changes
     )

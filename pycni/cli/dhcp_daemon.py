@@ -1,4 +1,4 @@
-"""pycni dhcp-daemon."""
+"""The command dhcp-daemon: the DHCP lease daemon as a process of its own."""
 
 import click
 
@@ -6,20 +6,20 @@ import click
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def dhcp_daemon(flags: tuple[str, ...]) -> int:
-    r"""Keep the leases of the dhcp plugin until SIGTERM; they survive that. `pycni serve` does it by itself.
+    """Run the DHCP lease daemon until SIGTERM. Leases survive a restart. `pycni serve` contains the daemon.
 
-    The flags are those of Go's `dhcp daemon`; durations are written 10s or 1m30s.
+    The flags are those of Go's `dhcp daemon`. Durations are written as 10s or 1m30s.
 
     \b
-      -socketpath PATH     where plugins find the keeper (/run/cni/dhcp.sock)
-      -hostprefix PATH     where the host's file system is, for socket and namespaces
-      -pidfile PATH        write the process id there
-      -broadcast           servers shall broadcast their answers
-      -timeout TIME        for one attempt to get a lease (10s)
-      -resendmax TIME      the longest pause between two attempts (62s)
-      -resendtimeout TIME  for all attempts together (208s)
-      -lookevery TIME      how often to look whether interfaces are there (10s)
-    """
+      -socketpath PATH     socket for the plugin (/run/cni/dhcp.sock)
+      -hostprefix PATH     prefix of the socket and of network namespaces, for a container with the host's files
+      -pidfile PATH        file for the process id
+      -broadcast           ask servers to broadcast their replies
+      -timeout TIME        time of one attempt to get a lease (10s)
+      -resendmax TIME      longest pause between two attempts (62s)
+      -resendtimeout TIME  time of all attempts together (208s)
+      -lookevery TIME      interval of checks whether interfaces still exist (10s)
+    """  # noqa: D301 - click reads the backspace as "do not wrap this paragraph"
     from pycni_plugins.dhcp.daemon_main import main
 
     return main(flags)

@@ -195,3 +195,23 @@ def test_error_is_shown_with_code_cause_and_remedy_on_a_terminal(workspace: "Wor
     lines = [line.strip() for line in output.splitlines()]
     assert '✗ plugin type="p1" failed (add): no such bridge  (code 107)' in lines
     assert lines[lines.index("br7 is gone") + 1] == "make it first"
+
+
+def test_vv_logs_every_change_of_the_plugins(tmp_path: Path, bin_directory: Path) -> None:
+    conf = tmp_path / "net.d"
+    conf.mkdir()
+    (conf / "10.conf").write_text('{"cniVersion": "1.0.0", "name": "net1", "type": "bridge", "bridge": "br7"}')
+    pycni = f"{sys.executable} -P -m pycni -vv add net1 /proc/self/ns/net"
+    command = f"{pycni} --path {bin_directory} --conf-dir {conf} --cache-dir {tmp_path / 'cache'}"
+    env = {**os.environ, "CNI_NETNS_OVERRIDE": "1"}
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", command], capture_output=True, text=True, check=False, env=env
+    )
+    assert "create bridge br7" in done.stderr
+    assert "create veth" in done.stderr
+
+
+def test_help_of_dhcp_daemon_has_a_line_per_flag(workspace: "Workspace") -> None:
+    done = workspace.pycni("dhcp-daemon", "--help")
+    assert "\\b" not in done.out
+    assert "\n    -broadcast           ask servers to broadcast their replies\n" in done.out

@@ -10,10 +10,10 @@ for directory in /opt /var/lib/pycni; do mount -t tmpfs tmpfs $directory; done
 start_bare_containerd
 daemonset() { "$PYTHON" "$HERE/lib/daemonset.py" /run/containerd.sock "$STAGE" "$DEPLOY/daemonset.yaml" "$@"; }
 run_pods() { "$PYTHON" "$HERE/lib/kubelet.py" /run/containerd.sock "$STAGE" bridge portmap bandwidth; }
-is_installed() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,bandwidth,host-local,loopback} /opt/pycni/*/node.py; }
+is_installed() { ls /etc/cni/net.d/10-pycni.conflist /opt/cni/bin/{bridge,portmap,bandwidth,host-local,loopback} /opt/pycni-node/*/node.py; }
 # Let one-shot executables, which launchers run when there is no server, log their calls.
 log_oneshots() { sed -i "3a echo \"\$0 \$CNI_COMMAND\" >>$STAGE/oneshot.log" /var/lib/pycni/oneshot/*/*/*; }
-server() { pgrep -of '^/opt/pycni/[0-9a-f]*/bin/python3 (-P )?-m pycni serve'; }
+server() { pgrep -of '^/opt/pycni-node/[0-9a-f]*/bin/python3 -P -m pycni serve'; }
 # logged_in_order NAMES: the container logged that these were installed, started, stopped or removed, in this order.
 logged_in_order() {
   sed -nE 's/.* (installed|removed) (\S+)$/\2/p; s/.* server (is ready|stopped)$/server/p' "$STAGE/main.log" | xargs -n1 basename |
@@ -45,7 +45,7 @@ eventually "the server runs again" server
 eventually "everything is installed" logged_in_order 'ID server 10-pycni.conflist' || cat "$STAGE/main.log"
 : >"$STAGE/main.log"
 check "stop and remove" daemonset stop $POD
-check "removed in reverse order" logged_in_order '10-pycni.conflist server pycni'
+check "removed in reverse order" logged_in_order '10-pycni.conflist server ID'
 nothing "nothing is left" . find /etc/cni/net.d /opt /var/lib/pycni -type f
 nothing_is_left
 finish

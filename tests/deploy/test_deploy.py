@@ -21,6 +21,7 @@ from pycni.runtime import NetworkConfig, Runtime
 from pycni.testing import Host
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+VERSION_IDS = ["0123456789ab", "123456789abc", "23456789abcd"]
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("CONFIGURATIONS", "NET_D", "STATE", "OWN_FILES", "SERVICE_ACCOUNT"):
+    for name in ("CONFIGURATIONS", "EARLIER_HOME", "NET_D", "STATE", "OWN_FILES", "SERVICE_ACCOUNT"):
         monkeypatch.setattr(module, name, tmp_path / str(getattr(module, name)).lstrip("/"))
     for directory in (module.CONFIGURATIONS, module.STATE, module.SERVICE_ACCOUNT):
         directory.mkdir(parents=True)
@@ -172,20 +173,40 @@ def archive_with(text: str) -> io.BytesIO:
 
 
 def test_version_is_unpacked_completely_or_not_at_all(node: ModuleType, tmp_path: Path) -> None:
-    directory = tmp_path / "opt" / "pycni" / "abc"
+    directory = tmp_path / "opt" / "pycni-node" / VERSION_IDS[0]
     truncated = io.BytesIO(archive_with("x" * 2000).getvalue()[:1000])
     with pytest.raises(tarfile.ReadError):
         node.unpack(truncated, directory)
     assert not directory.exists()
     node.unpack(archive_with("complete"), directory)
     node.unpack(archive_with("complete"), directory)
-    assert [path.name for path in directory.parent.iterdir()] == ["abc"]
+    assert [path.name for path in directory.parent.iterdir()] == [VERSION_IDS[0]]
     assert (directory / "node.py").read_text() == "complete"
 
 
 def test_previous_version_is_kept_for_running_calls(node: ModuleType, tmp_path: Path) -> None:
-    directories = [tmp_path / "opt" / "pycni" / name for name in ("one", "two", "three")]
+    directories = [tmp_path / "opt" / "pycni-node" / name for name in VERSION_IDS]
     for directory in directories:
         node.unpack(archive_with("x"), directory)
     node.remove_older(directories[-1])
-    assert sorted(path.name for path in directories[0].parent.iterdir()) == ["three", "two"]
+    assert sorted(path.name for path in directories[0].parent.iterdir()) == VERSION_IDS[1:]
+
+
+def test_only_directories_of_versions_are_removed(
+    node: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "opt" / "pycni-node" / VERSION_IDS[0]
+    node.unpack(archive_with("x"), home)
+    earlier = node.EARLIER_HOME / VERSION_IDS[1]
+    node.unpack(archive_with("x"), earlier)
+    others = [node.EARLIER_HOME / "lib" / "site.py", node.EARLIER_HOME / ".config" / "file", home.parent / "notes"]
+    for file in others:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("of the administrator")
+    monkeypatch.setattr(node, "HOME", home)
+    node.unpack(archive_with("x"), home.with_name(VERSION_IDS[2]))
+    node.remove_older(home)
+    node.remove_home()
+    assert all(file.exists() for file in others)
+    assert not home.exists()
+    assert not earlier.exists()
