@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -24,6 +25,7 @@ NEEDS = {
     "cri-parallel.sh": CONTAINERD,
     "cri-status.sh": CONTAINERD,
     "podman.sh": ("podman", "crun", "conmon", "curl"),
+    "podman-rootless.sh": ("podman", "crun", "conmon", "curl", "newuidmap", "slirp4netns"),
     "daemonset.sh": (*CONTAINERD, "curl", "gcc", "patchelf", "pgrep"),
     "systemd.sh": ("/lib/systemd/systemd", "dnsmasq", "gcc", "systemctl"),
 }
@@ -32,6 +34,7 @@ CONTAINERD_2 = Path(sys.prefix) / "peers/usr/bin"  # of a newer Debian, unpacked
 NEEDED_BY_ALL = ("busybox", "ip", "iptables", "nft", "setpriv", "tc", "unshare")
 MINUTES = 60  # seconds
 DEBIAN_PYTHON = "/usr/bin/python3"
+PREFIXES = (Path(sys.prefix), *Path(sys.prefix).parents)  # the environment and the directories above it
 
 # Root of a user namespace can neither start containerd nor chown files to the users of an image.
 pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("other_users")]
@@ -81,6 +84,19 @@ if CONTAINERD_2.is_dir():  # Debian 12's supports at most 1.0.0
     @pytest.mark.parametrize("bin_directory", ["served"], indirect=True)  # takes minutes with one-shot processes
     def test_forty_parallel_pods_with_version_1_1_0(bin_directory: Path) -> None:
         passes("cri-parallel.sh", bin_directory, CNIVER="1.1.0", PODS="40", CONTAINERD_DIR=str(CONTAINERD_2))
+
+
+@pytest.mark.parametrize("client", ["podman.sh", "cri-parallel.sh", "podman-rootless.sh"])
+def test_containers_with_a_default_installation(client: str) -> None:
+    """No server is started by hand: the first call starts one, in rootless podman's user namespace too."""
+    if client == "podman-rootless.sh" and not all(path.stat().st_mode & 0o005 == 0o005 for path in PREFIXES):
+        pytest.skip(f"needs an environment that other users can read, not {sys.prefix}")
+    with TemporaryDirectory(prefix="pycni-clients-") as name:
+        place = Path(name)
+        place.chmod(0o755)  # rootless podman executes the plugins
+        install = [sys.executable, "-P", "-m", "pycni", "install", place / "bin", "--state-dir", place / "state"]
+        subprocess.run([*install, "--units-dir", place / "units"], check=True, stdout=subprocess.DEVNULL)
+        passes(client, place / "bin", CNIVER="1.0.0")
 
 
 def test_ctr_calls_a_third_party_plugin(acme_bin_directory: Path) -> None:
