@@ -142,6 +142,7 @@ def test_descriptors_do_not_grow_with_the_number_of_calls(stage: Stage, host: Ho
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1500)  # 1 800 calls, on a machine that may be busy
 def test_memory_does_not_grow_with_the_number_of_attachments(stage: Stage, host: Host) -> None:
     """Caches are bounded: entries of the first attachments are evicted for later ones."""
     server = stage.serve("--workers", "1", "--processes", "1")
