@@ -54,8 +54,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             lambda: all(made.name_of(mac) for mac in MACS), "the return of the cards from the previous test", seconds=60
         )
         for number, mac in enumerate(MACS):
-            made.run(f"ip link set {made.named(mac)} down && ip link set {made.named(mac)} alias ''")
-            made.run(f"ip addr flush dev {made.named(mac)} && ip link set {made.named(mac)} name nic{number}")
+            made.run(f"ip link set {made.name_of(mac)} down && ip link set {made.name_of(mac)} alias ''")
+            made.run(f"ip addr flush dev {made.name_of(mac)} && ip link set {made.name_of(mac)} name nic{number}")
         made.run("sysctl -q net.ipv6.conf.nic0.accept_dad=0")
         made.run(
             "ip addr add 192.0.2.7/28 dev nic0 && ip addr add 2001:db8::7/64 dev nic0 nodad && ip link set nic0 up"
