@@ -139,6 +139,8 @@ class _Trial:
 
         from pycni.kernel.owner import Owner
 
+        # The kernel adds this rule with the first VRF of a namespace and keeps it.
+        in_container = [line for line in in_container if '"l3mdev"' not in line]
         owner = Owner(self.network.name, self.parameters.container_id, self.parameters.ifname)
         own = [line for line in on_host if owner.key in line or owner.host_ifname in line] + in_container
         if own:

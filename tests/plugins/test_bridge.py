@@ -336,7 +336,7 @@ def test_vlan_gateway_of_a_killed_add_is_attached_to_the_bridge(host: Host, cont
 
 @pytest.mark.needs_kernel("bridge VLAN filtering")
 def test_error_names_a_vlan_gateway_whose_name_is_too_long(container: Container) -> None:
-    with pytest.raises(CniError, match=r"cannot make a-long-bridge\.100, the gateway of its VLAN"):
+    with pytest.raises(CniError, match=r"cannot create a-long-bridge\.100, the gateway of its VLAN"):
         attach(container, bridge="a-long-bridge", vlan=100, isGateway=True)
 
 
